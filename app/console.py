@@ -1,0 +1,67 @@
+"""The console: one line an event, `HH:MM:SS LEVEL model|app message`, and a few plain lines."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+APP = "app"
+
+
+def escape(text: str) -> str:
+    """Control characters as \\xNN: nobody writes a second line, or a colour, into our log."""
+    return CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
+
+
+class LineFormatter(logging.Formatter):
+    def __init__(self) -> None:
+        super().__init__(datefmt="%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
+        if getattr(record, "plain", False):
+            return message
+        subject = getattr(record, "subject", APP)
+        lines = [f"{self.formatTime(record, self.datefmt)} {record.levelname} {subject} "]
+        lines[0] += escape(message)
+        if record.exc_info:
+            lines.append(self.formatException(record.exc_info))
+        return "\n".join(lines)
+
+
+class StdoutHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to whatever sys.stdout is now: the ClearML SDK replaces it to record the console."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self):  # type: ignore[no-untyped-def]
+        return sys.stdout
+
+    @stream.setter
+    def stream(self, _: object) -> None:
+        pass
+
+
+def set_up(level: int = logging.INFO) -> None:
+    handler = StdoutHandler()
+    handler.setFormatter(LineFormatter())
+    root = logging.getLogger("app")
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    root.propagate = False
+
+
+def plain(logger: logging.Logger, text: str) -> None:
+    """A line as it is: what people and scripts look for (`listening on …`, `ready`, the curl)."""
+    logger.info(text, extra={"plain": True})
+
+
+class ModelLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
+    """A logger whose lines are headed by the model's name."""
+
+    def __init__(self, logger: logging.Logger, name: str) -> None:
+        super().__init__(logger, {"subject": escape(name)})

@@ -1,0 +1,222 @@
+"""ModelSettings + files + what was resolved → argv and environment. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from app.errors import FormError
+from app.form import cli
+from app.form.cli import CommandLine
+from app.form.fields import MODEL, MODEL_FIELDS, Field, Kind
+from app.form.settings import ModelSettings, given_fields
+
+CONTEXT = ("-c", "--ctx-size")
+GPU_LAYERS = ("-ngl", "--gpu-layers", "--n-gpu-layers")
+PARALLEL = ("-np", "--parallel")
+THREADS = ("-t", "--threads")
+THREADS_BATCH = ("-tb", "--threads-batch")
+CACHE_RAM = ("-cram", "--cache-ram")
+FIT = ("-fit", "--fit", "-fitt", "--fit-target", "-fitc", "--fit-ctx")
+UNIFIED = ("-kvu", "--kv-unified", "-no-kvu", "--no-kv-unified", "--kv-unified-per-slot")
+RESOLVED = (*CONTEXT, *GPU_LAYERS, *PARALLEL, *THREADS, *THREADS_BATCH, *CACHE_RAM, *FIT)
+
+DEFAULT_PARALLEL = 4  # llama-server's own for -np auto
+EMBEDDING_BATCH = 8192  # tokens; the compute buffer grows with it
+
+ALLOWED = re.compile(
+    r"PATH|(LD|CUDA|NVIDIA|OMP)_.*|LANG|LC_.*|TZ|TMPDIR|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE"
+    r"|CURL_CA_BUNDLE|(https?|no|all|ftp)_proxy",
+    re.I,
+)
+NEVER = re.compile(r"(LLAMA|AIP|HF|CLEARML|TRAINS)_.*|.*(TOKEN|SECRET|KEY).*", re.I)
+
+
+@dataclass(frozen=True)
+class Binary:
+    """What decides spelling: every flag that llama-server knows, with all its spellings."""
+
+    flags: Mapping[str, tuple[str, ...]]
+
+    def knows(self, flag: str) -> bool:
+        return flag in self.flags
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the form or CLI says of memory; None is left to be resolved."""
+
+    context: int | None = None
+    gpu_layers: int | None = None
+    parallel: int | None = None
+    threads: int | None = None
+    threads_batch: int | None = None
+    cache_ram: int | None = None
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The memory-deciding arguments, settled once: tokens, layers, slots, threads, MiB.
+
+    `gpu_layers` is None on a machine without GPU; `placement` are further arguments that say
+    where tensors go.
+    """
+
+    context: int
+    gpu_layers: int | None
+    parallel: int
+    threads: int
+    threads_batch: int
+    cache_ram: int
+    placement: tuple[str, ...] = ()
+
+
+def wanted(model: ModelSettings) -> Wanted:
+    """Raises FormError for a CLI whose memory arguments are no whole numbers."""
+    if not model.cli:
+        context, layers = model.context_size or None, model.gpu_layers
+        return Wanted(context, layers, model.parallel, model.threads, model.threads_batch)
+    line = cli.read(model.cli)
+    if line.last(*GPU_LAYERS) == "all":
+        layers = 9999
+    else:
+        layers = _whole(line, GPU_LAYERS)
+    return Wanted(
+        _whole(line, CONTEXT) or None,
+        layers,
+        _whole(line, PARALLEL),
+        _whole(line, THREADS),
+        _whole(line, THREADS_BATCH),
+        _whole(line, CACHE_RAM, least=-1),
+    )
+
+
+def _whole(line: CommandLine, flags: tuple[str, ...], least: int = 0) -> int | None:
+    """The option's number; None where it is absent, `auto`, or -1 (llama-server's "auto")."""
+    text = line.last(*flags)
+    if text is None or text == "auto":
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        raise FormError(cli.KEY, f"{flags[0]} {text}: not a whole number") from None
+    return number if number >= least else None
+
+
+def ignored_by_cli(model: ModelSettings) -> list[str]:
+    """Filled fields that CLI replaces, to be named to the person who filled them."""
+    if not model.cli:
+        return []
+    kept = {field.name for field in MODEL_FIELDS if field.cli_keeps} | {"cli"}
+    return [f"{MODEL}/{name}" for name in given_fields(model) if name not in kept]
+
+
+def check(model: ModelSettings, binary: Binary) -> None:
+    """Raises FormError for a flag in CLI that this binary does not know or that we refuse."""
+    for option in cli.read(model.cli).options:
+        if not binary.knows(option.flag):
+            near = difflib.get_close_matches(option.flag, binary.flags, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise FormError(cli.KEY, f"this llama-server does not know {option.flag}{hint}")
+        for spelling in binary.flags[option.flag]:
+            if cli.REFUSED.fullmatch(spelling):
+                raise FormError(cli.KEY, f"{option.flag} is not allowed here")
+    for field in MODEL_FIELDS:
+        if getattr(model, field.name) is True and field.on and not _known(binary, field.on):
+            raise FormError(field.key, f"this llama-server knows no {field.on[0][0]}")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One start: the first file, where to listen, and the single name it answers to."""
+
+    first: str
+    listen: tuple[str, ...]
+    alias: str
+    pooling: str | None = None
+    debug: bool = False
+
+
+def build(model: ModelSettings, resolved: Resolved, launch: Launch, binary: Binary) -> list[str]:
+    """llama-server's arguments, without the program itself."""
+    argv = ["--model", launch.first, *launch.listen, "--alias", launch.alias]
+    argv += _resolved(resolved, binary)
+    argv += _slots(model, resolved, binary)
+    argv += ["--metrics", "--slots"]
+    argv += _first_known(binary, ("--no-ui",), ("--no-webui",))
+    argv += _first_known(binary, ("--log-jsonl",), ("--log-colors", "off"))
+    if launch.debug:
+        argv += _first_known(binary, ("--verbosity", "5"), ("--log-verbosity", "5"))
+    if model.cli:
+        return argv + _command_line(model)
+    if model.embedding:
+        batch = str(min(resolved.context, EMBEDDING_BATCH))
+        argv += ["--pooling", launch.pooling or "mean"]
+        argv += ["--batch-size", batch, "--ubatch-size", batch]
+    for field in MODEL_FIELDS:
+        argv += _field(field, getattr(model, field.name), binary)
+    return argv
+
+
+def _resolved(resolved: Resolved, binary: Binary) -> Iterator[str]:
+    yield from ("--ctx-size", str(resolved.context))
+    if resolved.gpu_layers is not None:
+        yield from ("--gpu-layers", str(resolved.gpu_layers))
+    yield from ("--parallel", str(resolved.parallel))
+    yield from ("--threads", str(resolved.threads))
+    yield from ("--threads-batch", str(resolved.threads_batch))
+    yield from _first_known(binary, ("--cache-ram", str(resolved.cache_ram)))
+    yield from resolved.placement
+    yield from _first_known(binary, ("--fit", "off"))
+
+
+def _slots(model: ModelSettings, resolved: Resolved, binary: Binary) -> Sequence[str]:
+    """With several slots one request may use the whole context, and slots keep their KV."""
+    if resolved.parallel == 1 or (model.cli and cli.read(model.cli).has(*UNIFIED)):
+        return ()
+    return (
+        *_first_known(binary, ("--kv-unified",)),
+        *_first_known(binary, ("--no-cache-idle-slots",)),
+    )
+
+
+def _command_line(model: ModelSettings) -> list[str]:
+    options = [o for o in cli.read(model.cli).options if o.flag not in RESOLVED]
+    return CommandLine(options=tuple(options)).argv()
+
+
+def _field(field: Field, value: object, binary: Binary) -> Sequence[str]:
+    if field.resolved or value is None:
+        return ()
+    if field.kind is Kind.CHECKBOX:
+        return _first_known(binary, *(field.on if value else field.off))
+    if not field.flag or value == "":
+        return ()
+    return _first_known(binary, *((flag, f"{value}") for flag in field.flag))
+
+
+def _known(binary: Binary, choices: Sequence[tuple[str, ...]]) -> bool:
+    return any(binary.knows(choice[0]) for choice in choices)
+
+
+def _first_known(binary: Binary, *choices: tuple[str, ...]) -> Sequence[str]:
+    return next((choice for choice in choices if binary.knows(choice[0])), ())
+
+
+def environment(ours: Mapping[str, str], home: str, api_key: str) -> dict[str, str]:
+    """The child's: what it needs of ours by allow-list, no secret of ours, its own key."""
+    kept = {k: v for k, v in ours.items() if ALLOWED.fullmatch(k) and not NEVER.fullmatch(k)}
+    # Its HOME is empty, so that no configuration of a person's applies; CUDA's compiled kernels
+    # stay where they are all the same.
+    kept.setdefault("CUDA_CACHE_PATH", f"{ours.get('HOME', home)}/.nv/ComputeCache")
+    return {
+        **kept,
+        "HOME": home,
+        "XDG_CONFIG_HOME": home,
+        "LLAMA_API_KEY": api_key,
+        "LLAMA_SERVER_ROUTER_PORT": "0",  # with a stdin pipe: tells progress, leaves on EOF
+        "GGML_NO_BACKTRACE": "1",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    }

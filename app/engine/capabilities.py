@@ -1,0 +1,115 @@
+"""The llama-server at hand: where it is, and what it understands, from its own --help."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import sysconfig
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.engine.arguments import Binary
+from app.errors import ConfigError
+
+CONTAINER = Path("/app/llama-server")
+OPTIONS = re.compile(r"^(-{1,2}\w[\w-]*(?:,\s+-{1,2}\w[\w-]*)*)(?:\s|$)")
+TIMEOUT = 60.0  # seconds; with CUDA, --list-devices initialises every GPU
+
+
+@dataclass(frozen=True)
+class Capabilities(Binary):
+    """A binary that runs here; `devices`: the GPUs that it would use."""
+
+    path: Path
+    devices: tuple[str, ...] = ()
+    unix_sockets: bool = True
+
+    @property
+    def fit_params(self) -> Path | None:
+        """The planning tool that is built beside llama-server, if it is here."""
+        tool = self.path.with_name("llama-fit-params")
+        return tool if os.access(tool, os.X_OK) else None
+
+
+def find(given: str, environment: Mapping[str, str]) -> Path:
+    """The llama-server to run. Raises ConfigError that names what was looked at."""
+    for source, path in (
+        ("General/llama_server", given),
+        ("LLAMA_SERVER", environment.get("LLAMA_SERVER", "")),
+    ):
+        if path:
+            expanded = Path(path).expanduser()
+            if not os.access(expanded, os.X_OK) or expanded.is_dir():
+                raise ConfigError(f"{source}: {path} is no program")
+            return expanded.absolute()
+    built = Path(sysconfig.get_path("purelib")) / "bin" / "llama-server"
+    for candidate in (shutil.which("llama-server"), CONTAINER, built):
+        if candidate and os.access(candidate, os.X_OK):
+            return Path(candidate).absolute()
+    raise ConfigError(
+        f"no llama-server: not in General/llama_server, LLAMA_SERVER, the PATH, {CONTAINER} or "
+        f"{built}. `make install` builds one"
+    )
+
+
+async def probe(path: Path, environment: Mapping[str, str]) -> Capabilities:
+    """Ask the binary. Raises ConfigError where it does not run."""
+    text = await _ask(path, environment, "--help")
+    flags = parse_help(text)
+    if not {"--model", "--ctx-size"} <= flags.keys():
+        raise ConfigError(f"{path} is no llama-server: its --help knows no --model")
+    listed = await _ask(path, environment, "--list-devices") if "--list-devices" in flags else ""
+    return Capabilities(flags, path, parse_devices(listed), "unix socket" in text.lower())
+
+
+def parse_help(text: str) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for line in text.splitlines():
+        head = OPTIONS.match(line)
+        if head:
+            names = tuple(re.split(r",\s+", head[1]))
+            found.update(dict.fromkeys(names, names))
+    return found
+
+
+def parse_devices(text: str) -> tuple[str, ...]:
+    """Names after "Available devices:", as in `  CUDA0: NVIDIA H200 (143771 MiB, …)`."""
+    _, _, listed = text.partition("Available devices:")
+    return tuple(re.findall(r"^\s+(\w+): ", listed, re.M))
+
+
+def check_gpus(visible: Sequence[str], used: Sequence[str], wanted_layers: int | None) -> None:
+    """A CPU engine on a GPU machine is refused, unless no layer is wanted on the GPU."""
+    if visible and not used and wanted_layers != 0:
+        raise ConfigError(
+            f"this machine has {', '.join(visible)}, but llama-server was built without GPU "
+            "support and would run on the CPU: use one built with CUDA (General/llama_server), "
+            "or set Model/gpu_layers to 0"
+        )
+
+
+async def _ask(path: Path, environment: Mapping[str, str], flag: str) -> str:
+    try:
+        child = await asyncio.create_subprocess_exec(
+            path,
+            flag,
+            env=dict(environment),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be run: {error.strerror}") from None
+    try:
+        output, _ = await asyncio.wait_for(child.communicate(), TIMEOUT)
+    except asyncio.TimeoutError:
+        child.kill()
+        raise ConfigError(f"{path} {flag} did not answer in {TIMEOUT:.0f} s") from None
+    text = output.decode(errors="replace")
+    if child.returncode:
+        last = text.strip().splitlines()[-1:] or [""]
+        raise ConfigError(f"{path} {flag} ended with {child.returncode}: {last[0]}")
+    return text

@@ -1,0 +1,255 @@
+"""One llama-server process: start it, wait until it answers, stop it, notice when it ends.
+
+It never restarts itself: the pool awaits `exited` and decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from app.console import ModelLogger
+from app.engine import output
+from app.engine.lifecycle import Event, State, next_state
+from app.errors import LoadError
+
+POLL_INTERVAL = 0.02
+RELAY_DRAIN = 1.0  # seconds that output may still come after the exit
+SECOND_SIGTERM = 1.0
+CHUNK = 64 * 1024
+KEPT_LINES = 12  # of the child's complaints, for the error message
+LEAVE = b"cmd_router_to_child:exit\n"
+LEVELS = {"error": logging.ERROR, "warn": logging.WARNING}
+SHOWN = ("info", "warn", "error", "trace", "debug")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to run; `show` are the levels of its log that go to our console."""
+
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+    show: Sequence[str] = ("warn", "error")
+
+
+class Process:
+    def __init__(
+        self,
+        name: str,
+        command: Command,
+        ready: Callable[[], Awaitable[bool]],
+        *,
+        stall_timeout: float = 600,
+        grace: float = 10,
+    ) -> None:
+        """`ready` asks the child once; `stall_timeout` seconds without a sign of life end a load;
+        `grace` seconds after a stop was asked for comes SIGKILL."""
+        self.name = name
+        self.state = State.STOPPED
+        self.progress: float | None = None  # of the load under way, 0..1
+        self.context = 0  # tokens, as the child itself says when it is ready
+        self.breakdown: tuple[dict[str, object], ...] = ()
+        self._command = command
+        self._ready = ready
+        self._stall_timeout = stall_timeout
+        self._grace = grace
+        self._log = ModelLogger(logging.getLogger(__name__), name)
+        self._lock = asyncio.Lock()  # one start or stop at a time; a start waits for a stop
+        self._complaints: deque[str] = deque(maxlen=KEPT_LINES)
+        self._sign_of_life = 0.0
+        self._speaks_protocol = False
+        self._said_ready = asyncio.Event()
+        self._stdin = -1
+        self._child: asyncio.subprocess.Process
+        self._exit: asyncio.Task[int]
+        self._relay: asyncio.Task[None]
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def running(self) -> bool:
+        return self.state in (State.STARTING, State.READY, State.STOPPING)
+
+    async def start(self) -> None:
+        """Return once the process answers, starting it if need be. Raises LoadError."""
+        async with self._lock:
+            if self.state is State.READY:
+                return
+            await self._spawn()
+            try:
+                await self._wait_ready()
+            except BaseException:
+                await self._terminate()
+                raise
+            self._move(Event.BECAME_READY)
+
+    async def stop(self) -> None:
+        async with self._lock:
+            if self.state is State.READY:
+                await self._terminate()
+
+    async def exited(self) -> int:
+        """The exit code, once the process has ended; negative for a signal."""
+        return await asyncio.shield(self._exit)
+
+    def kill(self) -> None:
+        """SIGKILL at once, without waiting: for an end that cannot wait."""
+        if self.running:
+            self._signal(signal.SIGKILL)
+
+    def explain(self, code: int) -> str:
+        """Why it ended, in its own last words where it had some."""
+        what = f"killed by signal {-code}" if code < 0 else f"ended with {code}"
+        words = "; ".join(self._complaints)
+        return f"llama-server {what}: {words}" if words else f"llama-server {what}"
+
+    async def _spawn(self) -> None:
+        self._complaints.clear()
+        self._said_ready.clear()
+        self._speaks_protocol = False
+        self.progress = 0.0
+        self._sign_of_life = time.monotonic()
+        # Our own pipes: with PIPE, asyncio's wait() lasts until every heir of them is gone.
+        output_end, child_output = os.pipe()
+        child_input, self._stdin = os.pipe()
+        os.set_blocking(self._stdin, False)
+        try:
+            self._child = await asyncio.create_subprocess_exec(
+                *die_with_us(),
+                *self._command.argv,
+                stdin=child_input,
+                stdout=child_output,
+                stderr=child_output,
+                env=dict(self._command.environment),
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(output_end)
+            os.close(self._stdin)
+            program = self._command.argv[0]
+            raise LoadError(f"{self.name}: {program} cannot be run: {error.strerror}") from None
+        finally:
+            os.close(child_output)
+            os.close(child_input)
+        self._move(Event.SPAWNED)
+        self._relay = asyncio.create_task(self._relay_output(output_end))
+        self._exit = asyncio.create_task(self._reap(self._stdin))
+
+    async def _relay_output(self, source: int) -> None:
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(source, "rb")
+        )
+        buffer = output.LineBuffer()
+        with contextlib.closing(transport):
+            while chunk := await reader.read(CHUNK):
+                self._hear(buffer.feed(chunk))
+        self._hear(buffer.flush())
+
+    def _hear(self, lines: Sequence[str]) -> None:
+        self._sign_of_life = time.monotonic()
+        for line in lines:
+            event = output.read(line)
+            if isinstance(event, output.Line):
+                self._hear_line(event)
+            elif isinstance(event, output.Loading):
+                self._speaks_protocol = True
+                self.progress = event.progress
+            elif isinstance(event, output.Ready):
+                self._speaks_protocol = True
+                self.context = event.context
+                self._said_ready.set()
+            elif isinstance(event, output.Breakdown):
+                self.breakdown = event.rows
+
+    def _hear_line(self, line: output.Line) -> None:
+        if line.level == "error":
+            self._complaints.append(line.message)
+        if line.level in self._command.show:
+            self._log.log(LEVELS.get(line.level, logging.INFO), "%s", line.message)
+
+    async def _reap(self, stdin: int) -> int:
+        code = await self._child.wait()
+        await asyncio.wait({self._relay}, timeout=RELAY_DRAIN)
+        self._relay.cancel()
+        os.close(stdin)
+        self.progress = None
+        self._move(Event.EXITED)
+        return code
+
+    async def _wait_ready(self) -> None:
+        answering = asyncio.create_task(self._answering())
+        stalled = asyncio.create_task(self._stalled())
+        waiting: set[asyncio.Task[object]] = {answering, stalled, self._exit}
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            answering.cancel()
+            stalled.cancel()
+        if self._exit.done():
+            code = self._exit.result()
+            raise LoadError(f"{self.name} cannot be loaded: {self.explain(code)}")
+        if not answering.done():
+            seconds = f"{self._stall_timeout:.0f} s"
+            raise LoadError(f"{self.name} cannot be loaded: no sign of progress for {seconds}")
+        answering.result()
+
+    async def _answering(self) -> None:
+        """The child says `ready`, confirmed by one question; one that does not speak the protocol
+        which says so is asked again and again."""
+        while True:
+            if self._speaks_protocol:
+                await self._said_ready.wait()
+            if await self._ready():
+                return
+            await asyncio.sleep(POLL_INTERVAL)
+
+    async def _stalled(self) -> None:
+        left = self._stall_timeout
+        while left > 0:  # every line that the child writes moves the end
+            await asyncio.sleep(left)
+            left = self._sign_of_life + self._stall_timeout - time.monotonic()
+
+    async def _terminate(self) -> None:
+        """Ask it to leave, ask again, SIGKILL it after the grace period, and reap."""
+        if self._exit.done():
+            return
+        self._move(Event.STOP_REQUESTED)
+        with contextlib.suppress(OSError):  # it has closed its end, or its pipe is full
+            os.write(self._stdin, LEAVE)
+        for signum, patience in (
+            (signal.SIGTERM, min(SECOND_SIGTERM, self._grace)),
+            (signal.SIGTERM, max(0.0, self._grace - SECOND_SIGTERM)),
+            (signal.SIGKILL, None),
+        ):
+            self._signal(signum)
+            await asyncio.wait({self._exit}, timeout=patience)
+            if self._exit.done():
+                break
+        await self._exit
+
+    def _signal(self, signum: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signum)
+
+    def _move(self, event: Event) -> None:
+        self.state = next_state(self.state, event)
+
+
+def die_with_us() -> list[str]:
+    """A prefix to a command: the kernel kills it when we end, however we end.
+
+    The signal follows the thread that spawned, so spawn from the main thread.
+    """
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []

@@ -1,0 +1,46 @@
+"""One llama-server as the pool sees it: its process, and the connections to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from app.engine.client import Client
+from app.engine.lifecycle import State
+from app.engine.process import Command, Process
+from app.errors import UpstreamError
+
+HEALTH_TIMEOUT = 5.0
+
+
+class LlamaServer:
+    def __init__(self, name: str, command: Command, client: Client, *, grace: float = 10) -> None:
+        self.client = client
+        self.process = Process(name, command, self._answers, grace=grace)
+
+    @property
+    def progress(self) -> float | None:
+        return self.process.progress
+
+    async def start(self) -> None:
+        if self.client.address.path and self.process.state is not State.READY:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.client.address.path)  # a dead child leaves its socket behind
+        await self.process.start()
+
+    async def stop(self) -> None:
+        # With a connection open, llama-server would wait for its client to leave.
+        self.client.close()
+        await self.process.stop()
+
+    async def exited(self) -> int:
+        return await self.process.exited()
+
+    def explain(self, code: int) -> str:
+        return self.process.explain(code)
+
+    async def _answers(self) -> bool:
+        try:
+            return (await self.client.get("/health", HEALTH_TIMEOUT)).status == 200
+        except UpstreamError:
+            return False

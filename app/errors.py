@@ -1,0 +1,87 @@
+"""Everything that can end the app or one request, with whose fault it is and what to answer."""
+
+from __future__ import annotations
+
+
+class AppError(Exception):
+    """Ends the app: `main` alone turns it into one line and an exit status."""
+
+    exit_status = 1
+
+
+class ConfigError(AppError):
+    """What was asked cannot be done; found before any bytes move."""
+
+    exit_status = 2
+
+
+class FormError(ConfigError):
+    """One field of the form was refused."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+
+
+class TransferError(AppError):
+    """Weights did not arrive whole, or are not what they should be."""
+
+    exit_status = 3
+
+
+class LoadError(AppError):
+    """llama-server cannot load the model."""
+
+    exit_status = 4
+
+
+class LostError(AppError):
+    """A part of ourselves was lost while serving."""
+
+    exit_status = 5
+
+
+class UpstreamError(Exception):
+    """The child ended or broke its connection before the answer was whole."""
+
+
+class NotConnectedError(UpstreamError):
+    """The child took no connection, so it has not seen the request: it may be sent again."""
+
+
+# OpenAI's error types by status: platform.openai.com/docs/guides/error-codes
+ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "unavailable_error",
+}
+
+
+class RequestError(Exception):
+    """One request is refused; says with which status, and when to come back (seconds)."""
+
+    def __init__(self, status: int, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.retry_after = retry_after
+
+    @property
+    def type(self) -> str:
+        fallback = "server_error" if self.status >= 500 else "invalid_request_error"
+        return ERROR_TYPES.get(self.status, fallback)
+
+    def body(self) -> dict[str, dict[str, object]]:
+        """The answer in OpenAI's error shape."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": None,
+                "code": self.status,
+            }
+        }

@@ -1,0 +1,288 @@
+"""Every field of the form, once: settings, argv, `--help` and the launch form derive from this."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+MODEL, GENERAL, IDLE, ARGS = "Model", "General", "Idle", "Args"
+
+
+class Kind(enum.Enum):
+    """The field types of a ClearML launch form."""
+
+    STRING = "string"
+    TEXT = "multiline_text"
+    INTEGER = "integer"
+    FLOAT = "float"
+    CHECKBOX = "checkbox"
+    DROPDOWN = "dropdown"
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field.
+
+    `flag` are the spellings of llama-server's option that takes the value; `on` and `off` what a
+    ticked and an unticked checkbox send. Each is a choice, newest spelling first: the first that
+    the binary at hand knows is used. `resolved` fields decide memory: they are settled once, at
+    preflight, and sent from there. `cli_keeps` fields hold although CLI replaces the rest.
+    """
+
+    section: str
+    name: str
+    title: str
+    info: str
+    kind: Kind = Kind.STRING
+    default: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    flag: tuple[str, ...] = ()
+    on: tuple[tuple[str, ...], ...] = ()
+    off: tuple[tuple[str, ...], ...] = ()
+    resolved: bool = False
+    cli_keeps: bool = False
+
+    @property
+    def key(self) -> str:
+        return f"{self.section}/{self.name}"
+
+
+FIELDS: tuple[Field, ...] = (
+    Field(
+        MODEL,
+        "cli",
+        "CLI",
+        "llama-server arguments. If set, they replace every other field of this model except "
+        "Model, Model Endpoint Name and Max Concurrent Requests.",
+        Kind.TEXT,
+    ),
+    Field(
+        MODEL,
+        "verbose",
+        "Verbose",
+        "Show llama-server's detailed log.",
+        Kind.CHECKBOX,
+        "false",
+        on=(("--verbosity", "4"), ("--log-verbosity", "4")),
+    ),
+    Field(
+        MODEL,
+        "no_mmap",
+        "No MMAP",
+        "Read the model into memory instead of mapping the file: steadier on some systems, but "
+        "the memory can no longer be reclaimed or shared.",
+        Kind.CHECKBOX,
+        "false",
+        on=(("--load-mode", "none"), ("--no-mmap",)),
+    ),
+    Field(
+        MODEL,
+        "continuous_batching",
+        "Continuous Batching",
+        "Work on several requests in one batch: better throughput for concurrent requests.",
+        Kind.CHECKBOX,
+        "true",
+        on=(("--cont-batching",),),
+        off=(("--no-cont-batching",),),
+    ),
+    Field(
+        MODEL,
+        "embedding",
+        "Embedding",
+        "Generate embeddings instead of text.",
+        Kind.CHECKBOX,
+        "false",
+        on=(("--embedding",), ("--embeddings",)),
+    ),
+    Field(
+        MODEL,
+        "model",
+        "Model",
+        "The GGUF file: a Hugging Face path provider/repo/path/to/model.gguf, or a path on the "
+        "machine (for a split model, its first part).",
+        cli_keeps=True,
+    ),
+    Field(
+        MODEL,
+        "endpoint_name",
+        "Model Endpoint Name",
+        "The name that callers use, in the URL and as `model`. Empty: made from Model.",
+        cli_keeps=True,
+    ),
+    Field(
+        MODEL,
+        "gpu_layers",
+        "Number of GPU Layers",
+        "How many layers to keep in GPU memory; 9999 keeps all. Empty: as many as fit.",
+        Kind.INTEGER,
+        minimum=0,
+        maximum=9999,
+        flag=("--gpu-layers", "--n-gpu-layers"),
+        resolved=True,
+    ),
+    Field(
+        MODEL,
+        "temperature",
+        "Temperature",
+        "Default sampling temperature. Empty: llama-server's own (0.8).",
+        Kind.FLOAT,
+        minimum=0,
+        maximum=100,
+        flag=("--temperature", "--temp"),
+    ),
+    Field(
+        MODEL,
+        "context_size",
+        "Context Size",
+        "Tokens that all slots share; one request may use them all. 0 or empty: what the model "
+        "was trained with, or what fits.",
+        Kind.INTEGER,
+        minimum=0,
+        maximum=1 << 30,
+        flag=("--ctx-size",),
+        resolved=True,
+    ),
+    Field(
+        MODEL,
+        "threads",
+        "Threads",
+        "CPU threads for generation. Empty: the machine's cores.",
+        Kind.INTEGER,
+        minimum=1,
+        maximum=1024,
+        flag=("--threads",),
+        resolved=True,
+    ),
+    Field(
+        MODEL,
+        "threads_batch",
+        "Threads Batch",
+        "CPU threads for reading prompts. Empty: as Threads.",
+        Kind.INTEGER,
+        minimum=1,
+        maximum=1024,
+        flag=("--threads-batch",),
+        resolved=True,
+    ),
+    Field(
+        MODEL,
+        "parallel",
+        "Parallel",
+        "Slots: requests worked on at the same time. Empty: 4.",
+        Kind.INTEGER,
+        minimum=1,
+        maximum=256,
+        flag=("--parallel",),
+        resolved=True,
+    ),
+    Field(
+        MODEL,
+        "max_concurrent_requests",
+        "Max Concurrent Requests",
+        "Requests beyond this many are denied (429) instead of waiting. Empty: no limit.",
+        Kind.INTEGER,
+        minimum=1,
+        maximum=1_000_000,
+        cli_keeps=True,
+    ),
+    Field(
+        GENERAL,
+        "debug",
+        "Enable Debug Mode",
+        "Log every request, and llama-server's debug output.",
+        Kind.CHECKBOX,
+        "false",
+    ),
+    Field(
+        GENERAL,
+        "disable_logs",
+        "Disable Logs",
+        "Do not show llama-server's log lines.",
+        Kind.CHECKBOX,
+        "false",
+    ),
+    Field(
+        GENERAL,
+        "project",
+        "Service Project",
+        "The ClearML project of the instance, for a task that this command creates.",
+        default="Llama.cpp Model Deployment",
+    ),
+    Field(
+        GENERAL,
+        "host",
+        "Host",
+        "Address to listen on. Empty: 0.0.0.0 under an agent or with an API key, else 127.0.0.1.",
+    ),
+    Field(
+        GENERAL,
+        "port",
+        "Port",
+        "Port to listen on. Empty: 8080, or a free one where that is taken.",
+        Kind.INTEGER,
+        minimum=1,
+        maximum=65535,
+    ),
+    Field(
+        GENERAL,
+        "wait_timeout",
+        "Wait Timeout (Seconds)",
+        "How long a request may wait for its model to be ready before it gets a 503.",
+        Kind.FLOAT,
+        "300",
+        minimum=0,
+        maximum=86400,
+    ),
+    Field(
+        GENERAL,
+        "drain_timeout",
+        "Drain Timeout (Seconds)",
+        "How long running requests may go on when the instance stops.",
+        Kind.FLOAT,
+        "20",
+        minimum=0,
+        maximum=3600,
+    ),
+    Field(
+        GENERAL,
+        "llama_server",
+        "llama-server",
+        "Path of the llama-server to run. Empty: LLAMA_SERVER, then the PATH, then "
+        "/app/llama-server, then the one that `make install` built.",
+    ),
+    Field(
+        GENERAL,
+        "allow_remote_media",
+        "Allow Remote Media",
+        "Let requests name media by URL, which llama-server then fetches.",
+        Kind.CHECKBOX,
+        "false",
+    ),
+    Field(
+        IDLE,
+        "idle_time_limit",
+        "Idle Time Limit (Hours)",
+        "Shut down after this long without a request. Empty: 24 under an agent, else never; "
+        "0: never.",
+        Kind.FLOAT,
+        minimum=0,
+        maximum=87600,
+    ),
+    Field(
+        IDLE,
+        "last_action_interval",
+        "Last Action Report Interval (Seconds)",
+        "How often the last activity is reported, and how long after it the status stays active.",
+        Kind.FLOAT,
+        "60",
+        minimum=1,
+        maximum=86400,
+    ),
+)
+
+BY_KEY = {field.key: field for field in FIELDS}
+BY_NAME = {field.name: field for field in FIELDS}
+MODEL_FIELDS = tuple(field for field in FIELDS if field.section == MODEL)
+SECTIONS = (ARGS, GENERAL, IDLE, MODEL)

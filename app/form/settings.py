@@ -1,0 +1,217 @@
+"""Hyperparameters → frozen settings. Every rejection names its field. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from app.errors import FormError
+from app.form.fields import ARGS, BY_KEY, BY_NAME, FIELDS, MODEL, SECTIONS, Field, Kind
+
+Value = str | int | float | bool | None
+Parameters = Mapping[str, str]  # "Section/name" → text
+
+TRUE, FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
+NAME_SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
+TOTAL = "total"
+RESERVED_SEGMENTS = {"v1", "api", "health", "ready", "metrics", "service", ".", ".."}
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """One model, as the form's section `Model` names its fields; None is "not given"."""
+
+    model: str = ""
+    endpoint_name: str = ""
+    cli: str = ""
+    verbose: bool = False
+    no_mmap: bool = False
+    continuous_batching: bool = True
+    embedding: bool = False
+    gpu_layers: int | None = None
+    temperature: float | None = None
+    context_size: int | None = None
+    threads: int | None = None
+    threads_batch: int | None = None
+    parallel: int | None = None
+    max_concurrent_requests: int | None = None
+
+
+@dataclass(frozen=True)
+class GeneralSettings:
+    debug: bool = False
+    disable_logs: bool = False
+    project: str = ""
+    host: str = ""
+    port: int | None = None
+    wait_timeout: float = 300
+    drain_timeout: float = 20
+    llama_server: str = ""
+    allow_remote_media: bool = False
+
+
+@dataclass(frozen=True)
+class IdleSettings:
+    idle_time_limit: float | None = None
+    last_action_interval: float = 60
+
+
+@dataclass(frozen=True)
+class Settings:
+    models: tuple[ModelSettings, ...]
+    general: GeneralSettings
+    idle: IdleSettings
+
+
+@dataclass(frozen=True)
+class Form:
+    """The merged form: every field's text, which of them `Args` gave, what was not understood."""
+
+    values: Mapping[str, str]
+    from_args: frozenset[str]
+    warnings: tuple[str, ...]
+
+    def to_write(self) -> dict[str, str]:
+        """What the task keeps: every field, empty ones too, so that a clone shows them all."""
+        return {key: text for key, text in self.values.items() if key not in self.from_args}
+
+
+def merge(*layers: Parameters) -> Form:
+    """Defaults, then each layer over it; an empty text is "not given" and overrides nothing."""
+    values = {field.key: field.default for field in FIELDS}
+    from_args: set[str] = set()
+    warnings: list[str] = []
+    for layer in layers:
+        given = {key: text for key, text in layer.items() if text.strip() != ""}
+        arguments = _arguments(given)
+        for key, text in given.items():
+            if key in BY_KEY:
+                values[key] = text
+                from_args.discard(key)
+            elif key.split("/")[0] in SECTIONS and _argument_field(key) is None:
+                warnings.append(unknown(key))
+        values.update(arguments)
+        from_args |= arguments.keys()
+    return Form(values, frozenset(from_args), tuple(warnings))
+
+
+def _arguments(given: Parameters) -> dict[str, str]:
+    """`Args/<field>` (from `clearml-task --args`) by the key of the field that it means."""
+    found = {}
+    for key, text in given.items():
+        field = _argument_field(key)
+        if field is None:
+            continue
+        other = given.get(field.key, text)
+        # A task that holds the field's default beside Args was written by us, not by a person.
+        if other not in (text, field.default):
+            raise FormError(field.key, f"is {other!r}, but {key} is {text!r}: set only one of them")
+        found[field.key] = text
+    return found
+
+
+def _argument_field(key: str) -> Field | None:
+    section, _, name = key.partition("/")
+    return BY_NAME.get(name) if section == ARGS else None
+
+
+def unknown(key: str) -> str:
+    names = [*BY_KEY, *(f"{ARGS}/{name}" for name in BY_NAME)]
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.75)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{key}: no such field, ignored{hint}"
+
+
+def parse(form: Form) -> Settings:
+    """Raises FormError for the first field that cannot be what it should be."""
+    values: dict[str, dict[str, Value]] = {section: {} for section in SECTIONS}
+    for field in FIELDS:
+        value = convert(field, form.values[field.key])
+        if value is not None:
+            values[field.section][field.name] = value
+    model = ModelSettings(**values[MODEL])  # type: ignore[arg-type]
+    if model.endpoint_name:
+        check_endpoint_name(model.endpoint_name)
+    return Settings(
+        (model,),
+        GeneralSettings(**values["General"]),  # type: ignore[arg-type]
+        IdleSettings(**values["Idle"]),  # type: ignore[arg-type]
+    )
+
+
+def convert(field: Field, text: str) -> Value:
+    """The field's value, or None where the text is empty."""
+    text = text.strip()
+    if not text:
+        return None
+    if field.kind is Kind.CHECKBOX:
+        return _checkbox(field, text)
+    if field.kind in (Kind.INTEGER, Kind.FLOAT):
+        return _number(field, text)
+    if field.kind is Kind.DROPDOWN:
+        return _choice(field, text)
+    if "\x00" in text:
+        raise FormError(field.key, "holds a NUL character")
+    return text
+
+
+def _checkbox(field: Field, text: str) -> bool:
+    if text.lower() in TRUE:
+        return True
+    if text.lower() in FALSE:
+        return False
+    raise FormError(field.key, f"{text!r} is neither true nor false")
+
+
+def _number(field: Field, text: str) -> int | float:
+    what = "whole number" if field.kind is Kind.INTEGER else "number"
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number) or (field.kind is Kind.INTEGER and number != int(number)):
+        raise FormError(field.key, f"{text!r} is not a {what}")
+    if field.minimum is not None and number < field.minimum:
+        raise FormError(field.key, f"{text} is less than {field.minimum:g}")
+    if field.maximum is not None and number > field.maximum:
+        raise FormError(field.key, f"{text} is more than {field.maximum:g}")
+    return int(number) if field.kind is Kind.INTEGER else number
+
+
+def _choice(field: Field, text: str) -> str:
+    for choice in field.choices:
+        if choice.lower() == text.lower():
+            return choice
+    raise FormError(field.key, f"{text!r} is none of {', '.join(field.choices)}")
+
+
+def check_endpoint_name(name: str) -> None:
+    """A name is a URL path: segments of [A-Za-z0-9._-] joined by "/"."""
+    key = f"{MODEL}/endpoint_name"
+    if name == TOTAL:
+        raise FormError(key, f"{name!r} is the name of the plots' sum over all models")
+    for segment in name.split("/"):
+        if not NAME_SEGMENT.fullmatch(segment):
+            problem = f"{name!r} is no URL path: use letters, digits, '.', '_', '-' between '/'"
+            raise FormError(key, problem)
+        if segment in RESERVED_SEGMENTS:
+            raise FormError(key, f"{name!r} holds the reserved segment {segment!r}")
+
+
+def default_endpoint_name(reference: str) -> str:
+    """A legal name made from a model reference: other characters replaced, reserved ones marked."""
+    segments = []
+    for raw in reference.replace("*", "").split("/"):
+        segment = re.sub(r"[^A-Za-z0-9._-]+", "-", raw)
+        if segment and segment not in (".", ".."):
+            segments.append(f"_{segment}" if segment in RESERVED_SEGMENTS else segment)
+    return "/".join(segments) or "model"
+
+
+def given_fields(model: ModelSettings) -> Sequence[str]:
+    """Names of the fields that differ from an empty form's."""
+    empty = ModelSettings()
+    return [f.name for f in fields(model) if getattr(model, f.name) != getattr(empty, f.name)]

@@ -1,0 +1,89 @@
+"""Who may ask, and for what. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable
+
+from app.errors import RequestError
+from app.gateway.request import Headers
+
+MEDIA_KEYS = ("url", "image_url", "video_url", "audio_url", "file_url")
+MESSAGE_KEYS = ("messages", "input", "system", "prompt")
+
+
+class Keys:
+    """API keys, kept as hashes. Without any, everybody may ask."""
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self._hashes = [hashlib.sha256(key.encode()).digest() for key in keys if key]
+
+    def __bool__(self) -> bool:
+        return bool(self._hashes)
+
+    def check(self, headers: Headers) -> None:
+        """Raises RequestError 401. Takes the same time whichever key it is."""
+        if not self._hashes:
+            return
+        given = hashlib.sha256(bearer(headers) or b"").digest()
+        if not any([hmac.compare_digest(given, known) for known in self._hashes]):
+            message = "no valid API key: send one as `Authorization: Bearer …` or `X-Api-Key`"
+            raise RequestError(401, message)
+
+
+def bearer(headers: Headers) -> bytes | None:
+    """The key in `Authorization: Bearer` or `X-Api-Key`."""
+    for name, value in headers:
+        if name == b"authorization" and value[:7].lower() == b"bearer ":
+            return value[7:].strip()
+        if name == b"x-api-key":
+            return value.strip()
+    return None
+
+
+def parse_json(body: bytes) -> object:
+    """Raises RequestError 400 for what llama-server would call its own fault (500)."""
+    try:
+        return json.loads(body.decode(), parse_constant=_no_constant)
+    except RecursionError:
+        raise RequestError(400, "the body is nested too deeply") from None
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise RequestError(400, f"the body is not valid JSON: {error}") from None
+
+
+def _no_constant(word: str) -> object:
+    raise ValueError(f"{word} is no JSON")
+
+
+def check_body(body: object, *, allow_remote_media: bool) -> None:
+    """Raises RequestError 400."""
+    if not isinstance(body, dict):
+        raise RequestError(400, "the body is not a JSON object")
+    if not allow_remote_media and _names_remote_media(body):
+        message = (
+            "media by URL are not fetched here: send them inside the request as data: URLs, or "
+            "let the instance run with General/allow_remote_media"
+        )
+        raise RequestError(400, message)
+
+
+def _names_remote_media(body: dict[str, object]) -> bool:
+    left = [body[key] for key in MESSAGE_KEYS if isinstance(body.get(key), list | dict)]
+    while left:
+        item = left.pop()
+        if isinstance(item, list):
+            left += item
+        elif isinstance(item, dict):
+            left += [value for value in item.values() if isinstance(value, list | dict)]
+            if any(_remote(item.get(key)) for key in MEDIA_KEYS):
+                return True
+    return False
+
+
+def _remote(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    scheme, separator, _ = value.strip().partition(":")
+    return bool(separator) and scheme.lower() in ("http", "https", "file", "ftp")

@@ -1,0 +1,169 @@
+"""One request from its first byte to its last: route → admit → lease → child → client."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from app.engine.client import Client, Exchange
+from app.errors import NotConnectedError, RequestError, UpstreamError
+from app.gateway.admission import Keys, check_body, parse_json
+from app.gateway.limits import Limits
+from app.gateway.relay import Relay, request_headers
+from app.gateway.request import Request
+from app.gateway.routes import (
+    HEALTH,
+    READY,
+    Own,
+    ToModel,
+    named_in_body,
+    route,
+    split_target,
+    strip,
+)
+from app.memory.pool import Pool
+from app.telemetry.samples import Sample
+
+logger = logging.getLogger(__name__)
+
+LEFT = 499  # nginx's status for a client that left before the end
+OPEN_PAGES = (HEALTH, READY)  # need no key
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How requests are treated: `wait_timeout` in seconds."""
+
+    keys: Keys
+    wait_timeout: float = 300
+    allow_remote_media: bool = False
+    debug: bool = False
+    prefixes: tuple[str, ...] = ()
+
+
+class Proxy:
+    """The handler of the front's server."""
+
+    def __init__(
+        self,
+        pool: Pool[Client],
+        names: tuple[str, ...],
+        rules: Rules,
+        pages: Mapping[str, Callable[[Request, str | None], None]],
+        record: Callable[[Sample], None],
+    ) -> None:
+        """`pages` answer our own paths; `record` is told of every finished request."""
+        self._pool = pool
+        self._names = names
+        self._rules = rules
+        self._pages = pages
+        self._record = record
+        self._limits = Limits()
+
+    async def __call__(self, request: Request) -> None:
+        path = strip(split_target(request.target)[0], self._rules.prefixes)
+        if path not in OPEN_PAGES:  # before the route: a 404 names the models
+            self._rules.keys.check(request.headers)
+        found = route(request.method, request.target, self._names, self._rules.prefixes)
+        if isinstance(found, Own):
+            self._pages[found.page](request, found.model)
+            return
+        if found.model is not None:
+            # The path names the model: whom it has no place for is told before a byte is read.
+            with self._pool.admit(found.model):
+                await self._serve(request, found, found.model, await self._body(request, found))
+            return
+        if found.multipart:
+            body, name = None, named_in_body({}, self._names)
+        else:
+            body = await self._body(request, found)
+            name = named_in_body(parse_json(body or b""), self._names)
+        with self._pool.admit(name):
+            await self._serve(request, found, name, body)
+
+    async def _body(self, request: Request, found: ToModel) -> bytes | None:
+        """A JSON body, whole and checked; None for one that is passed on as it comes."""
+        if found.multipart:
+            return None
+        body = await request.body(self._limits.body)
+        check_body(parse_json(body), allow_remote_media=self._rules.allow_remote_media)
+        return body
+
+    async def _serve(self, request: Request, found: ToModel, name: str, body: bytes | None) -> None:
+        relay = Relay(request)
+        status = LEFT
+        try:
+            await self._lease_and_relay(request, found, name, (body, relay))
+            status = relay.status
+        except RequestError as error:
+            status = error.status
+            raise
+        except UpstreamError as error:
+            status = 502
+            raise RequestError(502, f"{name}: {error}") from None
+        finally:
+            self._finished(request, name, relay, status)
+
+    async def _lease_and_relay(
+        self, request: Request, found: ToModel, name: str, answer: tuple[bytes | None, Relay]
+    ) -> None:
+        for attempt in (1, 2):
+            try:
+                async with self._pool.lease(name, self._rules.wait_timeout) as upstream:
+                    await self._relay(request, found, upstream, answer)
+                return
+            except NotConnectedError:
+                # It has just ended, and has seen nothing of this: the next one may answer.
+                if attempt == 2 or answer[0] is None:
+                    raise
+            await self._pool.gone(name)
+
+    async def _relay(
+        self,
+        request: Request,
+        found: ToModel,
+        upstream: Client,
+        answer: tuple[bytes | None, Relay],
+    ) -> None:
+        body, relay = answer
+        exchange: Exchange | None = None
+        try:
+            head = (request.method, found.path, request_headers(request.headers))
+            exchange = await upstream.exchange(head, body, relay)
+            request.flow = exchange
+            if body is None:
+                await self._upload(request, exchange, relay)
+            await relay.done
+        finally:
+            request.flow = None
+            if exchange is not None:
+                exchange.abort()  # at once, where the client has left
+
+    async def _upload(self, request: Request, exchange: Exchange, relay: Relay) -> None:
+        """Pass the body on as it comes, no faster than the child takes it."""
+        async for chunk in request.chunks():
+            if relay.done.done():
+                return  # the child has answered already
+            await exchange.write(chunk)
+        exchange.end()
+
+    def _finished(self, request: Request, name: str, relay: Relay, status: int) -> None:
+        now = time.monotonic()
+        first = relay.first_byte - request.received if relay.first_byte is not None else None
+        tokens = relay.ends.tokens()
+        sample = Sample(name, status, now - request.received, first, tokens)
+        self._pool.finished(name, served=0 < relay.status < 500)
+        self._record(sample)
+        if self._rules.debug:
+            logger.info(
+                "%s %s: %d in %.3f s, %d + %d tokens",
+                request.method,
+                request.target,
+                status,
+                sample.latency,
+                tokens.prompt,
+                tokens.generated,
+                extra={"subject": name},
+            )

@@ -1,0 +1,110 @@
+"""One answer on its way from the child to the client. A streamed token is one call of `data`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+
+from app.errors import RequestError, UpstreamError
+from app.gateway.request import Headers, Request
+from app.telemetry.samples import Ends
+
+HOP_BY_HOP = {
+    b"connection",
+    b"keep-alive",
+    b"proxy-authenticate",
+    b"proxy-authorization",
+    b"proxy-connection",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+}
+# Not for the child: our own keys; what would make it answer other than to us (compressed, across
+# origins) or keep generating for a client that has left (x-conversation-id).
+REQUEST_ONLY_OURS = HOP_BY_HOP | {
+    b"accept-encoding",
+    b"authorization",
+    b"content-length",
+    b"cookie",
+    b"expect",
+    b"host",
+    b"origin",
+    b"x-api-key",
+    b"x-conversation-id",
+}
+RESPONSE_ONLY_OURS = HOP_BY_HOP | {b"content-length", b"date", b"server"}
+EVENT_STREAM = b"text/event-stream"
+
+
+def request_headers(headers: Headers) -> Headers:
+    """What the child gets of a client's headers."""
+    dropped = REQUEST_ONLY_OURS | connection_options(headers)
+    return [header for header in headers if header[0] not in dropped]
+
+
+def response_headers(headers: Headers) -> Headers:
+    """What the client gets of a child's headers."""
+    dropped = RESPONSE_ONLY_OURS | connection_options(headers)
+    return [
+        header
+        for header in headers
+        if header[0] not in dropped and not header[0].startswith(b"access-control-")
+    ]
+
+
+def connection_options(headers: Headers) -> set[bytes]:
+    """The headers that `Connection` names: they end at the next hop (RFC 9110, 7.6.1)."""
+    named = b",".join(value for name, value in headers if name == b"connection")
+    return {option.strip().lower() for option in named.split(b",") if option.strip()}
+
+
+class Relay:
+    """A sink for `engine.client`: writes to the client what the child sends."""
+
+    def __init__(self, request: Request) -> None:
+        self.status = 0
+        self.first_byte: float | None = None
+        self.ends = Ends()
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._request = request
+        self._events = False
+
+    def head(self, status: int, headers: Headers) -> None:
+        self.status = status
+        kept = response_headers(headers)
+        length = next((int(v) for n, v in headers if n == b"content-length"), None)
+        kind = next((v for n, v in headers if n == b"content-type"), b"")
+        self._events = kind.startswith(EVENT_STREAM)
+        if self._events and not any(name == b"x-accel-buffering" for name, _ in kept):
+            kept.append((b"x-accel-buffering", b"no"))  # else nginx holds the events back
+        self._request.start(status, kept, length)
+
+    def data(self, chunk: bytes) -> None:
+        if self.first_byte is None:
+            self.first_byte = time.monotonic()
+        self.ends.feed(chunk)
+        self._request.write(chunk)
+
+    def complete(self) -> None:
+        self._request.finish()
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def failed(self, error: UpstreamError) -> None:
+        """The child broke off: say so in the stream, or break off too."""
+        if not self._request.started:
+            if not self.done.done():
+                self.done.set_exception(error)
+            return
+        self.status = 502
+        if self._events:
+            refusal = RequestError(502, str(error))
+            self._request.keep_alive = False
+            self._request.write(b"\n\ndata: %b\n\n" % json.dumps(refusal.body()).encode())
+            self._request.finish()
+        else:
+            self._request.abort()
+        if not self.done.done():
+            self.done.set_result(None)

@@ -1,0 +1,142 @@
+"""Method and target → what to serve: a page of ours, or a model and an upstream path. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+from app.errors import RequestError
+
+# What llama-server serves and we pass on; not its slots, properties, metrics, tools and adapters,
+# which show or change what belongs to other callers.
+UPSTREAM_PATHS = (
+    "/v1/chat/completions",
+    "/v1/chat/completions/input_tokens",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/responses",
+    "/v1/responses/input_tokens",
+    "/v1/rerank",
+    "/v1/reranking",
+    "/v1/audio/transcriptions",
+    "/chat/completions",
+    "/completions",
+    "/completion",
+    "/embeddings",
+    "/embedding",
+    "/responses",
+    "/rerank",
+    "/reranking",
+    "/audio/transcriptions",
+    "/infill",
+    "/tokenize",
+    "/detokenize",
+    "/apply-template",
+)
+MULTIPART = ("/v1/audio/transcriptions", "/audio/transcriptions")
+HEALTH, READY, STATUS = "/health", "/ready", "/api/status"
+MODELS, MODEL = "/v1/models", "/v1/models/{model}"
+MODELS_SPELLINGS = ("/v1/models", "/models")
+
+
+@dataclass(frozen=True)
+class Own:
+    """A page of ours; `model` narrows it to one model."""
+
+    page: str
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class ToModel:
+    """`model` is None where the body decides; `path` keeps the query."""
+
+    model: str | None
+    path: str
+    multipart: bool
+
+
+def route(
+    method: str, target: str, names: Collection[str], prefixes: Sequence[str] = ()
+) -> Own | ToModel:
+    """Raises RequestError 404 or 405.
+
+    `prefixes` are paths that a gateway may leave in front of ours, besides /service/<segment>.
+    """
+    path, query = split_target(target)
+    path = strip(path, prefixes)
+    own = _own(path, names)
+    if own is not None:
+        if method not in ("GET", "HEAD"):
+            raise RequestError(405, f"{path} answers GET, not {method}")
+        return own
+    upstream = max((p for p in UPSTREAM_PATHS if path.endswith(p)), key=len, default=None)
+    if upstream is None:
+        raise RequestError(404, f"there is no {path} here")
+    name = path[: -len(upstream)].lstrip("/")
+    check_model(name, names) if name else None
+    if method != "POST":
+        raise RequestError(405, f"{path} answers POST, not {method}")
+    return ToModel(name or None, upstream + query, upstream in MULTIPART)
+
+
+def _own(path: str, names: Collection[str]) -> Own | None:
+    if path in (HEALTH, READY, STATUS):
+        return Own(path)
+    for models in MODELS_SPELLINGS:
+        if path == models:
+            return Own(MODELS)
+        if path.startswith(f"{models}/"):
+            return Own(MODEL, check_model(path[len(models) + 1 :], names))
+        if path.endswith(models) and path[1 : -len(models)] in names:
+            return Own(MODELS, path[1 : -len(models)])
+    if path.endswith(HEALTH) and path[1 : -len(HEALTH)] in names:
+        return Own(HEALTH, path[1 : -len(HEALTH)])
+    return None
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """The decoded path, and the query with its "?" as it came. Raises RequestError 400."""
+    if not target.startswith("/"):
+        scheme, separator, rest = target.partition("://")
+        if not separator or scheme.lower() not in ("http", "https"):
+            raise RequestError(400, "the target is no path")
+        target = "/" + rest.partition("/")[2]
+    raw, mark, query = target.partition("?")
+    try:
+        path = unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        raise RequestError(400, "the path is not UTF-8") from None
+    return path, mark + query
+
+
+def strip(path: str, prefixes: Sequence[str]) -> str:
+    """Without what a gateway put before our path."""
+    for prefix in prefixes:
+        if prefix and path.startswith(prefix.rstrip("/") + "/"):
+            return path[len(prefix.rstrip("/")) :]
+    if path.startswith("/service/"):
+        _, slash, rest = path[len("/service/") :].partition("/")
+        return slash + rest
+    return path
+
+
+def check_model(name: str, names: Collection[str]) -> str:
+    if name in names:
+        return name
+    raise RequestError(404, f"there is no model {name!r}; there are: {', '.join(names)}")
+
+
+def named_in_body(body: object, names: Sequence[str]) -> str:
+    """The model that a JSON body asks for; the only one where it names none."""
+    model = body.get("model") if isinstance(body, dict) else None
+    if model is None or model == "":
+        if len(names) == 1:
+            return names[0]
+        raise RequestError(400, f"`model` is missing; there are: {', '.join(names)}")
+    if not isinstance(model, str):
+        raise RequestError(400, "`model` is not a string")
+    return check_model(model, names)

@@ -1,0 +1,232 @@
+"""A GGUF file's header: what is in the file, and is the file whole.
+
+Format: github.com/ggml-org/ggml/blob/master/docs/gguf.md. The reader is ours because it must
+bound what a hostile header claims, and because headers of remote files are read by range; type
+sizes come from the `gguf` package.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+
+from app.errors import TransferError
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+MAX_KEYS = 65_536
+MAX_TENSORS = 1_000_000
+MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
+MAX_STRING = 16 << 20
+MAX_KEPT_ARRAY = 1_024  # longer arrays (vocabularies) are walked over, not kept
+WINDOW = 1 << 20
+
+STRING, ARRAY = 8, 9
+SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
+POOLING = {1: "mean", 2: "cls", 3: "last", 4: "rank"}  # llama.h: enum llama_pooling_type
+
+Read = Callable[[int, int], bytes]  # offset, size → at most that many bytes
+
+
+class HeaderError(ValueError):
+    pass
+
+
+@dataclass(frozen=True)
+class Tensor:
+    name: str
+    shape: tuple[int, ...]
+    type: int
+    offset: int
+
+    @property
+    def size(self) -> int | None:
+        """Bytes, or None for a type that the gguf package does not know."""
+        try:
+            block, block_size = GGML_QUANT_SIZES[GGMLQuantizationType(self.type)]
+        except (ValueError, KeyError):
+            return None
+        return math.prod(self.shape) // block * block_size
+
+
+@dataclass(frozen=True)
+class Header:
+    metadata: dict[str, Any]
+    tensors: tuple[Tensor, ...]
+    data_offset: int
+
+    @property
+    def architecture(self) -> str:
+        return str(self.metadata.get("general.architecture", ""))
+
+    def value(self, key: str) -> Any:
+        """A key of the architecture's own, such as `context_length`."""
+        return self.metadata.get(f"{self.architecture}.{key}")
+
+    @property
+    def training_context(self) -> int:
+        value = self.value("context_length")
+        return value if isinstance(value, int) else 0
+
+    @property
+    def pooling(self) -> str | None:
+        value = self.value("pooling_type")
+        return POOLING.get(value) if isinstance(value, int) else None
+
+    @property
+    def shard_count(self) -> int:
+        value = self.metadata.get("split.count")
+        return value if isinstance(value, int) and value > 0 else 1
+
+
+@dataclass
+class _Cursor:
+    """Reads forward through a window, so that a header costs few reads."""
+
+    read: Read
+    position: int = 0
+    _window: bytes = b""
+    _start: int = 0
+    _unpackers: dict[str, struct.Struct] = field(default_factory=dict)
+
+    def take(self, size: int) -> bytes:
+        begin = self.position - self._start
+        if begin + size > len(self._window):
+            self._start, begin = self.position, 0
+            self._window = self.read(self.position, max(size, WINDOW))
+            if len(self._window) < size:
+                raise HeaderError("the header is cut off")
+        self.position += size
+        return self._window[begin : begin + size]
+
+    def number(self, code: str) -> Any:
+        unpacker = self._unpackers.get(code)
+        if unpacker is None:
+            unpacker = self._unpackers[code] = struct.Struct("<" + code)
+        return unpacker.unpack(self.take(unpacker.size))[0]
+
+    def string(self) -> str:
+        length = self.number("Q")
+        if length > MAX_STRING:
+            raise HeaderError(f"a string of {length} bytes")
+        return self.take(length).decode(errors="replace")
+
+
+def read_header(read: Read, size: int) -> Header:
+    """`size` is the file's, in bytes. Raises HeaderError."""
+    cursor = _Cursor(read)
+    if cursor.take(4) != MAGIC:
+        raise HeaderError("not a GGUF file (it does not begin with GGUF)")
+    version = cursor.number("I")
+    if version not in VERSIONS:
+        raise HeaderError(f"GGUF version {version}; known are 2 and 3")
+    tensor_count, key_count = cursor.number("Q"), cursor.number("Q")
+    if key_count > MAX_KEYS or tensor_count > MAX_TENSORS:
+        raise HeaderError(f"{key_count} keys and {tensor_count} tensors cannot be")
+    metadata = {}
+    for _ in range(key_count):
+        key = cursor.string()
+        metadata[key] = _value(cursor, cursor.number("I"), size)
+    tensors = tuple(_tensor(cursor) for _ in range(tensor_count))
+    alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
+        raise HeaderError(f"an alignment of {alignment}")
+    return Header(metadata, tensors, -(-cursor.position // alignment) * alignment)
+
+
+def _value(cursor: _Cursor, kind: int, size: int, depth: int = 0) -> Any:
+    if kind in SCALARS:
+        return cursor.number(SCALARS[kind])
+    if kind == STRING:
+        return cursor.string()
+    if kind != ARRAY or depth > 2:
+        raise HeaderError(f"a value of unknown type {kind}")
+    item, length = cursor.number("I"), cursor.number("Q")
+    if length > size:
+        raise HeaderError(f"an array of {length} items")
+    if item in SCALARS:
+        return _scalars(cursor, SCALARS[item], length)
+    kept = []
+    for index in range(length):
+        entry = _value(cursor, item, size, depth + 1)
+        if index < MAX_KEPT_ARRAY:
+            kept.append(entry)
+    return kept
+
+
+def _scalars(cursor: _Cursor, code: str, length: int) -> list[Any]:
+    width = struct.calcsize("<" + code)
+    kept = min(length, MAX_KEPT_ARRAY)
+    values = list(struct.unpack(f"<{kept}{code}", cursor.take(kept * width)))
+    cursor.position += (length - kept) * width
+    return values
+
+
+def _tensor(cursor: _Cursor) -> Tensor:
+    name = cursor.string()
+    dimensions = cursor.number("I")
+    if dimensions > MAX_DIMENSIONS:
+        raise HeaderError(f"tensor {name!r} has {dimensions} dimensions")
+    shape = tuple(cursor.number("Q") for _ in range(dimensions))
+    return Tensor(name, shape, cursor.number("I"), cursor.number("Q"))
+
+
+def check_bounds(header: Header, size: int) -> None:
+    """Raises HeaderError where a tensor's data would lie outside the file of `size` bytes."""
+    for tensor in header.tensors:
+        end = header.data_offset + tensor.offset + (tensor.size or 0)
+        if end > size:
+            missing = end - size
+            raise HeaderError(
+                f"cut off: tensor {tensor.name!r} ends {missing} bytes after the file's end"
+            )
+
+
+def verify(paths: Sequence[Path]) -> Header:
+    """The first file's header, after all parts of the set were found whole.
+
+    Raises TransferError that names the file.
+    """
+    headers = [verify_file(path) for path in paths]
+    for index, (path, header) in enumerate(zip(paths, headers, strict=True)):
+        number = header.metadata.get("split.no", 0)
+        if header.shard_count != len(paths) or number != index:
+            raise TransferError(
+                f"{path}: says it is part {number} (from 0) of {header.shard_count}, "
+                f"but stands as part {index} of {len(paths)}"
+            )
+    if not headers[0].architecture:
+        raise TransferError(f"{paths[0]}: names no model architecture")
+    return headers[0]
+
+
+def verify_file(path: Path) -> Header:
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            header = read_header(lambda offset, n: os.pread(file.fileno(), n, offset), size)
+            check_bounds(header, size)
+            return header
+    except HeaderError as error:
+        raise TransferError(f"{path}: corrupt or incomplete: {error}") from None
+    except OSError as error:
+        raise TransferError(f"{path}: cannot be read: {error.strerror}") from None

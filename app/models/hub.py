@@ -1,0 +1,136 @@
+"""What a Hugging Face repository holds, and its files in huggingface_hub's cache."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+
+from app.errors import ConfigError, TransferError
+from app.models.reference import HubFile, shards
+
+REVISION = "main"
+
+Progress = Callable[[int], None]  # bytes that arrived since the last call
+
+
+@dataclass(frozen=True)
+class Located:
+    """Files that the hub has, at one commit; `size` and `missing` (not yet here) in bytes."""
+
+    repo: str
+    commit: str
+    paths: tuple[str, ...]
+    size: int
+    missing: int
+
+
+class _Meter:
+    """Takes the place of tqdm: tells `progress` what arrives, draws nothing."""
+
+    progress: Progress = staticmethod(lambda _: None)
+
+    def __init__(self, *_: object, initial: int = 0, **options: Any) -> None:
+        self.n = initial
+        self.total = options.get("total")
+
+    def update(self, size: float | None = 1) -> None:
+        self.n += int(size or 0)
+        self.progress(int(size or 0))
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> _Meter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *_, **__: None  # set_description, refresh, reset …
+
+
+def locate(file: HubFile, cache: Path | None) -> Located:
+    """Ask the hub (or, where it does not answer, the cache) for the file and its set's parts.
+
+    Raises ConfigError that says what was looked for.
+    """
+    commit, size, missing = "", 0, 0
+    paths = shards(file.path)
+    for path in paths:
+        try:
+            found = hf_hub_download(
+                file.repo, path, revision=commit or REVISION, cache_dir=cache, dry_run=True
+            )
+        except (HfHubHTTPError, EntryNotFoundError, HFValidationError, OSError) as error:
+            raise ConfigError(f"Model/model: {_explain(file.repo, path, error)}") from None
+        commit = found.commit_hash
+        size += found.file_size or 0
+        missing += 0 if found.is_cached else found.file_size or 0
+    return Located(file.repo, commit, tuple(paths), size, missing)
+
+
+def fetch(located: Located, cache: Path | None, progress: Progress) -> list[Path]:
+    """All parts, in one folder under their own names. Raises TransferError."""
+    meter = type("Meter", (_Meter,), {"progress": staticmethod(progress)})
+    here = []
+    for path in located.paths:
+        try:
+            here.append(
+                hf_hub_download(
+                    located.repo,
+                    path,
+                    revision=located.commit,
+                    cache_dir=cache,
+                    tqdm_class=meter,
+                )
+            )
+        except (HfHubHTTPError, OSError) as error:
+            raise TransferError(f"{located.repo}/{path}: {type(error).__name__}: {error}") from None
+    return [Path(path) for path in here]
+
+
+def _explain(repo: str, path: str, error: Exception) -> str:
+    looked = f"looked for {path!r} in the repository {repo!r} at {constants.ENDPOINT}"
+    if isinstance(error, GatedRepoError):
+        return f"{looked}: the repository is gated: set HF_TOKEN to a token that was given access"
+    if isinstance(error, RepositoryNotFoundError):
+        token = "HF_TOKEN is set" if os.environ.get("HF_TOKEN") else "set HF_TOKEN if it is private"
+        return f"{looked}: no such repository ({token})"
+    if isinstance(error, OfflineModeIsEnabled):
+        return f"{looked}: not in the cache, and HF_HUB_OFFLINE forbids to ask"
+    if isinstance(error, EntryNotFoundError) and isinstance(error, HfHubHTTPError):
+        return f"{looked}: no such file{_nearest(repo, path)}"
+    return f"{looked}: {type(error).__name__}: {str(error).splitlines()[0]}"
+
+
+def _nearest(repo: str, path: str) -> str:
+    """A hint at the file that may have been meant; best effort, the refusal stands anyhow."""
+    try:
+        files = [name for name in HfApi().list_repo_files(repo) if name.endswith(".gguf")]
+    except (HfHubHTTPError, OSError, KeyError):
+        return ""
+    near = difflib.get_close_matches(path, files, n=1, cutoff=0.3) or files[:1]
+    return f"; it has {near[0]!r}" if near else "; it has no GGUF file"

@@ -1,0 +1,125 @@
+"""A model reference → verified files on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.errors import ConfigError, TransferError
+from app.models import gguf, hub, tiny
+from app.models.reference import HubFile, LocalFile, Reference, shards
+
+logger = logging.getLogger(__name__)
+
+REPORT_INTERVAL = 5.0  # seconds between two progress lines on the console
+
+Progress = Callable[[float], None]  # 0..1
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A whole, verified model: its parts, the first one first."""
+
+    paths: tuple[Path, ...]
+    header: gguf.Header
+
+    @property
+    def first(self) -> Path:
+        return self.paths[0]
+
+    @property
+    def size(self) -> int:
+        return sum(path.stat().st_size for path in self.paths)
+
+
+Located = hub.Located | tuple[Path, ...]
+
+
+def cache_folder(given: str | None, environment: Mapping[str, str]) -> Path:
+    """Where what we fetch and write is kept."""
+    if chosen := given or environment.get("LLAMACPP_CACHE_DIR"):
+        return Path(chosen).expanduser()
+    if clearml := environment.get("CLEARML_CACHE_DIR"):
+        return Path(clearml).expanduser() / "llamacpp"  # an agent mounts it into its containers
+    return Path.home() / ".cache" / "llamacpp-deployment"
+
+
+class Store:
+    def __init__(self, given: str | None, environment: Mapping[str, str]) -> None:
+        self.cache = cache_folder(given, environment)
+        chosen = given or environment.get("LLAMACPP_CACHE_DIR")
+        shared = environment.get("HF_HOME") and not chosen
+        self._hub: Path | None = None if shared else self.cache / "hub"
+
+    async def locate(self, reference: Reference) -> Located:
+        """Find the files before any bytes move. Raises ConfigError."""
+        if isinstance(reference, HubFile):
+            return await asyncio.to_thread(hub.locate, reference, self._hub)
+        if isinstance(reference, LocalFile):
+            return await asyncio.to_thread(_local, reference)
+        try:
+            return (await asyncio.to_thread(tiny.ensure, self.cache),)
+        except OSError as error:
+            raise ConfigError(f"the cache folder {self.cache} cannot be written: {error}") from None
+
+    async def fetch(self, located: Located, name: str, progress: Progress) -> ModelFiles:
+        """Bring the files here and verify them. Raises TransferError."""
+        paths = (
+            located if isinstance(located, tuple) else await self._download(located, name, progress)
+        )
+        header = await asyncio.to_thread(gguf.verify, paths)
+        return ModelFiles(tuple(paths), header)
+
+    async def _download(self, located: hub.Located, name: str, progress: Progress) -> list[Path]:
+        meter = _Meter(name, located, progress)
+        paths = await asyncio.to_thread(hub.fetch, located, self._hub, meter.arrived)
+        meter.finished()
+        return paths
+
+
+class _Meter:
+    """Counts bytes (in the downloading thread) and says so on the console now and then."""
+
+    def __init__(self, name: str, located: hub.Located, progress: Progress) -> None:
+        self._name = name
+        self._size = located.size
+        self._here = located.size - located.missing
+        self._missing = located.missing
+        self._progress = progress
+        self._begun = self._said = time.monotonic()
+
+    def arrived(self, size: int) -> None:
+        self._here += size
+        self._progress(min(1.0, self._here / self._size) if self._size else 0.0)
+        now = time.monotonic()
+        if now - self._said >= REPORT_INTERVAL:
+            self._said = now
+            self._say(f"downloading: {self._here / 1e6:,.0f} of {self._size / 1e6:,.0f} MB")
+
+    def finished(self) -> None:
+        if self._missing:
+            seconds = max(time.monotonic() - self._begun, 1e-3)
+            rate = self._missing / 1e6 / seconds
+            self._say(
+                f"downloaded {self._missing / 1e6:,.1f} MB in {seconds:.1f} s ({rate:,.0f} MB/s)"
+            )
+        else:
+            self._say(f"found in the cache ({self._size / 1e6:,.1f} MB)")
+
+    def _say(self, text: str) -> None:
+        logger.info(text, extra={"subject": self._name})
+
+
+def _local(reference: LocalFile) -> tuple[Path, ...]:
+    first, *others = (Path(p).expanduser() for p in shards(os.path.expanduser(reference.path)))
+    if not first.is_file():
+        raise ConfigError(f"Model/model: {reference.path}: no such file on this machine")
+    for path in others:
+        if not path.is_file():
+            raise TransferError(f"{path}: this part of the set is missing")
+    return tuple(path.absolute() for path in (first, *others))

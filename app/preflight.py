@@ -1,0 +1,125 @@
+"""Everything that can be found wrong before any bytes move, found; the rest is settled here."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from app.engine import arguments, capabilities
+from app.engine.arguments import Wanted
+from app.engine.capabilities import Capabilities
+from app.errors import ConfigError, FormError
+from app.form import cli
+from app.form.settings import (
+    ModelSettings,
+    Settings,
+    check_endpoint_name,
+    default_endpoint_name,
+)
+from app.machine import gpu
+from app.models import reference
+from app.models.reference import Reference, Tiny
+from app.models.store import Located, Store
+
+logger = logging.getLogger(__name__)
+
+KEY_VARIABLE = "LLAMACPP_API_KEY"
+ANYWHERE, HERE = "0.0.0.0", "127.0.0.1"
+TINY_NAME = "tiny"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One model: its settings with name and reference settled, and where its files are."""
+
+    settings: ModelSettings
+    reference: Reference
+    located: Located
+    wanted: Wanted
+
+    @property
+    def name(self) -> str:
+        return self.settings.endpoint_name
+
+    @property
+    def label(self) -> str:
+        return TINY_NAME if isinstance(self.reference, Tiny) else self.settings.model
+
+
+@dataclass(frozen=True)
+class Plan:
+    models: tuple[Planned, ...]
+    capabilities: Capabilities
+    store: Store
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(model.name for model in self.models)
+
+
+async def plan(
+    settings: Settings, store: Store, environment: Mapping[str, str], *, offline: bool
+) -> Plan:
+    """Raises ConfigError, or TransferError for local weights that are not whole."""
+    models = [settle(model) for model in settings.models]
+    for model in models:
+        for name in arguments.ignored_by_cli(model):
+            logger.warning("%s is ignored, because Model/cli replaces it", name)
+    references = [reference.parse(model.model, offline=offline) for model in models]
+    binary = capabilities.find(settings.general.llama_server, environment)
+    known = await capabilities.probe(
+        binary, arguments.environment(environment, str(store.cache), api_key="")
+    )
+    logger.info("llama-server: %s", binary)
+    planned = []
+    for model, found in zip(models, references, strict=True):
+        arguments.check(model, known)
+        wanted = arguments.wanted(model)
+        visible = [device.name for device in gpu.devices()]
+        capabilities.check_gpus(visible, known.devices, wanted.gpu_layers)
+        located = await store.locate(found)
+        planned.append(Planned(_named(model, found), found, located, wanted))
+    return Plan(tuple(planned), known, store)
+
+
+def settle(model: ModelSettings) -> ModelSettings:
+    """With what a pasted command line says of model and name. Raises FormError. Pure."""
+    if not model.cli:
+        return model
+    line = cli.read(model.cli)
+    for note in line.notes:
+        logger.warning("%s", note)
+    if line.model and model.model and line.model != model.model:
+        raise FormError("Model/model", f"is {model.model!r}, but Model/cli has -m {line.model!r}")
+    name = model.endpoint_name or line.endpoint_name
+    if name:
+        check_endpoint_name(name)
+    return replace(model, model=model.model or line.model, endpoint_name=name)
+
+
+def _named(model: ModelSettings, found: Reference) -> ModelSettings:
+    if model.endpoint_name:
+        return model
+    if isinstance(found, Tiny):
+        return replace(model, endpoint_name=TINY_NAME)
+    return replace(model, endpoint_name=default_endpoint_name(model.model))
+
+
+def listening_host(given: str, *, under_agent: bool, has_key: bool) -> str:
+    """Where to listen. Raises ConfigError where everybody could use the models. Pure."""
+    chosen = given or (ANYWHERE if under_agent or has_key else HERE)
+    if not under_agent and not has_key and not _loopback(chosen):
+        raise ConfigError(
+            f"General/host: {chosen} is open to the network: set {KEY_VARIABLE} to a key that "
+            f"callers must send, or listen on {HERE}"
+        )
+    return chosen
+
+
+def _loopback(chosen: str) -> bool:
+    try:
+        return ipaddress.ip_address(chosen).is_loopback
+    except ValueError:
+        return chosen == "localhost"

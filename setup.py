@@ -1,0 +1,42 @@
+"""Packaging: the app's modules, and its dependencies as requirements.txt names them."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+
+def version() -> str:
+    text = (HERE / "app" / "__init__.py").read_text()
+    return text.split('"')[1]
+
+
+def requirements() -> list[str]:
+    lines = (HERE / "requirements.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+setup(
+    name="llamacpp-model-deployment",
+    version=version(),
+    description="GGUF models on one's own GPUs, served from a ClearML task",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["app", "app.*"]),
+    install_requires=requirements(),
+    extras_require={
+        # The source of llama-server on a machine that has none: scripts/build_llama_server.
+        "engine": ["llama-cpp-python==0.3.36"],
+        "dev": [
+            "mypy>=2.4,<3",
+            "openai>=3.54,<4",
+            "PyJWT>=2.15,<3",
+            "pytest>=9.2,<10",
+            "ruff>=0.17,<0.18",
+        ],
+    },
+    entry_points={"console_scripts": ["llamacpp-deployment=app.main:main"]},
+)

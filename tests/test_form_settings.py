@@ -1,0 +1,151 @@
+from dataclasses import fields
+
+import pytest
+
+from app.errors import FormError
+from app.form.fields import BY_KEY, FIELDS, GENERAL, IDLE, MODEL, Kind
+from app.form.settings import (
+    GeneralSettings,
+    IdleSettings,
+    ModelSettings,
+    check_endpoint_name,
+    default_endpoint_name,
+    merge,
+    parse,
+)
+
+TYPES = {
+    Kind.STRING: "str",
+    Kind.TEXT: "str",
+    Kind.DROPDOWN: "str",
+    Kind.INTEGER: "int",
+    Kind.FLOAT: "float",
+    Kind.CHECKBOX: "bool",
+}
+
+
+@pytest.mark.parametrize(
+    "section, settings",
+    [(MODEL, ModelSettings), (GENERAL, GeneralSettings), (IDLE, IdleSettings)],
+)
+def test_settings_have_exactly_the_forms_fields(section, settings):
+    listed = {field.name: TYPES[field.kind] for field in FIELDS if field.section == section}
+    assert {f.name: f.type.removesuffix(" | None") for f in fields(settings)} == listed
+
+
+def test_names_are_unique_over_all_sections():
+    assert len({field.name for field in FIELDS}) == len(FIELDS)
+
+
+def test_an_empty_form_is_the_default():
+    settings = parse(merge())
+    assert settings.models == (ModelSettings(),)
+    assert settings.general == GeneralSettings(project=BY_KEY["General/project"].default)
+    assert settings.idle == IdleSettings()
+
+
+@pytest.mark.parametrize(
+    "layers, expected",
+    [
+        pytest.param([{"Model/threads": "2"}, {"Model/threads": "3"}], 3, id="later-wins"),
+        pytest.param([{"Model/threads": "2"}, {"Model/threads": ""}], 2, id="empty-is-not-given"),
+        pytest.param([{"Model/threads": "2"}, {"Model/threads": " "}], 2, id="so-are-blanks"),
+        pytest.param([{"Args/threads": "4"}], 4, id="args-mean-the-same-field"),
+        pytest.param([{"Args/threads": "4"}, {"Model/threads": "5"}], 5, id="later-over-args"),
+        pytest.param([{"Args/threads": "4", "Model/threads": "4"}], 4, id="args-agree"),
+        pytest.param([{"Model/threads": "2.0"}], 2, id="a-float-without-fraction"),
+    ],
+)
+def test_merge(layers, expected):
+    assert parse(merge(*layers)).models[0].threads == expected
+
+
+def test_args_and_section_that_differ_are_refused_naming_both():
+    with pytest.raises(FormError, match=r"Model/threads.*'5'.*Args/threads.*'4'"):
+        merge({"Args/threads": "4", "Model/threads": "5"})
+
+
+def test_what_args_gave_is_not_written_a_second_time():
+    written = merge({"Args/threads": "4", "Model/parallel": "2"}).to_write()
+    assert "Model/threads" not in written
+    assert written["Model/parallel"] == "2"
+    assert written["Model/context_size"] == ""  # a clone shows every field
+
+
+def test_a_form_that_we_wrote_reads_the_same_again():
+    first = merge({"Args/threads": "4", "Args/continuous_batching": "false"})
+    again = merge({"Args/threads": "4", "Args/continuous_batching": "false", **first.to_write()})
+    assert parse(again) == parse(first)
+
+
+@pytest.mark.parametrize(
+    "key, text, problem",
+    [
+        ("Model/threads", "many", "not a whole number"),
+        ("Model/threads", "1.5", "not a whole number"),
+        ("Model/threads", "0", "less than 1"),
+        ("Model/threads", "nan", "not a whole number"),
+        ("Model/threads", "1e999", "not a whole number"),
+        ("Model/parallel", "257", "more than 256"),
+        ("Model/temperature", "-0.1", "less than 0"),
+        ("Model/temperature", "warm", "not a number"),
+        ("Model/embedding", "maybe", "neither true nor false"),
+        ("General/port", "65536", "more than 65535"),
+        ("Model/model", "a\x00b", "NUL"),
+        ("Model/endpoint_name", "a b", "no URL path"),
+        ("Model/endpoint_name", "total", "plots"),
+        ("Idle/idle_time_limit", "-1", "less than 0"),
+    ],
+)
+def test_a_rejection_names_its_field(key, text, problem):
+    with pytest.raises(FormError, match=problem) as raised:
+        parse(merge({key: text}))
+    assert raised.value.field == key
+
+
+@pytest.mark.parametrize("text", ["true", "True", "1", "yes", "ON"])
+def test_a_ticked_checkbox(text):
+    assert parse(merge({"Model/embedding": text})).models[0].embedding is True
+
+
+@pytest.mark.parametrize(
+    "key, hint",
+    [
+        ("Model/contextsize", "Model/context_size"),
+        ("Args/thread", "Args/threads"),
+        ("General/zzz", None),
+    ],
+)
+def test_an_unknown_field_is_a_warning_with_the_nearest(key, hint):
+    (warning,) = merge({key: "1"}).warnings
+    assert warning.startswith(f"{key}: no such field")
+    assert (hint is None) == ("did you mean" not in warning)
+    assert hint is None or hint in warning
+
+
+def test_other_sections_are_none_of_our_business():
+    assert merge({"properties/status": "x", "Environment/A": "b"}).warnings == ()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "/a", "a/", "a//b", "a/v1/b", "..", "a/../b", "health", "a%20b", "ä", "a\n", "service/x"],
+)
+def test_an_illegal_endpoint_name(name):
+    with pytest.raises(FormError):
+        check_endpoint_name(name)
+
+
+@pytest.mark.parametrize(
+    "reference, expected",
+    [
+        ("org/repo/dir/m.Q4_0.gguf", "org/repo/dir/m.Q4_0.gguf"),
+        ("/models/my model.gguf", "models/my-model.gguf"),
+        ("org/v1/L*.gguf", "org/_v1/L.gguf"),
+        ("../x.gguf", "x.gguf"),
+        ("***", "model"),
+    ],
+)
+def test_a_default_endpoint_name_is_made_from_the_reference_and_legal(reference, expected):
+    assert default_endpoint_name(reference) == expected
+    check_endpoint_name(expected)

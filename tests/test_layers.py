@@ -1,0 +1,129 @@
+"""Imports point one way: down the folders, and down the list inside a folder."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+APP = Path(__file__).parent.parent / "app"
+
+FOLDERS = {
+    "": ["errors", "console"],
+    "form": ["fields", "settings", "configuration", "cli"],
+    "machine": ["host", "gpu", "private"],
+    "models": ["reference", "gguf", "tiny", "hub", "store"],
+    "engine": [
+        "lifecycle",
+        "output",
+        "backoff",
+        "arguments",
+        "capabilities",
+        "footprint",
+        "client",
+        "process",
+        "server",
+    ],
+    "memory": ["residency", "pool"],
+    "telemetry": ["samples", "windows", "idle"],
+    "task": ["sdk", "connection", "reporter"],
+    "gateway": [
+        "limits",
+        "request",
+        "http",
+        "server",
+        "routes",
+        "admission",
+        "relay",
+        "proxy",
+        "status",
+    ],
+    "top": ["preflight", "deployment", "instance", "main", "__main__"],
+}
+ORDER = [
+    module if folder in ("", "top") else f"{folder}.{module}"
+    for folder, modules in FOLDERS.items()
+    for module in modules
+]
+RANK = {module: rank for rank, module in enumerate(ORDER)}
+PURE = {
+    "errors",
+    "form.fields",
+    "form.settings",
+    "form.configuration",
+    "form.cli",
+    "models.reference",
+    "engine.lifecycle",
+    "engine.output",
+    "engine.backoff",
+    "engine.arguments",
+    "memory.residency",
+    "telemetry.samples",
+    "telemetry.windows",
+    "telemetry.idle",
+    "gateway.limits",
+    "gateway.routes",
+    "gateway.admission",
+}
+OWNERS = {
+    "clearml": {"task.connection"},
+    "gguf": {"models.gguf", "models.tiny"},
+    "httptools": {"gateway.http", "engine.client"},
+    "huggingface_hub": {"models.hub"},
+    "numpy": {"models.tiny"},
+    "psutil": {"machine.host"},
+    "pynvml": {"machine.gpu"},
+    "uvloop": {"main"},
+}
+IO = {"asyncio", "subprocess", "socket", "threading", "time", "os", "pathlib"}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(APP).with_suffix("").parts)
+
+
+MODULES = sorted(name_of(path) for path in APP.rglob("*.py") if path.stem != "__init__")
+
+
+def imports(module: str) -> set[str]:
+    found = set()
+    source = (APP / module.replace(".", "/")).with_suffix(".py").read_text()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: relative import"
+            package = node.module or ""
+            found |= {f"{package}.{alias.name}" for alias in node.names} | {package}
+    return found
+
+
+def internal(module: str) -> set[str]:
+    names = {name.removeprefix("app.") for name in imports(module) if name.startswith("app.")}
+    return {name for name in names if name in RANK}
+
+
+def external(module: str) -> set[str]:
+    roots = {name.split(".")[0] for name in imports(module)} - {"app"}
+    return roots - sys.stdlib_module_names
+
+
+def test_every_module_is_listed():
+    assert sorted(MODULES) == sorted(ORDER)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module):
+    assert [name for name in internal(module) if RANK[name] >= RANK[module]] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_third_party_package_has_its_owner(module):
+    for package in external(module):
+        assert module in OWNERS.get(package, set()), package
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_pure_modules_do_no_io(module):
+    assert imports(module) & IO == set()
+    assert external(module) == set()

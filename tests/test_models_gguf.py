@@ -1,0 +1,86 @@
+import struct
+
+import pytest
+
+from app.errors import TransferError
+from app.models import tiny
+from app.models.gguf import HeaderError, read_header, verify
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    path = tmp_path_factory.mktemp("gguf") / "m.gguf"
+    tiny.write(path)
+    return path.read_bytes()
+
+
+def header_of(data):
+    return read_header(lambda offset, size: data[offset : offset + size], len(data))
+
+
+def test_what_is_in_the_file(whole):
+    header = header_of(whole)
+    assert header.architecture == "llama"
+    assert header.training_context == 4096
+    assert header.pooling is None
+    assert len(header.metadata["tokenizer.ggml.tokens"]) == 352
+    assert {t.name for t in header.tensors} >= {"token_embd.weight", "blk.1.ffn_up.weight"}
+    embedding = next(t for t in header.tensors if t.name == "token_embd.weight")
+    assert embedding.size == 352 * 128 * 2
+
+
+def test_a_window_smaller_than_the_header(whole, monkeypatch):
+    monkeypatch.setattr("app.models.gguf.WINDOW", 64)
+    assert header_of(whole) == header_of(whole)
+
+
+def test_a_file_cut_anywhere_is_found(whole, tmp_path):
+    path = tmp_path / "cut.gguf"
+    for size in [0, 3, 10, 100, 5000, len(whole) // 2, len(whole) - 1]:
+        path.write_bytes(whole[:size])
+        with pytest.raises(TransferError, match="cut.gguf: corrupt or incomplete"):
+            verify([path])
+
+
+@pytest.mark.parametrize(
+    "change, problem",
+    [
+        pytest.param((0, b"GGML"), "not a GGUF file", id="magic"),
+        pytest.param((4, struct.pack("<I", 9)), "version 9", id="version"),
+        pytest.param((8, struct.pack("<Q", 1 << 60)), "cannot be", id="tensor-count"),
+        pytest.param((16, struct.pack("<Q", 1 << 60)), "cannot be", id="key-count"),
+        pytest.param((24, struct.pack("<Q", 1 << 60)), "a string of", id="string-length"),
+    ],
+)
+def test_a_header_that_lies_is_bounded(whole, change, problem):
+    offset, replacement = change
+    data = whole[:offset] + replacement + whole[offset + len(replacement) :]
+    with pytest.raises(HeaderError, match=problem):
+        header_of(data)
+
+
+def test_random_damage_never_raises_anything_else(whole):
+    head = whole[:20_000]
+    for position in range(0, len(head), 37):
+        data = bytearray(head)
+        data[position] ^= 0xFF
+        try:
+            read_header(lambda o, n, d=bytes(data): d[o : o + n], len(whole))
+        except HeaderError:
+            continue
+
+
+def test_a_split_set(tmp_path):
+    tiny.write(tmp_path / "m.gguf", shard_tensors=8)
+    parts = sorted(tmp_path.glob("m-*.gguf"))
+    assert len(parts) == 3
+    assert verify(parts).shard_count == 3
+    with pytest.raises(TransferError, match="part 0 .* of 3"):
+        verify(parts[:1])
+    with pytest.raises(TransferError, match="stands as part 0 of 3"):
+        verify([parts[1], parts[0], parts[2]])
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(TransferError, match="cannot be read"):
+        verify([tmp_path / "none.gguf"])
