@@ -123,8 +123,10 @@ def check(model: ModelSettings, binary: Binary) -> None:
         for spelling in binary.flags[option.flag]:
             if cli.REFUSED.fullmatch(spelling):
                 raise FormError(cli.KEY, f"{option.flag} is not allowed here")
+    empty = ModelSettings()
     for field in MODEL_FIELDS:
-        if getattr(model, field.name) is True and field.on and not _known(binary, field.on):
+        ticked = getattr(model, field.name) is True and getattr(empty, field.name) is not True
+        if ticked and field.on and not _known(binary, field.on):
             raise FormError(field.key, f"this llama-server knows no {field.on[0][0]}")
 
 

@@ -71,6 +71,7 @@ class _Connection(asyncio.Protocol):
         self._chunks: list[bytes] = []
         self._complete = False
         self._framed = False  # the answer says how long it is
+        self._keep_alive = False
         self.exchange: Exchange | None = None
         self.transport: asyncio.Transport | None = None
         self.served = 0
@@ -149,12 +150,13 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         assert self._parser is not None
         self._complete = self._parser.get_status_code() >= 200
+        self._keep_alive = self._parser.should_keep_alive()  # only here does the parser know
 
     def _finish(self) -> None:
         exchange, self.exchange = self.exchange, None
         assert exchange is not None and self._parser is not None and self.transport is not None
         self.served += 1
-        reusable = self._framed and self._parser.should_keep_alive()
+        reusable = self._framed and self._keep_alive
         if reusable and exchange.sent:
             self.transport.resume_reading()
             self._client.release(self)

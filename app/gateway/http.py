@@ -101,8 +101,13 @@ class Connection(asyncio.Protocol):
     def _feed(self, data: bytes) -> None:
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._refused = RequestError(400, "no upgrade is served here")
+        except httptools.HttpParserUpgrade as upgrade:
+            # Java's client and `curl --http2` wish for HTTP/2 with an ordinary request. The wish
+            # may be ignored (RFC 9110, 7.8), but llhttp would not: it reads the request again.
+            if self._refused is None:
+                head = without_upgrade(self._parser, self._target, self._headers)
+                self._parser = httptools.HttpRequestParser(self)
+                self._feed(head + data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             self._refused = self._refused or RequestError(400, f"not valid HTTP: {error}")
 
@@ -166,6 +171,8 @@ class Connection(asyncio.Protocol):
         if refusal is not None:
             self._refused = refusal
             return
+        if self._parser.should_upgrade():
+            return  # comes again, without its wish
         target = self._target.decode("latin-1")
         request = Request(self, method.decode(), target, self._headers)
         request.version = version
@@ -296,6 +303,16 @@ class Connection(asyncio.Protocol):
         if self._receiving is not None:
             return not self._read_paused and waited > limits.body_pause
         return self._current is None and waited > limits.keep_alive
+
+
+def without_upgrade(parser: httptools.HttpRequestParser, target: bytes, headers: Headers) -> bytes:
+    """The head that a client would have sent had it wished for no other protocol."""
+    wishes = (b"upgrade", b"http2-settings", b"connection")
+    lines = [b"%b %b HTTP/%b" % (parser.get_method(), target, parser.get_http_version().encode())]
+    lines += [b"%b: %b" % header for header in headers if header[0] not in wishes]
+    if not parser.should_keep_alive():
+        lines.append(b"connection: close")
+    return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 def check_head(method: bytes, version: str, headers: Headers) -> RequestError | None:

@@ -19,3 +19,4 @@ class Limits:
     keep_alive: float = 75.0  # between two requests
     write_pause: float = 120.0  # for which a client may read nothing
     linger: float = 2.0  # for which the rest of a refused body is read and dropped
+    sweep: float = 1.0  # between two looks at the clocks

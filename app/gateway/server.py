@@ -10,7 +10,6 @@ from app.errors import ConfigError
 from app.gateway.http import Connection, Handler
 from app.gateway.limits import Limits
 
-SWEEP = 1.0  # seconds between two looks at the connections' clocks
 LAST_WORDS = 1.0  # seconds for busy connections to finish when all is closed
 
 
@@ -75,7 +74,7 @@ class Server:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP)
+            await asyncio.sleep(self.limits.sweep)
             now = time.monotonic()
             for connection in [c for c in self._connections if c.overdue(now)]:
                 connection.abort()

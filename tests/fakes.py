@@ -1,0 +1,107 @@
+"""Stand-ins at seams of ours: a raw client, and a child that answers as a script says."""
+
+import asyncio
+import contextlib
+
+from app.gateway.limits import Limits
+from app.gateway.server import Server
+
+
+@contextlib.asynccontextmanager
+async def serving(handler, **limits):
+    """A front with this handler on a free port of this machine."""
+    server = Server(handler, Limits(**limits))
+    _, port = await server.start("127.0.0.1", None, fallback=0)
+    try:
+        yield port
+    finally:
+        await server.close()
+        while RawClient.open:
+            await RawClient.open.pop().close()
+
+
+class RawClient:
+    """A TCP client that sends bytes as they are; `serving` closes those left open."""
+
+    open = []
+
+    def __init__(self, reader, writer):
+        self.reader, self.writer = reader, writer
+        self.open.append(self)
+
+    @classmethod
+    async def to(cls, port):
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    async def send(self, data):
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def response(self):
+        """Status, headers, and the body by its Content-Length or chunks."""
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        status = int(head[0].split()[1])
+        headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+        if headers.get("transfer-encoding") == "chunked":
+            pieces = []
+            while size := int((await self.reader.readline()).strip(), 16):
+                pieces.append(await self.reader.readexactly(size))
+                await self.reader.readline()
+            await self.reader.readline()
+            body = b"".join(pieces)
+        else:
+            body = await self.reader.readexactly(int(headers.get("content-length", 0)))
+        return status, headers, body
+
+    async def rest(self):
+        """Everything until the server closes; None where it breaks the connection."""
+        try:
+            return await self.reader.read(-1)
+        except ConnectionResetError:
+            return None
+
+    async def close(self):
+        self.writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+
+class Child:
+    """An HTTP server on a Unix socket: `answer(reader, writer, head)` answers each request."""
+
+    def __init__(self, path, answer):
+        self.path, self.answer = str(path), answer
+        self.heads, self.connections = [], 0
+        self.left = asyncio.Event()
+
+    async def __aenter__(self):
+        self.server = await asyncio.start_unix_server(self._client, self.path)
+        return self
+
+    async def __aexit__(self, *_):
+        self.server.close()
+
+    async def _client(self, reader, writer):
+        self.connections += 1
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                self.heads.append(head.decode("latin-1"))
+                await self.answer(reader, writer, head)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.left.set()
+        finally:
+            writer.close()
+
+
+def reply(body, status=200, extra=b""):
+    return b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n%b\r\n%b" % (status, len(body), extra, body)
+
+
+async def body_of(reader, head):
+    """A request's body by its Content-Length."""
+    for line in head.decode("latin-1").lower().split("\r\n"):
+        if line.startswith("content-length:"):
+            return await reader.readexactly(int(line.split(":")[1]))
+    return b""

@@ -1,0 +1,164 @@
+import pytest
+
+from app.engine.arguments import (
+    Binary,
+    Launch,
+    Resolved,
+    Wanted,
+    build,
+    check,
+    environment,
+    ignored_by_cli,
+    wanted,
+)
+from app.errors import FormError
+from app.form.fields import MODEL_FIELDS
+from app.form.settings import ModelSettings
+
+NEW = Binary(
+    {
+        flag: (flag,)
+        for flag in (
+            "--model --ctx-size --load-mode --log-jsonl --fit --kv-unified --no-cache-idle-slots "
+            "--cache-ram --no-ui --verbosity --cont-batching --no-cont-batching --embedding "
+            "--temperature -c --gpu-layers --jinja --flash-attn -np -ngl --numa --no-kv-unified"
+        ).split()
+    }
+)
+OLD = Binary({flag: (flag,) for flag in "--model --ctx-size --no-mmap --no-webui --temp".split()})
+RESOLVED = Resolved(4096, None, 4, 2, 3, 100)
+LAUNCH = Launch("/m.gguf", ("--host", "/x.sock"), "name")
+
+
+def argv(model=None, resolved=RESOLVED, launch=LAUNCH, binary=NEW):
+    return " ".join(build(model or ModelSettings(), resolved, launch, binary))
+
+
+def test_the_whole_command_line():
+    assert argv() == (
+        "--model /m.gguf --host /x.sock --alias name --ctx-size 4096 --parallel 4 --threads 2 "
+        "--threads-batch 3 --cache-ram 100 --fit off --kv-unified --no-cache-idle-slots "
+        "--metrics --slots --no-ui --log-jsonl --cont-batching"
+    )
+
+
+def test_an_old_binary_gets_what_it_knows():
+    assert argv(ModelSettings(no_mmap=True, temperature=0.5), binary=OLD) == (
+        "--model /m.gguf --host /x.sock --alias name --ctx-size 4096 --parallel 4 --threads 2 "
+        "--threads-batch 3 --metrics --slots --no-webui --no-mmap --temp 0.5"
+    )
+
+
+@pytest.mark.parametrize(
+    "model, expected",
+    [
+        (ModelSettings(no_mmap=True), "--load-mode none"),
+        (ModelSettings(verbose=True), "--verbosity 4"),
+        (ModelSettings(continuous_batching=False), "--no-cont-batching"),
+        (ModelSettings(temperature=0), "--temperature 0"),
+        (ModelSettings(embedding=True), "--pooling mean --batch-size 4096 --ubatch-size 4096"),
+        (ModelSettings(embedding=True), "--embedding"),
+    ],
+)
+def test_a_field_sends_its_flag(model, expected):
+    assert f" {expected}" in argv(model)
+
+
+def test_the_files_own_pooling_is_kept():
+    launch = Launch("/m.gguf", (), "name", pooling="cls")
+    assert "--pooling cls" in argv(ModelSettings(embedding=True), launch=launch)
+
+
+def test_one_slot_needs_no_unified_kv():
+    assert "--kv-unified" not in argv(resolved=Resolved(4096, None, 1, 2, 2, 100))
+
+
+def test_gpu_layers_and_placement():
+    text = argv(resolved=Resolved(4096, 33, 1, 2, 2, 100, ("-ts", "3,1")))
+    assert "--gpu-layers 33" in text and "-ts 3,1 --fit off" in text
+
+
+def test_debug_shows_all():
+    assert "--verbosity 5" in argv(launch=Launch("/m.gguf", (), "name", debug=True))
+
+
+def test_cli_replaces_the_fields_and_is_sent_once():
+    model = ModelSettings(cli="-c 2048 -ngl all -np 2 --jinja", temperature=0.3, threads=7)
+    assert wanted(model) == Wanted(context=2048, gpu_layers=9999, parallel=2)
+    text = argv(model, Resolved(2048, 9999, 2, 2, 2, 100))
+    assert text.endswith("--log-jsonl --jinja")
+    assert text.count("2048") == 1 and "--temperature" not in text
+    assert ignored_by_cli(model) == ["Model/temperature", "Model/threads"]
+
+
+def test_cli_keeps_its_own_word_on_unified_kv():
+    assert "--kv-unified" not in argv(ModelSettings(cli="--no-kv-unified")).replace(
+        "--no-kv-unified", ""
+    )
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("-c 0", Wanted()),
+        ("-ngl auto -np -1", Wanted()),
+        ("-cram -1", Wanted(cache_ram=-1)),
+        ("-t 3 -tb 4", Wanted(threads=3, threads_batch=4)),
+    ],
+)
+def test_wanted_by_cli(text, expected):
+    assert wanted(ModelSettings(cli=text)) == expected
+
+
+def test_wanted_by_the_form():
+    model = ModelSettings(context_size=0, gpu_layers=0, parallel=3)
+    assert wanted(model) == Wanted(context=None, gpu_layers=0, parallel=3)
+
+
+def test_a_number_in_cli_that_is_none():
+    with pytest.raises(FormError, match="Model/cli"):
+        wanted(ModelSettings(cli="-c many"))
+
+
+@pytest.mark.parametrize(
+    "model, problem",
+    [
+        (ModelSettings(cli="--flash-atn on"), "did you mean --flash-attn"),
+        (ModelSettings(cli="--zzzz"), "does not know --zzzz"),
+    ],
+)
+def test_a_flag_that_the_binary_does_not_know(model, problem):
+    with pytest.raises(FormError, match=problem):
+        check(model, NEW)
+
+
+def test_another_spelling_of_a_refused_flag_is_refused():
+    binary = Binary({"-x": ("-x", "--api-key"), "--model": ("--model",)})
+    with pytest.raises(FormError, match="-x is not allowed"):
+        check(ModelSettings(cli="-x k"), binary)
+
+
+def test_a_ticked_box_that_the_binary_cannot_do():
+    with pytest.raises(FormError) as raised:
+        check(ModelSettings(embedding=True), OLD)
+    assert raised.value.field == "Model/embedding"
+
+
+def test_every_field_that_is_not_ours_reaches_llama_server():
+    ours = {"cli", "model", "endpoint_name", "max_concurrent_requests"}
+    assert {f.name for f in MODEL_FIELDS if not (f.flag or f.on or f.off)} == ours
+
+
+def test_the_child_gets_no_secret_of_ours():
+    secrets = (
+        "HF_TOKEN CLEARML_API_SECRET_KEY TRAINS_X LLAMA_ARG_CTX_SIZE LLAMA_API_KEY AIP_MODE "
+        "LD_SECRET CUDA_KEY AWS_ACCESS_KEY_ID GGML_CUDA_ENABLE_UNIFIED_MEMORY MY_TOKEN PASSWORD"
+    ).split()
+    kept = (
+        "PATH LD_LIBRARY_PATH CUDA_VISIBLE_DEVICES NVIDIA_X OMP_NUM_THREADS https_proxy TZ".split()
+    )
+    found = environment(dict.fromkeys([*secrets, *kept], "theirs"), "/home", "child")
+    assert {name for name, value in found.items() if value == "theirs"} == set(kept)
+    assert found["LLAMA_API_KEY"] == "child"
+    assert found["HOME"] == found["XDG_CONFIG_HOME"] == "/home"
+    assert found["LLAMA_SERVER_ROUTER_PORT"] == "0"

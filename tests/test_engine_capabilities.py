@@ -1,0 +1,94 @@
+import asyncio
+import stat
+
+import pytest
+
+from app.engine.capabilities import check_gpus, find, parse_devices, parse_help, probe
+from app.errors import ConfigError
+
+HELP = """\
+----- common params -----
+
+-h,    --help, --usage                  print usage and exit
+-m,    --model FNAME                    model path to load
+-c,    --ctx-size N                     size of the prompt context
+                                        --not-a-flag in the text
+-cb,   --cont-batching, -nocb, --no-cont-batching
+                                        whether to enable continuous batching
+-fa,   --flash-attn [on|off|auto]       set Flash Attention use
+--host HOST                             or UNIX socket paths ending in .sock
+"""
+
+
+def program(path, text, status=0):
+    path.write_text(f"#!/bin/sh\ncat <<'END'\n{text}\nEND\nexit {status}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def test_parse_help():
+    flags = parse_help(HELP)
+    assert flags["--ctx-size"] == flags["-c"] == ("-c", "--ctx-size")
+    assert flags["-nocb"][1] == "--cont-batching"
+    assert "--host" in flags and "-fa" in flags
+    assert "--not-a-flag" not in flags and "-----" not in flags
+
+
+def test_parse_devices():
+    assert parse_devices("Available devices:\n  (none)\n") == ()
+    listed = "noise\nAvailable devices:\n  CUDA0: NVIDIA H200 (143771 MiB)\n  CUDA1: B\n"
+    assert parse_devices(listed) == ("CUDA0", "CUDA1")
+
+
+def test_probe_asks_the_binary(tmp_path):
+    known = asyncio.run(probe(program(tmp_path / "llama-server", HELP), {}))
+    assert known.knows("--model") and not known.knows("--log-jsonl")
+    assert known.unix_sockets
+    assert known.fit_params is None
+
+
+@pytest.mark.parametrize(
+    "text, status, problem",
+    [("usage: something else", 0, "is no llama-server"), (HELP, 3, "ended with 3")],
+)
+def test_probe_refuses_another_program(tmp_path, text, status, problem):
+    with pytest.raises(ConfigError, match=problem):
+        asyncio.run(probe(program(tmp_path / "llama-server", text, status), {}))
+
+
+def test_the_form_comes_before_the_environment_before_the_path(tmp_path, monkeypatch):
+    folders = [tmp_path / name for name in ("form", "variable", "path")]
+    for folder in folders:
+        folder.mkdir()
+        program(folder / "llama-server", HELP)
+    form, variable, path = (folder / "llama-server" for folder in folders)
+    monkeypatch.setenv("PATH", str(path.parent))
+    assert find(str(form), {"LLAMA_SERVER": str(variable)}) == form
+    assert find("", {"LLAMA_SERVER": str(variable)}) == variable
+    assert find("", {}) == path
+
+
+def test_a_named_one_that_is_missing_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="General/llama_server"):
+        find(str(tmp_path / "none"), {})
+    with pytest.raises(ConfigError, match="LLAMA_SERVER"):
+        find("", {"LLAMA_SERVER": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    "visible, used, layers, refused",
+    [
+        (["H200"], [], None, True),
+        (["H200"], [], 9999, True),
+        (["H200"], [], 0, False),
+        (["H200"], ["CUDA0"], None, False),
+        ([], [], None, False),
+    ],
+)
+def test_a_cpu_engine_on_a_gpu_machine_is_refused(visible, used, layers, refused):
+    try:
+        check_gpus(visible, used, layers)
+    except ConfigError as error:
+        assert refused and "H200" in str(error)
+    else:
+        assert not refused

@@ -1,0 +1,70 @@
+import asyncio
+import stat
+from pathlib import Path
+
+import pytest
+
+from app.engine.arguments import Resolved, Wanted
+from app.engine.capabilities import Capabilities
+from app.engine.footprint import Fitted, Machine, read_fitted, resolve
+from app.errors import ConfigError
+from app.models.gguf import Header
+
+MACHINE = Machine(memory=10 << 30, threads=8, models=2, environment={})
+HEADER = Header({"general.architecture": "llama", "llama.context_length": 8192}, (), 0)
+
+
+def settled(wanted, capabilities, header=HEADER):
+    return asyncio.run(resolve(wanted, Path("m.gguf"), header, capabilities, MACHINE))
+
+
+def with_tool(tmp_path, body):
+    tool = tmp_path / "llama-fit-params"
+    tool.write_text(f"#!/bin/sh\n{body}\n")
+    tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
+    return Capabilities({}, tmp_path / "llama-server", devices=("CUDA0",))
+
+
+@pytest.mark.parametrize(
+    "printed, expected",
+    [
+        ("-c 4096 -ngl -1\n", Fitted(4096)),
+        (
+            '-c 4096 -ngl 20 -ts 3,1 -ot "blk\\.1=CPU"',
+            Fitted(4096, 20, ("-ts", "3,1", "-ot", "blk\\.1=CPU")),
+        ),
+        ("", Fitted()),
+    ],
+)
+def test_what_the_planning_tool_prints(printed, expected):
+    assert read_fitted(printed) == expected
+
+
+def test_without_gpu_the_training_context_and_no_layers(tmp_path):
+    found = settled(Wanted(), Capabilities({}, tmp_path / "llama-server"))
+    assert found == Resolved(8192, None, 4, 8, 8, 512)
+
+
+def test_the_form_comes_first(tmp_path):
+    wanted = Wanted(1024, 5, 2, 3, 4, 0)
+    found = settled(wanted, Capabilities({}, tmp_path / "llama-server"))
+    assert found == Resolved(1024, 5, 2, 3, 4, 0)
+
+
+def test_a_file_that_names_no_context(tmp_path):
+    header = Header({"general.architecture": "llama"}, (), 0)
+    assert settled(Wanted(), Capabilities({}, tmp_path / "x"), header).context == 4096
+
+
+def test_on_a_gpu_the_planning_tool_is_asked(tmp_path):
+    known = with_tool(tmp_path, 'echo "$@" > "$0.asked"; echo "-c 2048 -ngl 7 -ts 1,1"')
+    found = settled(Wanted(gpu_layers=7), known)
+    assert (found.context, found.gpu_layers, found.placement) == (2048, 7, ("-ts", "1,1"))
+    asked = (tmp_path / "llama-fit-params.asked").read_text()
+    assert asked.strip() == "-m m.gguf -np 4 -ngl 7"
+
+
+def test_what_does_not_fit_is_refused_with_the_tools_words(tmp_path):
+    known = with_tool(tmp_path, "echo 'needs 90 GiB' >&2; exit 1")
+    with pytest.raises(ConfigError, match="needs 90 GiB"):
+        settled(Wanted(), known)

@@ -1,0 +1,61 @@
+import pytest
+
+from app.engine.output import MAX_LINE, Breakdown, Line, LineBuffer, Loading, Ready, read
+
+
+@pytest.mark.parametrize(
+    "chunks, expected",
+    [
+        pytest.param([b"a\nb\n"], ["a", "b"], id="whole-lines"),
+        pytest.param([b"a", b"b\nc"], ["ab", "c"], id="split-line-and-unfinished-end"),
+        pytest.param([b"\xe2\x82", b"\xac\n"], ["\u20ac"], id="split-character"),
+        pytest.param([b"\xff\n"], ["\ufffd"], id="undecodable"),
+        pytest.param([b"a\r\n"], ["a"], id="crlf"),
+        pytest.param([], [], id="nothing"),
+    ],
+)
+def test_line_buffer(chunks, expected):
+    buffer = LineBuffer()
+    lines = [line for chunk in chunks for line in buffer.feed(chunk)]
+    assert lines + buffer.flush() == expected
+
+
+def test_an_endless_line_does_not_grow_without_bound():
+    buffer = LineBuffer()
+    assert buffer.feed(b"x" * (MAX_LINE + 1)) == ["x" * (MAX_LINE + 1)]
+    assert buffer.flush() == []
+
+
+STATE = "cmd_child_to_router:state:"
+READY = STATE + '{"state":"ready","payload":{"id":"tiny","meta":{"n_ctx":4096}}}'
+HALF = STATE + (
+    '{"state":"loading","payload":{"stages":["text_model"],"current":"text_model","value":0.5}}'
+)
+SECOND = STATE + (
+    '{"state":"loading","payload":{"stages":["text_model","mmproj"],"current":"mmproj","value":0.5}}'
+)
+FIT = '{"type":"fit_memory_breakdown","data":{"unit":"MiB","rows":[{"kind":"host","self":10}]}}'
+
+
+@pytest.mark.parametrize(
+    "line, expected",
+    [
+        ("", None),
+        (READY, Ready(4096)),
+        (STATE + '{"state":"ready"}', Ready(0)),
+        (HALF, Loading(0.5)),
+        (SECOND, Loading(0.75)),
+        (STATE + '{"state":"loading","payload":{"stages":[],"value":1}}', Loading(0.0)),
+        (STATE + '{"state":"sleeping"}', None),
+        (STATE + "{broken", None),
+        ('{"type":"log","time":2,"level":"warn","msg":"srv x\\n"}', Line("warn", "srv x")),
+        (FIT, Breakdown(({"kind": "host", "self": 10},))),
+        ("{not json", Line("info", "{not json")),
+        ("0.00.005.653 I srv up", Line("info", "srv up")),
+        ("0.00.005.653 E srv down", Line("error", "srv down")),
+        ("error: invalid argument: --no-mmap", Line("error", "error: invalid argument: --no-mmap")),
+        ("warning: no GPU", Line("info", "warning: no GPU")),
+    ],
+)
+def test_read(line, expected):
+    assert read(line) == expected

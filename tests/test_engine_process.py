@@ -1,0 +1,265 @@
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from app.engine.lifecycle import State
+from app.engine.process import Command, Process
+from app.errors import LoadError
+
+SLEEP = "import time; time.sleep(60)"
+STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); "
+STUBBORN += "time.sleep(60)"
+ORPHAN = "import subprocess, sys; subprocess.Popen(['sleep', '4']); sys.exit(5)"
+LOADING = '{"state":"loading","payload":{"stages":["a"],"current":"a","value":0.5}}'
+READY = '{"state":"ready","payload":{"meta":{"n_ctx":77}}}'
+PROTOCOL = f"""
+import sys, time
+print('cmd_child_to_router:state:{LOADING}', flush=True)
+time.sleep(0.3)
+print('cmd_child_to_router:state:{READY}', flush=True)
+sys.exit(0 if sys.stdin.readline() == 'cmd_router_to_child:exit\\n' else 9)
+"""
+
+
+def python(code, ready=True, show=(), **options):
+    async def is_ready():
+        return ready() if callable(ready) else ready
+
+    command = Command([sys.executable, "-c", code], dict(os.environ), show)
+    return Process("model", command, is_ready, **options)
+
+
+def test_start_then_stop(run):
+    async def scenario():
+        process = python(SLEEP)
+        await process.start()
+        assert process.state is State.READY and process.running
+        await process.stop()
+        assert process.state is State.STOPPED and not process.running
+        assert await process.exited() == -signal.SIGTERM
+
+    run(scenario)
+
+
+def test_exit_before_ready_is_a_load_error_with_its_last_words(run):
+    async def scenario():
+        code = "import sys; print('error: no such model'); sys.exit(3)"
+        process = python(code, ready=False)
+        with pytest.raises(LoadError, match="ended with 3: error: no such model"):
+            await process.start()
+        assert process.state is State.FAILED
+
+    run(scenario)
+
+
+def test_a_load_without_a_sign_of_life_is_given_up_and_leaves_no_process(run):
+    async def scenario():
+        process = python(SLEEP, ready=False, stall_timeout=0.2)
+        with pytest.raises(LoadError, match="no sign of progress"):
+            await process.start()
+        assert process.state is State.STOPPED
+
+    run(scenario)
+
+
+def test_a_load_that_makes_progress_is_not_killed_by_a_clock(run):
+    async def scenario():
+        code = "import time\nfor _ in range(10): print('line', flush=True); time.sleep(0.1)\n"
+        begun = asyncio.get_running_loop().time()
+
+        def ready():
+            return asyncio.get_running_loop().time() - begun > 0.9
+
+        process = python(code + SLEEP, ready=ready, stall_timeout=0.6)
+        await process.start()
+        await process.stop()
+
+    run(scenario)
+
+
+def test_a_program_that_cannot_be_run(run):
+    async def scenario():
+        async def never():
+            return False
+
+        process = Process("model", Command(["/nonexistent/llama-server"], {}), never)
+        with pytest.raises(LoadError):
+            await process.start()
+        assert not process.running
+
+    run(scenario)
+
+
+def test_the_childs_protocol_tells_progress_and_ready(run):
+    async def scenario():
+        process = python(PROTOCOL, ready=lambda: process.context > 0)
+        starting = asyncio.create_task(process.start())
+        seen = set()
+        while not starting.done():
+            seen.add(process.progress)
+            await asyncio.sleep(0.01)
+        await starting
+        assert process.context == 77 and 0.5 in seen
+        await process.stop()
+        assert await process.exited() in (0, -signal.SIGTERM)
+
+    run(scenario)
+
+
+def test_sigkill_after_the_grace_period(run):
+    async def scenario():
+        up = []
+        process = python(STUBBORN, ready=lambda: bool(up), show=("info",), grace=0.2)
+        process._hear = lambda lines, hear=process._hear: (up.extend(lines), hear(lines))
+        await process.start()
+        await process.stop()
+        assert await process.exited() == -signal.SIGKILL
+
+    run(scenario)
+
+
+def test_a_second_sigterm_comes_before_the_kill(run):
+    async def scenario():
+        code = textwrap.dedent(
+            """
+            import signal, sys, time
+            terms = []
+            def term(*_):
+                terms.append(1)
+                if len(terms) == 2:
+                    sys.exit(1)
+            signal.signal(15, term)
+            print("up", flush=True)
+            time.sleep(30); time.sleep(30)
+            """
+        )
+        up = []
+        process = python(code, ready=lambda: bool(up), grace=10)
+        process._hear = lambda lines, hear=process._hear: (up.extend(lines), hear(lines))
+        await process.start()
+        await process.stop()
+        assert await process.exited() == 1
+        assert process.state is State.STOPPED  # a stop that was asked for is a stop
+
+    run(scenario)
+
+
+def test_a_crash_is_noticed(run):
+    async def scenario():
+        process = python("raise SystemExit(7)")
+        await process.start()
+        assert await process.exited() == 7
+        assert process.state is State.FAILED
+
+    run(scenario)
+
+
+def test_start_is_idempotent_and_can_follow_a_crash(run):
+    async def scenario():
+        process = python(SLEEP)
+        await asyncio.gather(process.start(), process.start())
+        first = process.pid
+        process.kill()
+        assert await process.exited() == -signal.SIGKILL
+        await process.start()
+        assert process.pid != first
+        await process.stop()
+
+    run(scenario)
+
+
+def test_a_crash_is_noticed_while_a_grandchild_holds_the_pipes(run):
+    async def scenario():
+        process = python(ORPHAN)
+        await process.start()
+        assert await asyncio.wait_for(process.exited(), timeout=3) == 5
+
+    run(scenario)
+
+
+def test_output_without_line_ends_does_not_block_the_child(run):
+    async def scenario():
+        code = "import sys; sys.stdout.write('x' * 3_000_000); sys.stdout.flush(); sys.exit(0)"
+        process = python(code)
+        await process.start()
+        assert await asyncio.wait_for(process.exited(), timeout=10) == 0
+
+    run(scenario)
+
+
+def test_a_cancelled_start_leaves_no_process(run):
+    async def scenario():
+        process = python(SLEEP, ready=False)
+        starting = asyncio.create_task(process.start())
+        await asyncio.sleep(0.2)
+        assert process.state is State.STARTING
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert process.state is State.STOPPED
+
+    run(scenario)
+
+
+def test_inheritable_descriptors_of_ours_do_not_reach_the_child(run, tmp_path):
+    from app.machine.host import close_descriptors_to_children
+
+    async def scenario():
+        descriptor = os.open(tmp_path, os.O_RDONLY)
+        os.set_inheritable(descriptor, True)
+        try:
+            close_descriptors_to_children()
+            lines = []
+            process = python("import os; print(sorted(os.listdir('/proc/self/fd')), flush=True)")
+            process._hear = lambda seen, hear=process._hear: (lines.extend(seen), hear(seen))
+            await process.start()
+            await process.exited()
+            assert str(descriptor) not in lines[0] and "'2'" in lines[0]
+        finally:
+            os.close(descriptor)
+
+    run(scenario)
+
+
+def test_sigkill_of_the_parent_takes_the_child_along(tmp_path):
+    """1. A parent of its own starts a child. 2. The parent is killed. Result: no child."""
+    program = textwrap.dedent(
+        f"""
+        import asyncio, os, sys
+        from app.engine.process import Command, Process
+        async def ready():
+            return True
+        async def main():
+            command = Command([sys.executable, "-c", {SLEEP!r}], dict(os.environ))
+            process = Process("m", command, ready)
+            await process.start()
+            print(process.pid, flush=True)
+            await asyncio.sleep(60)
+        asyncio.run(main())
+        """
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    child = int(parent.stdout.readline())
+    assert os.path.exists(f"/proc/{child}")
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    for _ in range(200):
+        if gone(child):
+            return
+        subprocess.run(["sleep", "0.02"])
+    raise AssertionError("the child lives on")
+
+
+def gone(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return True
+    return state == "Z"

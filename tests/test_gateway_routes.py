@@ -1,0 +1,103 @@
+import pytest
+
+from app.errors import RequestError
+from app.gateway.routes import MODEL, MODELS, Own, ToModel, named_in_body, route
+
+NAMES = ("tiny", "org/repo/m.gguf")
+
+
+@pytest.mark.parametrize(
+    "target, expected",
+    [
+        ("/v1/chat/completions", ToModel(None, "/v1/chat/completions", False)),
+        ("/tiny/v1/chat/completions", ToModel("tiny", "/v1/chat/completions", False)),
+        ("/tiny/completion", ToModel("tiny", "/completion", False)),
+        ("/org/repo/m.gguf/v1/embeddings", ToModel("org/repo/m.gguf", "/v1/embeddings", False)),
+        ("/org%2Frepo%2Fm.gguf/v1/rerank", ToModel("org/repo/m.gguf", "/v1/rerank", False)),
+        ("/%74iny/v1/completions", ToModel("tiny", "/v1/completions", False)),
+        ("/tiny/v1/messages?beta=true", ToModel("tiny", "/v1/messages?beta=true", False)),
+        ("/service/0123abcd/v1/completions", ToModel(None, "/v1/completions", False)),
+        ("/service/0123abcd/tiny/v1/responses", ToModel("tiny", "/v1/responses", False)),
+        ("/gate/way/tiny/tokenize", ToModel("tiny", "/tokenize", False)),
+        ("http://host:1/tiny/infill", ToModel("tiny", "/infill", False)),
+        ("/tiny/v1/audio/transcriptions", ToModel("tiny", "/v1/audio/transcriptions", True)),
+    ],
+)
+def test_to_a_model(target, expected):
+    assert route("POST", target, NAMES, ("/gate/way",)) == expected
+
+
+@pytest.mark.parametrize(
+    "target, expected",
+    [
+        ("/health", Own("/health")),
+        ("/service/abc/ready", Own("/ready")),
+        ("/api/status", Own("/api/status")),
+        ("/v1/models", Own(MODELS)),
+        ("/models?x=1", Own(MODELS)),
+        ("/tiny/v1/models", Own(MODELS, "tiny")),
+        ("/v1/models/tiny", Own(MODEL, "tiny")),
+        ("/v1/models/org%2Frepo%2Fm.gguf", Own(MODEL, "org/repo/m.gguf")),
+        ("/tiny/health", Own("/health", "tiny")),
+    ],
+)
+def test_to_a_page_of_ours(target, expected):
+    assert route("GET", target, NAMES) == expected
+    assert route("HEAD", target, NAMES) == expected
+    with pytest.raises(RequestError) as raised:
+        route("POST", target, NAMES)
+    assert raised.value.status == 405
+
+
+@pytest.mark.parametrize(
+    "method, target, status",
+    [
+        ("POST", "/other/v1/completions", 404),
+        ("POST", "/tiny/x/v1/completions", 404),
+        ("POST", "/Tiny/v1/completions", 404),
+        ("POST", "/tiny/../tiny/v1/completions", 404),
+        ("POST", "//v1/completionss", 404),
+        ("POST", "/slots/0?action=erase", 404),
+        ("GET", "/tiny/slots", 404),
+        ("GET", "/props", 404),
+        ("POST", "/models/load", 404),
+        ("POST", "/tools", 404),
+        ("GET", "/v1/models/other", 404),
+        ("GET", "/service", 404),
+        ("GET", "/tiny/v1/chat/completions", 405),
+        ("POST", "/%ff/v1/completions", 400),
+        ("POST", "tiny", 400),
+        ("POST", "*", 400),
+    ],
+)
+def test_refused(method, target, status):
+    with pytest.raises(RequestError) as raised:
+        route(method, target, NAMES)
+    assert raised.value.status == status
+
+
+def test_an_unknown_model_is_told_which_there_are():
+    with pytest.raises(RequestError, match="tiny, org/repo/m.gguf"):
+        route("POST", "/other/v1/completions", NAMES)
+
+
+@pytest.mark.parametrize(
+    "body, names, expected",
+    [
+        ({"model": "tiny"}, NAMES, "tiny"),
+        ({}, ("tiny",), "tiny"),
+        ({"model": None}, ("tiny",), "tiny"),
+        ({"model": ""}, ("tiny",), "tiny"),
+        ({}, NAMES, 400),
+        ({"model": "gpt"}, ("tiny",), 404),
+        ({"model": 1}, ("tiny",), 400),
+        ({"model": ["tiny"]}, ("tiny",), 400),
+    ],
+)
+def test_the_body_names_the_model(body, names, expected):
+    if isinstance(expected, str):
+        assert named_in_body(body, names) == expected
+        return
+    with pytest.raises(RequestError) as raised:
+        named_in_body(body, names)
+    assert raised.value.status == expected
