@@ -318,6 +318,8 @@ class Pool(Generic[Upstream]):
     async def _until(
         self, model: Model[Upstream], event: asyncio.Event, deadline: float | None
     ) -> None:
+        if event.is_set():
+            return
         left = None if deadline is None else max(0.0, deadline - self._clock())
         try:
             await asyncio.wait_for(event.wait(), left)

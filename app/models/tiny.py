@@ -59,11 +59,13 @@ def ensure(folder: Path) -> Path:
     return path
 
 
-def write(path: Path, *, seed: int = 1, shard_tensors: int = 0) -> None:
-    """Write the model; with `shard_tensors`, as a split set of that many tensors a part."""
+def write(path: Path, *, seed: int = 1, shard_tensors: int = 0, context: int = CONTEXT) -> None:
+    """Write the model, said to be trained for `context` tokens; with `shard_tensors`, as a split
+    set of that many tensors a part."""
     writer = gguf.GGUFWriter(path, "llama", split_max_tensors=shard_tensors)
     tokens, types = _vocabulary()
     _write_metadata(writer, tokens, types)
+    writer.add_context_length(context)
     random = np.random.default_rng(seed)
     for name, shape in _tensors(len(tokens)):
         writer.add_tensor(name, _tensor(random, name, shape))
@@ -94,7 +96,6 @@ def _vocabulary() -> tuple[list[str], list[int]]:
 
 def _write_metadata(writer: gguf.GGUFWriter, tokens: list[str], types: list[int]) -> None:
     writer.add_name("tiny")
-    writer.add_context_length(CONTEXT)
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(LAYERS)
     writer.add_feed_forward_length(FEED_FORWARD)

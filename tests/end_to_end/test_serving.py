@@ -1,0 +1,258 @@
+"""The real llama-server on the tiny model, through the real openai client."""
+
+import json
+import re
+import signal
+import subprocess
+import time
+
+import openai
+import psutil
+import pytest
+
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+def client(app, name="tiny", **options):
+    options = {"api_key": "none", "max_retries": 0, "timeout": 30, **options}
+    return openai.OpenAI(base_url=f"{app.url}/{name}/v1", **options)
+
+
+def get(app, path):
+    import urllib.error
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(app.url + path, timeout=10) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
+
+
+def status(app):
+    return get(app, "/api/status")[1]["models"][0]
+
+
+def until(condition, timeout=15):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "did not come about"
+        time.sleep(0.02)
+
+
+def chat(openai_client, tokens=8, **options):
+    return openai_client.chat.completions.create(
+        model="tiny", messages=HELLO, max_tokens=tokens, **options
+    )
+
+
+def test_chat_and_the_tasks_own_record(start):
+    """1. Chats with and without stream. 2. The app ends. Result: the record says what we saw."""
+    app = start().ready()
+    api = client(app)
+    prompt = generated = 0
+    latencies = []
+    for tokens in (3, 8):
+        begun = time.monotonic()
+        answer = chat(api, tokens)
+        latencies.append((time.monotonic() - begun) * 1000)
+        assert answer.model == "tiny" and answer.choices[0].message.content
+        prompt += answer.usage.prompt_tokens
+        generated += answer.usage.completion_tokens
+    for options in ({"stream_options": {"include_usage": True}}, {}):
+        begun = time.monotonic()
+        *_, last = chunks = list(chat(api, 5, stream=True, **options))
+        latencies.append((time.monotonic() - begun) * 1000)
+        words = [c for c in chunks if c.choices and c.choices[0].delta.content]
+        assert len(words) == 5
+        prompt += last.usage.prompt_tokens if options else answer.usage.prompt_tokens
+        generated += 5
+    assert status(app)["requests"] == 4
+    assert app.end() == 143
+
+    parameters, scalars = app.record()
+    assert parameters["Model/continuous_batching"] == "true"
+    assert parameters["Model/context_size"] == ""  # a clone shows every field
+    by_title = {}
+    for event in scalars:
+        by_title.setdefault((event["metric"], event["variant"]), []).append(event["value"])
+    for series in ("tiny", "total"):
+        assert by_title["Total Number of Requests", series][-1] == 4
+        assert by_title["Generated Tokens", series][-1] == generated
+        assert by_title["Prompt Tokens", series][-1] == prompt
+        assert any(value > 0 for value in by_title["Tokens per Second", series])
+        assert all(0 < value <= max(latencies) for value in by_title["Latency", series])
+
+
+def test_every_way_to_the_model(start):
+    app = start("--set", "Model/endpoint_name=a/b").ready()
+    body = json.dumps({"model": "a/b", "messages": HELLO, "max_tokens": 1})
+    for path in ("/a/b/v1", "/v1", "/service/0123abcd/v1", "/service/0123abcd/a/b/v1"):
+        answer = subprocess.run(
+            ["curl", "-sS", f"{app.url}{path}/chat/completions", "-d", body],
+            capture_output=True,
+            check=True,
+        )
+        assert json.loads(answer.stdout)["usage"]["completion_tokens"] == 1
+    assert [m.id for m in client(app, "a/b").models.list()] == ["a/b"]
+    with pytest.raises(openai.NotFoundError, match="a/b"):
+        chat(openai.OpenAI(base_url=f"{app.url}/v1", api_key="none", max_retries=0))
+    assert get(app, "/health") == (200, {"status": "ok"})
+    assert get(app, "/ready") == (200, {"status": "ready"})
+
+
+def test_the_printed_curl_line_works(start):
+    app = start().ready()
+    line = app.line("^curl .*")[0]
+    answer = subprocess.run(["sh", "-c", line + " -sS"], capture_output=True, check=True)
+    assert json.loads(answer.stdout)["choices"][0]["message"]["content"]
+    assert re.search(r"^tiny +ready +4096 +4 +\d+ MB +http://", app.output, re.M)
+
+
+def test_embeddings(start):
+    app = start("--set", "Model/embedding=true").ready()
+    api = client(app)
+    long = "hello world " * 300  # more tokens than llama-server's default batch takes
+    answer = api.embeddings.create(model="tiny", input=["hello", long], encoding_format="float")
+    assert [len(item.embedding) for item in answer.data] == [128, 128]
+    assert answer.usage.prompt_tokens > 512
+    line = app.line("^curl .*")[0]
+    assert b"embedding" in subprocess.check_output(["sh", "-c", line + " -sS"])
+    app.end()
+    _, scalars = app.record()
+    prompts = [e["value"] for e in scalars if e["metric"] == "Prompt Tokens"]
+    assert prompts[-1] >= answer.usage.prompt_tokens
+
+
+def test_invalid_json_is_400(start):
+    app = start().ready()
+    command = ["curl", "-s", "-w", "%{http_code}", f"{app.url}/v1/chat/completions", "-d", "{no"]
+    assert subprocess.check_output(command).endswith(b"400")
+
+
+def test_a_key_is_asked_for(start):
+    app = start("--host", "0.0.0.0", LLAMACPP_API_KEY="one,two").ready()
+    with pytest.raises(openai.AuthenticationError):
+        chat(client(app))
+    assert chat(client(app, api_key="two")).usage.completion_tokens == 8
+    assert "one" not in app.output and "two" not in app.output
+    for pid in app.children:
+        process = psutil.Process(pid)
+        assert "one,two" not in str(process.cmdline()) + str(process.environ())
+
+
+def test_what_exceeds_the_limit_is_denied_and_a_client_that_leaves_frees_its_slot(start, endless):
+    """1. One stream takes the only slot and the only place. 2. The next is denied. 3. The first
+    leaves. Result: the next is served, minutes before the first would have ended."""
+    limits = ["--set", "Model/max_concurrent_requests=1", "--set", "Model/parallel=1"]
+    app = start("--model", str(endless), "--set", "Model/endpoint_name=tiny", *limits).ready()
+    api = client(app)
+    stream = chat(api, -1, stream=True)
+    assert next(iter(stream)) and status(app)["in_flight"] == 1
+    with pytest.raises(openai.RateLimitError) as denied:
+        chat(api)
+    assert denied.value.response.headers["retry-after"] == "1"
+    stream.close()
+    until(lambda: status(app)["in_flight"] == 0)
+    assert chat(api).usage.completion_tokens == 8
+    assert status(app)["denied"] == 1
+
+
+def test_a_kill_of_llama_server_during_a_stream(start, endless):
+    """1. A stream runs. 2. llama-server is killed. Result: the stream ends with an error, the
+    next request is served by a new process, and the app says what happened."""
+    app = start("--model", str(endless), "--set", "Model/endpoint_name=tiny").ready()
+    api = client(app)
+    (first,) = app.children
+    stream = chat(api, -1, stream=True)
+    next(iter(stream))
+    psutil.Process(first).kill()
+    with pytest.raises(openai.APIError):
+        for _ in stream:
+            pass
+    assert chat(api).usage.completion_tokens == 8
+    (second,) = app.children
+    assert second != first
+    app.line("killed by signal 9")
+    assert app.end() == 143
+
+
+def test_a_stream_ends_within_the_drain(start):
+    """SIGTERM during a stream that ends in time. Result: all of it arrives, new ones do not."""
+    app = start().ready()
+    api = client(app)
+    stream = chat(api, 2000, stream=True)
+    next(iter(stream))
+    app.process.send_signal(signal.SIGTERM)
+    app.line("stopping: stopped by SIGTERM")
+    words = sum(bool(c.choices and c.choices[0].delta.content) for c in stream)
+    assert words >= 1990
+    assert app.wait() == 143
+    assert app.folders == []
+
+
+def test_a_stream_over_the_drain_is_told(start, endless):
+    slow = ["--set", "General/drain_timeout=0.5", "--set", "Model/endpoint_name=tiny"]
+    app = start("--model", str(endless), *slow).ready()
+    stream = chat(client(app), -1, stream=True)
+    next(iter(stream))
+    children = app.children
+    app.process.send_signal(signal.SIGINT)
+    app.line("stopping")
+    assert get(app, "/health") == (503, {"status": "draining"})
+    with pytest.raises(openai.APIError):
+        chat(client(app))
+    with pytest.raises(openai.APIError):
+        for _ in stream:
+            pass
+    assert app.wait() == 130
+    assert not any(psutil.pid_exists(pid) for pid in children) and app.folders == []
+
+
+def test_a_second_signal_ends_at_once(start, endless):
+    app = start("--model", str(endless), "--set", "Model/endpoint_name=tiny").ready()
+    stream = chat(client(app), -1, stream=True)
+    next(iter(stream))
+    children = app.children
+    app.process.send_signal(signal.SIGTERM)
+    app.line("stopping")
+    assert app.end(signal.SIGTERM, timeout=5) == 143
+    until(lambda: not any(psutil.pid_exists(pid) for pid in children))
+    assert app.folders == []
+    stream.close()
+
+
+def test_sigkill_leaves_no_llama_server_and_the_next_start_sweeps(start):
+    app = start().ready()
+    children, (folder,) = app.children, app.folders
+    assert len(children) == 1
+    app.end(signal.SIGKILL)
+    until(lambda: not any(psutil.pid_exists(pid) for pid in children))
+    assert folder.exists()
+    other = start(XDG_RUNTIME_DIR=str(app.runtime)).ready()
+    assert not folder.exists()
+    assert other.end() == 143
+
+
+def test_idle_ends_with_0_and_says_so(start):
+    app = start("--set", "Idle/idle_time_limit=0.0006").ready()
+    children = app.children
+    chat(client(app))
+    assert app.wait() == 0
+    assert "idle for 0.0006 hours, the limit" in app.output
+    assert not any(psutil.pid_exists(pid) for pid in children) and app.folders == []
+
+
+def test_a_running_stream_holds_the_idle_clock(start, endless):
+    limit = ["--set", "Idle/idle_time_limit=0.0003", "--set", "Model/endpoint_name=tiny"]
+    app = start("--model", str(endless), *limit).ready()
+    stream = chat(client(app), -1, stream=True)
+    iterator = iter(stream)
+    begun = time.monotonic()
+    while time.monotonic() - begun < 3:
+        next(iterator)
+        get(app, "/health")
+    assert app.process.poll() is None
+    stream.close()
+    assert app.wait() == 0

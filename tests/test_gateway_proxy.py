@@ -1,0 +1,372 @@
+"""The whole way of a request, with a real front, pool and client, and a scripted child."""
+
+import asyncio
+import contextlib
+import json
+import time
+
+import pytest
+
+from app.engine.client import Address, Client
+from app.errors import RequestError
+from app.gateway.admission import Keys
+from app.gateway.proxy import Proxy, Rules
+from app.gateway.relay import request_headers, response_headers
+from app.gateway.status import Details, Overview, Phase, pages
+from app.memory.pool import Model, Pool
+from tests.fakes import Child, RawClient, body_of, reply, serving
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n"
+EVENTS = CHUNKED + b"content-type: text/event-stream\r\n\r\n"
+
+
+class Running:
+    """A server that is always up."""
+
+    progress = None
+
+    def __init__(self):
+        self.ended = asyncio.get_running_loop().create_future()
+
+    async def start(self):
+        pass
+
+    async def stop(self):
+        if not self.ended.done():
+            self.ended.set_result(0)
+
+    async def exited(self):
+        return await asyncio.shield(self.ended)
+
+    def explain(self, code):
+        return f"ended with {code}"
+
+
+class Front:
+    """A front before one child for every named model."""
+
+    def __init__(self, names, limit=None, rules=None):
+        self.names, self.samples = names, []
+        self.pool = Pool([Model(n, limit=limit) for n in names], 1 << 40, time.monotonic)
+        overview = Overview(
+            "0", {n: Details() for n in names}, None, 60, lambda: [], self.pool.view, Phase.SERVING
+        )
+        rules = rules or Rules(Keys([]))
+        self.proxy = Proxy(self.pool, names, rules, pages(overview), self.samples.append)
+
+    @contextlib.asynccontextmanager
+    async def before(self, socket):
+        client = Client(Address(str(socket)), "child-key")
+        for name in self.names:
+            self.pool.provide(name, Running(), client, 1)
+        async with serving(self.proxy) as self.port:
+            yield
+        await self.pool.close()
+        client.close()
+
+    async def ask(self, path="/tiny/v1/completions", body=b"{}", headers=b""):
+        client = await self.begin(path, body, headers)
+        return await client.response()
+
+    async def begin(self, path="/tiny/v1/completions", body=b"{}", headers=b""):
+        client = await RawClient.to(self.port)
+        head = b"POST %b HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n%b\r\n"
+        await client.send(head % (path.encode(), len(body), headers) + body)
+        return client
+
+
+async def echo(reader, writer, head):
+    writer.write(reply(await body_of(reader, head)))
+
+
+@pytest.fixture
+def socket(tmp_path):
+    return tmp_path / "x.sock"
+
+
+def test_by_path_and_by_the_bodys_model(run, socket):
+    async def scenario():
+        front = Front(("tiny", "other"))
+        async with Child(socket, echo) as child, front.before(socket):
+            assert (await front.ask(body=b'{"a":1}'))[2] == b'{"a":1}'
+            named = b'{"model":"other"}'
+            assert (await front.ask("/service/x/v1/chat/completions?q=1", named))[2] == named
+            assert child.heads[0].startswith("POST /v1/completions HTTP/1.1")
+            assert child.heads[1].startswith("POST /v1/chat/completions?q=1 HTTP/1.1")
+            assert [sample.model for sample in front.samples] == ["tiny", "other"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "path, body, status",
+    [
+        ("/tiny/v1/completions", b"{nope", 400),
+        ("/v1/completions", b"{nope", 400),
+        ("/v1/completions", b'{"model":"gpt"}', 404),
+        ("/gpt/v1/completions", b"{}", 404),
+        ("/v1/completions", b"{}", 400),
+        ("/tiny/v1/completions", b"[]", 400),
+        ("/tiny/nothing", b"{}", 404),
+    ],
+)
+def test_what_is_refused_never_reaches_the_child(run, socket, path, body, status):
+    async def scenario():
+        front = Front(("tiny", "other"))
+        async with Child(socket, echo) as child, front.before(socket):
+            found, headers, answer = await front.ask(path, body)
+            assert found == status and json.loads(answer)["error"]["message"]
+            assert "connection" not in headers  # the connection can be used again
+            assert child.heads == [] and front.pool.view()[0].admitted == 0
+
+    run(scenario)
+
+
+def test_the_callers_keys_stay_here_and_the_childs_is_put_in(run, socket):
+    async def scenario():
+        front = Front(("tiny",), rules=Rules(Keys(["mine"])))
+        headers = (
+            b"authorization: Bearer mine\r\nx-conversation-id: 1\r\ncookie: c\r\norigin: o\r\n"
+            b"accept-encoding: gzip\r\nconnection: x-hop\r\nx-hop: 1\r\nx-kept: 1\r\n"
+        )
+        async with Child(socket, echo) as child, front.before(socket):
+            assert (await front.ask())[0] == 401
+            assert (await front.ask("/gpt/v1/completions"))[0] == 401  # and names no model
+            assert child.heads == []
+            assert (await front.ask(headers=headers))[0] == 200
+            head = child.heads[0].lower()
+            assert "authorization: bearer child-key" in head and "x-kept: 1" in head
+            for gone in ("mine", "conversation", "cookie", "origin", "encoding", "x-hop"):
+                assert gone not in head
+
+    run(scenario)
+
+
+def test_what_exceeds_the_limit_is_429_with_retry_after(run, socket):
+    async def scenario():
+        go_on = asyncio.Event()
+
+        async def slow(reader, writer, head):
+            await body_of(reader, head)
+            await go_on.wait()
+            writer.write(reply(b"{}"))
+
+        front = Front(("tiny",), limit=2)
+        async with Child(socket, slow), front.before(socket):
+            running = [await front.begin() for _ in range(2)]
+            await asyncio.sleep(0.05)
+            for path in ("/tiny/v1/completions", "/v1/completions"):
+                status, headers, _ = await front.ask(path)
+                assert (status, headers["retry-after"]) == (429, "1")
+            go_on.set()
+            assert [(await client.response())[0] for client in running] == [200, 200]
+            assert (await front.ask())[0] == 200
+            view = front.pool.view()[0]
+            assert (view.requests, view.denied, view.admitted) == (3, 2, 0)
+
+    run(scenario)
+
+
+def test_a_stream_passes_through_as_it_comes(run, socket):
+    async def scenario():
+        go_on = asyncio.Event()
+
+        async def stream(reader, writer, head):
+            await body_of(reader, head)
+            writer.write(EVENTS + b"9\r\ndata: a\n\n\r\n")
+            await writer.drain()
+            await go_on.wait()
+            timings = b'data: {"timings":{"cache_n":1,"prompt_n":2,"predicted_n":3}}\n\n'
+            writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(timings), timings))
+
+        front = Front(("tiny",))
+        async with Child(socket, stream), front.before(socket):
+            client = await front.begin()
+            head = await client.reader.readuntil(b"\r\n\r\n")
+            assert b"x-accel-buffering: no" in head and b"transfer-encoding: chunked" in head
+            assert await client.reader.readline() == b"9\r\n"
+            assert front.pool.view()[0].leased == 1  # to the last byte
+            go_on.set()
+            rest = await client.reader.readuntil(b"\r\n0\r\n\r\n")
+            assert b"timings" in rest
+            await asyncio.sleep(0.01)
+            (sample,) = front.samples
+            assert (sample.tokens.prompt, sample.tokens.cached, sample.tokens.generated) == (
+                3,
+                1,
+                3,
+            )
+            assert 0 < sample.first_byte <= sample.latency
+            assert front.pool.view()[0].leased == 0
+
+    run(scenario)
+
+
+def test_a_stream_that_breaks_off_ends_with_an_error_event(run, socket):
+    async def breaking(reader, writer, head):
+        await body_of(reader, head)
+        writer.write(EVENTS + b"9\r\ndata: a\n\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def scenario():
+        front = Front(("tiny",))
+        async with Child(socket, breaking), front.before(socket):
+            client = await front.begin()
+            status, _, body = await client.response()
+            *_, last = [line for line in body.decode().split("\n") if line]
+            assert status == 200 and last.startswith("data: ")
+            assert json.loads(last[6:])["error"]["type"] == "server_error"
+            assert await client.rest() == b""  # and closed
+            assert front.samples[0].status == 502
+
+    run(scenario)
+
+
+def test_another_body_that_breaks_off_breaks_off_at_the_client_too(run, socket):
+    async def breaking(reader, writer, head):
+        await body_of(reader, head)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
+        await writer.drain()
+        writer.close()
+
+    async def scenario():
+        front = Front(("tiny",))
+        async with Child(socket, breaking), front.before(socket):
+            client = await front.begin()
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+                await client.response()
+
+    run(scenario)
+
+
+def test_a_child_that_ends_before_it_answers_is_502(run, socket):
+    async def dying(reader, writer, head):
+        writer.close()
+
+    async def scenario():
+        front = Front(("tiny",))
+        async with Child(socket, dying), front.before(socket):
+            status, _, body = await front.ask()
+            assert status == 502 and b"tiny" in body
+
+    run(scenario)
+
+
+def test_a_client_that_leaves_is_seen_by_the_child_at_once(run, socket):
+    async def scenario():
+        begun = asyncio.Event()
+
+        async def silent(reader, writer, head):
+            await body_of(reader, head)
+            begun.set()
+            await reader.readexactly(1)
+
+        front = Front(("tiny",))
+        async with Child(socket, silent) as child, front.before(socket):
+            client = await front.begin()
+            await begun.wait()
+            await client.close()
+            await asyncio.wait_for(child.left.wait(), 5)
+            await asyncio.sleep(0.01)
+            assert front.samples[0].status == 499
+            assert front.pool.view()[0].leased == 0
+
+    run(scenario)
+
+
+def test_a_slow_client_holds_the_child_back(run, socket):
+    async def scenario():
+        sent = 0
+
+        async def much(reader, writer, head):
+            nonlocal sent
+            await body_of(reader, head)
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (32 << 20))
+            for _ in range(512):
+                writer.write(b"x" * 65536)
+                await writer.drain()
+                sent += 65536
+
+        front = Front(("tiny",))
+        async with Child(socket, much), front.before(socket):
+            client = await front.begin()
+            await asyncio.sleep(0.3)
+            assert sent < 16 << 20
+            assert len((await client.response())[2]) == 32 << 20
+
+    run(scenario)
+
+
+def test_a_multipart_body_is_passed_on_as_it_comes(run, socket):
+    async def scenario():
+        first = asyncio.Event()
+
+        async def listening(reader, writer, head):
+            size = int(await reader.readline(), 16)
+            first.set()
+            await reader.readexactly(size + 2)
+            while size := int(await reader.readline(), 16):
+                await reader.readexactly(size + 2)
+            await reader.readline()
+            writer.write(reply(b"text"))
+
+        front = Front(("tiny",))
+        async with Child(socket, listening), front.before(socket):
+            client = await RawClient.to(front.port)
+            head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nhost: h\r\ncontent-length: 6\r\n\r\n"
+            await client.send(head + b"one")
+            await asyncio.wait_for(first.wait(), 5)
+            await client.send(b"two")
+            assert (await client.response())[2] == b"text"
+
+    run(scenario)
+
+
+def test_a_wait_that_is_too_long_is_503(run, socket):
+    async def scenario():
+        front = Front(("tiny",), rules=Rules(Keys([]), wait_timeout=0.05))
+        async with serving(front.proxy) as front.port:
+            status, headers, body = await front.ask()
+            assert status == 503 and headers["retry-after"] == "10" and b"pending" in body
+
+    run(scenario)
+
+
+def test_our_own_pages_need_the_key_but_for_health_and_ready(run, socket):
+    async def scenario():
+        front = Front(("tiny",), rules=Rules(Keys(["k"])))
+        async with Child(socket, echo), front.before(socket):
+            for path, status in (
+                ("/health", 200),
+                ("/ready", 503),
+                ("/v1/models", 401),
+                ("/api/status", 401),
+            ):
+                client = await RawClient.to(front.port)
+                await client.send(f"GET {path} HTTP/1.1\r\nhost: h\r\n\r\n".encode())
+                assert (await client.response())[0] == status, path
+
+    run(scenario)
+
+
+def test_headers_that_end_here():
+    headers = [(b"connection", b"x-a, X-B"), (b"x-a", b"1"), (b"x-b", b"2"), (b"x-c", b"3")]
+    assert request_headers(headers) == [(b"x-c", b"3")]
+    assert response_headers(
+        [*headers, (b"access-control-allow-origin", b"*"), (b"server", b"s"), (b"date", b"d")]
+    ) == [(b"x-c", b"3")]
+
+
+def test_request_errors_have_openais_types():
+    types = {s: RequestError(s, "x").type for s in (400, 401, 404, 413, 429, 500, 502, 503)}
+    assert types == {
+        400: "invalid_request_error",
+        401: "authentication_error",
+        404: "not_found_error",
+        413: "invalid_request_error",
+        429: "rate_limit_error",
+        500: "server_error",
+        502: "server_error",
+        503: "unavailable_error",
+    }

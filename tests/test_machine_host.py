@@ -1,0 +1,46 @@
+import os
+
+import psutil
+import pytest
+
+from app.machine.host import memory_limit, resident_memory, thread_count
+
+
+def cgroup(tmp_path, **files):
+    for name, text in files.items():
+        path = tmp_path / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "files, expected",
+    [
+        ({"memory_dot_max": "1000000\n"}, 1_000_000),
+        ({"memory_dot_max": "max\n"}, None),
+        ({"memory__memory.limit_in_bytes": "2000000\n"}, 2_000_000),
+        ({"memory__memory.limit_in_bytes": "9223372036854771712\n"}, None),
+        ({}, None),
+    ],
+)
+def test_memory_limit(tmp_path, files, expected):
+    total = psutil.virtual_memory().total
+    assert memory_limit(cgroup(tmp_path, **files)) == (expected or total)
+
+
+@pytest.mark.parametrize("quota, expected", [("50000 100000", 1), ("150000 100000", 2)])
+def test_threads_within_the_quota(tmp_path, quota, expected):
+    cores = thread_count(tmp_path)
+    (tmp_path / "cpu.max").write_text(quota)
+    assert thread_count(tmp_path) == min(cores, expected)
+
+
+def test_threads_without_a_quota(tmp_path):
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert 1 <= thread_count(tmp_path) <= len(os.sched_getaffinity(0))
+
+
+def test_resident_memory():
+    assert resident_memory(os.getpid()) > 1_000_000
+    assert resident_memory(2**22 + 1) == 0

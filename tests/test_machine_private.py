@@ -1,0 +1,78 @@
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from app.errors import ConfigError
+from app.machine import private
+
+
+def test_a_folder_of_ours_alone_that_goes_at_the_end(tmp_path):
+    folder = private.create(tmp_path)
+    assert folder.path.name.startswith("lmd-")
+    assert folder.path.stat().st_mode & 0o777 == 0o700
+    (folder.path / "x.sock").write_text("")
+    folder.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_of_a_living_instance_stays(tmp_path):
+    folder = private.create(tmp_path)
+    assert private.sweep(tmp_path) == []
+    assert folder.path.exists()
+    folder.remove()
+
+
+def test_the_folder_of_a_killed_instance_is_swept_by_the_next(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from app.machine import private; "
+        "private.create(Path(sys.argv[1])); print('up', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        (dead,) = tmp_path.iterdir()
+        assert private.sweep(tmp_path) == []
+        other.kill()
+    folder = private.create(tmp_path)
+    assert not dead.exists() and folder.path.exists()
+    folder.remove()
+
+
+def test_a_folder_that_is_just_being_made_stays(tmp_path):
+    (tmp_path / "lmd-new").mkdir()
+    (tmp_path / "lmd-old").mkdir()
+    os.utime(tmp_path / "lmd-old", (time.time() - 3600,) * 2)
+    assert private.sweep(tmp_path) == [tmp_path / "lmd-old"]
+
+
+def test_other_peoples_files_stay(tmp_path):
+    (tmp_path / "lmd-file").write_text("")
+    (tmp_path / "target").mkdir()
+    (tmp_path / "other").mkdir()
+    os.symlink(tmp_path / "target", tmp_path / "lmd-link")
+    private.sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "lmd-file",
+        "lmd-link",
+        "other",
+        "target",
+    ]
+
+
+def test_a_parent_that_cannot_be_written(tmp_path):
+    with pytest.raises(ConfigError, match="private folder"):
+        private.create(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("usable", [True, False])
+def test_the_runtime_folder_where_sockets_fit_in(monkeypatch, tmp_path, usable):
+    runtime = tmp_path / ("r" if usable else "r" * 90)
+    runtime.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    expected = runtime if len(str(runtime)) < 60 else private.Path("/tmp")
+    assert private.base() == expected
+    if not usable:
+        assert expected == private.Path("/tmp")
