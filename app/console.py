@@ -55,6 +55,12 @@ def set_up(level: int = logging.INFO) -> None:
     root.propagate = False
 
 
+def flush() -> None:
+    """Instead of logging.shutdown, in which the SDK's own handler waits for its server."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
 def plain(logger: logging.Logger, text: str) -> None:
     """A line as it is: what people and scripts look for (`listening on …`, `ready`, the curl)."""
     logger.info(text, extra={"plain": True})

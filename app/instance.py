@@ -207,7 +207,8 @@ class Instance:
     # The end.
 
     async def _shut_down(self, reason: Reason) -> None:
-        console.plain(logger, f"stopping: {console.escape(reason.text)}")
+        if reason.outcome is not Outcome.FAILED:  # that has been said
+            console.plain(logger, f"stopping: {console.escape(reason.text)}")
         if self._overview is not None:
             self._overview.phase = Phase.STOPPING
         if self._pool is not None:
@@ -244,7 +245,7 @@ class Instance:
         if self._deployment is not None:
             self._deployment.kill()
         self._remove_folder()
-        logging.shutdown()
+        console.flush()
         os._exit(AGENT_INTERRUPTED if self._connection.under_agent else 128 + signum)
 
     async def _aborted(self) -> None:

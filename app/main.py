@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,9 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except AppError as error:
         logger.error("%s", error)
         exit_status = error.exit_status
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    console.flush()
     os._exit(exit_status)
 
 

@@ -16,6 +16,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
@@ -95,21 +96,24 @@ def locate(file: HubFile, cache: Path | None) -> Located:
 def fetch(located: Located, cache: Path | None, progress: Progress) -> list[Path]:
     """All parts, in one folder under their own names. Raises TransferError."""
     meter = type("Meter", (_Meter,), {"progress": staticmethod(progress)})
+
+    def download(path: str, revision: str) -> Path:
+        found = hf_hub_download(
+            located.repo, path, revision=revision, cache_dir=cache, tqdm_class=meter
+        )
+        return Path(found)
+
     here = []
     for path in located.paths:
         try:
-            here.append(
-                hf_hub_download(
-                    located.repo,
-                    path,
-                    revision=located.commit,
-                    cache_dir=cache,
-                    tqdm_class=meter,
-                )
-            )
+            # By the branch's name, so that the cache knows what the branch was, without the hub.
+            found = download(path, REVISION)
+            if located.commit not in found.parts:  # it has moved on meanwhile
+                found = download(path, located.commit)
         except (HfHubHTTPError, OSError) as error:
             raise TransferError(f"{located.repo}/{path}: {type(error).__name__}: {error}") from None
-    return [Path(path) for path in here]
+        here.append(found)
+    return here
 
 
 def _explain(repo: str, path: str, error: Exception) -> str:
@@ -119,8 +123,9 @@ def _explain(repo: str, path: str, error: Exception) -> str:
     if isinstance(error, RepositoryNotFoundError):
         token = "HF_TOKEN is set" if os.environ.get("HF_TOKEN") else "set HF_TOKEN if it is private"
         return f"{looked}: no such repository ({token})"
-    if isinstance(error, OfflineModeIsEnabled):
-        return f"{looked}: not in the cache, and HF_HUB_OFFLINE forbids to ask"
+    if isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
+        why = "HF_HUB_OFFLINE forbids to ask" if constants.HF_HUB_OFFLINE else "it does not answer"
+        return f"{looked}: not in the cache, and {why}"
     if isinstance(error, EntryNotFoundError) and isinstance(error, HfHubHTTPError):
         return f"{looked}: no such file{_nearest(repo, path)}"
     return f"{looked}: {type(error).__name__}: {str(error).splitlines()[0]}"

@@ -95,6 +95,7 @@ class Connection:
             read = self._sdk.call(lambda: self._init(self.mode, project, name), START_DEADLINE)
             return await read
         except SdkTimeoutError:
+            self._ended = True  # there is nobody to tell
             raise ConfigError(
                 f"ClearML does not answer ({START_DEADLINE:.0f} s): check api_server in "
                 "clearml.conf or CLEARML_API_HOST and the credentials, or start with --offline"

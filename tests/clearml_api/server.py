@@ -1,0 +1,116 @@
+"""The wire: any method, JSON in and out, HTTP/1.0 (the real server closes connections too)."""
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlparse
+
+from tests.clearml_api.state import ApiError, State, new_id
+
+
+class ApiServer:
+    """`with ApiServer() as api`: listens on a free port of this machine.
+
+    `calls` are the actions in their order; `delay` holds every answer back by so many seconds;
+    `failing` maps actions to the HTTP status they get.
+    """
+
+    def __init__(self, **options):
+        self.state = State(**options)
+        self.calls, self.delay, self.failing = [], 0.0, {}
+        self.lock = threading.RLock()
+
+    def __enter__(self):
+        handler = type("Handler", (Handler,), {"api": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def environment(self):
+        """What a client needs to find this server."""
+        return {
+            "CLEARML_API_HOST": self.url,
+            "CLEARML_WEB_HOST": self.url,
+            "CLEARML_FILES_HOST": self.url,
+            "CLEARML_API_ACCESS_KEY": "access",
+            "CLEARML_API_SECRET_KEY": "not-a-real-secret",
+        }
+
+    def answer(self, action, fields, body):
+        with self.lock:
+            self.calls.append(action)
+        time.sleep(self.delay)
+        if action in self.failing:
+            raise ApiError(self.failing[action], 0, "told to fail")
+        with self.lock:
+            if action == "events.add_batch":
+                events = [json.loads(line) for line in body.splitlines() if line.strip()]
+                self.state.events += events
+                return {"added": len(events), "errors": 0, "errors_info": {}}
+            return self.state.act(action, fields)
+
+    def scalars(self):
+        """(title, series) → the values in their order."""
+        found = {}
+        with self.lock:
+            for event in self.state.events:
+                if event.get("type") == "training_stats_scalar":
+                    series = found.setdefault((event["metric"], event["variant"]), [])
+                    series.append(event["value"])
+        return found
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.0"
+    api = None
+
+    def log_message(self, *_):
+        pass
+
+    def _handle(self):
+        url = urlparse(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fields = {k: v if len(v) > 1 else v[0] for k, v in parse_qs(url.query).items()}
+        if body and "json-lines" not in self.headers.get("Content-Type", ""):
+            fields.update(json.loads(body))
+        action = url.path.rsplit("/", 1)[-1]
+        code, subcode, message, data = 200, 0, "OK", {}
+        try:
+            data = self.api.answer(action, fields, body.decode())
+        except ApiError as error:
+            code, subcode, message = error.code, error.subcode, str(error)
+        meta = {
+            "id": new_id(),
+            "trx": new_id(),
+            "endpoint": {"name": action, "requested_version": "2.32", "actual_version": "1.0"},
+            "result_code": code,
+            "result_subcode": subcode,
+            "result_msg": message,
+            "error_stack": "",
+            "error_data": {},
+        }
+        self._reply(code, json.dumps({"meta": meta, "data": data}).encode())
+
+    do_GET = do_POST = do_PUT = _handle
+
+    def _reply(self, code, body):
+        """Head and body in one piece: in two, each call would wait for a delayed ACK."""
+        head = f"HTTP/1.0 {code} X\r\nContent-Type: application/json\r\n"
+        head += f"Content-Length: {len(body)}\r\n\r\n"
+        try:
+            self.wfile.write(head.encode() + body)
+        except ConnectionError:
+            pass

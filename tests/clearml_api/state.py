@@ -1,0 +1,194 @@
+"""What the server knows, and its actions: `service.action` → a method on the request's fields."""
+
+import time
+import uuid
+
+import jwt
+
+
+class ApiError(Exception):
+    """An answer other than 200, as the server's own: code, subcode, message."""
+
+    def __init__(self, code, subcode, message):
+        super().__init__(message)
+        self.code, self.subcode = code, subcode
+
+
+def now():
+    return time.strftime("%Y-%m-%dT%H:%M:%S.000000+00:00", time.gmtime())
+
+
+def new_id():
+    return uuid.uuid4().hex
+
+
+NESTED = ("script", "execution", "output")  # merged by tasks.edit; the rest is replaced
+CLAIMS = {"identity": {"user": "u", "company": "c", "role": "user"}, "auth_type": "Bearer"}
+
+
+class State:
+    def __init__(self, feature_set="basic"):
+        self.feature_set = feature_set
+        self.tasks, self.projects, self.events = {}, {}, []
+
+    def act(self, name, fields):
+        method = getattr(self, name.replace(".", "_"), None)
+        if method is None:
+            raise ApiError(400, 1, f"unknown endpoint {name}")
+        return method(fields)
+
+    def task(self, fields):
+        found = self.tasks.get(fields.get("task"))
+        if found is None:
+            raise ApiError(400, 101, "Invalid task id")
+        return found
+
+    def new_task(self, **fields):
+        """A task as a form, a clone or the SDK makes it."""
+        task = {
+            "id": new_id(),
+            "name": "task",
+            "type": "inference",
+            "status": "created",
+            "status_message": "",
+            "status_reason": "",
+            "project": None,
+            "created": now(),
+            "last_update": now(),
+            "last_iteration": 0,
+            "comment": "",
+            "system_tags": [],
+            "tags": [],
+            "hyperparams": {},
+            "configuration": {},
+            "runtime": {},
+            "script": {"binary": "python", "repository": "", "requirements": {}, "diff": ""},
+            "execution": {"parameters": {}, "artifacts": [], "queue": None},
+            "output": {"destination": ""},
+            "models": {"input": [], "output": []},
+            "container": {},
+            "last_metrics": {},
+            **{key: value for key, value in fields.items() if value is not None},
+        }
+        self.tasks[task["id"]] = task
+        return task
+
+    # auth, users
+
+    def auth_login(self, _):
+        claims = {
+            **CLAIMS,
+            "exp": int(time.time()) + 86400,
+            "api_version": "2.32",
+            "server_version": "2.3.0",
+            "feature_set": self.feature_set,
+        }
+        return {"token": jwt.encode(claims, "k" * 32, algorithm="HS256")}
+
+    def users_get_vaults(self, _):
+        return {"vaults": []}
+
+    # projects
+
+    def projects_get_all(self, fields):
+        name = (fields.get("name") or "").strip("^$").replace("\\", "")
+        return {"projects": [p for p in self.projects.values() if name in ("", p["name"])]}
+
+    def projects_create(self, fields):
+        project = {"id": new_id(), "name": fields["name"], "default_output_destination": ""}
+        self.projects[project["id"]] = project
+        return {"id": project["id"]}
+
+    def projects_get_by_id(self, fields):
+        if fields.get("project") not in self.projects:
+            raise ApiError(400, 401, "Invalid project id")
+        return {"project": self.projects[fields["project"]]}
+
+    # tasks
+
+    def tasks_create(self, fields):
+        kept = {k: v for k, v in fields.items() if k in ("name", "type", "project", "system_tags")}
+        return {"id": self.new_task(**kept)["id"]}
+
+    def tasks_get_by_id(self, fields):
+        return {"task": self.task(fields)}
+
+    def tasks_get_all(self, fields):
+        wanted = fields.get("id")
+        found = [t for t in self.tasks.values() if not wanted or t["id"] in wanted]
+        return {"tasks": [only(task, fields.get("only_fields")) for task in found]}
+
+    def tasks_edit(self, fields):
+        task = self.task(fields)
+        for key, value in fields.items():
+            if key == "output_dest":
+                task["output"]["destination"] = value
+            elif key in NESTED:
+                task[key].update(value)
+            elif key not in ("task", "force"):
+                task[key] = value
+        return self._changed(task, {})
+
+    def tasks_edit_hyper_params(self, fields):
+        task = self.task(fields)
+        for parameter in fields["hyperparams"]:
+            section = task["hyperparams"].setdefault(parameter["section"], {})
+            section[parameter["name"]] = parameter
+        return {"updated": 1}
+
+    def tasks_get_hyper_params(self, fields):
+        found = []
+        for key in fields["tasks"]:
+            sections = self.tasks[key]["hyperparams"].values()
+            flat = [parameter for section in sections for parameter in section.values()]
+            found.append({"task": key, "hyperparams": flat})
+        return {"params": found}
+
+    def tasks_set_requirements(self, fields):
+        self.task(fields)["script"]["requirements"] = fields["requirements"]
+        return {"updated": 1, "fields": {}}
+
+    def tasks_started(self, fields):
+        task = self.task(fields)
+        return {**self._changed(task, {"status": "in_progress", "started": now()}), "started": 1}
+
+    def tasks_completed(self, fields):
+        return self._end(fields, "completed")
+
+    def tasks_stopped(self, fields):
+        return self._end(fields, "stopped")
+
+    def tasks_failed(self, fields):
+        return self._end(fields, "failed")
+
+    def tasks_stop(self, fields):
+        """A task with a live worker is asked to stop: its worker sees the message."""
+        return self._changed(self.task(fields), {"status_message": "stopping"})
+
+    def tasks_ping(self, fields):
+        self.task(fields)["last_update"] = now()
+        return {}
+
+    def _end(self, fields, status):
+        said = {key: fields.get(key) or "" for key in ("status_reason", "status_message")}
+        return self._changed(self.task(fields), {"status": status, **said})
+
+    def _changed(self, task, fields):
+        task.update(fields, last_update=now())
+        return {"updated": 1, "fields": fields}
+
+
+def only(task, names):
+    """The named fields; "a.b" stays nested."""
+    if not names:
+        return task
+    found = {"id": task["id"]}
+    for name in names:
+        *path, last = name.split(".")
+        source, target = task, found
+        for part in path:
+            source = source.get(part) or {}
+            target = target.setdefault(part, {})
+        if last in source:
+            target[last] = source[last]
+    return found

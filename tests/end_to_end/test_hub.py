@@ -1,0 +1,135 @@
+"""Models from a hub: the real huggingface_hub, in the app's own process, against a local one."""
+
+import os
+import signal
+
+import pytest
+
+from app.models import tiny
+from tests.end_to_end.test_serving import chat, client, get
+from tests.hub import Hub
+
+REFERENCE = "org/repo/dir/m.gguf"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    tiny.write(folder / "m.gguf")
+    tiny.write(folder / "s.gguf", shard_tensors=8)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture
+def hub(weights):
+    files = {f"dir/{name}": data for name, data in weights.items()}
+    files["README.md"] = b"#"
+    with Hub({"org/repo": files, "org/secret": files}, {"org/secret": "hf_right"}) as server:
+        yield server
+
+
+@pytest.fixture
+def serve(start, hub, tmp_path):
+    """Start with a reference and an empty cache of the test's own."""
+
+    def run(reference, **environment):
+        cache = ["--cache-dir", str(tmp_path / "cache"), "--set", "Model/endpoint_name=tiny"]
+        return start(*cache, "--model", reference, HF_ENDPOINT=hub.url, **environment)
+
+    return run
+
+
+def downloads(hub):
+    return [path for method, path, _ in hub.requests if method == "GET" and "resolve" in path]
+
+
+def test_a_file_is_fetched_once(serve, hub):
+    app = serve(REFERENCE).ready()
+    assert chat(client(app)).usage.completion_tokens == 8
+    assert "downloaded 1.0 MB in" in app.output
+    assert get(app, "/api/status")[1]["models"][0]["reference"] == REFERENCE
+    app.end()
+    again = serve(REFERENCE).ready()
+    assert "found in the cache (1.0 MB)" in again.output
+    assert len(downloads(hub)) == 1
+
+
+def test_all_parts_of_a_set_land_in_one_folder(serve, hub):
+    app = serve("org/repo/dir/s-00001-of-00003.gguf").ready()
+    assert chat(client(app)).usage.completion_tokens == 8
+    assert len(downloads(hub)) == 3
+
+
+def test_a_model_in_the_cache_needs_no_hub(serve, hub):
+    serve(REFERENCE).ready().end()
+    app = serve(REFERENCE, HF_HUB_OFFLINE="1").ready()
+    assert "found in the cache" in app.output
+
+
+@pytest.mark.parametrize(
+    "reference, problem",
+    [
+        ("org/repo/dir/n.gguf", "no such file; it has 'dir/m.gguf'"),
+        ("org/repo/dir/s-00001-of-00009.gguf", "looked for 'dir/s-00001-of-00009.gguf'"),
+        ("org/none/m.gguf", "no such repository (set HF_TOKEN if it is private)"),
+        ("org/repo/dir/s-00002-of-00003.gguf", "name dir/s-00001-of-00003.gguf"),
+    ],
+)
+def test_a_wrong_reference_fails_at_once_with_what_was_looked_for(serve, hub, reference, problem):
+    app = serve(reference)
+    assert app.wait(30) == 2
+    assert problem in app.output and "Traceback" not in app.output
+    assert "listening" not in app.output and downloads(hub) == []
+
+
+def test_a_private_repository_takes_the_environments_token_and_nothing_shows_it(serve, hub):
+    app = serve("org/secret/dir/m.gguf", HF_TOKEN="hf_wrong")
+    assert app.wait(30) == 2
+    assert "gated" in app.output
+    app = serve("org/secret/dir/m.gguf", HF_TOKEN="hf_right").ready()
+    (child,) = app.children
+    for name in ("cmdline", "environ"):
+        with open(f"/proc/{child}/{name}", "rb") as file:
+            assert b"hf_right" not in file.read()
+    app.end()
+    assert "hf_right" not in app.output and "hf_wrong" not in app.output
+    assert "hf_right" not in str(app.record())
+
+
+def test_a_hub_that_may_not_be_asked(serve, hub):
+    app = serve(REFERENCE, HF_HUB_OFFLINE="1")
+    assert app.wait(30) == 2
+    assert "not in the cache, and HF_HUB_OFFLINE forbids to ask" in app.output
+
+
+def test_a_corrupt_file_is_refused(serve, hub, weights):
+    whole = weights["m.gguf"]
+    hub.repositories["org/repo"]["dir/m.gguf"] = whole[:-1000]
+    app = serve(REFERENCE)
+    assert app.wait(30) == 3
+    assert "corrupt or incomplete: cut off" in app.output
+
+
+def test_our_pages_answer_while_it_downloads_and_a_signal_ends_it(serve, hub):
+    hub.pause = 1.0
+    app = serve(REFERENCE)
+    app.line("listening on")
+    assert get(app, "/health") == (503, {"status": "loading"})
+    status = get(app, "/api/status")[1]
+    assert status["status"] == "setting up"
+    assert status["models"][0]["state"] == "downloading"
+    assert app.end(signal.SIGTERM, timeout=20) == 143
+    assert app.folders == []
+    hub.pause = 0.0
+    assert chat(client(serve(REFERENCE).ready())).usage.completion_tokens == 8
+
+
+def test_nothing_half_written_is_used(serve, hub, tmp_path):
+    hub.cut = 300_000
+    app = serve(REFERENCE)
+    app.line("listening on")
+    app.end(signal.SIGKILL)
+    hub.cut = None
+    app = serve(REFERENCE).ready()
+    assert chat(client(app)).usage.completion_tokens == 8
+    assert os.listdir(tmp_path / "cache" / "hub")

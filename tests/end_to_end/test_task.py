@@ -1,0 +1,151 @@
+"""The real ClearML SDK, in the app's own process, against the API stand-in."""
+
+import signal
+import time
+
+import pytest
+
+from tests.clearml_api import ApiServer
+from tests.end_to_end.test_serving import chat, client, until
+
+
+@pytest.fixture
+def api():
+    with ApiServer() as server:
+        yield server
+
+
+def online(start, api, *arguments, **environment):
+    return start(*arguments, offline=False, **{**api.environment, **environment})
+
+
+def parameters_of(task):
+    sections = task["hyperparams"].items()
+    return {f"{s}/{n}": p["value"] for s, ps in sections for n, p in ps.items()}
+
+
+def form(**fields):
+    """Hyperparameters as a launch form writes them: texts, without types."""
+    sections = {}
+    for key, value in fields.items():
+        section, name = key.split("__")
+        entry = {"section": section, "name": name, "value": value}
+        sections.setdefault(section, {})[name] = entry
+    return sections
+
+
+def tiny_path(cache):
+    from app.models import tiny
+
+    return str(tiny.ensure(cache))
+
+
+def test_a_task_of_our_own(start, api, cache):
+    """A person starts the app with credentials. Result: a task with every field, scalars, and
+    `completed` at the idle end."""
+    given = ["--model", tiny_path(cache), "--set", "Model/endpoint_name=tiny"]
+    app = online(start, api, *given, "--set", "Idle/idle_time_limit=0.0008").ready()
+    chat(client(app), 7)
+    assert app.wait() == 0
+    (task,) = api.state.tasks.values()
+    assert task["status"] == "completed", task
+    assert "idle for" in task["status_message"]
+    parameters = parameters_of(task)
+    assert parameters["Model/endpoint_name"] == "tiny" and parameters["Model/threads"] == ""
+    assert "idle for" in parameters["properties/stop_reason"]
+    scalars = api.scalars()
+    for series in ("tiny", "total"):
+        assert scalars["Total Number of Requests", series][-1] == 1
+        assert scalars["Generated Tokens", series][-1] == 7
+        assert all(value > 0 for value in scalars["Latency", series])
+    assert api.state.projects.popitem()[1]["name"] == "Llama.cpp Model Deployment"
+
+
+def test_a_task_from_a_form_under_an_agent(start, api, cache):
+    """An agent starts us with a task id. Result: its hyperparameters are the form, the clone
+    shows every field, callers need the task's key, a signal ends with the agent's "stopped"."""
+    task = api.state.new_task(
+        hyperparams=form(
+            Model__model=tiny_path(cache),
+            Model__context_size="2048",
+            Model__parallel="",
+            Args__endpoint_name="mine",
+            General__nonsense="1",
+        )
+    )
+    app = online(start, api, CLEARML_TASK_ID=task["id"]).ready()
+    assert app.line(r"^mine +ready +2048 +4 ")
+    assert "General/nonsense: no such field" in app.output
+    parameters = parameters_of(task)
+    assert parameters["Model/context_size"] == "2048" and parameters["Model/threads"] == ""
+    assert "Model/endpoint_name" not in parameters  # Args gave it, and keeps it
+    assert len(api.state.tasks) == 1
+    key = task["runtime"]["_api_key"]
+    assert key not in app.output
+    assert app.url.startswith("http://0.0.0.0:")
+    assert chat(client(app, "mine", api_key=key)).usage.completion_tokens == 8
+    with pytest.raises(Exception, match="401"):
+        chat(client(app, "mine"))
+    assert app.end(signal.SIGTERM) == 254
+    assert api.scalars()["Total Number of Requests", "mine"][-1] == 1
+    assert task["status"] == "in_progress"  # the agent writes the end
+
+    # The same task again: its parameters are its own words now, and the key stays.
+    again = online(start, api, CLEARML_TASK_ID=task["id"]).ready()
+    assert again.line(r"^mine +ready +2048 +4 ")
+    assert task["runtime"]["_api_key"] == key
+    again.end()
+
+
+def test_a_bad_form_fails_the_task_with_the_fields_name(start, api):
+    task = api.state.new_task(hyperparams=form(Model__model="a/b/c.gguf", Model__threads="x"))
+    app = online(start, api, CLEARML_TASK_ID=task["id"])
+    assert app.wait() == 2
+    assert task["status"] == "failed"
+    assert "Model/threads: 'x' is not a whole number" in task["status_message"]
+
+
+def test_online_without_a_model_is_refused(start, api):
+    app = online(start, api)
+    assert app.wait() == 2
+    assert "Model/model: is empty" in app.output
+    (task,) = api.state.tasks.values()
+    assert task["status"] == "failed"
+
+
+def test_an_abort_drains_and_ends_as_stopped(start, api, cache):
+    app = online(start, api, "--model", tiny_path(cache)).ready()
+    (task,) = api.state.tasks.values()
+    children = app.children
+    until(lambda: "_abort_callback_timeout" in task["runtime"])
+    api.state.act("tasks.stop", {"task": task["id"]})
+    app.line("stopping: aborted in ClearML", timeout=20)
+    assert app.wait() == 143
+    assert task["status"] == "stopped"
+    assert "aborted" in task["status_message"]
+    assert app.folders == [] and children
+    import psutil
+
+    assert not any(psutil.pid_exists(pid) for pid in children)
+
+
+def test_a_signal_ends_a_task_of_our_own_as_stopped(start, api, cache):
+    app = online(start, api, "--model", tiny_path(cache)).ready()
+    assert app.end() == 143
+    (task,) = api.state.tasks.values()
+    assert (task["status"], "SIGTERM" in task["status_message"]) == ("stopped", True)
+
+
+def test_an_outage_of_the_server_does_not_stop_serving(start, api, cache):
+    """1. The server goes silent while we serve. 2. We are stopped. Result: requests are served
+    all the same, and the end waits for ClearML no longer than its budget."""
+    app = online(
+        start, api, "--model", tiny_path(cache), "--set", "Model/endpoint_name=tiny"
+    ).ready()
+    api.delay = 300
+    for _ in range(3):
+        assert chat(client(app)).usage.completion_tokens == 8
+    begun = time.monotonic()
+    assert app.end(timeout=60) == 143
+    assert time.monotonic() - begun < 40
+    assert "ClearML does not answer" in app.output

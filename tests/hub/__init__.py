@@ -1,0 +1,5 @@
+"""A small Hugging Face hub: what huggingface_hub asks for, over HTTP on this machine."""
+
+from tests.hub.server import Hub
+
+__all__ = ["Hub"]

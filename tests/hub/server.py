@@ -1,0 +1,101 @@
+import hashlib
+import json
+import re
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlparse
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+RESOLVE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+TREE = re.compile(r"/api/models/([^/]+/[^/]+)/tree/")
+
+
+class Hub:
+    """`with Hub({"org/repo": {"m.gguf": bytes}}) as hub`.
+
+    `private` maps a repository to the token it wants; `cut` breaks every download off after so
+    many bytes; `pause` holds each 64 KiB back by so many seconds. `requests` are (method, path,
+    has a token).
+    """
+
+    def __init__(self, repositories, private=None):
+        self.repositories, self.private = repositories, private or {}
+        self.cut, self.pause, self.requests = None, 0.0, []
+
+    def __enter__(self):
+        handler = type("Handler", (Handler,), {"hub": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub = None
+
+    def log_message(self, *_):
+        pass
+
+    def _handle(self):
+        path = unquote(urlparse(self.path).path)
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        self.hub.requests.append((self.command, path, bool(token)))
+        tree, file = TREE.match(path), RESOLVE.match(path)
+        repository = (tree or file)[1] if tree or file else None
+        files = self.hub.repositories.get(repository)
+        wanted = self.hub.private.get(repository)
+        if files is None or (wanted and token != wanted):
+            gated = files is not None and token
+            code, what = (403, "GatedRepo") if gated else (401, "RepoNotFound")
+            self._send(code, b"", {"X-Error-Code": what, "X-Error-Message": what})
+        elif tree:
+            listed = [
+                {"type": "file", "path": p, "size": len(d), "oid": "0"} for p, d in files.items()
+            ]
+            self._send(200, json.dumps(listed).encode(), {"Content-Type": "application/json"})
+        elif file[3] not in files:
+            self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+        else:
+            self._send_file(files[file[3]])
+
+    do_GET = do_HEAD = _handle
+
+    def _send_file(self, data):
+        headers = {
+            "ETag": f'"{hashlib.sha256(data).hexdigest()}"',
+            "X-Repo-Commit": COMMIT,
+            "Accept-Ranges": "bytes",
+        }
+        code, start = 200, 0
+        span = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if span:
+            code, start = 206, int(span[1])
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        self._send(code, data[start:], headers, cut=self.hub.cut)
+
+    def _send(self, code, body, headers, cut=None):
+        self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        sent = body if cut is None else body[:cut]
+        for start in range(0, len(sent), 65536):
+            self.wfile.write(sent[start : start + 65536])
+            time.sleep(self.hub.pause)
+        if cut is not None:
+            self.close_connection = True
