@@ -124,7 +124,9 @@ def test_sigkill_after_the_grace_period(run):
     run(scenario)
 
 
-def test_a_second_sigterm_comes_before_the_kill(run):
+def test_a_second_sigterm_comes_before_the_kill(run, monkeypatch):
+    monkeypatch.setattr("app.engine.process.SECOND_SIGTERM", 0.2)
+
     async def scenario():
         code = textwrap.dedent(
             """
@@ -174,7 +176,9 @@ def test_start_is_idempotent_and_can_follow_a_crash(run):
     run(scenario)
 
 
-def test_a_crash_is_noticed_while_a_grandchild_holds_the_pipes(run):
+def test_a_crash_is_noticed_while_a_grandchild_holds_the_pipes(run, monkeypatch):
+    monkeypatch.setattr("app.engine.process.RELAY_DRAIN", 0.2)
+
     async def scenario():
         process = python(ORPHAN)
         await process.start()

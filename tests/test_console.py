@@ -1,0 +1,26 @@
+import logging
+
+from app import console
+
+
+def shown(capsys, emit):
+    console.set_up()
+    emit(logging.getLogger("app.test"))
+    return capsys.readouterr().out
+
+
+def test_one_line_an_event_with_its_subject(capsys):
+    def emit(logger):
+        logger.info("up")
+        console.ModelLogger(logger, "tiny").error("down")
+        console.plain(logger, "ready")
+
+    lines = shown(capsys, emit).splitlines()
+    assert [line[9:] for line in lines[:2]] == ["INFO app up", "ERROR tiny down"]
+    assert lines[0][2] == lines[0][5] == ":"
+    assert lines[2] == "ready"
+
+
+def test_nobody_writes_a_second_line_or_a_colour(capsys):
+    text = shown(capsys, lambda logger: logger.info("a\n12:00:00 INFO app forged \x1b[31m\u2028"))
+    assert text.count("\n") == 1 and "\x1b" not in text and "\\x0a" in text
