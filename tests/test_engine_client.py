@@ -285,3 +285,28 @@ def test_a_request_body_in_pieces_goes_no_faster_than_the_child_reads(run, socke
             client.close()
 
     run(scenario)
+
+
+# asyncio's own loop takes such a connection for made; the app runs on uvloop.
+@pytest.mark.parametrize("run", ["uvloop"], indirect=True)
+def test_more_connections_at_once_than_the_childs_backlog_holds_wait(run, socket):
+    async def scenario():
+        import socket as sockets
+
+        with sockets.socket(sockets.AF_UNIX) as listening:
+            listening.bind(socket)
+            listening.listen(1)
+            client = Client(Address(socket), "k")
+            asking = asyncio.gather(*(client.get("/", 5) for _ in range(10)))
+            await asyncio.sleep(0.05)  # all ten have tried; the backlog holds two
+
+            async def answer(reader, writer):
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(reply(b"at last", extra=b"connection: close\r\n"))
+                writer.close()
+
+            server = await asyncio.start_unix_server(answer, sock=listening)
+            assert [found.body for found in await asking] == [b"at last"] * 10
+            server.close()
+
+    run(scenario)

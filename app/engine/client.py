@@ -20,6 +20,7 @@ from app.errors import NotConnectedError, UpstreamError
 Headers = list[tuple[bytes, bytes]]  # names in lower case
 
 CONNECT_TIMEOUT = 5.0
+FULL_PAUSE = 0.005
 MAX_IDLE = 16  # connections; each holds a thread of the child's while it is open
 IDLE_LIFETIME = 2.0  # seconds; the child itself closes after 5
 MAX_REPLY = 16 << 20  # bytes that get and post take
@@ -319,19 +320,25 @@ class Client:
         return await self._connect()
 
     async def _connect(self) -> _Connection:
-        loop = asyncio.get_running_loop()
         connection = _Connection(self)
         try:
-            if self.address.path:
-                opening = loop.create_unix_connection(lambda: connection, self.address.path)
-                await asyncio.wait_for(opening, CONNECT_TIMEOUT)
-            else:
-                host = loop.create_connection(lambda: connection, "127.0.0.1", self.address.port)
-                await asyncio.wait_for(host, CONNECT_TIMEOUT)
+            await asyncio.wait_for(self._open_transport(connection), CONNECT_TIMEOUT)
         except (OSError, asyncio.TimeoutError) as error:
             raise NotConnectedError(f"the child takes no connection: {error}") from None
         self._open.add(connection)
         return connection
+
+    async def _open_transport(self, connection: _Connection) -> None:
+        loop = asyncio.get_running_loop()
+        if not self.address.path:
+            await loop.create_connection(lambda: connection, "127.0.0.1", self.address.port)
+            return
+        while True:
+            try:
+                await loop.create_unix_connection(lambda: connection, self.address.path)
+                return
+            except BlockingIOError:  # more at once than the child's backlog holds
+                await asyncio.sleep(FULL_PAUSE)
 
     def release(self, connection: _Connection) -> None:
         now = connection.idle_since = asyncio.get_running_loop().time()
