@@ -21,7 +21,7 @@ from app.gateway.admission import Keys
 from app.gateway.proxy import Proxy, Rules
 from app.gateway.server import Server
 from app.gateway.status import Details, Overview, Phase
-from app.machine import gpu, private
+from app.machine import gpu, host, private
 from app.memory.pool import Model, Pool, Tier
 from app.models.store import Store
 from app.preflight import KEY_VARIABLE, Plan
@@ -147,7 +147,7 @@ class Instance:
         bound, port = await self._server.start(address, general.port)
         self._reporter = Reporter(windows, self._connection.report, time.monotonic)
         self._reporter.start()
-        base = f"http://{_reachable(bound)}:{port}"
+        base = f"http://{_reachable(bound, self._environment)}:{port}"
         self._overview.endpoint = base
         for name, details in self._overview.models.items():
             details.endpoint = endpoint(base, name)
@@ -259,8 +259,8 @@ class Instance:
             self._stop.set_result(Reason(text, exit_status, Outcome.STOPPED))
 
 
-def _reachable(bound: str) -> str:
+def _reachable(bound: str, environment: Mapping[str, str]) -> str:
     """An address to call, for one that stands for all of this machine's."""
     if bound in ("0.0.0.0", "::"):
-        return "127.0.0.1"
+        return environment.get("CLEARML_AGENT_HOST_IP") or host.own_address()
     return f"[{bound}]" if ":" in bound else bound

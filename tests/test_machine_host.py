@@ -3,7 +3,7 @@ import os
 import psutil
 import pytest
 
-from app.machine.host import memory_limit, resident_memory, thread_count
+from app.machine.host import memory_limit, own_address, resident_memory, thread_count
 
 
 def cgroup(tmp_path, **files):
@@ -44,3 +44,8 @@ def test_threads_without_a_quota(tmp_path):
 def test_resident_memory():
     assert resident_memory(os.getpid()) > 1_000_000
     assert resident_memory(2**22 + 1) == 0
+
+
+def test_own_address_is_one_of_this_machines():
+    ours = {a.address for addresses in psutil.net_if_addrs().values() for a in addresses}
+    assert own_address() in ours

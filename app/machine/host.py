@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import resource
+import socket
 from pathlib import Path
 
 import psutil
@@ -75,3 +76,13 @@ def resident_memory(pid: int) -> int:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:
         return 0
+
+
+def own_address() -> str:
+    """The address by which other machines reach this one, as far as it can tell by itself."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: it only picks the interface
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])

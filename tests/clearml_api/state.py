@@ -1,5 +1,6 @@
 """What the server knows, and its actions: `service.action` → a method on the request's fields."""
 
+import json
 import time
 import uuid
 
@@ -23,13 +24,14 @@ def new_id():
 
 
 NESTED = ("script", "execution", "output")  # merged by tasks.edit; the rest is replaced
+FRESH = ("id", "status", "status_message", "status_reason", "runtime", "last_iteration")
 CLAIMS = {"identity": {"user": "u", "company": "c", "role": "user"}, "auth_type": "Bearer"}
 
 
 class State:
     def __init__(self, feature_set="basic"):
         self.feature_set = feature_set
-        self.tasks, self.projects, self.events = {}, {}, []
+        self.tasks, self.projects, self.queues, self.events = {}, {}, {}, []
 
     def act(self, name, fields):
         method = getattr(self, name.replace(".", "_"), None)
@@ -164,6 +166,31 @@ class State:
     def tasks_stop(self, fields):
         """A task with a live worker is asked to stop: its worker sees the message."""
         return self._changed(self.task(fields), {"status_message": "stopping"})
+
+    def tasks_clone(self, fields):
+        kept = {k: v for k, v in self.task(fields).items() if k not in FRESH}
+        clone = self.new_task(**json.loads(json.dumps(kept)), parent=fields["task"])
+        clone["name"] = fields.get("new_task_name") or clone["name"]
+        return {"id": clone["id"]}
+
+    def tasks_enqueue(self, fields):
+        task = self.task(fields)
+        named = {fields.get("queue"), fields.get("queue_name")}
+        queue = next((q for q in self.queues.values() if named & {q["id"], q["name"]}), None)
+        if queue is None:
+            raise ApiError(400, 701, "Invalid queue")
+        queue["entries"].append({"task": task["id"], "added": now()})
+        task["execution"]["queue"] = queue["id"]
+        return {**self._changed(task, {"status": "queued"}), "queued": 1}
+
+    def queues_get_all(self, fields):
+        name = (fields.get("name") or "").strip("^$")
+        return {"queues": [q for q in self.queues.values() if name in ("", q["name"])]}
+
+    def queues_create(self, fields):
+        queue = {"id": new_id(), "name": fields["name"], "entries": [], "tags": []}
+        self.queues[queue["id"]] = queue
+        return {"id": queue["id"]}
 
     def tasks_ping(self, fields):
         self.task(fields)["last_update"] = now()

@@ -150,11 +150,12 @@ def start(tmp_path, cache):
     """Start the app offline on a free port: `start("--set", …, VARIABLE=…)`."""
     started = []
 
-    def starter(*arguments, offline=True, port="0", **environment):
+    def starter(*arguments, offline=True, port="0", host="127.0.0.1", **environment):
         folder = tmp_path / str(len(started))
         folder.mkdir()
         given = ["--cache-dir", str(cache), *arguments]
         given += ["--offline"] if offline else []
+        given += ["--host", host] if host else []
         if port == "0":
             given += ["--port", str(free_port())]
         elif port:

@@ -38,7 +38,7 @@ def refused(start):
     ],
 )
 def test_a_bad_form(refused, assignment, problem):
-    assert problem in refused(2, "--set", assignment)
+    assert problem in refused(2, "--set", assignment, host=None)
 
 
 def test_a_missing_model(refused, tmp_path):
