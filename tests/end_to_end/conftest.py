@@ -50,7 +50,7 @@ class App:
             text=True,
             errors="replace",
         )
-        self.lines = []
+        self.lines, self.clients = [], []
         self._grew = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -124,6 +124,8 @@ class App:
         return parameters, [e for e in events if e["type"] == "training_stats_scalar"]
 
     def clean_up(self):
+        for client in self.clients:
+            client.close()
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()

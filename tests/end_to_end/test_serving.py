@@ -15,7 +15,9 @@ HELLO = [{"role": "user", "content": "Hello"}]
 
 def client(app, name="tiny", **options):
     options = {"api_key": "none", "max_retries": 0, "timeout": 30, **options}
-    return openai.OpenAI(base_url=f"{app.url}/{name}/v1", **options)
+    path = f"/{name}" if name else ""
+    app.clients.append(openai.OpenAI(base_url=f"{app.url}{path}/v1", **options))
+    return app.clients[-1]
 
 
 def get(app, path):
@@ -97,7 +99,7 @@ def test_every_way_to_the_model(start):
         assert json.loads(answer.stdout)["usage"]["completion_tokens"] == 1
     assert [m.id for m in client(app, "a/b").models.list()] == ["a/b"]
     with pytest.raises(openai.NotFoundError, match="a/b"):
-        chat(openai.OpenAI(base_url=f"{app.url}/v1", api_key="none", max_retries=0))
+        chat(client(app, name=None))
     assert get(app, "/health") == (200, {"status": "ok"})
     assert get(app, "/ready") == (200, {"status": "ready"})
 
