@@ -22,7 +22,8 @@ from app.gateway.proxy import Proxy, Rules
 from app.gateway.server import Server
 from app.gateway.status import Details, Overview, Phase
 from app.machine import gpu, host, private
-from app.memory.pool import Model, Pool, Tier
+from app.memory.ledger import Model, Tier
+from app.memory.pool import Pool
 from app.models.store import Store
 from app.preflight import KEY_VARIABLE, Plan
 from app.task.connection import Connection, Outcome

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from app.engine import arguments, capabilities
 from app.engine.arguments import Wanted
 from app.engine.capabilities import Capabilities
+from app.engine.process import die_with_us
 from app.errors import ConfigError, FormError
 from app.form import cli
 from app.form.settings import (
@@ -73,6 +74,8 @@ async def plan(
         binary, arguments.environment(environment, str(store.cache), api_key="")
     )
     logger.info("llama-server: %s", binary)
+    if not die_with_us():
+        logger.warning("no setpriv (util-linux) here: killed, we might leave llama-server behind")
     planned = []
     for model, found in zip(models, references, strict=True):
         arguments.check(model, known)

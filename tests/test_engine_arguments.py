@@ -104,6 +104,7 @@ def test_cli_keeps_its_own_word_on_unified_kv():
         ("-ngl auto -np -1", Wanted()),
         ("-cram -1", Wanted(cache_ram=-1)),
         ("-t 3 -tb 4", Wanted(threads=3, threads_batch=4)),
+        ("--jinja -ts 3,1 -ctk q8_0", Wanted(placement=("-ts", "3,1", "-ctk", "q8_0"))),
     ],
 )
 def test_wanted_by_cli(text, expected):

@@ -58,10 +58,10 @@ def test_a_file_that_names_no_context(tmp_path):
 
 def test_on_a_gpu_the_planning_tool_is_asked(tmp_path):
     known = with_tool(tmp_path, 'echo "$@" > "$0.asked"; echo "-c 2048 -ngl 7 -ts 1,1"')
-    found = settled(Wanted(gpu_layers=7), known)
+    found = settled(Wanted(gpu_layers=7, placement=("-ctk", "q8_0")), known)
     assert (found.context, found.gpu_layers, found.placement) == (2048, 7, ("-ts", "1,1"))
     asked = (tmp_path / "llama-fit-params.asked").read_text()
-    assert asked.strip() == "-m m.gguf -np 4 -ngl 7"
+    assert asked.strip() == "-m m.gguf -np 4 -ngl 7 -ctk q8_0"
 
 
 def test_what_does_not_fit_is_refused_with_the_tools_words(tmp_path):

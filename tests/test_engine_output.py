@@ -1,6 +1,6 @@
 import pytest
 
-from app.engine.output import MAX_LINE, Breakdown, Line, LineBuffer, Loading, Ready, read
+from app.engine.output import MAX_LINE, Line, LineBuffer, Loading, Ready, read
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ FIT = '{"type":"fit_memory_breakdown","data":{"unit":"MiB","rows":[{"kind":"host
         (STATE + '{"state":"sleeping"}', None),
         (STATE + "{broken", None),
         ('{"type":"log","time":2,"level":"warn","msg":"srv x\\n"}', Line("warn", "srv x")),
-        (FIT, Breakdown(({"kind": "host", "self": 10},))),
-        ("{not json", Line("info", "{not json")),
+        (FIT, Line("trace", FIT)),
+        ("{not json", Line("trace", "{not json")),
         ("0.00.005.653 I srv up", Line("info", "srv up")),
         ("0.00.005.653 E srv down", Line("error", "srv down")),
         ("error: invalid argument: --no-mmap", Line("error", "error: invalid argument: --no-mmap")),

@@ -7,7 +7,7 @@ from app.form.cli import read
 def test_a_pasted_command_line():
     line = read('llama-server -m a/b/c.gguf -a "my-name" -c 4096 -ngl -1 --port 80 --jinja --no-ui')
     assert (line.model, line.endpoint_name) == ("a/b/c.gguf", "my-name")
-    assert line.argv() == ["-c", "4096", "-ngl", "-1", "--jinja"]
+    assert line.argv() == ("-c", "4096", "-ngl", "-1", "--jinja")
     assert [note.split()[1] for note in line.notes] == ["--port", "--no-ui"]
 
 

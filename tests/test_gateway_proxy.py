@@ -13,7 +13,8 @@ from app.gateway.admission import Keys
 from app.gateway.proxy import Proxy, Rules
 from app.gateway.relay import request_headers, response_headers
 from app.gateway.status import Details, Overview, Phase, pages
-from app.memory.pool import Model, Pool
+from app.memory.ledger import Model
+from app.memory.pool import Pool
 from tests.fakes import Child, RawClient, body_of, reply, serving
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n"
@@ -163,6 +164,32 @@ def test_what_exceeds_the_limit_is_429_with_retry_after(run, socket):
             assert (await front.ask())[0] == 200
             view = front.pool.view()[0]
             assert (view.requests, view.denied, view.admitted) == (3, 2, 0)
+
+    run(scenario)
+
+
+def test_who_sends_slowly_takes_nobodys_place(run, socket):
+    async def scenario():
+        front = Front(("tiny",), limit=1)
+        async with Child(socket, echo), front.before(socket):
+            slow = await RawClient.to(front.port)
+            head = b"POST /tiny/v1/completions HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n"
+            await slow.send(head + b"{")
+            await asyncio.sleep(0.05)
+            assert (await front.ask())[0] == 200
+            await slow.send(b"}")
+            assert (await slow.response())[0] == 200
+
+    run(scenario)
+
+
+def test_a_json_body_is_called_json(run, socket):
+    async def scenario():
+        front = Front(("tiny",))
+        async with Child(socket, echo) as child, front.before(socket):
+            await front.ask(headers=b"content-type: application/x-www-form-urlencoded\r\n")
+            assert child.heads[0].lower().count("content-type: ") == 1
+            assert "content-type: application/json" in child.heads[0].lower()
 
     run(scenario)
 

@@ -2,7 +2,7 @@ import pytest
 
 from app.gateway.status import Details, Overview, Phase, health, ready, status
 from app.machine.gpu import Device
-from app.memory.pool import ModelState, Tier, View
+from app.memory.ledger import ModelState, Tier, View
 
 S = ModelState
 

@@ -24,11 +24,12 @@ FOLDERS = {
         "process",
         "server",
     ],
-    "memory": ["residency", "pool"],
+    "memory": ["residency", "ledger", "pool"],
     "telemetry": ["samples", "windows", "idle"],
     "task": ["sdk", "connection", "reporter"],
     "gateway": [
         "limits",
+        "heads",
         "request",
         "http",
         "server",
@@ -62,6 +63,7 @@ PURE = {
     "telemetry.windows",
     "telemetry.idle",
     "gateway.limits",
+    "gateway.heads",
     "gateway.routes",
     "gateway.admission",
 }

@@ -4,7 +4,8 @@ import itertools
 import pytest
 
 from app.errors import LoadError, RequestError
-from app.memory.pool import Model, ModelState, Pool, Tier
+from app.memory.ledger import Model, ModelState, Tier
+from app.memory.pool import Pool
 
 
 class FakeServer:

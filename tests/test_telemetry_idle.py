@@ -1,6 +1,6 @@
 import pytest
 
-from app.memory.pool import ModelState, Tier, View
+from app.memory.ledger import ModelState, Tier, View
 from app.telemetry.idle import expired, idle_for
 
 

@@ -21,6 +21,12 @@ THREADS_BATCH = ("-tb", "--threads-batch")
 CACHE_RAM = ("-cram", "--cache-ram")
 FIT = ("-fit", "--fit", "-fitt", "--fit-target", "-fitc", "--fit-ctx")
 UNIFIED = ("-kvu", "--kv-unified", "-no-kvu", "--no-kv-unified", "--kv-unified-per-slot")
+# Further options of a command line that decide how much memory goes where.
+PLACEMENT = tuple(
+    "-ts --tensor-split -sm --split-mode -mg --main-gpu -dev --device -ot --override-tensor "
+    "-cmoe --cpu-moe -ncmoe --n-cpu-moe -ctk --cache-type-k -ctv --cache-type-v -fa --flash-attn "
+    "-b --batch-size -ub --ubatch-size -lm --load-mode -nkvo --no-kv-offload".split()
+)
 RESOLVED = (*CONTEXT, *GPU_LAYERS, *PARALLEL, *THREADS, *THREADS_BATCH, *CACHE_RAM, *FIT)
 
 DEFAULT_PARALLEL = 4  # llama-server's own for -np auto
@@ -46,7 +52,10 @@ class Binary:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the form or CLI says of memory; None is left to be resolved."""
+    """What the form or CLI says of memory; None is left to be resolved.
+
+    `placement` are options of CLI's that the planning tool has to know of.
+    """
 
     context: int | None = None
     gpu_layers: int | None = None
@@ -54,6 +63,7 @@ class Wanted:
     threads: int | None = None
     threads_batch: int | None = None
     cache_ram: int | None = None
+    placement: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,7 @@ def wanted(model: ModelSettings) -> Wanted:
         _whole(line, THREADS),
         _whole(line, THREADS_BATCH),
         _whole(line, CACHE_RAM, least=-1),
+        CommandLine(options=tuple(o for o in line.options if o.flag in PLACEMENT)).argv(),
     )
 
 
@@ -152,7 +163,7 @@ def build(model: ModelSettings, resolved: Resolved, launch: Launch, binary: Bina
     if launch.debug:
         argv += _first_known(binary, ("--verbosity", "5"), ("--log-verbosity", "5"))
     if model.cli:
-        return argv + _command_line(model)
+        return [*argv, *_command_line(model)]
     if model.embedding:
         batch = str(min(resolved.context, EMBEDDING_BATCH))
         argv += ["--pooling", launch.pooling or "mean"]
@@ -184,7 +195,7 @@ def _slots(model: ModelSettings, resolved: Resolved, binary: Binary) -> Sequence
     )
 
 
-def _command_line(model: ModelSettings) -> list[str]:
+def _command_line(model: ModelSettings) -> Sequence[str]:
     options = [o for o in cli.read(model.cli).options if o.flag not in RESOLVED]
     return CommandLine(options=tuple(options)).argv()
 

@@ -90,6 +90,7 @@ async def _fitted(
         argv += ["-c", str(wanted.context)]
     if wanted.gpu_layers is not None:
         argv += ["-ngl", str(wanted.gpu_layers)]
+    argv += wanted.placement
     child = await asyncio.create_subprocess_exec(
         *argv,
         env=dict(machine.environment),

@@ -58,14 +58,7 @@ class Ready:
     context: int
 
 
-@dataclass(frozen=True)
-class Breakdown:
-    """`fit_memory_breakdown`: the rows as llama-server gives them, in MiB."""
-
-    rows: tuple[dict[str, Any], ...]
-
-
-Event = Line | Loading | Ready | Breakdown
+Event = Line | Loading | Ready
 
 
 def read(line: str) -> Event | None:
@@ -115,8 +108,4 @@ def _progress(payload: dict[str, Any]) -> float:
 def _record(record: dict[str, Any], line: str) -> Event:
     if record.get("type") == "log":
         return Line(str(record.get("level", "info")), str(record.get("msg", "")).strip())
-    data = record.get("data")
-    rows = data.get("rows") if isinstance(data, dict) else None
-    if record.get("type") == "fit_memory_breakdown" and isinstance(rows, list):
-        return Breakdown(tuple(row for row in rows if isinstance(row, dict)))
-    return Line("info", line)
+    return Line("trace", line)

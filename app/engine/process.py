@@ -56,7 +56,6 @@ class Process:
         self.state = State.STOPPED
         self.progress: float | None = None  # of the load under way, 0..1
         self.context = 0  # tokens, as the child itself says when it is ready
-        self.breakdown: tuple[dict[str, object], ...] = ()
         self._command = command
         self._ready = ready
         self._stall_timeout = stall_timeout
@@ -169,8 +168,6 @@ class Process:
                 self._speaks_protocol = True
                 self.context = event.context
                 self._said_ready.set()
-            elif isinstance(event, output.Breakdown):
-                self.breakdown = event.rows
 
     def _hear_line(self, line: output.Line) -> None:
         if line.level == "error":

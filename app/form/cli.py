@@ -47,8 +47,8 @@ class CommandLine:
     def has(self, *flags: str) -> bool:
         return any(option.flag in flags for option in self.options)
 
-    def argv(self) -> list[str]:
-        return [text for option in self.options for text in (option.flag, *option.values)]
+    def argv(self) -> tuple[str, ...]:
+        return tuple(text for option in self.options for text in (option.flag, *option.values))
 
 
 def read(text: str) -> CommandLine:

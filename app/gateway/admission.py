@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable
 
 from app.errors import RequestError
-from app.gateway.request import Headers
+from app.gateway.heads import Headers
 
 MEDIA_KEYS = ("url", "image_url", "video_url", "audio_url", "file_url")
 MESSAGE_KEYS = ("messages", "input", "system", "prompt")

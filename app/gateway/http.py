@@ -1,7 +1,7 @@
 """HTTP/1.1, the server's side, on asyncio.Protocol and httptools (llhttp).
 
 llhttp itself refuses CL+TE, duplicate CL, obs-fold, bare LF, NUL and bad chunk sizes; the checks
-that it does not make are in `check_head`. One request of a connection is answered at a time;
+that it does not make are in heads.py. One request of a connection is answered at a time;
 those that a client pipelines wait, and nothing more is read meanwhile.
 """
 
@@ -19,12 +19,11 @@ from typing import Protocol, cast
 import httptools
 
 from app.errors import RequestError
+from app.gateway.heads import Headers, check_head, without_upgrade
 from app.gateway.limits import Limits
-from app.gateway.request import Headers, Request
+from app.gateway.request import Request
 
 logger = logging.getLogger(__name__)
-
-METHODS = {b"GET", b"HEAD", b"POST", b"DELETE", b"OPTIONS"}
 
 Handler = Callable[[Request], Awaitable[None]]
 
@@ -105,7 +104,10 @@ class Connection(asyncio.Protocol):
             # Java's client and `curl --http2` wish for HTTP/2 with an ordinary request. The wish
             # may be ignored (RFC 9110, 7.8), but llhttp would not: it reads the request again.
             if self._refused is None:
-                head = without_upgrade(self._parser, self._target, self._headers)
+                parser = self._parser
+                line = (parser.get_method(), self._target, parser.get_http_version())
+                keep_alive = parser.should_keep_alive()
+                head = without_upgrade(line, self._headers, keep_alive=keep_alive)
                 self._parser = httptools.HttpRequestParser(self)
                 self._feed(head + data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
@@ -303,28 +305,3 @@ class Connection(asyncio.Protocol):
         if self._receiving is not None:
             return not self._read_paused and waited > limits.body_pause
         return self._current is None and waited > limits.keep_alive
-
-
-def without_upgrade(parser: httptools.HttpRequestParser, target: bytes, headers: Headers) -> bytes:
-    """The head that a client would have sent had it wished for no other protocol."""
-    wishes = (b"upgrade", b"http2-settings", b"connection")
-    lines = [b"%b %b HTTP/%b" % (parser.get_method(), target, parser.get_http_version().encode())]
-    lines += [b"%b: %b" % header for header in headers if header[0] not in wishes]
-    if not parser.should_keep_alive():
-        lines.append(b"connection: close")
-    return b"\r\n".join(lines) + b"\r\n\r\n"
-
-
-def check_head(method: bytes, version: str, headers: Headers) -> RequestError | None:
-    """What llhttp lets through and we do not. Pure."""
-    if version not in ("1.0", "1.1"):
-        return RequestError(505, f"HTTP/{version} is not served")
-    if method not in METHODS:
-        return RequestError(405, "this method is not served")
-    hosts = sum(name == b"host" for name, _ in headers)
-    if hosts > 1 or (version == "1.1" and hosts == 0):
-        return RequestError(400, "a request has exactly one Host")
-    codings = [value.strip().lower() for name, value in headers if name == b"transfer-encoding"]
-    if codings and (version == "1.0" or codings != [b"chunked"]):
-        return RequestError(400, "Transfer-Encoding may only be chunked, and only in HTTP/1.1")
-    return None

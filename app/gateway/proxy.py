@@ -12,7 +12,7 @@ from app.errors import NotConnectedError, RequestError, UpstreamError
 from app.gateway.admission import Keys, check_body, parse_json
 from app.gateway.limits import Limits
 from app.gateway.relay import Relay, request_headers
-from app.gateway.request import Request
+from app.gateway.request import JSON, Request
 from app.gateway.routes import (
     HEALTH,
     READY,
@@ -71,16 +71,10 @@ class Proxy:
             self._pages[found.page](request, found.model)
             return
         if found.model is not None:
-            # The path names the model: whom it has no place for is told before a byte is read.
-            with self._pool.admit(found.model):
-                await self._serve(request, found, found.model, await self._body(request, found))
-            return
-        if found.multipart:
-            body, name = None, named_in_body({}, self._names)
-        else:
-            body = await self._body(request, found)
-            name = named_in_body(parse_json(body or b""), self._names)
-        with self._pool.admit(name):
+            self._pool.deny_if_full(found.model)
+        body = await self._body(request, found)
+        name = found.model or named_in_body(parse_json(body or b"{}"), self._names)
+        with self._pool.admit(name):  # only now: who sends slowly takes nobody's place
             await self._serve(request, found, name, body)
 
     async def _body(self, request: Request, found: ToModel) -> bytes | None:
@@ -130,7 +124,11 @@ class Proxy:
         body, relay = answer
         exchange: Exchange | None = None
         try:
-            head = (request.method, found.path, request_headers(request.headers))
+            headers = request_headers(request.headers)
+            if body is not None:
+                # It is JSON, whatever `curl -d` called it; llama-server bounds forms at 1 MiB.
+                headers = [header for header in headers if header[0] != JSON[0]] + [JSON]
+            head = (request.method, found.path, headers)
             exchange = await upstream.exchange(head, body, relay)
             request.flow = exchange
             if body is None:

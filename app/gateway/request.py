@@ -12,8 +12,7 @@ from http import HTTPStatus
 from typing import Protocol
 
 from app.errors import RequestError
-
-Headers = list[tuple[bytes, bytes]]  # names in lower case
+from app.gateway.heads import Headers
 
 BODILESS = (204, 304)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -22,9 +21,6 @@ JSON = (b"content-type", b"application/json; charset=utf-8")
 
 class Wire(Protocol):
     """The connection that a request came by."""
-
-    @property
-    def write_paused(self) -> float | None: ...
 
     def send(self, data: bytes) -> None: ...
 
@@ -177,10 +173,6 @@ class Request:
         if error.retry_after is not None:
             headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
         self.reply(error.status, json.dumps(error.body()).encode(), headers)
-
-    def paused(self) -> bool:
-        """The client does not keep up with the response."""
-        return self._connection.write_paused is not None
 
 
 def _phrase(status: int) -> bytes:

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from app.gateway.request import Request
 from app.gateway.routes import HEALTH, MODEL, MODELS, READY, STATUS
 from app.machine.gpu import Device
-from app.memory.pool import ModelState, View
+from app.memory.ledger import ModelState, View
 from app.telemetry.idle import idle_for
 
 SERVABLE = (ModelState.READY, ModelState.COLD)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import pynvml
 
@@ -17,17 +18,23 @@ class Device:
     total: int
 
 
-def devices() -> list[Device]:
+@cache
+def _driver() -> bool:
+    """Whether NVML is here; it stays open, since opening it takes longer than to ask."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
+        return False
+    return True
+
+
+def devices() -> list[Device]:
+    if not _driver():
         return []
     try:
         return [_device(index) for index in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError:
         return []
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def _device(index: int) -> Device:

@@ -6,99 +6,21 @@ No lock: what is read, decided and written holds no `await`, on one event loop.
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
 from app.console import ModelLogger
 from app.engine import backoff
 from app.errors import AppError, LoadError, RequestError
+from app.memory.ledger import Model, ModelState, Server, Tier, Upstream, View
 from app.memory.residency import Refuse, Resident, Serve, Swap, decide
 
 logger = logging.getLogger(__name__)
 
 FAILURES_TO_GIVE_UP = 5
 STOPPING = "the instance is stopping"
-
-
-class Server(Protocol):
-    """One llama-server process, as engine.process.Process is."""
-
-    @property
-    def progress(self) -> float | None: ...
-
-    async def start(self) -> None: ...
-
-    async def stop(self) -> None: ...
-
-    async def exited(self) -> int: ...
-
-    def explain(self, code: int) -> str: ...
-
-
-Upstream = TypeVar("Upstream")
-
-
-class ModelState(enum.Enum):
-    PENDING = "pending"
-    DOWNLOADING = "downloading"
-    COLD = "cold"
-    LOADING = "loading"
-    READY = "ready"
-    STOPPING = "stopping"
-    FAILED = "failed"
-
-
-class Tier(enum.Enum):
-    """Where a model's weights are at hand; `GPU` on a machine that has one, else `RAM`."""
-
-    GPU = "gpu"
-    RAM = "ram"
-    DISK = "disk"
-    NONE = "none"
-
-
-@dataclass
-class Model(Generic[Upstream]):
-    """One model's row in the ledger. Only the pool writes it."""
-
-    name: str
-    limit: int | None = None  # Max Concurrent Requests
-    size: int = 0
-    server: Server | None = None
-    upstream: Upstream | None = None
-    state: ModelState = ModelState.PENDING
-    reason: str = ""
-    progress: float | None = None
-    admitted: int = 0  # requests between admission and their last byte
-    leased: int = 0  # requests that hold the model
-    requests: int = 0
-    denied: int = 0
-    failures: int = 0  # in a row, without a request served
-    retry_at: float = 0.0
-    last_used: float = 0.0
-    loading: asyncio.Task[None] | None = None
-    evicting: bool = False
-    available: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-@dataclass(frozen=True)
-class View:
-    """What everybody else may know of a model."""
-
-    name: str
-    state: ModelState
-    tier: Tier
-    reason: str
-    progress: float | None
-    admitted: int
-    leased: int
-    requests: int
-    denied: int
-    last_used: float
 
 
 class Pool(Generic[Upstream]):
@@ -142,9 +64,8 @@ class Pool(Generic[Upstream]):
 
     # What requests do.
 
-    @contextmanager
-    def admit(self, name: str) -> Iterator[None]:
-        """Count a request from here to its last byte. Raises RequestError 429 at the limit."""
+    def deny_if_full(self, name: str) -> None:
+        """For who can be told before its body is read. Raises RequestError 429 at the limit."""
         model = self._models[name]
         if self._closed:
             raise RequestError(503, STOPPING, retry_after=10)
@@ -152,6 +73,12 @@ class Pool(Generic[Upstream]):
             model.denied += 1
             message = f"{name}: {model.limit} requests are running, which is the limit"
             raise RequestError(429, message, retry_after=1)
+
+    @contextmanager
+    def admit(self, name: str) -> Iterator[None]:
+        """Count a request from here to its last byte. Raises RequestError 429 at the limit."""
+        self.deny_if_full(name)
+        model = self._models[name]
         model.admitted += 1
         try:
             yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from app.memory.pool import View
+from app.memory.ledger import View
 
 
 def idle_for(models: Iterable[View], begun: float, now: float) -> float:

@@ -31,7 +31,8 @@ from app.engine.client import Address, Client  # noqa: E402
 from app.gateway.admission import Keys  # noqa: E402
 from app.gateway.proxy import Proxy, Rules  # noqa: E402
 from app.gateway.server import Server  # noqa: E402
-from app.memory.pool import Model, Pool  # noqa: E402
+from app.memory.ledger import Model  # noqa: E402
+from app.memory.pool import Pool  # noqa: E402
 
 DELTA = {
     "choices": [{"finish_reason": None, "index": 0, "delta": {"content": " word"}}],
