@@ -55,6 +55,8 @@ class Deployment:
                 raise error
         if len(errors) == len(results):
             raise errors[0]
+        for error in errors:
+            logger.error("%s", error)
 
     def kill(self) -> None:
         """SIGKILL every child, without waiting."""
@@ -74,7 +76,6 @@ class Deployment:
             await self.pool.load(name)
         except AppError as error:
             self.pool.fail(name, str(error))
-            logger.error("%s", error, extra={"subject": name})
             raise
 
     async def _server(self, planned: Planned, files: ModelFiles) -> LlamaServer:

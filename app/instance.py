@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from app import __version__, console, preflight
 from app.deployment import Deployment, announce, endpoint
 from app.engine.client import Client
-from app.errors import AppError, LostError
+from app.errors import AppError, LoadError, LostError
 from app.form.settings import Settings, merge, parse
 from app.gateway import status
 from app.gateway.admission import Keys
@@ -96,7 +96,8 @@ class Instance:
         try:
             return life.result()
         except AppError as error:
-            logger.error("%s", error)
+            if not isinstance(error, LoadError):  # the pool has said that
+                logger.error("%s", error)
             return Reason(str(error), error.exit_status, Outcome.FAILED)
         except Exception as error:  # noqa: BLE001 a fault of ours must still leave nothing behind
             logger.exception("a fault in the app")
@@ -111,13 +112,13 @@ class Instance:
         known = merge(request.config, request.overrides).values
         name = known["Model/endpoint_name"] or known["Model/model"] or "llama.cpp"
         found = await self._connection.open(known["General/project"], name)
-        self._connection.on_abort(self._aborted, self._drain_timeout)
         form = merge(request.config, found, request.overrides)
         for warning in form.warnings:
             logger.warning("%s", warning)
         settings = parse(form)
         self._connection.write_parameters(form.to_write())
         self._drain_timeout = settings.general.drain_timeout
+        self._connection.on_abort(self._aborted, self._drain_timeout)
         if settings.general.debug:
             logging.getLogger("app").setLevel(logging.DEBUG)
         return settings
@@ -212,18 +213,24 @@ class Instance:
             console.plain(logger, f"stopping: {console.escape(reason.text)}")
         if self._overview is not None:
             self._overview.phase = Phase.STOPPING
-        if self._pool is not None:
-            self._pool.refuse_new()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._pool.drained(), self._drain_timeout)
-            await self._pool.close()
-        if self._server is not None:
-            await self._server.close()
-        if self._reporter is not None:
-            self._reporter.stop()
-        await self._connection.end(reason.outcome, reason.text)
-        self._remove_folder()
-        self._ended.set()
+        try:
+            if self._pool is not None:
+                await self._drain(self._pool)
+            if self._server is not None:
+                await self._server.close()
+            if self._reporter is not None:
+                self._reporter.stop()
+            await self._connection.end(reason.outcome, reason.text)
+        finally:
+            self._remove_folder()
+            self._ended.set()
+
+    async def _drain(self, pool: Pool[Client]) -> None:
+        """Running requests may go on for a while, then every process is stopped."""
+        pool.refuse_new()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(pool.drained(), self._drain_timeout)
+        await pool.close()
 
     def _remove_folder(self) -> None:
         if self._folder is not None:

@@ -49,9 +49,9 @@ def test_start_then_stop(run):
 
 def test_exit_before_ready_is_a_load_error_with_its_last_words(run):
     async def scenario():
-        code = "import sys; print('error: no such model'); sys.exit(3)"
+        code = "import sys; [print('error:', n) for n in range(9)]; sys.exit(3)"
         process = python(code, ready=False)
-        with pytest.raises(LoadError, match="ended with 3: error: no such model"):
+        with pytest.raises(LoadError, match="ended with 3: error: 0; error: 1$"):
             await process.start()
         assert process.state is State.FAILED
 

@@ -22,7 +22,7 @@ class FakeServer:
         if self.fail:
             self.fail -= 1
             self.world.log.append(f"fail {self.name}")
-            raise LoadError(f"{self.name}: broken")
+            raise LoadError("broken")
         self.world.memory += self.size
         assert self.world.memory <= self.world.limit, "out of memory"
         self.exit = asyncio.get_running_loop().create_future()

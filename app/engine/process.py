@@ -64,6 +64,7 @@ class Process:
         self._lock = asyncio.Lock()  # one start or stop at a time; a start waits for a stop
         self._complaints: deque[str] = deque(maxlen=KEPT_LINES)
         self._sign_of_life = 0.0
+        self._was_ready = False
         self._speaks_protocol = False
         self._said_ready = asyncio.Event()
         self._stdin = -1
@@ -90,6 +91,7 @@ class Process:
             except BaseException:
                 await self._terminate()
                 raise
+            self._was_ready = True
             self._move(Event.BECAME_READY)
 
     async def stop(self) -> None:
@@ -107,13 +109,16 @@ class Process:
             self._signal(signal.SIGKILL)
 
     def explain(self, code: int) -> str:
-        """Why it ended, in its own last words where it had some."""
+        """Why it ended, in its own words where it had some."""
         what = f"killed by signal {-code}" if code < 0 else f"ended with {code}"
-        words = "; ".join(self._complaints)
+        # A failed load tells its cause first, and then what it gives up because of it.
+        said = list(self._complaints)
+        words = "; ".join(said[-2:] if self._was_ready else said[:2])
         return f"llama-server {what}: {words}" if words else f"llama-server {what}"
 
     async def _spawn(self) -> None:
         self._complaints.clear()
+        self._was_ready = False
         self._said_ready.clear()
         self._speaks_protocol = False
         self.progress = 0.0
@@ -136,7 +141,7 @@ class Process:
             os.close(output_end)
             os.close(self._stdin)
             program = self._command.argv[0]
-            raise LoadError(f"{self.name}: {program} cannot be run: {error.strerror}") from None
+            raise LoadError(f"{program} cannot be run: {error.strerror}") from None
         finally:
             os.close(child_output)
             os.close(child_input)
@@ -195,10 +200,10 @@ class Process:
             stalled.cancel()
         if self._exit.done():
             code = self._exit.result()
-            raise LoadError(f"{self.name} cannot be loaded: {self.explain(code)}")
+            raise LoadError(f"cannot be loaded: {self.explain(code)}")
         if not answering.done():
             seconds = f"{self._stall_timeout:.0f} s"
-            raise LoadError(f"{self.name} cannot be loaded: no sign of progress for {seconds}")
+            raise LoadError(f"cannot be loaded: no sign of progress for {seconds}")
         answering.result()
 
     async def _answering(self) -> None:

@@ -240,7 +240,7 @@ class Pool(Generic[Upstream]):
         error = loading.exception()
         if error is not None:
             wait = max(1.0, model.retry_at - self._clock())
-            raise RequestError(503, str(error), retry_after=wait) from None
+            raise RequestError(503, f"{model.name}: {error}", retry_after=wait) from None
 
     async def _until(
         self, model: Model[Upstream], event: asyncio.Event, deadline: float | None

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 START_DEADLINE = 60.0
 END_BUDGET = 15.0  # seconds for all calls at the end together
-ABORT_SLACK = 20.0
+ABORT_SLACK = 30.0  # seconds for all that the end does besides the drain
 KEY_VARIABLES = ("CLEARML_API_ACCESS_KEY", "TRAINS_API_ACCESS_KEY", "CLEARML_AUTH_TOKEN")
 KEY_PROPERTY = "_api_key"  # a runtime property; ClearML's pages hide those that begin with "_"
 FALSE = ("", "0", "false", "no")
@@ -70,7 +70,7 @@ class Connection:
         self._offline = known_offline(offline, environment)
         self._sdk = SdkThread()
         self._task: Any = None
-        self._ended = False
+        self._ended = True  # nothing to end before it is open
         self.mode = Mode.OFFLINE
 
     @property
@@ -87,8 +87,10 @@ class Connection:
         Offline there are none to read, so nobody waits for the SDK to be imported.
         """
         self._sdk.start()
+        self._ended = False
         if self._offline:
-            self._sdk.post(lambda: self._init(Mode.OFFLINE, project, name))
+            opening = self._sdk.post(lambda: self._init(Mode.OFFLINE, project, name))
+            opening.add_done_callback(_say_failure)
             return {}
         try:
             self.mode = await self._sdk.call(self._find_mode, START_DEADLINE)
