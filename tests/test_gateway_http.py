@@ -315,6 +315,32 @@ def test_a_client_that_leaves_cancels_its_request(run):
     run(scenario)
 
 
+def test_what_comes_for_a_client_that_has_left_is_dropped(run):
+    async def scenario():
+        begun, failures = asyncio.Event(), asyncio.Queue()
+
+        async def late(request):
+            request.start(200, [])
+            begun.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                try:
+                    request.write(b"a token that was on its way")
+                    failures.put_nowait(None)
+                except RuntimeError as error:
+                    failures.put_nowait(error)
+
+        async with serving(late) as port:
+            client = await RawClient.to(port)
+            await client.send(GET % b"/")
+            await begun.wait()
+            client.writer.transport.abort()
+            assert await asyncio.wait_for(failures.get(), 5) is None
+
+    run(scenario)
+
+
 def test_a_fault_of_ours_is_a_500_and_ends_only_its_request(run, caplog):
     async def faulty(request):
         if request.target == "/bad":

@@ -220,16 +220,22 @@ class Exchange:
         self.sent = True
 
     def _write(self, data: bytes) -> None:
-        if not self.done and self._connection is not None and self._connection.transport:
-            self._connection.transport.write(data)
+        if transport := self._open_transport():
+            transport.write(data)
 
     def pause(self) -> None:
-        if self._connection is not None and self._connection.transport and not self.done:
-            self._connection.transport.pause_reading()
+        if transport := self._open_transport():
+            transport.pause_reading()
 
     def resume(self) -> None:
-        if self._connection is not None and self._connection.transport and not self.done:
-            self._connection.transport.resume_reading()
+        if transport := self._open_transport():
+            transport.resume_reading()
+
+    def _open_transport(self) -> asyncio.Transport | None:
+        if self.done or self._connection is None or self._connection.transport is None:
+            return None
+        transport = self._connection.transport
+        return None if transport.is_closing() else transport
 
     def abort(self) -> None:
         """Leave: the child sees the closed connection and frees the slot."""

@@ -275,7 +275,8 @@ class Connection(asyncio.Protocol):
     # For the request.
 
     def send(self, data: bytes) -> None:
-        if self._transport is not None:
+        # Between a client's leaving and its request's end, the child's next token may arrive.
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def abort(self) -> None:
