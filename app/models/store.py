@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class ModelFiles:
         return sum(path.stat().st_size for path in self.paths)
 
 
-Located = hub.Located | tuple[Path, ...]
+Located = hub.Located | ModelFiles  # what is on this machine is verified where it is found
 
 
 def cache_folder(given: str | None, environment: Mapping[str, str]) -> Path:
@@ -57,23 +57,23 @@ class Store:
         self._hub: Path | None = None if shared else self.cache / "hub"
 
     async def locate(self, reference: Reference) -> Located:
-        """Find the files before any bytes move. Raises ConfigError."""
+        """Find the files before any bytes move. Raises ConfigError, or TransferError for files
+        on this machine that are not whole."""
         if isinstance(reference, HubFile):
             return await asyncio.to_thread(hub.locate, reference, self._hub)
         if isinstance(reference, LocalFile):
-            return await asyncio.to_thread(_local, reference)
+            return await asyncio.to_thread(_verified, _local(reference))
         try:
-            return (await asyncio.to_thread(tiny.ensure, self.cache),)
+            path = await asyncio.to_thread(tiny.ensure, self.cache)
         except OSError as error:
             raise ConfigError(f"the cache folder {self.cache} cannot be written: {error}") from None
+        return await asyncio.to_thread(_verified, [path])
 
     async def fetch(self, located: Located, name: str, progress: Progress) -> ModelFiles:
         """Bring the files here and verify them. Raises TransferError."""
-        paths = (
-            located if isinstance(located, tuple) else await self._download(located, name, progress)
-        )
-        header = await asyncio.to_thread(gguf.verify, paths)
-        return ModelFiles(tuple(paths), header)
+        if isinstance(located, ModelFiles):
+            return located
+        return await asyncio.to_thread(_verified, await self._download(located, name, progress))
 
     async def _download(self, located: hub.Located, name: str, progress: Progress) -> list[Path]:
         meter = _Meter(name, located, progress)
@@ -113,6 +113,10 @@ class _Meter:
 
     def _say(self, text: str) -> None:
         logger.info(text, extra={"subject": self._name})
+
+
+def _verified(paths: Sequence[Path]) -> ModelFiles:
+    return ModelFiles(tuple(paths), gguf.verify(paths))
 
 
 def _local(reference: LocalFile) -> tuple[Path, ...]:

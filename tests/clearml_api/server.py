@@ -3,13 +3,14 @@
 import json
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, urlparse
 
 from tests.clearml_api.state import ApiError, State, new_id
+from tests.threaded import ThreadedServer
 
 
-class ApiServer:
+class ApiServer(ThreadedServer):
     """`with ApiServer() as api`: listens on a free port of this machine.
 
     `calls` are the actions in their order; `delay` holds every answer back by so many seconds;
@@ -21,22 +22,8 @@ class ApiServer:
         self.calls, self.delay, self.failing = [], 0.0, {}
         self.lock = threading.RLock()
 
-    def __enter__(self):
-        handler = type("Handler", (Handler,), {"api": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+    def handler(self):
+        return type("Bound", (Handler,), {"api": self})
 
     @property
     def environment(self):

@@ -1,17 +1,18 @@
 import hashlib
 import json
 import re
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import unquote, urlparse
+
+from tests.threaded import ThreadedServer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 RESOLVE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 TREE = re.compile(r"/api/models/([^/]+/[^/]+)/tree/")
 
 
-class Hub:
+class Hub(ThreadedServer):
     """`with Hub({"org/repo": {"m.gguf": bytes}}) as hub`.
 
     `private` maps a repository to the token it wants; `cut` breaks every download off after so
@@ -23,22 +24,8 @@ class Hub:
         self.repositories, self.private = repositories, private or {}
         self.cut, self.pause, self.requests = None, 0.0, []
 
-    def __enter__(self):
-        handler = type("Handler", (Handler,), {"hub": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+    def handler(self):
+        return type("Bound", (Handler,), {"hub": self})
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -1,0 +1,27 @@
+"""An HTTP server in a thread of the test's own process, on a free port of this machine."""
+
+import threading
+from http.server import ThreadingHTTPServer
+
+
+class ThreadedServer:
+    """`with` it: serves while inside. `handler` makes the request handler's class."""
+
+    def handler(self):
+        raise NotImplementedError
+
+    def __enter__(self):
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
