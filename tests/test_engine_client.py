@@ -287,6 +287,27 @@ def test_a_request_body_in_pieces_goes_no_faster_than_the_child_reads(run, socke
     run(scenario)
 
 
+def test_an_upload_ends_with_the_child_that_takes_it(run, socket):
+    async def scenario():
+        async def leaving(reader, writer, head):
+            await asyncio.sleep(0.1)
+            writer.close()
+
+        async with Child(socket, leaving):
+            sink = Sink()
+            exchange = await Client(Address(socket), "k").exchange(POST, None, sink)
+
+            async def upload():
+                for _ in range(1000):
+                    await exchange.write(b"x" * 65536)
+
+            await asyncio.wait_for(upload(), 5)
+            with pytest.raises(UpstreamError):
+                await sink.ended
+
+    run(scenario)
+
+
 # asyncio's own loop takes such a connection for made; the app runs on uvloop.
 @pytest.mark.parametrize("run", ["uvloop"], indirect=True)
 def test_more_connections_at_once_than_the_childs_backlog_holds_wait(run, socket):

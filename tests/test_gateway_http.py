@@ -273,7 +273,7 @@ def test_a_client_that_does_not_read_holds_the_source_back(run):
 
         async def endless(request):
             nonlocal sent
-            request.flow = source
+            request.flow_from(source)
             request.start(200, [])
             while sent < 32 << 20:
                 if source.running:
@@ -290,6 +290,34 @@ def test_a_client_that_does_not_read_holds_the_source_back(run):
             _, _, body = await client.response()
             assert len(body) == 32 << 20
             await client.close()
+
+    run(scenario)
+
+
+def test_a_client_that_has_not_read_the_response_before_holds_the_next_source_back(run):
+    async def scenario():
+        class Source:
+            paused = False
+
+            def pause(self):
+                self.paused = True
+
+            def resume(self):
+                self.paused = False
+
+        sources = []
+
+        async def large(request):
+            sources.append(Source())
+            request.flow_from(sources[-1])
+            request.reply(200, b"x" * (16 << 20))
+
+        async with serving(large) as port:
+            client = await RawClient.to(port)
+            await client.send(GET % b"/1" + GET % b"/2")
+            while len(sources) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            assert sources[1].paused
 
     run(scenario)
 

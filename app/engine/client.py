@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -163,8 +164,7 @@ class _Connection(asyncio.Protocol):
             self._client.release(self)
         else:
             self.close()
-        exchange.done = True
-        exchange.sink.complete()
+        exchange.end_with(exchange.sink.complete)
 
     def _fail(self, error: UpstreamError) -> None:
         exchange, self.exchange = self.exchange, None
@@ -174,8 +174,7 @@ class _Connection(asyncio.Protocol):
         if self.served and not exchange.started and exchange.replayable:
             exchange.replay()
         else:
-            exchange.done = True
-            exchange.sink.failed(error)
+            exchange.end_with(lambda: exchange.sink.failed(error))
 
     def close(self) -> None:
         if self.transport is not None:
@@ -191,6 +190,7 @@ class Exchange:
         self.done = False
         self.sent = True  # False while a request body is still being written
         self.replayable = True
+        self._paused = False
         self.writable = asyncio.Event()
         self.writable.set()
         self._client = client
@@ -203,8 +203,9 @@ class Exchange:
         connection = await self._client.acquire(fresh)
         connection.begin(self)
         self._connection = connection
-        assert connection.transport is not None
-        connection.transport.write(self._request)
+        self._write(self._request)
+        if self._paused:
+            self.pause()
 
     def stream_body(self) -> None:
         """The body follows in pieces by `write`, then `end`."""
@@ -223,11 +224,19 @@ class Exchange:
         if transport := self._open_transport():
             transport.write(data)
 
+    def end_with(self, tell: Callable[[], None]) -> None:
+        """Nothing more comes; who waits to write need not."""
+        self.done = True
+        self.writable.set()
+        tell()
+
     def pause(self) -> None:
+        self._paused = True
         if transport := self._open_transport():
             transport.pause_reading()
 
     def resume(self) -> None:
+        self._paused = False
         if transport := self._open_transport():
             transport.resume_reading()
 
@@ -255,8 +264,8 @@ class Exchange:
         try:
             await self.begin(fresh=True)
         except UpstreamError as error:
-            self.done = True
-            self.sink.failed(error)
+            failure = error
+            self.end_with(lambda: self.sink.failed(failure))
 
 
 class Client:

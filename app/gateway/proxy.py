@@ -72,18 +72,19 @@ class Proxy:
             return
         if found.model is not None:
             self._pool.deny_if_full(found.model)
-        body = await self._body(request, found)
-        name = found.model or named_in_body(parse_json(body or b"{}"), self._names)
+        body, parsed = await self._body(request, found)
+        name = found.model or named_in_body(parsed, self._names)
         with self._pool.admit(name):  # only now: who sends slowly takes nobody's place
             await self._serve(request, found, name, body)
 
-    async def _body(self, request: Request, found: ToModel) -> bytes | None:
-        """A JSON body, whole and checked; None for one that is passed on as it comes."""
+    async def _body(self, request: Request, found: ToModel) -> tuple[bytes | None, object]:
+        """A JSON body, as it came and read; None for one that is passed on as it comes."""
         if found.multipart:
-            return None
+            return None, {}
         body = await request.body(self._limits.body)
-        check_body(parse_json(body), allow_remote_media=self._rules.allow_remote_media)
-        return body
+        parsed = parse_json(body)
+        check_body(parsed, allow_remote_media=self._rules.allow_remote_media)
+        return body, parsed
 
     async def _serve(self, request: Request, found: ToModel, name: str, body: bytes | None) -> None:
         relay = Relay(request)
@@ -130,12 +131,12 @@ class Proxy:
                 headers = [header for header in headers if header[0] != JSON[0]] + [JSON]
             head = (request.method, found.path, headers)
             exchange = await upstream.exchange(head, body, relay)
-            request.flow = exchange
+            request.flow_from(exchange)
             if body is None:
                 await self._upload(request, exchange, relay)
             await relay.done
         finally:
-            request.flow = None
+            request.flow_from(None)
             if exchange is not None:
                 exchange.abort()  # at once, where the client has left
 

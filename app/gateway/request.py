@@ -22,6 +22,9 @@ JSON = (b"content-type", b"application/json; charset=utf-8")
 class Wire(Protocol):
     """The connection that a request came by."""
 
+    @property
+    def write_paused(self) -> float | None: ...
+
     def send(self, data: bytes) -> None: ...
 
     def abort(self) -> None: ...
@@ -141,6 +144,12 @@ class Request:
         elif not self.keep_alive:
             lines.append(b"connection: close")
         self._connection.send(b"\r\n".join(lines) + b"\r\n\r\n")
+
+    def flow_from(self, source: Flow | None) -> None:
+        """Where the body will come from: slowed down whenever the client does not keep up."""
+        self.flow = source
+        if source is not None and self._connection.write_paused is not None:
+            source.pause()  # it still reads the response before this one
 
     def write(self, chunk: bytes) -> None:
         """A piece of the body."""
