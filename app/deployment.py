@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from app import console
-from app.engine import arguments, footprint
+from app.engine import arguments, footprint, rope
 from app.engine.client import Address, Client
 from app.engine.footprint import Machine
 from app.engine.process import SHOWN, Command
@@ -89,6 +89,10 @@ class Deployment:
         resolved = await footprint.resolve(
             planned.wanted, files.first, files.header, known, machine
         )
+        for warning in rope.warnings(
+            planned.settings, yarn=files.header.yarn, freq_base=files.header.rope_freq_base
+        ):
+            logger.warning("%s", warning, extra={"subject": planned.name})
         said = ", ".join(f"{key} {value}" for key, value in asdict(resolved).items() if value)
         logger.info("resolved: %s", said, extra={"subject": planned.name})
         launch = arguments.Launch(
@@ -96,6 +100,7 @@ class Deployment:
             address.listen(),
             planned.name,
             files.header.pooling,
+            files.header.yarn,
             self.general.debug,
         )
         argv = arguments.build(planned.settings, resolved, launch, known)

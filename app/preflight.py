@@ -66,6 +66,8 @@ async def plan(
     """Raises ConfigError, or TransferError for local weights that are not whole."""
     models = [settle(model) for model in settings.models]
     for model in models:
+        for note in cli.read(model.extra_args, arguments.EXTRA).notes:
+            logger.warning("%s", note)
         for name in arguments.ignored_by_cli(model):
             logger.warning("%s is ignored, because Model/cli replaces it", name)
     references = [reference.parse(model.model, offline=offline) for model in models]

@@ -11,6 +11,7 @@ from app.engine.arguments import (
     ignored_by_cli,
     wanted,
 )
+from app.engine.rope import YARN_FIELDS
 from app.errors import FormError
 from app.form.fields import MODEL_FIELDS
 from app.form.settings import ModelSettings
@@ -58,6 +59,8 @@ def test_an_old_binary_gets_what_it_knows():
         (ModelSettings(temperature=0), "--temperature 0"),
         (ModelSettings(embedding=True), "--pooling mean --batch-size 4096 --ubatch-size 4096"),
         (ModelSettings(embedding=True), "--embedding"),
+        (ModelSettings(numa="distributed"), "--numa distribute"),
+        (ModelSettings(numa="isolate"), "--numa isolate"),
     ],
 )
 def test_a_field_sends_its_flag(model, expected):
@@ -146,8 +149,38 @@ def test_a_ticked_box_that_the_binary_cannot_do():
 
 
 def test_every_field_that_is_not_ours_reaches_llama_server():
-    ours = {"cli", "model", "endpoint_name", "max_concurrent_requests"}
-    assert {f.name for f in MODEL_FIELDS if not (f.flag or f.on or f.off)} == ours
+    ours = {"cli", "extra_args", "model", "endpoint_name", "max_concurrent_requests"}
+    stretching = {"rope_scaling", *YARN_FIELDS}
+    assert {f.name for f in MODEL_FIELDS if not (f.flag or f.on or f.off)} == ours | stretching
+
+
+def test_extra_arguments_come_besides_the_fields():
+    model = ModelSettings(extra_args="--jinja --flash-attn on", temperature=0.5)
+    check(model, NEW)
+    assert argv(model).endswith("--temperature 0.5 --jinja --flash-attn on")
+
+
+@pytest.mark.parametrize(
+    "text, problem",
+    [
+        ("-c 1", "field of its own"),
+        ("-m x", "fields of their own"),
+        ("-a x", "fields of their own"),
+        ("--api-key x", "not allowed"),
+        ("--zzzz", "does not know"),
+        ("'open", "cannot be split"),
+    ],
+)
+def test_extra_arguments_that_are_refused_name_their_field(text, problem):
+    with pytest.raises(FormError, match=problem) as raised:
+        check(ModelSettings(extra_args=text), NEW)
+    assert raised.value.field == "Model/extra_args"
+
+
+def test_placement_is_told_to_the_planning_tool():
+    model = ModelSettings(tensor_split="3,1", main_gpu=0, extra_args="-ctk q8_0 --jinja")
+    expected = ("--tensor-split", "3,1", "--main-gpu", "0", "-ctk", "q8_0")
+    assert wanted(model).placement == expected
 
 
 def test_the_child_gets_no_secret_of_ours():

@@ -95,12 +95,37 @@ def test_a_form_that_we_wrote_reads_the_same_again():
         ("Model/endpoint_name", "a b", "no URL path"),
         ("Model/endpoint_name", "total", "plots"),
         ("Idle/idle_time_limit", "-1", "less than 0"),
+        ("Model/top_p", "5", "more than 1"),
+        ("Model/repeat_last_n", "-1", "less than 0"),
+        ("Model/repeat_penalty", "0", "less than 0.01"),
+        ("Model/yarn_ext_factor", "-2", "less than -1"),
+        ("Model/numa", "spread", "none of distributed, isolate, numactl"),
+        ("Model/split_mode", "tensor", "none of none, layer, row"),
+        ("Model/rope_scaling", "dynamic", "neither a factor nor none, linear, yarn"),
+        ("Model/rope_scaling", "0", "neither a factor"),
+        ("Model/tensor_split", "3;1", "no list of shares"),
+        ("Model/tensor_split", "0,0", "no list of shares"),
+        ("Model/tensor_split", ",".join("1" * 17), "no list of shares"),
     ],
 )
 def test_a_rejection_names_its_field(key, text, problem):
     with pytest.raises(FormError, match=problem) as raised:
         parse(merge({key: text}))
     assert raised.value.field == key
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [("Distributed", "distributed"), ("distribute", "distributed"), ("NUMACTL", "numactl")],
+)
+def test_choices_in_any_case_and_in_llama_cpps_own_words(text, expected):
+    assert parse(merge({"Model/numa": text})).models[0].numa == expected
+
+
+def test_a_factor_and_a_frequency_scale_exclude_each_other():
+    parse(merge({"Model/rope_scaling": "yarn", "Model/rope_freq_scale": "0.5"}))
+    with pytest.raises(FormError, match="rope_freq_scale"):
+        parse(merge({"Model/rope_scaling": "2", "Model/rope_freq_scale": "0.5"}))
 
 
 @pytest.mark.parametrize("text", ["true", "True", "1", "yes", "ON"])

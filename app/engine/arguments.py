@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from app.engine import rope
 from app.errors import FormError
 from app.form import cli
 from app.form.cli import CommandLine
@@ -28,6 +29,8 @@ PLACEMENT = tuple(
     "-b --batch-size -ub --ubatch-size -lm --load-mode -nkvo --no-kv-offload".split()
 )
 RESOLVED = (*CONTEXT, *GPU_LAYERS, *PARALLEL, *THREADS, *THREADS_BATCH, *CACHE_RAM, *FIT)
+
+EXTRA = f"{MODEL}/extra_args"
 
 DEFAULT_PARALLEL = 4  # llama-server's own for -np auto
 EMBEDDING_BATCH = 8192  # tokens; the compute buffer grows with it
@@ -87,7 +90,8 @@ def wanted(model: ModelSettings) -> Wanted:
     """Raises FormError for a CLI whose memory arguments are no whole numbers."""
     if not model.cli:
         context, layers = model.context_size or None, model.gpu_layers
-        return Wanted(context, layers, model.parallel, model.threads, model.threads_batch)
+        numbers = (context, layers, model.parallel, model.threads, model.threads_batch)
+        return Wanted(*numbers, placement=_form_placement(model))
     line = cli.read(model.cli)
     if line.last(*GPU_LAYERS) == "all":
         layers = 9999
@@ -100,8 +104,22 @@ def wanted(model: ModelSettings) -> Wanted:
         _whole(line, THREADS),
         _whole(line, THREADS_BATCH),
         _whole(line, CACHE_RAM, least=-1),
-        CommandLine(options=tuple(o for o in line.options if o.flag in PLACEMENT)).argv(),
+        _placement(line),
     )
+
+
+def _placement(line: CommandLine) -> tuple[str, ...]:
+    return CommandLine(options=tuple(o for o in line.options if o.flag in PLACEMENT)).argv()
+
+
+def _form_placement(model: ModelSettings) -> tuple[str, ...]:
+    given = (
+        ("--tensor-split", model.tensor_split),
+        ("--split-mode", model.split_mode),
+        ("--main-gpu", "" if model.main_gpu is None else str(model.main_gpu)),
+    )
+    fields = tuple(text for flag, value in given if value for text in (flag, value))
+    return fields + _placement(cli.read(model.extra_args, EXTRA))
 
 
 def _whole(line: CommandLine, flags: tuple[str, ...], least: int = 0) -> int | None:
@@ -125,20 +143,31 @@ def ignored_by_cli(model: ModelSettings) -> list[str]:
 
 
 def check(model: ModelSettings, binary: Binary) -> None:
-    """Raises FormError for a flag in CLI that this binary does not know or that we refuse."""
-    for option in cli.read(model.cli).options:
-        if not binary.knows(option.flag):
-            near = difflib.get_close_matches(option.flag, binary.flags, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise FormError(cli.KEY, f"this llama-server does not know {option.flag}{hint}")
-        for spelling in binary.flags[option.flag]:
-            if cli.REFUSED.fullmatch(spelling):
-                raise FormError(cli.KEY, f"{option.flag} is not allowed here")
+    """Raises FormError for a flag that this binary does not know or that we refuse."""
+    _check_options(cli.KEY, cli.read(model.cli), binary)
+    extra = cli.read(model.extra_args, EXTRA)
+    for option in extra.options:
+        if option.flag in RESOLVED:
+            raise FormError(EXTRA, f"{option.flag} has a field of its own")
+    if extra.model or extra.endpoint_name:
+        raise FormError(EXTRA, "model and name have fields of their own")
+    _check_options(EXTRA, extra, binary)
     empty = ModelSettings()
     for field in MODEL_FIELDS:
         ticked = getattr(model, field.name) is True and getattr(empty, field.name) is not True
         if ticked and field.on and not _known(binary, field.on):
             raise FormError(field.key, f"this llama-server knows no {field.on[0][0]}")
+
+
+def _check_options(key: str, line: CommandLine, binary: Binary) -> None:
+    for option in line.options:
+        if not binary.knows(option.flag):
+            near = difflib.get_close_matches(option.flag, binary.flags, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise FormError(key, f"this llama-server does not know {option.flag}{hint}")
+        for spelling in binary.flags[option.flag]:
+            if cli.REFUSED.fullmatch(spelling):
+                raise FormError(key, f"{option.flag} is not allowed here")
 
 
 @dataclass(frozen=True)
@@ -149,6 +178,7 @@ class Launch:
     listen: tuple[str, ...]
     alias: str
     pooling: str | None = None
+    yarn: bool = False  # the file's own method of stretching the context
     debug: bool = False
 
 
@@ -170,7 +200,8 @@ def build(model: ModelSettings, resolved: Resolved, launch: Launch, binary: Bina
         argv += ["--batch-size", batch, "--ubatch-size", batch]
     for field in MODEL_FIELDS:
         argv += _field(field, getattr(model, field.name), binary)
-    return argv
+    argv += rope.build(model, yarn=launch.yarn)
+    return [*argv, *cli.read(model.extra_args, EXTRA).argv()]
 
 
 def _resolved(resolved: Resolved, binary: Binary) -> Iterator[str]:
@@ -207,7 +238,8 @@ def _field(field: Field, value: object, binary: Binary) -> Sequence[str]:
         return _first_known(binary, *(field.on if value else field.off))
     if not field.flag or value == "":
         return ()
-    return _first_known(binary, *((flag, f"{value}") for flag in field.flag))
+    text = dict(field.sent_as).get(f"{value}", f"{value}")
+    return _first_known(binary, *((flag, text) for flag in field.flag))
 
 
 def _known(binary: Binary, choices: Sequence[tuple[str, ...]]) -> bool:

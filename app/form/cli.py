@@ -51,29 +51,30 @@ class CommandLine:
         return tuple(text for option in self.options for text in (option.flag, *option.values))
 
 
-def read(text: str) -> CommandLine:
-    """Raises FormError where the text is no command line or holds what we never pass on."""
+def read(text: str, key: str = KEY) -> CommandLine:
+    """`key` is the field that holds the text. Raises FormError where that is no command line, or
+    holds what we never pass on."""
     model = name = ""
     kept, notes = [], []
-    for option in _options(text):
+    for option in _options(text, key):
         if REFUSED.fullmatch(option.flag):
-            raise FormError(KEY, f"{option.flag} is not allowed here")
+            raise FormError(key, f"{option.flag} is not allowed here")
         if option.flag in MODEL_FLAGS:
-            model = _value(option)
+            model = _value(option, key)
         elif option.flag in ALIAS_FLAGS:
-            name = _value(option)
+            name = _value(option, key)
         elif option.flag in DROPPED or option.flag in DROPPED_WITH_VALUE:
-            notes.append(f"{KEY}: {option.flag} is ours to set, dropped")
+            notes.append(f"{key}: {option.flag} is ours to set, dropped")
         else:
             kept.append(option)
     return CommandLine(model, name, tuple(kept), tuple(notes))
 
 
-def _options(text: str) -> list[Option]:
+def _options(text: str, key: str) -> list[Option]:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise FormError(KEY, f"cannot be split into arguments: {error}") from None
+        raise FormError(key, f"cannot be split into arguments: {error}") from None
     if words and words[0].rsplit("/", 1)[-1] == "llama-server":
         words = words[1:]
     options: list[Option] = []
@@ -83,14 +84,14 @@ def _options(text: str) -> list[Option]:
             flag = word.replace("_", "-") if word.startswith("--") else word
             options.append(Option(flag, ()))
         elif not options:
-            raise FormError(KEY, f"{word!r} belongs to no option")
+            raise FormError(key, f"{word!r} belongs to no option")
         else:
             last = options.pop()
             options.append(Option(last.flag, (*last.values, word)))
     return options
 
 
-def _value(option: Option) -> str:
+def _value(option: Option, key: str) -> str:
     if len(option.values) != 1:
-        raise FormError(KEY, f"{option.flag} takes one value")
+        raise FormError(key, f"{option.flag} takes one value")
     return option.values[0]

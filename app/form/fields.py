@@ -26,7 +26,8 @@ class Field:
     `flag` are the spellings of llama-server's option that takes the value; `on` and `off` what a
     ticked and an unticked checkbox send. Each is a choice, newest spelling first: the first that
     the binary at hand knows is used. `resolved` fields decide memory: they are settled once, at
-    preflight, and sent from there. `cli_keeps` fields hold although CLI replaces the rest.
+    preflight, and sent from there. `sent_as` are choices that llama-server spells otherwise; its
+    own spelling is taken too. `cli_keeps` fields hold although CLI replaces the rest.
     """
 
     section: str
@@ -38,6 +39,7 @@ class Field:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
+    sent_as: tuple[tuple[str, str], ...] = ()
     flag: tuple[str, ...] = ()
     on: tuple[tuple[str, ...], ...] = ()
     off: tuple[tuple[str, ...], ...] = ()
@@ -124,6 +126,16 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         MODEL,
+        "repeat_penalty",
+        "Repeat Penalty",
+        "Penalty for repeated tokens; 1.0 is none. Empty: llama-server's own (1.0).",
+        Kind.FLOAT,
+        minimum=0.01,
+        maximum=100,
+        flag=("--repeat-penalty",),
+    ),
+    Field(
+        MODEL,
         "temperature",
         "Temperature",
         "Default sampling temperature. Empty: llama-server's own (0.8).",
@@ -131,6 +143,79 @@ FIELDS: tuple[Field, ...] = (
         minimum=0,
         maximum=100,
         flag=("--temperature", "--temp"),
+    ),
+    Field(
+        MODEL,
+        "top_k",
+        "Top-K",
+        "Sample from so many of the likeliest tokens; 0 is all. Empty: llama-server's own (40).",
+        Kind.INTEGER,
+        minimum=0,
+        maximum=1 << 30,
+        flag=("--top-k",),
+    ),
+    Field(
+        MODEL,
+        "top_p",
+        "Top-P",
+        "Sample from the likeliest tokens that together reach this probability; 1 is all. "
+        "Empty: llama-server's own (0.95).",
+        Kind.FLOAT,
+        minimum=0,
+        maximum=1,
+        flag=("--top-p",),
+    ),
+    Field(
+        MODEL,
+        "min_p",
+        "Min-P",
+        "Drop tokens below this share of the likeliest one's probability; 0 is none. "
+        "Empty: llama-server's own (0.05).",
+        Kind.FLOAT,
+        minimum=0,
+        maximum=1,
+        flag=("--min-p",),
+    ),
+    Field(
+        MODEL,
+        "xtc_probability",
+        "XTC Probability",
+        "How often XTC (exclude top choices) is applied. Empty: llama-server's own (0: never).",
+        Kind.FLOAT,
+        minimum=0,
+        maximum=1,
+        flag=("--xtc-probability",),
+    ),
+    Field(
+        MODEL,
+        "xtc_threshold",
+        "XTC Threshold",
+        "XTC excludes tokens above this probability, but for the least of them. "
+        "Empty: llama-server's own (0.1).",
+        Kind.FLOAT,
+        minimum=0,
+        maximum=1,
+        flag=("--xtc-threshold",),
+    ),
+    Field(
+        MODEL,
+        "typical_p",
+        "Typical-P",
+        "Locally typical sampling; 1 is off. Empty: llama-server's own (1).",
+        Kind.FLOAT,
+        minimum=0,
+        maximum=1,
+        flag=("--typical", "--typical-p"),
+    ),
+    Field(
+        MODEL,
+        "repeat_last_n",
+        "Repeat Last N",
+        "So many last tokens count for Repeat Penalty; 0 is none. Empty: llama-server's own (64).",
+        Kind.INTEGER,
+        minimum=0,
+        maximum=1 << 30,
+        flag=("--repeat-last-n",),
     ),
     Field(
         MODEL,
@@ -143,6 +228,69 @@ FIELDS: tuple[Field, ...] = (
         maximum=1 << 30,
         flag=("--ctx-size",),
         resolved=True,
+    ),
+    Field(
+        MODEL,
+        "rope_freq_base",
+        "RoPE Frequency Base",
+        "Base frequency of RoPE; 10000 for many models. Empty or 0: the model's own.",
+        Kind.FLOAT,
+        minimum=0,
+        maximum=1e12,
+        flag=("--rope-freq-base",),
+    ),
+    Field(
+        MODEL,
+        "rope_scaling",
+        "RoPE Scaling",
+        "How the context is stretched: a factor, such as 2, or a method: none, linear, yarn. "
+        "Empty: the model's own.",
+    ),
+    Field(
+        MODEL,
+        "rope_freq_scale",
+        "RoPE Frequency Scale",
+        "Frequency scaling of RoPE; 0.5 stretches the context by 2. Empty: the model's own.",
+        Kind.FLOAT,
+        minimum=1e-6,
+        maximum=1000,
+        flag=("--rope-freq-scale",),
+    ),
+    Field(
+        MODEL,
+        "yarn_ext_factor",
+        "YaRN Extrapolation Mix Factor",
+        "Of the YaRN method: 1 is full extrapolation, -1 turns it off. Empty: the model's own.",
+        Kind.FLOAT,
+        minimum=-1,
+        maximum=100,
+    ),
+    Field(
+        MODEL,
+        "yarn_attn_factor",
+        "YaRN Attention Factor",
+        "Of the YaRN method: scales the attention. Empty: the model's own (1.0).",
+        Kind.FLOAT,
+        minimum=0,
+        maximum=100,
+    ),
+    Field(
+        MODEL,
+        "yarn_beta_fast",
+        "YaRN Beta Fast",
+        "Of the YaRN method: correction of near tokens. Empty: the model's own (32.0).",
+        Kind.FLOAT,
+        minimum=0,
+        maximum=10_000,
+    ),
+    Field(
+        MODEL,
+        "yarn_beta_slow",
+        "YaRN Beta Slow",
+        "Of the YaRN method: correction of far tokens. Empty: the model's own (1.0).",
+        Kind.FLOAT,
+        minimum=0,
+        maximum=10_000,
     ),
     Field(
         MODEL,
@@ -168,6 +316,13 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         MODEL,
+        "tensor_split",
+        "Tensor Split",
+        "Shares of the model by GPU: 3,2 puts 60 % on the first. Empty: by free memory.",
+        flag=("--tensor-split",),
+    ),
+    Field(
+        MODEL,
         "parallel",
         "Parallel",
         "Slots: requests worked on at the same time. Empty: 4.",
@@ -186,6 +341,44 @@ FIELDS: tuple[Field, ...] = (
         minimum=1,
         maximum=1_000_000,
         cli_keeps=True,
+    ),
+    Field(
+        MODEL,
+        "numa",
+        "NUMA",
+        "On machines with several memory nodes: distributed spreads over all, isolate stays on "
+        "the first, numactl follows the system. Empty: off.",
+        Kind.DROPDOWN,
+        choices=("distributed", "isolate", "numactl"),
+        sent_as=(("distributed", "distribute"),),
+        flag=("--numa",),
+    ),
+    Field(
+        MODEL,
+        "split_mode",
+        "Split Mode",
+        "Over several GPUs: none uses one, layer splits by layers, row splits matrices. "
+        "Empty: layer.",
+        Kind.DROPDOWN,
+        choices=("none", "layer", "row"),
+        flag=("--split-mode",),
+    ),
+    Field(
+        MODEL,
+        "main_gpu",
+        "Main GPU",
+        "The GPU that does the work with Split Mode none, and holds small tensors with row.",
+        Kind.INTEGER,
+        minimum=0,
+        maximum=127,
+        flag=("--main-gpu",),
+    ),
+    Field(
+        MODEL,
+        "extra_args",
+        "Extra Arguments",
+        "llama-server arguments besides the fields above, for what the form lacks.",
+        Kind.TEXT,
     ),
     Field(
         GENERAL,

@@ -16,6 +16,8 @@ Parameters = Mapping[str, str]  # "Section/name" → text
 
 TRUE, FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 NAME_SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
+ROPE_METHODS = ("none", "linear", "yarn")
+MAX_GPUS = 16  # llama.cpp's own limit
 TOTAL = "total"
 RESERVED_SEGMENTS = {"v1", "api", "health", "ready", "metrics", "service", ".", ".."}
 
@@ -32,12 +34,32 @@ class ModelSettings:
     continuous_batching: bool = True
     embedding: bool = False
     gpu_layers: int | None = None
+    repeat_penalty: float | None = None
     temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    xtc_probability: float | None = None
+    xtc_threshold: float | None = None
+    typical_p: float | None = None
+    repeat_last_n: int | None = None
     context_size: int | None = None
+    rope_freq_base: float | None = None
+    rope_scaling: str = ""
+    rope_freq_scale: float | None = None
+    yarn_ext_factor: float | None = None
+    yarn_attn_factor: float | None = None
+    yarn_beta_fast: float | None = None
+    yarn_beta_slow: float | None = None
     threads: int | None = None
     threads_batch: int | None = None
+    tensor_split: str = ""
     parallel: int | None = None
     max_concurrent_requests: int | None = None
+    numa: str = ""
+    split_mode: str = ""
+    main_gpu: int | None = None
+    extra_args: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,8 +155,7 @@ def parse(form: Form) -> Settings:
         if value is not None:
             values[field.section][field.name] = value
     model = ModelSettings(**values[MODEL])  # type: ignore[arg-type]
-    if model.endpoint_name:
-        check_endpoint_name(model.endpoint_name)
+    check_model(model)
     return Settings(
         (model,),
         GeneralSettings(**values["General"]),  # type: ignore[arg-type]
@@ -182,10 +203,51 @@ def _number(field: Field, text: str) -> int | float:
 
 
 def _choice(field: Field, text: str) -> str:
+    theirs = {sent: choice for choice, sent in field.sent_as}
+    text = theirs.get(text.lower(), text)
     for choice in field.choices:
         if choice.lower() == text.lower():
             return choice
     raise FormError(field.key, f"{text!r} is none of {', '.join(field.choices)}")
+
+
+def check_model(model: ModelSettings) -> None:
+    """What one field says must agree with the others. Raises FormError."""
+    if model.endpoint_name:
+        check_endpoint_name(model.endpoint_name)
+    factor = rope_factor(model)
+    if factor is not None and model.rope_freq_scale is not None:
+        problem = f"the factor {model.rope_scaling} and Model/rope_freq_scale say the same thing"
+        raise FormError(f"{MODEL}/rope_scaling", f"{problem}: set only one of them")
+    if model.tensor_split:
+        check_tensor_split(model.tensor_split)
+
+
+def rope_factor(model: ModelSettings) -> float | None:
+    """The number that rope_scaling is; None for a method's name. Raises FormError."""
+    text = model.rope_scaling
+    if not text or text.lower() in ROPE_METHODS:
+        return None
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = math.nan
+    if not (math.isfinite(factor) and factor > 0):
+        methods = ", ".join(ROPE_METHODS)
+        raise FormError(f"{MODEL}/rope_scaling", f"{text!r} is neither a factor nor {methods}")
+    return factor
+
+
+def check_tensor_split(text: str) -> None:
+    """Shares by GPU, such as 3,2. Raises FormError."""
+    shares = text.replace("/", ",").split(",")
+    try:
+        numbers = [float(share) for share in shares]
+    except ValueError:
+        numbers = []
+    whole = all(math.isfinite(number) and number >= 0 for number in numbers)
+    if not numbers or not whole or sum(numbers) <= 0 or len(numbers) > MAX_GPUS:
+        raise FormError(f"{MODEL}/tensor_split", f"{text!r} is no list of shares such as 3,2")
 
 
 def check_endpoint_name(name: str) -> None:

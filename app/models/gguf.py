@@ -93,6 +93,16 @@ class Header:
         return POOLING.get(value) if isinstance(value, int) else None
 
     @property
+    def yarn(self) -> bool:
+        """The model stretches its context by YaRN."""
+        return bool(self.value("rope.scaling.type") == "yarn")
+
+    @property
+    def rope_freq_base(self) -> float | None:
+        value = self.value("rope.freq_base")
+        return float(value) if isinstance(value, int | float) else None
+
+    @property
     def shard_count(self) -> int:
         value = self.metadata.get("split.count")
         return value if isinstance(value, int) and value > 0 else 1

@@ -10,6 +10,8 @@ import openai
 import psutil
 import pytest
 
+from app.form.fields import MODEL_FIELDS
+
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
@@ -110,6 +112,59 @@ def test_the_printed_curl_line_works(start):
     answer = subprocess.run(["sh", "-c", line + " -sS"], capture_output=True, check=True)
     assert json.loads(answer.stdout)["choices"][0]["message"]["content"]
     assert re.search(r"^tiny +ready +4096 +4 +\d+ MB +http://", app.output, re.M)
+
+
+def test_every_field_is_taken_by_the_real_llama_server(start):
+    """Each field of the model's with a value, on the binary at hand. Result: it serves, and the
+    defaults of the sampling are what the form says."""
+    fields = {
+        "verbose": "true",
+        "no_mmap": "true",
+        "continuous_batching": "false",
+        "gpu_layers": "0",
+        "repeat_penalty": "1.1",
+        "temperature": "0.7",
+        "top_k": "20",
+        "top_p": "0.9",
+        "min_p": "0.1",
+        "xtc_probability": "0.2",
+        "xtc_threshold": "0.3",
+        "typical_p": "0.95",
+        "repeat_last_n": "32",
+        "context_size": "2048",
+        "rope_freq_base": "10000",
+        "rope_scaling": "yarn",
+        "rope_freq_scale": "0.5",
+        "yarn_ext_factor": "-1",
+        "yarn_attn_factor": "1",
+        "yarn_beta_fast": "32",
+        "yarn_beta_slow": "1",
+        "threads": "1",
+        "threads_batch": "2",
+        "tensor_split": "3,2",
+        "parallel": "2",
+        "numa": "distributed",
+        "split_mode": "layer",
+        "main_gpu": "0",
+        "extra_args": "--no-warmup",
+        "max_concurrent_requests": "3",
+        "endpoint_name": "tiny",
+    }
+    unset = {field.name for field in MODEL_FIELDS} - fields.keys()
+    assert unset == {"cli", "embedding", "model"}
+    app = start(*(text for n, v in fields.items() for text in ("--set", f"Model/{n}={v}"))).ready()
+    assert app.line(r"^tiny +ready +2048 +2 ")
+    assert chat(client(app)).usage.completion_tokens == 8
+    (pid,) = app.children
+    argv = psutil.Process(pid).cmdline()
+    for flag, value in (
+        ("--temperature", "0.7"),
+        ("--numa", "distribute"),
+        ("--yarn-ext-factor", "0"),
+        ("--load-mode", "none"),
+        ("--verbosity", "4"),
+    ):
+        assert argv[argv.index(flag) + 1] == value
 
 
 def test_embeddings(start):
