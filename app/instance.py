@@ -116,6 +116,9 @@ class Instance:
         for warning in form.warnings:
             logger.warning("%s", warning)
         settings = parse(form)
+        for number, override in form.overrides.items():
+            for field_name, text in override.items():
+                logger.info("model %d: %s is overridden with %s", number + 1, field_name, text)
         self._connection.write_parameters(form.to_write())
         self._drain_timeout = settings.general.drain_timeout
         self._connection.on_abort(self._aborted, self._drain_timeout)

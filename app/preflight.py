@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from app.engine import arguments, capabilities
@@ -18,6 +18,7 @@ from app.form.settings import (
     Settings,
     check_endpoint_name,
     default_endpoint_name,
+    naming_item,
 )
 from app.machine import gpu
 from app.models import reference
@@ -64,13 +65,6 @@ async def plan(
     settings: Settings, store: Store, environment: Mapping[str, str], *, offline: bool
 ) -> Plan:
     """Raises ConfigError, or TransferError for local weights that are not whole."""
-    models = [settle(model) for model in settings.models]
-    for model in models:
-        for note in cli.read(model.extra_args, arguments.EXTRA).notes:
-            logger.warning("%s", note)
-        for name in arguments.ignored_by_cli(model):
-            logger.warning("%s is ignored, because Model/cli replaces it", name)
-    references = [reference.parse(model.model, offline=offline) for model in models]
     binary = capabilities.find(settings.general.llama_server, environment)
     known = await capabilities.probe(
         binary, arguments.environment(environment, str(store.cache), api_key="")
@@ -78,19 +72,34 @@ async def plan(
     logger.info("llama-server: %s", binary)
     if not die_with_us():
         logger.warning("no setpriv (util-linux) here: killed, we might leave llama-server behind")
-    planned = []
-    for model, found in zip(models, references, strict=True):
-        arguments.check(model, known)
-        wanted = arguments.wanted(model)
-        visible = [device.name for device in gpu.devices()]
-        capabilities.check_gpus(visible, known.devices, wanted.gpu_layers)
-        located = await store.locate(found)
-        planned.append(Planned(_named(model, found), found, located, wanted))
+    alone = len(settings.models) == 1  # the tiny default is for who names nothing at all
+    planned: list[Planned] = []
+    for number, model in enumerate(settings.models, start=1):
+        with naming_item(number, listed=bool(settings.general.models)):
+            planned.append(await _plan_model(model, store, known, offline=offline and alone))
+            check_names([other.name for other in planned])
     return Plan(tuple(planned), known, store)
 
 
+async def _plan_model(
+    model: ModelSettings, store: Store, known: Capabilities, *, offline: bool
+) -> Planned:
+    model = settle(model)
+    for name in arguments.ignored_by_cli(model):
+        logger.warning("%s is ignored, because Model/cli replaces it", name)
+    found = reference.parse(model.model, offline=offline)
+    arguments.check(model, known)
+    wanted = arguments.wanted(model)
+    visible = [device.name for device in gpu.devices()]
+    capabilities.check_gpus(visible, known.devices, wanted.gpu_layers)
+    located = await store.locate(found)
+    return Planned(_named(model, found), found, located, wanted)
+
+
 def settle(model: ModelSettings) -> ModelSettings:
-    """With what a pasted command line says of model and name. Raises FormError. Pure."""
+    """With what a pasted command line says of model and name. Raises FormError."""
+    for note in cli.read(model.extra_args, arguments.EXTRA).notes:
+        logger.warning("%s", note)
     if not model.cli:
         return model
     line = cli.read(model.cli)
@@ -102,6 +111,13 @@ def settle(model: ModelSettings) -> ModelSettings:
     if name:
         check_endpoint_name(name)
     return replace(model, model=model.model or line.model, endpoint_name=name)
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises FormError for a name that stands twice. Pure."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise FormError("Model/endpoint_name", f"{twice!r} is the name of two models")
 
 
 def _named(model: ModelSettings, found: Reference) -> ModelSettings:

@@ -42,7 +42,7 @@ def test_what_the_planning_tool_prints(printed, expected):
 
 def test_without_gpu_the_training_context_and_no_layers(tmp_path):
     found = settled(Wanted(), Capabilities({}, tmp_path / "llama-server"))
-    assert found == Resolved(8192, None, 4, 8, 8, 512)
+    assert found == Resolved(8192, None, 4, 4, 4, 512)
 
 
 def test_the_form_comes_first(tmp_path):

@@ -14,6 +14,11 @@ def test_scalars_become_the_text_of_a_hyperparameter():
     }
 
 
+def test_a_list_of_models_may_stand_there_as_it_is():
+    text = '{"General": {"models": [{"model": "m.gguf", "threads": 2}]}}'
+    assert read("f", text) == {"General/models": '[{"model": "m.gguf", "threads": 2}]'}
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"Model": 1}', '{"Model": {"threads": [1]}}'])
 def test_what_is_no_configuration_is_refused(text):
     with pytest.raises(ConfigError, match="--config f"):

@@ -174,3 +174,68 @@ def test_an_illegal_endpoint_name(name):
 def test_a_default_endpoint_name_is_made_from_the_reference_and_legal(reference, expected):
     assert default_endpoint_name(reference) == expected
     check_endpoint_name(expected)
+
+
+LIST = '[{"model": "a.gguf", "threads": 2, "embedding": true}, {"model": "b.gguf", "top_k": null}]'
+
+
+def listed(**overrides):
+    texts = {key.replace("__", "/"): text for key, text in overrides.items()}
+    return parse(merge({"General/models": LIST, **texts})).models
+
+
+def test_a_list_of_models():
+    assert listed() == (
+        ModelSettings(model="a.gguf", threads=2, embedding=True),
+        ModelSettings(model="b.gguf"),
+    )
+
+
+def test_a_quick_edit_overrides_an_item():
+    first, second = listed(Model__threads="3", Model_2__top_k="5", Model__parallel="")
+    assert (first.threads, first.embedding, first.parallel) == (3, True, None)
+    assert (second.threads, second.top_k) == (None, 5)
+
+
+def test_an_override_is_said_to_be_one():
+    form = merge({"General/models": LIST, "Model/threads": "3", "Model_2/top_k": "5"})
+    assert form.overrides == {0: {"threads": "3"}, 1: {"top_k": "5"}}
+    assert form.warnings == ()
+
+
+def test_of_a_list_nothing_is_written_under_model():
+    written = merge({"General/models": LIST}).to_write()
+    assert written["General/models"] == LIST
+    assert not any(key.startswith("Model") for key in written)
+    again = merge({"General/models": LIST, **written})
+    assert again.overrides.get(0, {}) == {} and parse(again).models == listed()
+
+
+@pytest.mark.parametrize(
+    "text, key, problem",
+    [
+        ("{", "General/models", "is not JSON"),
+        ("[]", "General/models", "is not a list of models"),
+        ("{}", "General/models", "is not a list of models"),
+        ("[1]", "General/models[1]", "is not an object"),
+        ('[{"model": "a"}, {"modell": "b"}]', "General/models[2].modell", "did you mean model"),
+        ('[{"threads": "x"}]', "General/models[1].threads", "not a whole number"),
+        ('[{"threads": [1]}]', "General/models[1].threads", "must be one value"),
+        ('[{}, {"rope_scaling": "x"}]', "General/models[2].rope_scaling", "neither a factor"),
+        ('[{"endpoint_name": "a b"}]', "General/models[1].endpoint_name", "no URL path"),
+    ],
+)
+def test_a_rejection_names_the_item(text, key, problem):
+    with pytest.raises(FormError, match=problem) as raised:
+        parse(merge({"General/models": text}))
+    assert raised.value.field == key
+
+
+def test_an_override_of_an_item_that_is_not_there():
+    with pytest.raises(FormError, match="Model_3: the list has 2 models"):
+        listed(Model_3__threads="1")
+
+
+def test_a_misspelt_override_is_a_warning():
+    (warning,) = merge({"General/models": LIST, "Model_2/thread": "1"}).warnings
+    assert warning.startswith("Model_2/thread: no such field")

@@ -2,7 +2,7 @@ import pytest
 
 from app.errors import ConfigError, FormError
 from app.form.settings import ModelSettings
-from app.preflight import listening_host, settle
+from app.preflight import check_names, listening_host, settle
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,12 @@ from app.preflight import listening_host, settle
 )
 def test_where_to_listen(given, agent, key, expected):
     assert listening_host(given, under_agent=agent, has_key=key) == expected
+
+
+def test_two_models_of_one_name_are_refused():
+    check_names(["a", "b"])
+    with pytest.raises(FormError, match="'b' is the name of two models"):
+        check_names(["a", "b", "b"])
 
 
 @pytest.mark.parametrize("given", ["0.0.0.0", "10.0.0.1", "::", "host.example"])

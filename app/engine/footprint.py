@@ -63,7 +63,8 @@ async def resolve(
     layers = wanted.gpu_layers
     if layers is None and capabilities.devices:
         layers = fitted.gpu_layers if fitted.gpu_layers is not None else 9999
-    threads = wanted.threads or machine.threads
+    # Two children with all cores each run many times slower than with half of them each.
+    threads = wanted.threads or max(1, machine.threads // machine.models)
     cache_ram = wanted.cache_ram
     if cache_ram is None:
         cache_ram = int(machine.memory * CACHE_RAM_SHARE / machine.models / MIB)

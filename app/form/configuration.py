@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 from app.errors import ConfigError
+from app.form.fields import MODELS_KEY
+from app.form.settings import as_text
 
 SCALARS = (str, int, float, bool, type(None))
 
@@ -22,19 +24,12 @@ def read(name: str, text: str) -> dict[str, str]:
         if not isinstance(fields, dict):
             raise ConfigError(f"--config {name}: {section} must be an object of fields")
         for field, value in fields.items():
+            if f"{section}/{field}" == MODELS_KEY and isinstance(value, list):
+                value = json.dumps(value)
             if not isinstance(value, SCALARS):
                 raise ConfigError(f"--config {name}: {section}/{field} must be one value")
             parameters[f"{section}/{field}"] = as_text(value)
     return parameters
-
-
-def as_text(value: object) -> str:
-    """A JSON scalar as the text that a hyperparameter holds."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
 
 
 def assignment(text: str) -> tuple[str, str]:

@@ -48,7 +48,7 @@ class Field:
 
     @property
     def key(self) -> str:
-        return f"{self.section}/{self.name}"
+        return f"{self.section}/{self.name}" if self.section else self.name
 
 
 FIELDS: tuple[Field, ...] = (
@@ -382,6 +382,14 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         GENERAL,
+        "models",
+        "Model Configuration",
+        "Several models: a JSON list of objects, each with the fields of the section Model. "
+        "Model/<field> then overrides the first, Model_2/<field> the second, and so on.",
+        Kind.TEXT,
+    ),
+    Field(
+        GENERAL,
         "debug",
         "Enable Debug Mode",
         "Log every request, and llama-server's debug output.",
@@ -477,5 +485,6 @@ FIELDS: tuple[Field, ...] = (
 
 BY_KEY = {field.key: field for field in FIELDS}
 BY_NAME = {field.name: field for field in FIELDS}
+MODELS_KEY = f"{GENERAL}/models"
 MODEL_FIELDS = tuple(field for field in FIELDS if field.section == MODEL)
 SECTIONS = (ARGS, GENERAL, IDLE, MODEL)

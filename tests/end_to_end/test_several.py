@@ -1,0 +1,91 @@
+"""Several models side by side in one instance."""
+
+import json
+
+import openai
+import psutil
+import pytest
+
+from app.models import tiny
+from tests.end_to_end.test_serving import HELLO, chat, client, get
+
+
+@pytest.fixture
+def models(tmp_path):
+    """Two models that say different things."""
+    for seed, name in enumerate(("one", "two"), start=1):
+        tiny.write(tmp_path / f"{name}.gguf", seed=seed)
+    return tmp_path
+
+
+def listing(folder, *names, **fields):
+    items = [{"model": str(folder / f"{n}.gguf"), "endpoint_name": n, **fields} for n in names]
+    return json.dumps(items)
+
+
+def test_two_models_by_path_and_by_body(start, models, tmp_path):
+    config = tmp_path / "c.json"
+    items = json.loads(listing(models, "one", "two", context_size=2048))
+    config.write_text(json.dumps({"General": {"models": items}}))
+    app = start("--config", str(config), "--set", "Model_2/parallel=2").ready()
+    assert len(app.children) == 2
+    assert app.line(r"^one +ready +2048 +4 ") and app.line(r"^two +ready +2048 +2 ")
+    assert "model 2: parallel is overridden with 2" in app.output
+    said = {}
+    for name in ("one", "two"):
+        by_path = chat(client(app, name), temperature=0).choices[0].message.content
+        api = client(app, name=None)
+        options = {"model": name, "messages": HELLO, "temperature": 0}
+        by_body = api.chat.completions.create(**options, max_tokens=8).choices[0].message.content
+        assert by_path == by_body
+        said[name] = by_path
+    assert said["one"] != said["two"]
+    with pytest.raises(openai.BadRequestError, match="there are: one, two"):
+        client(app, name=None).post("/completions", body={"prompt": "x"}, cast_to=object)
+    assert [m["id"] for m in get(app, "/v1/models")[1]["data"]] == ["one", "two"]
+    # Both may run at once: the cores are divided, not given out twice.
+    threads = []
+    for pid in app.children:
+        argv = psutil.Process(pid).cmdline()
+        threads.append(int(argv[argv.index("--threads") + 1]))
+    assert sum(threads) <= max(2, psutil.cpu_count())
+    app.end()
+    parameters, scalars = app.record()
+    assert "Model/threads" not in parameters and "one" in parameters["General/models"]
+    last = {(e["metric"], e["variant"]): e["value"] for e in scalars}
+    for series, requests in (("one", 2), ("two", 2), ("total", 4)):
+        assert last["Total Number of Requests", series] == requests
+
+
+def test_one_of_several_that_cannot_be_loaded_does_not_stop_the_others(start, models):
+
+    given = listing(models, "one", "two")
+    app = start("--set", f"General/models={given}", "--set", "Model_2/extra_args=--lora /none")
+    app.ready()
+    assert chat(client(app, "one")).usage.completion_tokens == 8
+    with pytest.raises(openai.APIStatusError) as failed:
+        chat(client(app, "two"))
+    assert failed.value.status_code == 503 and "lora" in str(failed.value)
+    states = {m["name"]: m["state"] for m in get(app, "/api/status")[1]["models"]}
+    assert states == {"one": "ready", "two": "failed"}
+    assert get(app, "/health")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "given, problem",
+    [
+        ('[{"model": ""}, {"model": "x"}]', "General/models[1].model: is empty"),
+        ('[{"model": "a b"}]', "General/models[1].model: 'a b' does not end in .gguf"),
+        ("[]", "General/models: is not a list"),
+    ],
+)
+def test_a_bad_list(start, given, problem):
+    app = start("--set", f"General/models={given}")
+    assert app.wait(30) == 2
+    assert problem in app.output
+
+
+def test_two_models_of_one_name(start, models):
+    app = start("--set", f"General/models={listing(models, 'one', 'one')}")
+    assert app.wait(30) == 2
+    assert "General/models[2].endpoint_name: 'one' is the name of two models" in app.output
