@@ -1,7 +1,7 @@
 import pytest
 
 from app.errors import FormError
-from app.models.reference import HubFile, LocalFile, Tiny, parse, shards
+from app.models.reference import HubFile, LocalFile, Tiny, choose, matches, parse, shards
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,8 @@ from app.models.reference import HubFile, LocalFile, Tiny, parse, shards
         ("dir/m.gguf", LocalFile("dir/m.gguf")),
         ("org/repo/m.gguf", HubFile("org/repo", "m.gguf")),
         ("org/repo/a/b/m.Q4_K.gguf", HubFile("org/repo", "a/b/m.Q4_K.gguf")),
+        ("org/repo@v1.2/m.gguf", HubFile("org/repo", "m.gguf", "v1.2")),
+        ("org/repo/L*.gguf", HubFile("org/repo", "L*.gguf")),
         ("", Tiny()),
     ],
 )
@@ -29,6 +31,8 @@ def test_parse(text, expected):
         ("org/repo/m.safetensors", "does not end in .gguf"),
         ("org/repo/../../etc/m.gguf", "neither"),
         ("org/repo//m.gguf", "neither"),
+        ("org/repo@/m.gguf", "neither"),
+        ("o*g/repo/m.gguf", "neither"),
         ("https://huggingface.co/org/repo/m.gguf", "neither"),
         ("0123456789abcdef0123456789abcdef", "ClearML"),
     ],
@@ -47,3 +51,50 @@ def test_shards_of_a_set():
 def test_another_part_than_the_first_is_refused_naming_the_first():
     with pytest.raises(FormError, match="m-00001-of-00003.gguf"):
         shards("m-00002-of-00003.gguf")
+
+
+@pytest.mark.parametrize(
+    "file, expected",
+    [
+        (HubFile("o/r", "m.gguf"), [("main", "m.gguf")]),
+        (HubFile("o/r", "v1/m.gguf"), [("main", "v1/m.gguf"), ("v1", "m.gguf")]),
+        (HubFile("o/r", "*/m.gguf"), [("main", "*/m.gguf")]),
+        (HubFile("o/r", "a/m.gguf", "v2"), [("v2", "a/m.gguf")]),
+    ],
+)
+def test_where_a_hub_file_may_be(file, expected):
+    assert file.candidates() == expected
+
+
+SET = ["d/L-00001-of-00002.gguf", "d/L-00002-of-00002.gguf"]
+
+
+@pytest.mark.parametrize(
+    "pattern, paths, expected",
+    [
+        ("d/L*.gguf", [*SET, "d/mmproj.gguf"], SET[0]),
+        ("d/L*-of-00002.gguf", SET[::-1], SET[0]),
+        ("d/*.gguf", ["d/one.gguf", "e/two.gguf", "d/e/three.gguf"], "d/one.gguf"),
+    ],
+)
+def test_a_glob_is_one_file_or_one_set(pattern, paths, expected):
+    assert choose(pattern, paths) == expected
+
+
+@pytest.mark.parametrize(
+    "paths, problem",
+    [
+        ([], "matches no file"),
+        (["d/a.gguf", "d/b.gguf"], "matches d/a.gguf, d/b.gguf"),
+        ([*SET, "d/a.gguf"], "must match one file"),
+        (SET[1:], "a set without d/L-00001-of-00002.gguf"),
+        ([*SET, "d/M-00001-of-00001.gguf"], "must match one file"),
+    ],
+)
+def test_a_glob_that_is_not(paths, problem):
+    with pytest.raises(FormError, match=problem):
+        choose("d/*.gguf", paths)
+
+
+def test_no_star_reaches_over_a_slash():
+    assert matches("a/*/c", "a/b/c") and not matches("a/*", "a/b/c")

@@ -44,7 +44,9 @@ def test_a_cache_that_cannot_be_written(tmp_path):
 def test_a_local_set(tmp_path):
     tiny.write(tmp_path / "m.gguf", shard_tensors=8)
     first = tmp_path / "m-00001-of-00003.gguf"
-    files = locate_and_fetch(Store(str(tmp_path), {}), LocalFile(str(first)))
+    store = Store(str(tmp_path), {})
+    assert locate_and_fetch(store, LocalFile(str(tmp_path / "m-*.gguf"))).first == first
+    files = locate_and_fetch(store, LocalFile(str(first)))
     assert [path.name[-19:-5] for path in files.paths] == [f"0000{n}-of-00003" for n in (1, 2, 3)]
 
 

@@ -102,8 +102,9 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "model",
         "Model",
-        "The GGUF file: a Hugging Face path provider/repo/path/to/model.gguf, or a path on the "
-        "machine (for a split model, its first part).",
+        "The GGUF file: a Hugging Face path provider/repo/path/to/model.gguf (of a revision: "
+        "provider/repo@revision/path), or a path on the machine. Of a split model the first part, "
+        "or a glob such as L*.gguf that matches just its parts.",
         cli_keeps=True,
     ),
     Field(

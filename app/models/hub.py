@@ -19,21 +19,23 @@ from huggingface_hub.errors import (
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
+    RevisionNotFoundError,
 )
+from huggingface_hub.file_download import repo_folder_name
 
-from app.errors import ConfigError, TransferError
-from app.models.reference import HubFile, shards
-
-REVISION = "main"
+from app.errors import ConfigError, FormError, TransferError
+from app.models.reference import HubFile, choose, is_glob, shards
 
 Progress = Callable[[int], None]  # bytes that arrived since the last call
 
 
 @dataclass(frozen=True)
 class Located:
-    """Files that the hub has, at one commit; `size` and `missing` (not yet here) in bytes."""
+    """Files that the hub has, at one commit of a revision; `size` and `missing` (not here yet) in
+    bytes."""
 
     repo: str
+    revision: str
     commit: str
     paths: tuple[str, ...]
     size: int
@@ -78,19 +80,53 @@ def locate(file: HubFile, cache: Path | None) -> Located:
 
     Raises ConfigError that says what was looked for.
     """
-    commit, size, missing = "", 0, 0
-    paths = shards(file.path)
-    for path in paths:
+    first: Exception | None = None
+    for revision, path in file.candidates():
         try:
-            found = hf_hub_download(
-                file.repo, path, revision=commit or REVISION, cache_dir=cache, dry_run=True
-            )
-        except (HfHubHTTPError, EntryNotFoundError, HFValidationError, OSError) as error:
-            raise ConfigError(f"Model/model: {_explain(file.repo, path, error)}") from None
+            return _locate(file.repo, revision, path, cache)
+        except (EntryNotFoundError, RevisionNotFoundError, FormError) as error:
+            first = first or error
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            first = error
+            break
+    if isinstance(first, FormError):
+        raise first
+    revision, path = file.candidates()[0]
+    assert first is not None
+    raise ConfigError(f"Model/model: {_explain(file.repo, revision, path, first)}") from None
+
+
+def _locate(repo: str, revision: str, path: str, cache: Path | None) -> Located:
+    commit, size, missing = "", 0, 0
+    if is_glob(path):
+        path = choose(path, _files(repo, revision, cache))
+    paths = shards(path)
+    for part in paths:
+        found = hf_hub_download(
+            repo, part, revision=commit or revision, cache_dir=cache, dry_run=True
+        )
         commit = found.commit_hash
         size += found.file_size or 0
         missing += 0 if found.is_cached else found.file_size or 0
-    return Located(file.repo, commit, tuple(paths), size, missing)
+    return Located(repo, revision, commit, tuple(paths), size, missing)
+
+
+def _files(repo: str, revision: str, cache: Path | None) -> list[str]:
+    """The repository's files, or, where the hub does not answer, those in the cache."""
+    try:
+        return HfApi().list_repo_files(repo, revision=revision)
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        raise
+    except (HfHubHTTPError, OSError):
+        folder = Path(cache or constants.HF_HUB_CACHE) / repo_folder_name(
+            repo_id=repo, repo_type="model"
+        )
+        try:
+            commit = (folder / "refs" / revision).read_text()
+        except OSError:
+            raise LocalEntryNotFoundError(f"{repo} is not in the cache") from None
+        snapshot = folder / "snapshots" / commit
+        return [str(p.relative_to(snapshot)) for p in snapshot.rglob("*") if p.is_file()]
 
 
 def fetch(located: Located, cache: Path | None, progress: Progress) -> list[Path]:
@@ -107,7 +143,7 @@ def fetch(located: Located, cache: Path | None, progress: Progress) -> list[Path
     for path in located.paths:
         try:
             # By the branch's name, so that the cache knows what the branch was, without the hub.
-            found = download(path, REVISION)
+            found = download(path, located.revision)
             if located.commit not in found.parts:  # it has moved on meanwhile
                 found = download(path, located.commit)
         except (HfHubHTTPError, OSError) as error:
@@ -116,26 +152,30 @@ def fetch(located: Located, cache: Path | None, progress: Progress) -> list[Path
     return here
 
 
-def _explain(repo: str, path: str, error: Exception) -> str:
-    looked = f"looked for {path!r} in the repository {repo!r} at {constants.ENDPOINT}"
+def _explain(repo: str, revision: str, path: str, error: Exception) -> str:
+    where = f"in the repository {repo!r} (revision {revision}) at {constants.ENDPOINT}"
+    looked = f"looked for {path!r} {where}"
     if isinstance(error, GatedRepoError):
         return f"{looked}: the repository is gated: set HF_TOKEN to a token that was given access"
     if isinstance(error, RepositoryNotFoundError):
         token = "HF_TOKEN is set" if os.environ.get("HF_TOKEN") else "set HF_TOKEN if it is private"
         return f"{looked}: no such repository ({token})"
+    if isinstance(error, RevisionNotFoundError):
+        return f"{looked}: no such revision"
     if isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
         why = "HF_HUB_OFFLINE forbids to ask" if constants.HF_HUB_OFFLINE else "it does not answer"
         return f"{looked}: not in the cache, and {why}"
     if isinstance(error, EntryNotFoundError) and isinstance(error, HfHubHTTPError):
-        return f"{looked}: no such file{_nearest(repo, path)}"
+        return f"{looked}: no such file{_nearest(repo, revision, path)}"
     return f"{looked}: {type(error).__name__}: {str(error).splitlines()[0]}"
 
 
-def _nearest(repo: str, path: str) -> str:
+def _nearest(repo: str, revision: str, path: str) -> str:
     """A hint at the file that may have been meant; best effort, the refusal stands anyhow."""
     try:
-        files = [name for name in HfApi().list_repo_files(repo) if name.endswith(".gguf")]
+        listed = HfApi().list_repo_files(repo, revision=revision)
     except (HfHubHTTPError, OSError, KeyError):
         return ""
+    files = [name for name in listed if name.endswith(".gguf")]
     near = difflib.get_close_matches(path, files, n=1, cutoff=0.3) or files[:1]
     return f"; it has {near[0]!r}" if near else "; it has no GGUF file"

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from app.errors import FormError
 from app.form.fields import MODEL
 
 KEY = f"{MODEL}/model"
 SHARD = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+DEFAULT_REVISION = "main"
 CLEARML_ID = re.compile(r"[0-9a-f]{32}")
 SEGMENT = re.compile(r"[\w.-]+")
+PATH_SEGMENT = re.compile(r"[\w.*?\[\] +-]+")
+REPOSITORY = re.compile(r"(?P<name>[\w.-]+)(?:@(?P<revision>[\w.-]+))?")
 
 
 @dataclass(frozen=True)
@@ -26,10 +31,20 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a Hugging Face repository; `path` is below its root."""
+    """A file of a Hugging Face repository; `path`, below its root, may be a glob."""
 
     repo: str
     path: str
+    revision: str | None = None
+
+    def candidates(self) -> list[tuple[str, str]]:
+        """Revisions and paths that may be meant, the likeliest first: without a revision, the
+        path's first part may be one."""
+        if self.revision is not None:
+            return [(self.revision, self.path)]
+        first, slash, rest = self.path.partition("/")
+        others = [(first, rest)] if slash and not is_glob(first) else []
+        return [(DEFAULT_REVISION, self.path), *others]
 
 
 Reference = Tiny | LocalFile | HubFile
@@ -50,9 +65,49 @@ def parse(text: str, *, offline: bool) -> Reference:
     segments = text.split("/")
     if len(segments) < 3:
         return LocalFile(text)
-    if not all(SEGMENT.fullmatch(s) and s not in (".", "..") for s in segments):
+    provider, repository, *path = segments
+    named = REPOSITORY.fullmatch(repository)
+    legal = all(PATH_SEGMENT.fullmatch(s) and s not in (".", "..") for s in path)
+    if not SEGMENT.fullmatch(provider) or provider in (".", "..") or not named or not legal:
         raise FormError(KEY, f"{text!r} is neither a path on this machine nor a Hugging Face path")
-    return HubFile("/".join(segments[:2]), "/".join(segments[2:]))
+    return HubFile(f"{provider}/{named['name']}", "/".join(path), named["revision"])
+
+
+def is_glob(path: str) -> bool:
+    return any(character in path for character in "*?[")
+
+
+def choose(pattern: str, paths: Iterable[str]) -> str:
+    """Of the paths that the glob matches: the one file, or the first part of the one whole set.
+
+    Raises FormError.
+    """
+    found = sorted(path for path in paths if matches(pattern, path))
+    whole = {path for path in found if not SHARD.fullmatch(path)}
+    sets = {tuple(_set_of(path)) for path in found if SHARD.fullmatch(path)}
+    if len(whole) + len(sets) != 1:
+        what = f"matches {', '.join(found)}" if found else "matches no file"
+        raise FormError(KEY, f"{pattern!r} {what}; it must match one file, or the parts of one set")
+    if whole:
+        return found[0]
+    (parts,) = sets
+    missing = [part for part in parts if part not in found]
+    if missing:
+        raise FormError(KEY, f"{pattern!r} matches a set without {missing[0]}")
+    return parts[0]
+
+
+def matches(pattern: str, path: str) -> bool:
+    """As a shell's glob: no star reaches over a slash."""
+    parts, wanted = path.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+
+
+def _set_of(path: str) -> list[str]:
+    split = SHARD.fullmatch(path)
+    assert split is not None
+    count = int(split["count"])
+    return [f"{split['prefix']}-{n:05}-of-{count:05}.gguf" for n in range(1, count + 1)]
 
 
 def shards(path: str) -> list[str]:
@@ -64,4 +119,4 @@ def shards(path: str) -> list[str]:
     if int(split["number"]) != 1:
         first = f"{split['prefix']}-00001-of-{count:05}.gguf"
         raise FormError(KEY, f"{path} is not the first part of its set; name {first}")
-    return [f"{split['prefix']}-{n:05}-of-{count:05}.gguf" for n in range(1, count + 1)]
+    return _set_of(path)

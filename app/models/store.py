@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import glob
 import logging
 import os
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from app.errors import ConfigError, TransferError
 from app.models import gguf, hub, tiny
-from app.models.reference import HubFile, LocalFile, Reference, shards
+from app.models.reference import HubFile, LocalFile, Reference, choose, is_glob, shards
 
 logger = logging.getLogger(__name__)
 
@@ -120,10 +121,13 @@ def _verified(paths: Sequence[Path]) -> ModelFiles:
 
 
 def _local(reference: LocalFile) -> tuple[Path, ...]:
-    first, *others = (Path(p).expanduser() for p in shards(os.path.expanduser(reference.path)))
+    path = os.path.expanduser(reference.path)
+    if is_glob(path) and not os.path.exists(path):
+        path = choose(path, glob.glob(path))
+    first, *others = (Path(part) for part in shards(path))
     if not first.is_file():
         raise ConfigError(f"Model/model: {reference.path}: no such file on this machine")
-    for path in others:
-        if not path.is_file():
-            raise TransferError(f"{path}: this part of the set is missing")
-    return tuple(path.absolute() for path in (first, *others))
+    for other in others:
+        if not other.is_file():
+            raise TransferError(f"{other}: this part of the set is missing")
+    return tuple(part.absolute() for part in (first, *others))

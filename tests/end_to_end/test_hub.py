@@ -24,7 +24,9 @@ def weights(tmp_path_factory):
 def hub(weights):
     files = {f"dir/{name}": data for name, data in weights.items()}
     files["README.md"] = b"#"
-    with Hub({"org/repo": files, "org/secret": files}, {"org/secret": "hf_right"}) as server:
+    repositories = {"org/repo": files, "org/repo@v1": {"old.gguf": weights["m.gguf"]}}
+    repositories["org/secret"] = files
+    with Hub(repositories, {"org/secret": "hf_right"}) as server:
         yield server
 
 
@@ -60,10 +62,28 @@ def test_all_parts_of_a_set_land_in_one_folder(serve, hub):
     assert len(downloads(hub)) == 3
 
 
-def test_a_model_in_the_cache_needs_no_hub(serve, hub):
-    serve(REFERENCE).ready().end()
-    app = serve(REFERENCE, HF_HUB_OFFLINE="1").ready()
+@pytest.mark.parametrize("reference", [REFERENCE, "org/repo/dir/s-*.gguf", "org/repo/v1/old.gguf"])
+def test_a_model_in_the_cache_needs_no_hub(serve, hub, reference):
+    serve(reference).ready().end()
+    app = serve(reference, HF_HUB_OFFLINE="1").ready()
     assert "found in the cache" in app.output
+
+
+@pytest.mark.parametrize(
+    "reference, parts",
+    [
+        ("org/repo/dir/s-*.gguf", 3),
+        ("org/repo/d*/m.gguf", 1),
+        ("org/repo@v1/old.gguf", 1),
+        ("org/repo/v1/old.gguf", 1),
+        ("org/repo/v1/o*.gguf", 1),
+        ("org/repo@main/dir/m.gguf", 1),
+    ],
+)
+def test_globs_and_revisions(serve, hub, reference, parts):
+    app = serve(reference).ready()
+    assert chat(client(app)).usage.completion_tokens == 8
+    assert len(downloads(hub)) == parts
 
 
 @pytest.mark.parametrize(
@@ -72,6 +92,10 @@ def test_a_model_in_the_cache_needs_no_hub(serve, hub):
         ("org/repo/dir/n.gguf", "no such file; it has 'dir/m.gguf'"),
         ("org/repo/dir/s-00001-of-00009.gguf", "looked for 'dir/s-00001-of-00009.gguf'"),
         ("org/none/m.gguf", "no such repository (set HF_TOKEN if it is private)"),
+        ("org/repo/dir/*.gguf", "matches dir/m.gguf, dir/s-00001-of-00003.gguf"),
+        ("org/repo/dir/z*.gguf", "'dir/z*.gguf' matches no file"),
+        ("org/repo@v2/dir/m.gguf", "no such revision"),
+        ("org/repo@v1/dir/m.gguf", "(revision v1) at http"),
         ("org/repo/dir/s-00002-of-00003.gguf", "name dir/s-00001-of-00003.gguf"),
     ],
 )

@@ -7,13 +7,16 @@ from urllib.parse import unquote, urlparse
 
 from tests.threaded import ThreadedServer
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 RESOLVE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
-TREE = re.compile(r"/api/models/([^/]+/[^/]+)/tree/")
+TREE = re.compile(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)")
+
+
+def commit_of(key):
+    return hashlib.sha1(key.encode()).hexdigest()
 
 
 class Hub(ThreadedServer):
-    """`with Hub({"org/repo": {"m.gguf": bytes}}) as hub`.
+    """`with Hub({"org/repo": {"m.gguf": bytes}}) as hub`; another revision is "org/repo@v1".
 
     `private` maps a repository to the token it wants; `cut` breaks every download off after so
     many bytes; `pause` holds each 64 KiB back by so many seconds. `requests` are (method, path,
@@ -41,28 +44,34 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.requests.append((self.command, path, bool(token)))
         tree, file = TREE.match(path), RESOLVE.match(path)
         repository = (tree or file)[1] if tree or file else None
-        files = self.hub.repositories.get(repository)
+        revision = (tree or file)[2] if repository else ""
+        key = next((k for k in self.hub.repositories if commit_of(k) == revision), None)
+        key = key or (repository if revision == "main" else f"{repository}@{revision}")
+        known = repository in self.hub.repositories
+        files = self.hub.repositories.get(key)
         wanted = self.hub.private.get(repository)
-        if files is None or (wanted and token != wanted):
-            gated = files is not None and token
+        if not known or (wanted and token != wanted):
+            gated = known and token
             code, what = (403, "GatedRepo") if gated else (401, "RepoNotFound")
             self._send(code, b"", {"X-Error-Code": what, "X-Error-Message": what})
+        elif files is None:
+            self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
         elif tree:
             listed = [
                 {"type": "file", "path": p, "size": len(d), "oid": "0"} for p, d in files.items()
             ]
             self._send(200, json.dumps(listed).encode(), {"Content-Type": "application/json"})
         elif file[3] not in files:
-            self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+            self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit_of(key)})
         else:
-            self._send_file(files[file[3]])
+            self._send_file(files[file[3]], commit_of(key))
 
     do_GET = do_HEAD = _handle
 
-    def _send_file(self, data):
+    def _send_file(self, data, commit):
         headers = {
             "ETag": f'"{hashlib.sha256(data).hexdigest()}"',
-            "X-Repo-Commit": COMMIT,
+            "X-Repo-Commit": commit,
             "Accept-Ranges": "bytes",
         }
         code, start = 200, 0
