@@ -15,7 +15,8 @@ from app import __version__, console, preflight
 from app.deployment import Deployment, announce, endpoint
 from app.engine.client import Client
 from app.errors import AppError, LoadError, LostError
-from app.form.settings import Settings, merge, parse
+from app.form.fields import ARGS, HF_TOKEN_KEY
+from app.form.settings import Form, Settings, merge, parse
 from app.gateway import status
 from app.gateway.admission import Keys
 from app.gateway.proxy import Proxy, Rules
@@ -112,7 +113,7 @@ class Instance:
         known = merge(request.config, request.overrides).values
         name = known["Model/endpoint_name"] or known["Model/model"] or "llama.cpp"
         found = await self._connection.open(known["General/project"], name)
-        form = merge(request.config, found, request.overrides)
+        form = await self._take_secret(merge(request.config, found, request.overrides), found)
         for warning in form.warnings:
             logger.warning("%s", warning)
         settings = parse(form)
@@ -125,6 +126,17 @@ class Instance:
         if settings.general.debug:
             logging.getLogger("app").setLevel(logging.DEBUG)
         return settings
+
+    async def _take_secret(self, form: Form, found: Mapping[str, str]) -> Form:
+        """The Hugging Face token goes into our memory, and out of the task and the form."""
+        held = [key for key in (HF_TOKEN_KEY, f"{ARGS}/hf_token") if found.get(key)]
+        if held:
+            await self._connection.blank(held)
+            logger.info("%s was taken, and removed from the task", held[0])
+        token = form.values[HF_TOKEN_KEY].strip()
+        if token and not self._environment.get("HF_TOKEN"):
+            os.environ["HF_TOKEN"] = token  # where huggingface_hub looks; no child gets it
+        return form.without(HF_TOKEN_KEY)
 
     async def _plan(self, settings: Settings) -> Plan:
         store = Store(self._request.cache_dir, self._environment)

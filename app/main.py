@@ -12,9 +12,9 @@ from pathlib import Path
 import uvloop
 
 from app import __version__, console
-from app.errors import AppError, ConfigError
+from app.errors import AppError, ConfigError, FormError
 from app.form import configuration
-from app.form.fields import FIELDS
+from app.form.fields import FIELDS, HF_TOKEN_KEY
 from app.instance import Instance, Request
 from app.machine import host
 
@@ -57,6 +57,8 @@ def request(arguments: argparse.Namespace) -> Request:
             raise ConfigError(f"--config {arguments.config}: cannot be read: {error}") from None
         config = configuration.read(arguments.config, text)
     overrides = dict(configuration.assignment(text) for text in arguments.set)
+    if any(key.endswith("/hf_token") for key in overrides):
+        raise FormError(HF_TOKEN_KEY, "others can read a command line: set HF_TOKEN instead")
     for key, value in (
         ("Model/model", arguments.model),
         ("General/host", arguments.host),

@@ -239,3 +239,14 @@ def test_an_override_of_an_item_that_is_not_there():
 def test_a_misspelt_override_is_a_warning():
     (warning,) = merge({"General/models": LIST, "Model_2/thread": "1"}).warnings
     assert warning.startswith("Model_2/thread: no such field")
+
+
+def test_a_secret_that_is_set_twice_is_refused_without_being_told():
+    with pytest.raises(FormError) as raised:
+        merge({"Args/hf_token": "hf_one", "General/hf_token": "hf_two"})
+    assert "hf_one" not in str(raised.value) and "hf_two" not in str(raised.value)
+
+
+def test_a_secret_is_taken_out_of_what_is_written():
+    form = merge({"General/hf_token": "hf_one"}).without("General/hf_token")
+    assert "hf_one" not in str(form.to_write()) + str(parse(form))

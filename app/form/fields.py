@@ -25,9 +25,10 @@ class Field:
 
     `flag` are the spellings of llama-server's option that takes the value; `on` and `off` what a
     ticked and an unticked checkbox send. Each is a choice, newest spelling first: the first that
-    the binary at hand knows is used. `resolved` fields decide memory: they are settled once, at
-    preflight, and sent from there. `sent_as` are choices that llama-server spells otherwise; its
-    own spelling is taken too. `cli_keeps` fields hold although CLI replaces the rest.
+    the binary at hand knows is used. `sent_as` are choices that llama-server spells otherwise;
+    its own spelling is taken too. `resolved` fields decide memory: they are settled once, at
+    preflight, and sent from there. `cli_keeps` fields hold although CLI replaces the rest. A
+    `secret` is taken from the form and kept nowhere.
     """
 
     section: str
@@ -45,6 +46,7 @@ class Field:
     off: tuple[tuple[str, ...], ...] = ()
     resolved: bool = False
     cli_keeps: bool = False
+    secret: bool = False
 
     @property
     def key(self) -> str:
@@ -407,6 +409,15 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         GENERAL,
+        "hf_token",
+        "Hugging Face Token",
+        "For models that need one. It is taken from the form and removed from the task at once, so "
+        "a second run needs it again, unless the model is in the cache. Better: set HF_TOKEN where "
+        "the agent runs.",
+        secret=True,
+    ),
+    Field(
+        GENERAL,
         "project",
         "Service Project",
         "The ClearML project of the instance, for a task that this command creates.",
@@ -486,6 +497,7 @@ FIELDS: tuple[Field, ...] = (
 
 BY_KEY = {field.key: field for field in FIELDS}
 BY_NAME = {field.name: field for field in FIELDS}
+HF_TOKEN_KEY = f"{GENERAL}/hf_token"
 MODELS_KEY = f"{GENERAL}/models"
 MODEL_FIELDS = tuple(field for field in FIELDS if field.section == MODEL)
 SECTIONS = (ARGS, GENERAL, IDLE, MODEL)

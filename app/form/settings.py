@@ -82,6 +82,7 @@ class GeneralSettings:
     models: str = ""
     debug: bool = False
     disable_logs: bool = False
+    hf_token: str = ""  # always: a secret is taken out of the form before it is parsed
     project: str = ""
     host: str = ""
     port: int | None = None
@@ -117,6 +118,10 @@ class Form:
     from_args: frozenset[str]
     overrides: Mapping[int, Mapping[str, str]]
     warnings: tuple[str, ...]
+
+    def without(self, key: str) -> Form:
+        """The form with this field empty."""
+        return replace(self, values={**self.values, key: ""})
 
     def to_write(self) -> dict[str, str]:
         """What the task keeps: every field, empty ones too, so that a clone shows them all; of a
@@ -171,7 +176,8 @@ def _arguments(given: Parameters) -> dict[str, str]:
         other = given.get(field.key, text)
         # A task that holds the field's default beside Args was written by us, not by a person.
         if other not in (text, field.default):
-            raise FormError(field.key, f"is {other!r}, but {key} is {text!r}: set only one of them")
+            said, also = ("another", "set") if field.secret else (repr(other), repr(text))
+            raise FormError(field.key, f"is {said}, but {key} is {also}: set only one of them")
         found[field.key] = text
     return found
 

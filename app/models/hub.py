@@ -26,6 +26,8 @@ from huggingface_hub.file_download import repo_folder_name
 from app.errors import ConfigError, FormError, TransferError
 from app.models.reference import HubFile, choose, is_glob, shards
 
+NOT_KEPT = "a token typed into the form is not kept for a second run"
+
 Progress = Callable[[int], None]  # bytes that arrived since the last call
 
 
@@ -156,9 +158,12 @@ def _explain(repo: str, revision: str, path: str, error: Exception) -> str:
     where = f"in the repository {repo!r} (revision {revision}) at {constants.ENDPOINT}"
     looked = f"looked for {path!r} {where}"
     if isinstance(error, GatedRepoError):
-        return f"{looked}: the repository is gated: set HF_TOKEN to a token that was given access"
+        access = "set HF_TOKEN to a token that was given access"
+        return f"{looked}: the repository is gated: {access} ({NOT_KEPT})"
     if isinstance(error, RepositoryNotFoundError):
-        token = "HF_TOKEN is set" if os.environ.get("HF_TOKEN") else "set HF_TOKEN if it is private"
+        token = "there is a token"
+        if not os.environ.get("HF_TOKEN"):
+            token = f"set HF_TOKEN if it is private; {NOT_KEPT}"
         return f"{looked}: no such repository ({token})"
     if isinstance(error, RevisionNotFoundError):
         return f"{looked}: no such revision"

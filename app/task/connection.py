@@ -140,6 +140,16 @@ class Connection:
         """Once: what was merged, so that a clone of the task shows every field."""
         self._post(lambda task: task.update_parameters(dict(values)))
 
+    async def blank(self, keys: Sequence[str]) -> None:
+        """Remove what these hyperparameters hold, before anything else happens. Raises
+        ConfigError where the server does not confirm it."""
+        try:
+            await self._sdk.call(
+                lambda: self._task.update_parameters(dict.fromkeys(keys, "")), START_DEADLINE
+            )
+        except SdkTimeoutError as error:
+            raise ConfigError(f"{keys[0]} cannot be removed from the task: {error}") from None
+
     def report(self, points: Sequence[Point]) -> None:
         def send(task: Any) -> None:
             log = task.get_logger()

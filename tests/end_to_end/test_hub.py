@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from app.models import tiny
+from tests.clearml_api import ApiServer
 from tests.end_to_end.test_serving import chat, client, get
 from tests.hub import Hub
 
@@ -91,7 +92,7 @@ def test_globs_and_revisions(serve, hub, reference, parts):
     [
         ("org/repo/dir/n.gguf", "no such file; it has 'dir/m.gguf'"),
         ("org/repo/dir/s-00001-of-00009.gguf", "looked for 'dir/s-00001-of-00009.gguf'"),
-        ("org/none/m.gguf", "no such repository (set HF_TOKEN if it is private)"),
+        ("org/none/m.gguf", "no such repository (set HF_TOKEN if it is private"),
         ("org/repo/dir/*.gguf", "matches dir/m.gguf, dir/s-00001-of-00003.gguf"),
         ("org/repo/dir/z*.gguf", "'dir/z*.gguf' matches no file"),
         ("org/repo@v2/dir/m.gguf", "no such revision"),
@@ -157,3 +158,37 @@ def test_nothing_half_written_is_used(serve, hub, tmp_path):
     app = serve(REFERENCE).ready()
     assert chat(client(app)).usage.completion_tokens == 8
     assert os.listdir(tmp_path / "cache" / "hub")
+
+
+def test_a_token_in_the_form_is_taken_and_stands_nowhere(start, hub, tmp_path):
+    """1. A task's form holds a token, and an agent runs it. 2. The task runs a second time, the
+    token gone. Result: it serves both times, and nothing that is kept or shown holds the token."""
+    with ApiServer() as api:
+        secret, form = "hf_right", {"model": "org/secret/dir/m.gguf", "endpoint_name": "tiny"}
+        sections = {
+            "Model": {n: {"section": "Model", "name": n, "value": v} for n, v in form.items()},
+            "Args": {"hf_token": {"section": "Args", "name": "hf_token", "value": secret}},
+        }
+        task = api.state.new_task(hyperparams=sections)
+        cache = ["--cache-dir", str(tmp_path / "cache")]
+        environment = {**api.environment, "HF_ENDPOINT": hub.url, "CLEARML_TASK_ID": task["id"]}
+        first = start(*cache, offline=False, **environment).ready()
+        assert "downloaded 1.0 MB" in first.output
+        (child,) = first.children
+        for pid, name in ((child, "cmdline"), (child, "environ"), (first.process.pid, "cmdline")):
+            with open(f"/proc/{pid}/{name}", "rb") as file:
+                assert secret.encode() not in file.read()
+        first.end()
+        second = start(*cache, offline=False, **environment).ready()
+        assert "found in the cache" in second.output
+        second.end()
+        assert "Args/hf_token was taken, and removed from the task" in first.output
+        assert task["hyperparams"]["Args"]["hf_token"]["value"] == ""
+        kept = first.output + second.output + str(api.state.tasks) + str(api.state.events)
+        assert secret not in kept
+
+
+def test_a_token_on_the_command_line_is_refused(start):
+    app = start("--set", "General/hf_token=hf_x")
+    assert app.wait(30) == 2
+    assert "General/hf_token: others can read" in app.output and "hf_x" not in app.output
