@@ -22,7 +22,7 @@ from app.form.settings import GeneralSettings
 from app.gateway.status import Overview
 from app.machine import host
 from app.memory.pool import Pool
-from app.models.reference import HubFile
+from app.models.reference import ClearMLModel, HubFile
 from app.models.store import ModelFiles
 from app.preflight import Plan, Planned
 
@@ -66,7 +66,7 @@ class Deployment:
     async def _bring(self, planned: Planned) -> None:
         name = planned.name
         try:
-            if isinstance(planned.reference, HubFile):
+            if isinstance(planned.reference, HubFile | ClearMLModel):
                 self.pool.downloading(name)
             files = await self.plan.store.fetch(
                 planned.located, name, lambda done: self.pool.downloading(name, done)

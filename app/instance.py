@@ -29,6 +29,7 @@ from app.models.store import Store
 from app.preflight import KEY_VARIABLE, Plan
 from app.task.connection import Connection, Outcome
 from app.task.reporter import Reporter
+from app.task.weights import Weights
 from app.telemetry.idle import expired
 from app.telemetry.windows import Windows
 
@@ -139,7 +140,8 @@ class Instance:
         return form.without(HF_TOKEN_KEY)
 
     async def _plan(self, settings: Settings) -> Plan:
-        store = Store(self._request.cache_dir, self._environment)
+        registry = Weights(self._connection)
+        store = Store(self._request.cache_dir, self._environment, registry)
         offline = self._connection.offline
         plan = await preflight.plan(settings, store, self._environment, offline=offline)
         self._folder = private.create()

@@ -23,7 +23,7 @@ from app.form.settings import (
 from app.machine import gpu
 from app.models import reference
 from app.models.reference import Reference, Tiny
-from app.models.store import Located, Store
+from app.models.store import Located, Registered, Store
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ async def _plan_model(
     visible = [device.name for device in gpu.devices()]
     capabilities.check_gpus(visible, known.devices, wanted.gpu_layers)
     located = await store.locate(found)
-    return Planned(_named(model, found), found, located, wanted)
+    return Planned(_named(model, found, located), found, located, wanted)
 
 
 def settle(model: ModelSettings) -> ModelSettings:
@@ -120,12 +120,13 @@ def check_names(names: Sequence[str]) -> None:
         raise FormError("Model/endpoint_name", f"{twice!r} is the name of two models")
 
 
-def _named(model: ModelSettings, found: Reference) -> ModelSettings:
+def _named(model: ModelSettings, found: Reference, located: Located) -> ModelSettings:
     if model.endpoint_name:
         return model
     if isinstance(found, Tiny):
         return replace(model, endpoint_name=TINY_NAME)
-    return replace(model, endpoint_name=default_endpoint_name(model.model))
+    known_as = located.name if isinstance(located, Registered) else model.model
+    return replace(model, endpoint_name=default_endpoint_name(known_as))
 
 
 def listening_host(given: str, *, under_agent: bool, has_key: bool) -> str:

@@ -27,7 +27,7 @@ FOLDERS = {
     ],
     "memory": ["residency", "ledger", "pool"],
     "telemetry": ["samples", "windows", "idle"],
-    "task": ["sdk", "connection", "reporter"],
+    "task": ["sdk", "connection", "weights", "reporter"],
     "gateway": [
         "limits",
         "heads",
@@ -70,7 +70,7 @@ PURE = {
     "gateway.admission",
 }
 OWNERS = {
-    "clearml": {"task.connection"},
+    "clearml": {"task.connection", "task.weights"},
     "gguf": {"models.gguf", "models.tiny"},
     "httptools": {"gateway.http", "engine.client"},
     "huggingface_hub": {"models.hub"},

@@ -1,7 +1,16 @@
 import pytest
 
 from app.errors import FormError
-from app.models.reference import HubFile, LocalFile, Tiny, choose, matches, parse, shards
+from app.models.reference import (
+    ClearMLModel,
+    HubFile,
+    LocalFile,
+    Tiny,
+    choose,
+    matches,
+    parse,
+    shards,
+)
 
 
 @pytest.mark.parametrize(
@@ -16,6 +25,7 @@ from app.models.reference import HubFile, LocalFile, Tiny, choose, matches, pars
         ("org/repo/a/b/m.Q4_K.gguf", HubFile("org/repo", "a/b/m.Q4_K.gguf")),
         ("org/repo@v1.2/m.gguf", HubFile("org/repo", "m.gguf", "v1.2")),
         ("org/repo/L*.gguf", HubFile("org/repo", "L*.gguf")),
+        ("0123456789abcdef0123456789abcdef", ClearMLModel("0123456789abcdef0123456789abcdef")),
         ("", Tiny()),
     ],
 )
@@ -34,7 +44,6 @@ def test_parse(text, expected):
         ("org/repo@/m.gguf", "neither"),
         ("o*g/repo/m.gguf", "neither"),
         ("https://huggingface.co/org/repo/m.gguf", "neither"),
-        ("0123456789abcdef0123456789abcdef", "ClearML"),
     ],
 )
 def test_refused(text, problem):

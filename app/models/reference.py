@@ -47,7 +47,14 @@ class HubFile:
         return [(DEFAULT_REVISION, self.path), *others]
 
 
-Reference = Tiny | LocalFile | HubFile
+@dataclass(frozen=True)
+class ClearMLModel:
+    """A model of ClearML's registry, by its ID: one file, or a package of several."""
+
+    id: str
+
+
+Reference = Tiny | LocalFile | HubFile | ClearMLModel
 
 
 def parse(text: str, *, offline: bool) -> Reference:
@@ -59,7 +66,7 @@ def parse(text: str, *, offline: bool) -> Reference:
     if text.startswith(("/", "./", "../", "~")):
         return LocalFile(text)
     if CLEARML_ID.fullmatch(text):
-        raise FormError(KEY, f"{text}: this version does not fetch ClearML models")
+        return ClearMLModel(text)
     if not text.endswith(".gguf"):
         raise FormError(KEY, f"{text!r} does not end in .gguf")
     segments = text.split("/")
@@ -82,7 +89,12 @@ def choose(pattern: str, paths: Iterable[str]) -> str:
 
     Raises FormError.
     """
-    found = sorted(path for path in paths if matches(pattern, path))
+    return choose_of(pattern, [path for path in paths if matches(pattern, path)])
+
+
+def choose_of(pattern: str, paths: Iterable[str]) -> str:
+    """The same of paths that `pattern` is known to match."""
+    found = sorted(paths)
     whole = {path for path in found if not SHARD.fullmatch(path)}
     sets = {tuple(_set_of(path)) for path in found if SHARD.fullmatch(path)}
     if len(whole) + len(sets) != 1:

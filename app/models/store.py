@@ -10,10 +10,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from app.errors import ConfigError, TransferError
+from app.errors import ConfigError, FormError, TransferError
 from app.models import gguf, hub, tiny
-from app.models.reference import HubFile, LocalFile, Reference, choose, is_glob, shards
+from app.models.reference import (
+    ClearMLModel,
+    HubFile,
+    LocalFile,
+    Reference,
+    choose,
+    choose_of,
+    is_glob,
+    shards,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +48,25 @@ class ModelFiles:
         return sum(path.stat().st_size for path in self.paths)
 
 
-Located = hub.Located | ModelFiles  # what is on this machine is verified where it is found
+@dataclass(frozen=True)
+class Registered:
+    """A model of ClearML's registry."""
+
+    id: str
+    name: str
+
+
+class Registry(Protocol):
+    """Who knows ClearML's models; task/ does."""
+
+    async def find(self, model_id: str) -> Registered: ...
+
+    async def fetch(self, found: Registered) -> Path: ...
+
+
+Located = (
+    hub.Located | Registered | ModelFiles
+)  # what is on this machine is verified where it is found
 
 
 def cache_folder(given: str | None, environment: Mapping[str, str]) -> Path:
@@ -51,7 +79,13 @@ def cache_folder(given: str | None, environment: Mapping[str, str]) -> Path:
 
 
 class Store:
-    def __init__(self, given: str | None, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        given: str | None,
+        environment: Mapping[str, str],
+        registry: Registry | None = None,
+    ) -> None:
+        self._registry = registry
         self.cache = cache_folder(given, environment)
         chosen = given or environment.get("LLAMACPP_CACHE_DIR")
         shared = environment.get("HF_HOME") and not chosen
@@ -62,6 +96,10 @@ class Store:
         on this machine that are not whole."""
         if isinstance(reference, HubFile):
             return await asyncio.to_thread(hub.locate, reference, self._hub)
+        if isinstance(reference, ClearMLModel):
+            if self._registry is None:
+                raise ConfigError(f"Model/model: {reference.id}: there is no ClearML to ask")
+            return await self._registry.find(reference.id)
         if isinstance(reference, LocalFile):
             return await asyncio.to_thread(_verified, _local(reference))
         try:
@@ -74,6 +112,11 @@ class Store:
         """Bring the files here and verify them. Raises TransferError."""
         if isinstance(located, ModelFiles):
             return located
+        if isinstance(located, Registered):
+            assert self._registry is not None
+            logger.info("fetching from ClearML", extra={"subject": name})
+            path = await self._registry.fetch(located)
+            return await asyncio.to_thread(_of_registry, path)
         return await asyncio.to_thread(_verified, await self._download(located, name, progress))
 
     async def _download(self, located: hub.Located, name: str, progress: Progress) -> list[Path]:
@@ -114,6 +157,23 @@ class _Meter:
 
     def _say(self, text: str) -> None:
         logger.info(text, extra={"subject": self._name})
+
+
+def _of_registry(path: Path) -> ModelFiles:
+    """The weights in what ClearML brought: a file, or a package's folder."""
+    found = str(path)
+    try:
+        if path.is_dir():
+            files = [str(file) for file in path.rglob("*.gguf")]
+            weights = [file for file in files if not Path(file).name.startswith("mmproj")]
+            found = choose_of(f"{path}/**/*.gguf", weights)
+        parts = [Path(part) for part in shards(found)]
+    except FormError as error:
+        raise TransferError(f"{path}: {error.problem}") from None
+    missing = [part for part in parts if not part.is_file()]
+    if missing:
+        raise TransferError(f"{missing[0]} is missing: register a split model as one package")
+    return _verified(parts)
 
 
 def _verified(paths: Sequence[Path]) -> ModelFiles:

@@ -11,12 +11,14 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from app.errors import ConfigError
 from app.task.sdk import SdkThread, SdkTimeoutError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 START_DEADLINE = 60.0
 END_BUDGET = 15.0  # seconds for all calls at the end together
@@ -135,6 +137,10 @@ class Connection:
         )
         parameters = {} if mode is Mode.OFFLINE else self._task.get_parameters()
         return {key: "" if text is None else str(text) for key, text in parameters.items()}
+
+    async def call(self, function: Callable[[Any], T], deadline: float | None) -> T:
+        """Run `function` of the task in the SDK's thread. Raises SdkTimeoutError."""
+        return await self._sdk.call(lambda: function(self._task), deadline)
 
     def write_parameters(self, values: Mapping[str, str]) -> None:
         """Once: what was merged, so that a clone of the task shows every field."""

@@ -41,12 +41,13 @@ class SdkThread:
             future.set_exception(SdkTimeoutError("too many calls wait for ClearML"))
         return future
 
-    async def call(self, function: Callable[[], T], deadline: float) -> T:
-        """Raises SdkTimeoutError after `deadline` seconds, else what `function` raises."""
+    async def call(self, function: Callable[[], T], deadline: float | None) -> T:
+        """Raises SdkTimeoutError after `deadline` seconds, else what `function` raises; None
+        waits for as long as it takes."""
         future = asyncio.wrap_future(self.post(function))
         done, _ = await asyncio.wait({future}, timeout=deadline)
         if not done:
-            raise SdkTimeoutError(f"ClearML did not answer in {deadline:.0f} s")
+            raise SdkTimeoutError(f"ClearML did not answer in {deadline} s")
         return future.result()
 
     def _run(self) -> None:

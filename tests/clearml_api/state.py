@@ -31,7 +31,8 @@ CLAIMS = {"identity": {"user": "u", "company": "c", "role": "user"}, "auth_type"
 class State:
     def __init__(self, feature_set="basic"):
         self.feature_set = feature_set
-        self.tasks, self.projects, self.queues, self.events = {}, {}, {}, []
+        self.tasks, self.projects, self.queues, self.models = {}, {}, {}, {}
+        self.events = []
 
     def act(self, name, fields):
         method = getattr(self, name.replace(".", "_"), None)
@@ -105,6 +106,40 @@ class State:
         if fields.get("project") not in self.projects:
             raise ApiError(400, 401, "Invalid project id")
         return {"project": self.projects[fields["project"]]}
+
+    # models
+
+    def new_model(self, name, uri, system_tags=()):
+        model = {
+            "id": new_id(),
+            "name": name,
+            "uri": uri,
+            "framework": "",
+            "ready": False,
+            "tags": [],
+            "system_tags": list(system_tags),
+            "labels": {},
+            "design": {},
+            "metadata": {},
+            "task": None,
+        }
+        self.models[model["id"]] = model
+        return model["id"]
+
+    def models_get_by_id(self, fields):
+        if fields.get("model") not in self.models:
+            raise ApiError(400, 201, "Invalid model id")
+        return {"model": self.models[fields["model"]]}
+
+    def models_get_all(self, fields):
+        wanted = fields.get("id")
+        return {"models": [m for m in self.models.values() if not wanted or m["id"] in wanted]}
+
+    def tasks_add_or_update_model(self, fields):
+        models = self.task(fields)["models"][fields["type"]]
+        models[:] = [m for m in models if m["name"] != fields["name"]]
+        models.append({"name": fields["name"], "model": fields["model"]})
+        return {"updated": 1}
 
     # tasks
 

@@ -1,10 +1,13 @@
 """The real ClearML SDK, in the app's own process, against the API stand-in."""
 
+import json
+import shutil
 import signal
 import time
 
 import pytest
 
+from app.models import tiny
 from tests.clearml_api import ApiServer
 from tests.end_to_end.test_serving import chat, client, until
 
@@ -35,8 +38,6 @@ def form(**fields):
 
 
 def tiny_path(cache):
-    from app.models import tiny
-
     return str(tiny.ensure(cache))
 
 
@@ -148,3 +149,76 @@ def test_an_outage_of_the_server_does_not_stop_serving(start, api, cache):
     assert app.end(timeout=60) == 143
     assert time.monotonic() - begun < 40
     assert "ClearML does not answer" in app.output
+
+
+def test_a_clearml_model_of_one_file(start, api, tmp_path):
+    """By its ID. Result: it is served under its name, and shown as an input of the task."""
+    tiny.write(tmp_path / "weights.gguf")
+    model = api.state.new_model("My Model", f"file://{tmp_path}/weights.gguf")
+    app = online(start, api, "--model", model).ready()
+    assert chat(client(app, "My-Model")).usage.completion_tokens == 8
+    (task,) = api.state.tasks.values()
+    assert task["models"]["input"] == [{"name": "My Model", "model": model}]
+
+
+def test_a_clearml_model_that_is_a_package_of_parts(start, api, tmp_path):
+    (tmp_path / "parts").mkdir()
+    tiny.write(tmp_path / "parts" / "m.gguf", shard_tensors=8)
+    archive = shutil.make_archive(str(tmp_path / "package"), "zip", tmp_path / "parts")
+    model = api.state.new_model("parts", f"file://{archive}", ["package"])
+    app = online(start, api, "--model", model).ready()
+    assert chat(client(app, "parts")).usage.completion_tokens == 8
+
+
+@pytest.mark.parametrize("kind, status", [("unknown", 2), ("gone", 3)])
+def test_a_clearml_model_that_cannot_be_had(start, api, tmp_path, kind, status):
+    model = "0" * 32
+    if kind == "gone":
+        model = api.state.new_model("gone", f"file://{tmp_path}/none.gguf")
+    app = online(start, api, "--model", model)
+    assert app.wait() == status
+    assert model in app.output and "Traceback" not in app.output
+
+
+def test_a_clearml_model_offline_is_refused(start):
+    app = start("--model", "0" * 32)
+    assert app.wait() == 2
+    assert "needs a server" in app.output
+
+
+def edited(api, source, key, value):
+    """A clone of a task with one field edited, as the web page does it."""
+    clone = api.state.act("tasks.clone", {"task": source["id"]})["id"]
+    section, name = key.split("/")
+    entry = {"section": section, "name": name, "value": value, "type": "str"}
+    sections = {**api.state.tasks[clone]["hyperparams"]}
+    sections[section] = {**sections.get(section, {}), name: entry}
+    api.state.act("tasks.edit", {"task": clone, "hyperparams": sections})
+    return clone
+
+
+def test_a_clone_of_a_flat_task_does_what_its_edit_says(start, api, cache):
+    first = online(
+        start, api, "--model", tiny_path(cache), "--set", "Model/endpoint_name=a"
+    ).ready()
+    first.end()
+    (task,) = api.state.tasks.values()
+    clone = edited(api, task, "Model/context_size", "1024")
+    app = online(start, api, CLEARML_TASK_ID=clone).ready()
+    assert app.line("^a +ready +1024 +4 ")
+
+
+def test_a_clone_of_a_list_task_does_what_its_edit_says(start, api, cache):
+    path = tiny_path(cache)
+    items = [{"model": path, "endpoint_name": name} for name in ("a", "b")]
+    task = api.state.new_task(hyperparams=form(General__models=json.dumps(items)))
+    online(start, api, CLEARML_TASK_ID=task["id"]).ready().end()
+    assert "Model" not in task["hyperparams"]
+    items[1]["context_size"] = "1024"  # in the list itself
+    clone = edited(api, task, "General/models", json.dumps(items))
+    app = online(start, api, CLEARML_TASK_ID=clone).ready()
+    assert app.line("^a +ready +4096 ") and app.line("^b +ready +1024 ")
+    app.end()
+    clone = edited(api, task, "Model_2/context_size", "512")  # beside it
+    app = online(start, api, CLEARML_TASK_ID=clone).ready()
+    assert app.line("^a +ready +4096 ") and app.line("^b +ready +512 ")
