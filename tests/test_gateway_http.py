@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+from random import Random
 
 import pytest
 
@@ -460,3 +461,54 @@ def test_a_host_that_is_not_ours_is_an_error(run):
             await Server(echo).start("192.0.2.1", None)
 
     run(scenario)
+
+
+PIECES = [
+    b"GET /a HTTP/1.1\r\n",
+    b"POST /p HTTP/1.1\r\n",
+    b"HEAD /h HTTP/1.0\r\n",
+    b"host: h\r\n",
+    b"content-length: 5\r\n",
+    b"content-length: -1\r\n",
+    b"transfer-encoding: chunked\r\n",
+    b"connection: close\r\n",
+    b"connection: upgrade\r\nupgrade: h2c\r\n",
+    b"expect: 100-continue\r\n",
+    b"\r\n",
+    b"hello",
+    b"5\r\nhello\r\n",
+    b"0\r\n\r\n",
+    b"\x00\xff\x16\x03\x01",
+    b"x" * 5000,
+]
+
+
+def test_rubbish_of_every_kind_leaves_the_front_as_it_was(run, caplog):
+    """Seeded: requests put together at random, cut anywhere, left anywhere. Result: nothing but
+    answers and closed connections, and the next proper request is served."""
+
+    async def scenario():
+        random = Random(7)
+        async with serving(echo, linger=0.05, sweep=0.02, head_time=0.2, body_pause=0.2) as port:
+
+            async def rubbish():
+                client = await RawClient.to(port)
+                with contextlib.suppress(ConnectionError):
+                    for _ in range(random.randint(1, 12)):
+                        data = random.choice(PIECES)
+                        await client.send(data[: random.randint(0, 2 * len(data))])
+                        if random.random() < 0.2:
+                            await asyncio.sleep(0)
+                    if random.random() < 0.3:
+                        client.writer.transport.abort()
+                    elif random.random() < 0.5:
+                        await asyncio.wait_for(client.rest(), 5)
+                await client.close()
+
+            for _ in range(12):
+                await asyncio.gather(*(rubbish() for _ in range(20)))
+            status, _, body = await ask(port, POST % (2, b"ok"))
+            assert (status, body) == (200, b"POST /p ok")
+
+    run(scenario)
+    assert caplog.records == []

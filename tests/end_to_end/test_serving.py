@@ -1,6 +1,7 @@
 """The real llama-server on the tiny model, through the real openai client."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import openai
 import psutil
 import pytest
 
+from app.engine.capabilities import find
 from app.form.fields import MODEL_FIELDS
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -165,6 +167,38 @@ def test_every_field_is_taken_by_the_real_llama_server(start):
         ("--verbosity", "4"),
     ):
         assert argv[argv.index(flag) + 1] == value
+
+
+def test_an_older_llama_server(start, tmp_path):
+    """One that knows no Unix sockets, no JSON log, no fitting and no child protocol. Result: it is
+    reached over TCP on this machine, with its key, and started, killed and stopped all the same."""
+    real = find("", os.environ)
+    old = tmp_path / "llama-server"
+    old.write_text(
+        f"""#!/bin/sh
+        if [ "$1" = --help ]; then
+            {real} --help | grep -v -e --log-jsonl -e --fit -e --kv-unified -e --load-mode |
+                sed 's/UNIX socket/other/'
+            exit
+        fi
+        unset LLAMA_SERVER_ROUTER_PORT
+        exec {real} "$@"
+        """
+    )
+    old.chmod(0o755)
+    app = start(LLAMA_SERVER=str(old)).ready()
+    (pid,) = app.children
+    argv = psutil.Process(pid).cmdline()
+    assert argv[argv.index("--host") + 1] == "127.0.0.1"
+    assert not {"--fit", "--log-jsonl", "--kv-unified"} & set(argv)
+    url = f"http://127.0.0.1:{argv[argv.index('--port') + 1]}/v1/models"
+    answer = subprocess.run(["curl", "-s", "-w", "%{http_code}", url], capture_output=True)
+    assert answer.stdout.endswith(b"401")  # only we have the key
+    assert chat(client(app)).usage.completion_tokens == 8
+    psutil.Process(pid).kill()
+    app.line("killed by signal 9")
+    assert chat(client(app)).usage.completion_tokens == 8
+    assert app.end() == 143
 
 
 def test_embeddings(start):
