@@ -251,7 +251,11 @@ class Process:
 def die_with_us() -> list[str]:
     """A prefix to a command: the kernel kills it when we end, however we end.
 
-    The signal follows the thread that spawned, so spawn from the main thread.
+    The signal follows the thread that spawned, so spawn from the main thread. Who was killed
+    before the kernel knew of it is no longer the parent, and the command is not begun.
     """
     setpriv = shutil.which("setpriv")
-    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+    if setpriv is None:
+        return []
+    still_ours = '[ "$PPID" = "$0" ] && exec "$@"'
+    return [setpriv, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", still_ours, str(os.getpid())]
