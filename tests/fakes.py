@@ -66,6 +66,14 @@ class RawClient:
             await self.writer.wait_closed()
 
 
+async def until(condition, timeout=10):
+    """Wait for what must come about, however long the machine takes for it."""
+    deadline = asyncio.get_running_loop().time() + timeout
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "did not come about"
+        await asyncio.sleep(0.002)
+
+
 class Child:
     """An HTTP server on a Unix socket: `answer(reader, writer, head)` answers each request."""
 

@@ -15,7 +15,8 @@ from app.gateway.relay import request_headers, response_headers
 from app.gateway.status import Details, Overview, Phase, pages
 from app.memory.ledger import Model
 from app.memory.pool import Pool
-from tests.fakes import Child, RawClient, body_of, reply, serving
+from app.telemetry.samples import Tokens
+from tests.fakes import Child, RawClient, body_of, reply, serving, until
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n"
 EVENTS = CHUNKED + b"content-type: text/event-stream\r\n\r\n"
@@ -155,7 +156,7 @@ def test_what_exceeds_the_limit_is_429_with_retry_after(run, socket):
         front = Front(("tiny",), limit=2)
         async with Child(socket, slow), front.before(socket):
             running = [await front.begin() for _ in range(2)]
-            await asyncio.sleep(0.05)
+            await until(lambda: front.pool.view()[0].admitted == 2)
             for path in ("/tiny/v1/completions", "/v1/completions"):
                 status, headers, _ = await front.ask(path)
                 assert (status, headers["retry-after"]) == (429, "1")
@@ -216,13 +217,9 @@ def test_a_stream_passes_through_as_it_comes(run, socket):
             go_on.set()
             rest = await client.reader.readuntil(b"\r\n0\r\n\r\n")
             assert b"timings" in rest
-            await asyncio.sleep(0.01)
+            await until(lambda: front.samples)
             (sample,) = front.samples
-            assert (sample.tokens.prompt, sample.tokens.cached, sample.tokens.generated) == (
-                3,
-                1,
-                3,
-            )
+            assert sample.tokens == Tokens(prompt=3, cached=1, generated=3)
             assert 0 < sample.first_byte <= sample.latency
             assert front.pool.view()[0].leased == 0
 
@@ -295,7 +292,7 @@ def test_a_client_that_leaves_is_seen_by_the_child_at_once(run, socket):
             await begun.wait()
             await client.close()
             await asyncio.wait_for(child.left.wait(), 5)
-            await asyncio.sleep(0.01)
+            await until(lambda: front.samples)
             assert front.samples[0].status == 499
             assert front.pool.view()[0].leased == 0
 

@@ -6,6 +6,7 @@ import pytest
 from app.errors import LoadError, RequestError
 from app.memory.ledger import Model, ModelState, Tier
 from app.memory.pool import Pool
+from tests.fakes import until
 
 
 class FakeServer:
@@ -161,7 +162,7 @@ def test_a_load_that_fails_after_all_have_left_raises_nowhere(run):
         impatient = asyncio.create_task(world.use("a"))
         await asyncio.sleep(0)
         impatient.cancel()
-        await asyncio.sleep(0.05)
+        await until(lambda: world.log)
         assert world.log == ["fail a"]
         assert await world.use("a") == "to a"
 
@@ -173,9 +174,8 @@ def test_a_crash_while_resident_frees_the_place_and_the_only_model_comes_back_by
         world = World(a=20)
         await world.use("a")
         world.servers["a"].crash()
-        await asyncio.sleep(0.05)
-        assert world.log == ["start a", "start a"]
-        assert world.view("a").state is ModelState.READY
+        await until(lambda: world.log == ["start a", "start a"])
+        await until(lambda: world.view("a").state is ModelState.READY)
 
     run(scenario)
 
@@ -185,7 +185,7 @@ def test_a_crash_of_one_of_several_is_repaired_by_the_next_request(run):
         world = World(a=20, b=20)
         await world.use("a")
         world.servers["a"].crash()
-        await asyncio.sleep(0.05)
+        await until(lambda: world.view("a").reason)
         assert world.log == ["start a"]
         assert world.view("a").reason == "killed by signal 9"
         assert await world.use("b") == "to b"  # the dead one holds no memory
@@ -222,7 +222,7 @@ def test_failures_in_a_row_are_put_off_and_a_served_request_forgives_them(run):
         world.now += 2
         assert await world.use("a") == "to a"
         world.servers["a"].crash()
-        await asyncio.sleep(0.01)
+        await until(lambda: world.view("a").state is not ModelState.READY)
         assert await world.use("a") == "to a"  # at once: it is the first failure again
 
     run(scenario)
@@ -299,7 +299,7 @@ def test_a_drain_lets_holders_go_on_and_nobody_else_in(run):
     async def scenario():
         world = World(a=20, b=20)
         holder = asyncio.create_task(world.use("a", 0.05))
-        await asyncio.sleep(0.02)
+        await until(lambda: world.view("a").state is ModelState.READY)
         waiting = asyncio.create_task(world.use("b"))  # for the place that a holds
         await asyncio.sleep(0)
         world.pool.refuse_new()

@@ -34,7 +34,7 @@ def test_every_interval_and_a_last_time_at_the_end(run, caplog):
 
         reporter = Reporter(windows, send, lambda: next(clock), interval=0.02)
         reporter.start()
-        while len(sent) < 4:  # noqa: ASYNC110
+        while len(sent) < 4:
             await asyncio.sleep(0.01)
         windows.add(Sample("a", 200, 1.0, None, Tokens(1, 0, 5)))
         reporter.stop()
