@@ -64,9 +64,8 @@ class Registry(Protocol):
     async def fetch(self, found: Registered) -> Path: ...
 
 
-Located = (
-    hub.Located | Registered | ModelFiles
-)  # what is on this machine is verified where it is found
+# What is on this machine is verified where it is found.
+Located = hub.Located | Registered | ModelFiles
 
 
 def cache_folder(given: str | None, environment: Mapping[str, str]) -> Path:
