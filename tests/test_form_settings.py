@@ -169,6 +169,7 @@ def test_an_illegal_endpoint_name(name):
         ("org/v1/L*.gguf", "org/_v1/L.gguf"),
         ("../x.gguf", "x.gguf"),
         ("***", "model"),
+        ("total", "_total"),
     ],
 )
 def test_a_default_endpoint_name_is_made_from_the_reference_and_legal(reference, expected):

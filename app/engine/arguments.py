@@ -57,7 +57,7 @@ class Binary:
 class Wanted:
     """What the form or CLI says of memory; None is left to be resolved.
 
-    `placement` are options of CLI's that the planning tool has to know of.
+    `placement` are further options, of either, that the planning tool has to know of.
     """
 
     context: int | None = None

@@ -109,12 +109,11 @@ class Settings:
 class Form:
     """The merged form: every field's text, and what was not understood.
 
-    `given` are the fields that somebody set, `from_args` those that `Args` gave; `overrides` are
-    texts for items of the models list: by item (from 0), then by field name.
+    `from_args` are the fields that `Args` gave; `overrides` are texts for items of the models
+    list: by item (from 0), then by field name.
     """
 
     values: Mapping[str, str]
-    given: frozenset[str]
     from_args: frozenset[str]
     overrides: Mapping[int, Mapping[str, str]]
     warnings: tuple[str, ...]
@@ -159,7 +158,7 @@ def merge(*layers: Parameters) -> Form:
     if values[MODELS_KEY]:
         first = {BY_KEY[key].name: values[key] for key in everything if _of_model(key)}
         overrides[0] = {**first, **overrides.get(0, {})}
-    return Form(values, frozenset(everything), frozenset(from_args), overrides, tuple(warnings))
+    return Form(values, frozenset(from_args), overrides, tuple(warnings))
 
 
 def _of_model(key: str) -> bool:
@@ -385,7 +384,8 @@ def default_endpoint_name(reference: str) -> str:
         segment = re.sub(r"[^A-Za-z0-9._-]+", "-", raw)
         if segment and segment not in (".", ".."):
             segments.append(f"_{segment}" if segment in RESERVED_SEGMENTS else segment)
-    return "/".join(segments) or "model"
+    name = "/".join(segments) or "model"
+    return f"_{name}" if name == TOTAL else name
 
 
 def given_fields(model: ModelSettings) -> Sequence[str]:

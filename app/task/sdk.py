@@ -47,7 +47,7 @@ class SdkThread:
         future = asyncio.wrap_future(self.post(function))
         done, _ = await asyncio.wait({future}, timeout=deadline)
         if not done:
-            raise SdkTimeoutError(f"ClearML did not answer in {deadline} s")
+            raise SdkTimeoutError(f"ClearML did not answer in {deadline or 0:g} s")
         return future.result()
 
     def _run(self) -> None:
