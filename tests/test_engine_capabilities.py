@@ -35,9 +35,11 @@ def test_parse_help():
 
 
 def test_parse_devices():
-    assert parse_devices("Available devices:\n  (none)\n") == ()
-    listed = "noise\nAvailable devices:\n  CUDA0: NVIDIA H200 (143771 MiB)\n  CUDA1: B\n"
-    assert parse_devices(listed) == ("CUDA0", "CUDA1")
+    assert parse_devices("Available devices:\n  (none)\n") == {}
+    listed = (
+        "noise\nAvailable devices:\n  CUDA0: NVIDIA H200 (143771 MiB, 140 MiB free)\n  CUDA1: B\n"
+    )
+    assert parse_devices(listed) == {"CUDA0": 143771 << 20, "CUDA1": 0}
 
 
 def test_probe_asks_the_binary(tmp_path):

@@ -6,12 +6,14 @@ import asyncio
 import os
 import re
 import shutil
+import subprocess
 import sysconfig
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.engine.arguments import Binary
+from app.engine.spawn import run
 from app.errors import ConfigError
 
 CONTAINER = Path("/app/llama-server")
@@ -21,11 +23,16 @@ TIMEOUT = 60.0  # seconds; with CUDA, --list-devices initialises every GPU
 
 @dataclass(frozen=True)
 class Capabilities(Binary):
-    """A binary that runs here; `devices`: the GPUs that it would use."""
+    """A binary that runs here; `device_memory`: the GPUs that it would use, as it names them, and
+    the bytes of each."""
 
     path: Path
-    devices: tuple[str, ...] = ()
+    device_memory: Mapping[str, int] = field(default_factory=dict)
     unix_sockets: bool = True
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return tuple(self.device_memory)
 
     @property
     def fit_params(self) -> Path | None:
@@ -75,10 +82,12 @@ def parse_help(text: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def parse_devices(text: str) -> tuple[str, ...]:
-    """Names after "Available devices:", as in `  CUDA0: NVIDIA H200 (143771 MiB, …)`."""
+def parse_devices(text: str) -> dict[str, int]:
+    """Names and bytes after "Available devices:", as in `  CUDA0: NVIDIA H200 (143771 MiB, …)`;
+    0 where it does not say."""
     _, _, listed = text.partition("Available devices:")
-    return tuple(re.findall(r"^\s+(\w+): ", listed, re.M))
+    found = re.findall(r"^\s+(\w+): [^(\n]*(?:\((\d+) MiB)?", listed, re.M)
+    return {name: int(mebibytes or 0) << 20 for name, mebibytes in found}
 
 
 def check_gpus(visible: Sequence[str], used: Sequence[str], wanted_layers: int | None) -> None:
@@ -93,23 +102,13 @@ def check_gpus(visible: Sequence[str], used: Sequence[str], wanted_layers: int |
 
 async def _ask(path: Path, environment: Mapping[str, str], flag: str) -> str:
     try:
-        child = await asyncio.create_subprocess_exec(
-            path,
-            flag,
-            env=dict(environment),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
+        done = await asyncio.to_thread(run, [str(path), flag], environment, TIMEOUT)
     except OSError as error:
         raise ConfigError(f"{path} cannot be run: {error.strerror}") from None
-    try:
-        output, _ = await asyncio.wait_for(child.communicate(), TIMEOUT)
-    except asyncio.TimeoutError:
-        child.kill()
+    except subprocess.TimeoutExpired:
         raise ConfigError(f"{path} {flag} did not answer in {TIMEOUT:.0f} s") from None
-    text = output.decode(errors="replace")
-    if child.returncode:
+    text = done.output + done.errors
+    if done.status:
         last = text.strip().splitlines()[-1:] or [""]
-        raise ConfigError(f"{path} {flag} ended with {child.returncode}: {last[0]}")
+        raise ConfigError(f"{path} {flag} ended with {done.status}: {last[0]}")
     return text

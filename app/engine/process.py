@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from app.console import ModelLogger
 from app.engine import output
 from app.engine.lifecycle import Event, State, next_state
+from app.engine.spawn import exit_status
 from app.errors import LoadError
 
 POLL_INTERVAL = 0.02
@@ -33,11 +35,13 @@ SHOWN = ("info", "warn", "error", "trace", "debug")
 
 @dataclass(frozen=True)
 class Command:
-    """What to run; `show` are the levels of its log that go to our console."""
+    """What to run; `show` are the levels of its log that go to our console. `again` are further
+    arguments of every start but the first."""
 
     argv: Sequence[str]
     environment: Mapping[str, str]
     show: Sequence[str] = ("warn", "error")
+    again: Sequence[str] = ()
 
 
 class Process:
@@ -65,10 +69,11 @@ class Process:
         self._complaints: deque[str] = deque(maxlen=KEPT_LINES)
         self._sign_of_life = 0.0
         self._was_ready = False
+        self._again: Sequence[str] = ()
         self._speaks_protocol = False
         self._said_ready = asyncio.Event()
         self._stdin = -1
-        self._child: asyncio.subprocess.Process
+        self._child: subprocess.Popen[bytes]
         self._exit: asyncio.Task[int]
         self._relay: asyncio.Task[None]
 
@@ -85,13 +90,14 @@ class Process:
         async with self._lock:
             if self.state is State.READY:
                 return
-            await self._spawn()
+            self._spawn()
             try:
                 await self._wait_ready()
             except BaseException:
                 await self._terminate()
                 raise
             self._was_ready = True
+            self._again = self._command.again
             self._move(Event.BECAME_READY)
 
     async def stop(self) -> None:
@@ -111,12 +117,14 @@ class Process:
     def explain(self, code: int) -> str:
         """Why it ended, in its own words where it had some."""
         what = f"killed by signal {-code}" if code < 0 else f"ended with {code}"
+        if code == -signal.SIGILL:
+            what += " (built for another processor than this: build it here, or give --no-repack)"
         # A failed load tells its cause first, and then what it gives up because of it.
         said = list(self._complaints)
         words = "; ".join(said[-2:] if self._was_ready else said[:2])
         return f"llama-server {what}: {words}" if words else f"llama-server {what}"
 
-    async def _spawn(self) -> None:
+    def _spawn(self) -> None:
         self._complaints.clear()
         self._was_ready = False
         self._said_ready.clear()
@@ -128,9 +136,8 @@ class Process:
         child_input, self._stdin = os.pipe()
         os.set_blocking(self._stdin, False)
         try:
-            self._child = await asyncio.create_subprocess_exec(
-                *die_with_us(),
-                *self._command.argv,
+            self._child = subprocess.Popen(
+                [*die_with_us(), *self._command.argv, *self._again],
                 stdin=child_input,
                 stdout=child_output,
                 stderr=child_output,
@@ -181,7 +188,7 @@ class Process:
             self._log.log(LEVELS.get(line.level, logging.INFO), "%s", line.message)
 
     async def _reap(self, stdin: int) -> int:
-        code = await self._child.wait()
+        code = await exit_status(self._child)
         await asyncio.wait({self._relay}, timeout=RELAY_DRAIN)
         self._relay.cancel()
         os.close(stdin)
