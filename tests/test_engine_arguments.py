@@ -149,7 +149,8 @@ def test_a_ticked_box_that_the_binary_cannot_do():
 
 
 def test_every_field_that_is_not_ours_reaches_llama_server():
-    ours = {"cli", "extra_args", "model", "endpoint_name", "max_concurrent_requests"}
+    ours = {"cli", "extra_args", "model", "endpoint_name", "max_concurrent_requests", "mmproj"}
+    ours |= {"preload", "pin", "priority"}
     stretching = {"rope_scaling", *YARN_FIELDS}
     assert {f.name for f in MODEL_FIELDS if not (f.flag or f.on or f.off)} == ours | stretching
 

@@ -6,9 +6,10 @@ import pytest
 
 from app.engine.arguments import Resolved, Wanted
 from app.engine.capabilities import Capabilities
-from app.engine.footprint import Fitted, Machine, read_fitted, resolve
+from app.engine.footprint import Fitted, Footprint, Machine, predict, read_fitted, resolve
 from app.errors import ConfigError
 from app.models.gguf import Header
+from app.models.store import ModelFiles
 
 MACHINE = Machine(memory=10 << 30, threads=8, models=2, environment={})
 HEADER = Header({"general.architecture": "llama", "llama.context_length": 8192}, (), 0)
@@ -22,7 +23,7 @@ def with_tool(tmp_path, body):
     tool = tmp_path / "llama-fit-params"
     tool.write_text(f"#!/bin/sh\n{body}\n")
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
-    return Capabilities({}, tmp_path / "llama-server", devices=("CUDA0",))
+    return Capabilities({}, tmp_path / "llama-server", {"CUDA0": 80 << 30})
 
 
 @pytest.mark.parametrize(
@@ -68,3 +69,58 @@ def test_what_does_not_fit_is_refused_with_the_tools_words(tmp_path):
     known = with_tool(tmp_path, "echo 'needs 90 GiB' >&2; exit 1")
     with pytest.raises(ConfigError, match="needs 90 GiB"):
         settled(Wanted(), known)
+
+
+KV = Header(
+    {
+        "general.architecture": "llama",
+        "llama.block_count": 24,
+        "llama.attention.head_count": 16,
+        "llama.attention.head_count_kv": 8,
+        "llama.embedding_length": 1024,
+        "llama.vocab_size": 1 << 17,
+    },
+    (),
+    0,
+)
+
+
+def predicted(tmp_path, known, context=4096):
+    first = tmp_path / "m.gguf"
+    first.write_bytes(b"x" * 1000)
+    files = ModelFiles((first,), KV)
+    return asyncio.run(predict(["-c", str(context)], files, known, MACHINE))
+
+
+def test_the_prediction_is_the_planning_tools(tmp_path):
+    body = 'echo "$@" > "$0.asked"; echo "CUDA0 100 20 3"; echo "Host 1 2 3"; echo noise'
+    known = with_tool(tmp_path, body)
+    assert predicted(tmp_path, known) == Footprint({"CUDA0": 123 << 20}, 6 << 20)
+    asked = (tmp_path / "llama-fit-params.asked").read_text()
+    assert asked == f"-m {tmp_path}/m.gguf -c 4096 --fit off --fit-print on\n"
+
+
+def test_mapped_weights_count_where_they_lie_in_host_memory(tmp_path):
+    """A tool that counts nothing for them, as it does for mapped files."""
+    known = with_tool(tmp_path, 'echo "Host 0 2 3"')
+    known = Capabilities({}, known.path)
+    assert predicted(tmp_path, known) == Footprint({}, 1000 + (5 << 20))
+
+
+@pytest.mark.parametrize("body", ["exit 1", "echo CUDA0 1 2 3", "echo"])
+def test_without_its_numbers_the_header_is_computed(tmp_path, body):
+    """24 layers of 8 heads of 64 numbers, keys and values, of 2 bytes: 96 KiB a token."""
+    found = predicted(tmp_path, with_tool(tmp_path, body))
+    assert found.host == 0 and found.total == 1000 + 4096 * 24 * 8 * 64 * 2 * 2 + 4 * 512 * (
+        1 << 17
+    )
+
+
+def test_without_gpu_all_is_in_host_memory(tmp_path):
+    found = predicted(tmp_path, Capabilities({}, tmp_path / "llama-server"))
+    assert found.devices == {} and found.host > 1000
+
+
+def test_layers_that_differ_in_their_heads():
+    metadata = {**KV.metadata, "llama.attention.head_count_kv": [8, 0, 4]}
+    assert Header(metadata, (), 0).kv_bytes == 12 * 64 * 2 * 2

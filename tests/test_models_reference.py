@@ -43,7 +43,9 @@ def test_parse(text, expected):
         ("org/repo//m.gguf", "neither"),
         ("org/repo@/m.gguf", "neither"),
         ("o*g/repo/m.gguf", "neither"),
-        ("https://huggingface.co/org/repo/m.gguf", "neither"),
+        ("https://huggingface.co/org/repo/m.gguf", "no address of a GGUF file"),
+        ("https://example.org/org/repo/resolve/main/m.gguf", "no address of a GGUF file"),
+        ("https://huggingface.co/org/repo/resolve/main/m.bin", "no address of a GGUF file"),
     ],
 )
 def test_refused(text, problem):

@@ -149,8 +149,8 @@ def check(model: ModelSettings, binary: Binary) -> None:
     for option in extra.options:
         if option.flag in RESOLVED:
             raise FormError(EXTRA, f"{option.flag} has a field of its own")
-    if extra.model or extra.endpoint_name:
-        raise FormError(EXTRA, "model and name have fields of their own")
+    if extra.model or extra.endpoint_name or extra.mmproj:
+        raise FormError(EXTRA, "model, name and mmproj have fields of their own")
     _check_options(EXTRA, extra, binary)
     empty = ModelSettings()
     for field in MODEL_FIELDS:
@@ -179,15 +179,19 @@ class Launch:
     alias: str
     pooling: str | None = None
     yarn: bool = False  # the file's own method of stretching the context
+    mmproj: str = ""  # the projector's file
+    slots: str = ""  # the folder for KV caches that are saved
     debug: bool = False
 
 
 def build(model: ModelSettings, resolved: Resolved, launch: Launch, binary: Binary) -> list[str]:
     """llama-server's arguments, without the program itself."""
     argv = ["--model", launch.first, *launch.listen, "--alias", launch.alias]
+    argv += ["--mmproj", launch.mmproj] if launch.mmproj else []
     argv += _resolved(resolved, binary)
     argv += _slots(model, resolved, binary)
     argv += ["--metrics", "--slots"]
+    argv += ["--slot-save-path", launch.slots] if launch.slots else []
     argv += _first_known(binary, ("--no-ui",), ("--no-webui",))
     argv += _first_known(binary, ("--log-jsonl",), ("--log-colors", "off"))
     if launch.debug:
@@ -202,6 +206,25 @@ def build(model: ModelSettings, resolved: Resolved, launch: Launch, binary: Bina
         argv += _field(field, getattr(model, field.name), binary)
     argv += rope.build(model, yarn=launch.yarn)
     return [*argv, *cli.read(model.extra_args, EXTRA).argv()]
+
+
+def again(model: ModelSettings, binary: Binary) -> Sequence[str]:
+    """For every start but the first: somebody waits, whose own request warms the model up."""
+    given = (*cli.read(model.cli).options, *cli.read(model.extra_args, EXTRA).options)
+    if any(option.flag in ("--warmup", "--no-warmup") for option in given):
+        return ()
+    return _first_known(binary, ("--no-warmup",))
+
+
+def planning(model: ModelSettings, resolved: Resolved, wanted: Wanted) -> list[str]:
+    """The same for llama-fit-params, which knows only what decides memory."""
+    argv = ["-c", str(resolved.context), "-np", str(resolved.parallel)]
+    if resolved.gpu_layers is not None:
+        argv += ["-ngl", str(resolved.gpu_layers)]
+    if model.embedding and not model.cli:
+        batch = str(min(resolved.context, EMBEDDING_BATCH))
+        argv += ["-b", batch, "-ub", batch]
+    return [*argv, *wanted.placement, *resolved.placement]
 
 
 def _resolved(resolved: Resolved, binary: Binary) -> Iterator[str]:

@@ -1,19 +1,32 @@
-"""What memory a model gets: the memory-deciding arguments, settled once for all its starts."""
+"""What memory a model gets: the memory-deciding arguments, settled once for all its starts, and
+what it will then hold."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import shlex
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.engine.arguments import DEFAULT_PARALLEL, Resolved, Wanted
 from app.engine.capabilities import Capabilities
+from app.engine.placement import spare_small
+from app.engine.spawn import run
 from app.errors import ConfigError
 from app.models.gguf import Header
+from app.models.store import ModelFiles, Preview
+
+logger = logging.getLogger(__name__)
 
 MIB = 1 << 20
+HOST = "Host"  # the planning tool's name for memory that is on no device
+MARGIN = 1024  # MiB that the planning tool leaves free on a GPU by itself
+BATCH = 512  # tokens computed at once, llama-server's own
+SANE_CONTEXT = 1 << 24  # tokens; beyond, the planning tool takes gigabytes and minutes itself
+LEAST_COMPUTE = 64 * MIB
 CACHE_RAM_SHARE = 0.1
 FALLBACK_CONTEXT = 4096
 TIMEOUT = 120.0
@@ -21,12 +34,18 @@ TIMEOUT = 120.0
 
 @dataclass(frozen=True)
 class Machine:
-    """What is shared: `memory` in bytes and CPU threads, among `models` models."""
+    """What is shared: `memory` in bytes and CPU threads, among `models` models.
+
+    `reserved` are bytes of each GPU that models must not take; tensors up to `threshold` bytes
+    stay on the GPU (-1: any may leave).
+    """
 
     memory: int
     threads: int
     models: int
     environment: Mapping[str, str]
+    reserved: int = 0
+    threshold: int = -1
 
 
 @dataclass(frozen=True)
@@ -36,6 +55,25 @@ class Fitted:
     context: int | None = None
     gpu_layers: int | None = None
     placement: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that a model holds: by device, as llama-server names them, and in host memory."""
+
+    devices: Mapping[str, int]
+    host: int
+
+    @property
+    def total(self) -> int:
+        return sum(self.devices.values()) + self.host
+
+    def plus(self, size: int) -> Footprint:
+        """With so many bytes more on the first device, or in host memory where there is none."""
+        if not self.devices:
+            return Footprint({}, self.host + size)
+        first = next(iter(self.devices))
+        return Footprint({**self.devices, first: self.devices[first] + size}, self.host)
 
 
 def read_fitted(printed: str) -> Fitted:
@@ -59,6 +97,7 @@ async def resolve(
 ) -> Resolved:
     """As the form says, and for the rest what llama-server would choose on the empty machine."""
     fitted = await _fitted(wanted, first, capabilities, machine)
+    placement = spare_small(fitted.placement, header.tensors, machine.threshold)
     context = wanted.context or fitted.context or header.training_context or FALLBACK_CONTEXT
     layers = wanted.gpu_layers
     if layers is None and capabilities.devices:
@@ -75,7 +114,7 @@ async def resolve(
         threads,
         wanted.threads_batch or threads,
         cache_ram,
-        fitted.placement,
+        placement,
     )
 
 
@@ -86,25 +125,69 @@ async def _fitted(
     tool = capabilities.fit_params
     if tool is None or not capabilities.devices:
         return Fitted()
-    argv = [str(tool), "-m", str(first), "-np", str(wanted.parallel or DEFAULT_PARALLEL)]
+    argv = ["-m", str(first), "-np", str(wanted.parallel or DEFAULT_PARALLEL)]
     if wanted.context:
         argv += ["-c", str(wanted.context)]
     if wanted.gpu_layers is not None:
         argv += ["-ngl", str(wanted.gpu_layers)]
-    argv += wanted.placement
-    child = await asyncio.create_subprocess_exec(
-        *argv,
-        env=dict(machine.environment),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    if machine.reserved:
+        argv += ["-fitt", str((machine.reserved >> 20) + MARGIN)]
+    code, printed, complaint = await _ask(tool, [*argv, *wanted.placement], machine)
+    if code:
+        raise ConfigError(f"{first.name} does not fit this machine's GPUs: {complaint}")
+    return read_fitted(printed)
+
+
+async def predict(
+    argv: Sequence[str], files: ModelFiles | Preview, capabilities: Capabilities, machine: Machine
+) -> Footprint:
+    """What a model holds once it runs: asked of the planning tool with these memory-deciding
+    arguments (see `arguments.planning`), else computed from the header."""
+    context = int(argv[argv.index("-c") + 1])
+    tool = capabilities.fit_params
+    if tool is not None and context <= SANE_CONTEXT:
+        line = ["-m", str(files.first), *argv, "--fit", "off", "--fit-print", "on"]
+        code, printed, complaint = await _ask(tool, line, machine)
+        # Mapped weights are nobody's memory to the tool; where they lie in host memory anyway, they
+        # are what there has to be room for.
+        weights = 0 if capabilities.devices else files.size
+        found = None if code else read_printed(printed, weights)
+        if found is not None:
+            return found
+        logger.debug("%s: no prediction: %s", tool, complaint)
+    return compute(files.header, files.size, context, capabilities.devices)
+
+
+def read_printed(printed: str, weights: int = 0) -> Footprint | None:
+    """From its lines `<device> <model> <context> <compute>`, in MiB; `weights` are bytes that the
+    host holds of the model at least."""
+    rows = [line.split() for line in printed.splitlines()]
+    memory = {row[0]: [int(cell) * MIB for cell in row[1:4]] for row in rows if _is_row(row)}
+    host = memory.pop(HOST, None)
+    if host is None:
+        return None
+    model, context, compute = host
+    devices = {device: sum(parts) for device, parts in memory.items()}
+    return Footprint(devices, max(model, weights) + context + compute)
+
+
+def _is_row(row: Sequence[str]) -> bool:
+    return len(row) == 4 and all(cell.isdigit() for cell in row[1:])
+
+
+def compute(header: Header, size: int, context: int, devices: Sequence[str]) -> Footprint:
+    """Weights, KV cache and a guess at the compute buffers, all on the first device."""
+    vocabulary = header.value("vocab_size") or 0
+    buffers = max(LEAST_COMPUTE, 4 * BATCH * int(vocabulary))
+    total = size + header.kv_bytes * context + buffers
+    return Footprint({devices[0]: total}, 0) if devices else Footprint({}, total)
+
+
+async def _ask(tool: Path, argv: Sequence[str], machine: Machine) -> tuple[int, str, str]:
+    """Exit status, what it prints, and the last line of its complaint. Raises ConfigError."""
     try:
-        printed, complaint = await asyncio.wait_for(child.communicate(), TIMEOUT)
-    except asyncio.TimeoutError:
-        child.kill()
+        done = await asyncio.to_thread(run, [str(tool), *argv], machine.environment, TIMEOUT)
+    except subprocess.TimeoutExpired:
         raise ConfigError(f"{tool} did not answer in {TIMEOUT:.0f} s") from None
-    if child.returncode:
-        lines = complaint.decode(errors="replace").strip().splitlines()[-1:] or [""]
-        raise ConfigError(f"{first.name} does not fit this machine's GPUs: {lines[0]}")
-    return read_fitted(printed.decode(errors="replace"))
+    lines = done.errors.strip().splitlines()[-1:] or [""]
+    return done.status, done.output, lines[0]

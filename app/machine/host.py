@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import resource
 import socket
 from pathlib import Path
@@ -22,6 +23,22 @@ def memory_limit(cgroup: Path = CGROUP) -> int:
         _number(cgroup / "memory" / "memory.limit_in_bytes"),  # cgroup v1
     ]
     return min([total, *(limit for limit in limits if limit)])
+
+
+def memory_free(cgroup: Path = CGROUP) -> int:
+    """Bytes that can still be had, page cache that can be dropped included."""
+    available = int(psutil.virtual_memory().available)
+    limit, used = _number(cgroup / "memory.max"), _number(cgroup / "memory.current")
+    cached = _stat(cgroup / "memory.stat", "inactive_file")
+    return min(available, max(0, limit - (used or 0) + cached)) if limit else available
+
+
+def _stat(path: Path, key: str) -> int:
+    try:
+        found = re.search(rf"^{key} (\d+)$", path.read_text(), re.M)
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0
 
 
 def thread_count(cgroup: Path = CGROUP) -> int:
@@ -70,12 +87,64 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def disk_free(folder: Path) -> int:
+    """Bytes free for us where `folder` is, or is to be made."""
+    while not folder.exists():
+        folder = folder.parent
+    return int(psutil.disk_usage(str(folder)).free)
+
+
+def in_memory(folder: Path, room: int) -> bool:
+    """Whether `folder` lies in a memory file system with so many bytes free."""
+    mounts = sorted(psutil.disk_partitions(all=True), key=lambda m: len(m.mountpoint))
+    over = [mount for mount in mounts if folder.is_relative_to(mount.mountpoint)]
+    return bool(over) and over[-1].fstype in ("tmpfs", "ramfs") and disk_free(folder) >= room
+
+
+def private_memory(pid: int) -> int:
+    """Bytes that only this process holds: not its files, which lie in the page cache; 0 where
+    there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"^Anonymous:\s+(\d+) kB", text, re.M)
+    return int(found[1]) * 1024 if found else 0
+
+
+def ancestor(*words: str) -> psutil.Process | None:
+    """The nearest process above us whose command line holds all of these words."""
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process().parents():
+            line = " ".join(process.cmdline())
+            if all(word in line for word in words):
+                return process
+    return None
+
+
+def end_children() -> None:
+    """SIGKILL every process below us."""
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.kill()
+
+
 def resident_memory(pid: int) -> int:
     """Bytes of a process in memory; 0 where there is no such process."""
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:
         return 0
+
+
+def load() -> dict[str, object]:
+    """What the machine does now, as ClearML's `machine_stats`: percent by core, MB."""
+    memory = psutil.virtual_memory()
+    return {
+        "cpu_usage": [float(p) for p in psutil.cpu_percent(percpu=True)],
+        "memory_used": int(memory.used) >> 20,
+        "memory_free": int(memory.available) >> 20,
+    }
 
 
 def own_address() -> str:

@@ -11,11 +11,11 @@ import math
 import os
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
 
 from app.errors import TransferError
 
@@ -81,6 +81,34 @@ class Header:
     def value(self, key: str) -> Any:
         """A key of the architecture's own, such as `context_length`."""
         return self.metadata.get(f"{self.architecture}.{key}")
+
+    @property
+    def projector(self) -> bool:
+        """It is no language model, but what lets one see or hear."""
+        return self.architecture == "clip"
+
+    @property
+    def quantisation(self) -> str:
+        """Such as Q4_K_M; "" where the file does not say."""
+        try:
+            found = LlamaFileType(self.metadata.get("general.file_type", -1)).name
+        except ValueError:
+            return ""
+        return found.removeprefix("MOSTLY_").removeprefix("ALL_")
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of KV cache for one token, as 16-bit floats; 0 where the file does not say."""
+        layers, heads = self.value("block_count"), self.value("attention.head_count")
+        if not isinstance(layers, int) or not isinstance(heads, int) or not heads:
+            return 0
+        kv_heads = self.value("attention.head_count_kv")
+        # A list tells the heads of each layer.
+        total = sum(kv_heads) if isinstance(kv_heads, list) else layers * (kv_heads or heads)
+        width = (self.value("embedding_length") or 0) // heads
+        keys = self.value("attention.key_length") or width
+        values = self.value("attention.value_length") or width
+        return int(total * (keys + values) * 2)
 
     @property
     def training_context(self) -> int:
@@ -212,7 +240,7 @@ def check_bounds(header: Header, size: int) -> None:
 
 
 def verify(paths: Sequence[Path]) -> Header:
-    """The first file's header, after all parts of the set were found whole.
+    """The first file's header, with the tensors of all parts, after they were found whole.
 
     Raises TransferError that names the file.
     """
@@ -226,7 +254,7 @@ def verify(paths: Sequence[Path]) -> Header:
             )
     if not headers[0].architecture:
         raise TransferError(f"{paths[0]}: names no model architecture")
-    return headers[0]
+    return replace(headers[0], tensors=tuple(t for header in headers for t in header.tensors))
 
 
 def verify_file(path: Path) -> Header:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub import HfApi, constants, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -22,26 +22,37 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils._headers import build_hf_headers
+from huggingface_hub.utils._http import get_session
 
-from app.errors import ConfigError, FormError, TransferError
-from app.models.reference import HubFile, choose, is_glob, shards
+from app.errors import FormError, TransferError
+from app.models.reference import KEY, HubFile, choose, is_glob, shards
 
 NOT_KEPT = "a token typed into the form is not kept for a second run"
+
+STEP = 1 << 20  # bytes that one request for a header brings at least
+MAX_BEGINNING = 256 << 20
+TRIES = 3
+PARTIAL = 206
 
 Progress = Callable[[int], None]  # bytes that arrived since the last call
 
 
 @dataclass(frozen=True)
 class Located:
-    """Files that the hub has, at one commit of a revision; `size` and `missing` (not here yet) in
-    bytes."""
+    """Files that the hub has, at one commit of a revision; `sizes` of each and `missing` (of all,
+    not here yet) in bytes."""
 
     repo: str
     revision: str
     commit: str
     paths: tuple[str, ...]
-    size: int
+    sizes: tuple[int, ...]
     missing: int
+
+    @property
+    def size(self) -> int:
+        return sum(self.sizes)
 
 
 class _Meter:
@@ -77,10 +88,15 @@ class _Meter:
         return lambda *_, **__: None  # set_description, refresh, reset …
 
 
+def shared_cache() -> Path:
+    """The cache that all of this user's programs share, as HF_HOME and others say."""
+    return Path(constants.HF_HUB_CACHE)
+
+
 def locate(file: HubFile, cache: Path | None) -> Located:
     """Ask the hub (or, where it does not answer, the cache) for the file and its set's parts.
 
-    Raises ConfigError that says what was looked for.
+    Raises FormError that says what was looked for.
     """
     first: Exception | None = None
     for revision, path in file.candidates():
@@ -95,11 +111,12 @@ def locate(file: HubFile, cache: Path | None) -> Located:
         raise first
     revision, path = file.candidates()[0]
     assert first is not None
-    raise ConfigError(f"Model/model: {_explain(file.repo, revision, path, first)}") from None
+    raise FormError(KEY, _explain(file.repo, revision, path, first)) from None
 
 
 def _locate(repo: str, revision: str, path: str, cache: Path | None) -> Located:
-    commit, size, missing = "", 0, 0
+    commit, missing = "", 0
+    sizes: list[int] = []
     if is_glob(path):
         path = choose(path, _files(repo, revision, cache))
     paths = shards(path)
@@ -108,9 +125,9 @@ def _locate(repo: str, revision: str, path: str, cache: Path | None) -> Located:
             repo, part, revision=commit or revision, cache_dir=cache, dry_run=True
         )
         commit = found.commit_hash
-        size += found.file_size or 0
+        sizes.append(found.file_size or 0)
         missing += 0 if found.is_cached else found.file_size or 0
-    return Located(repo, revision, commit, tuple(paths), size, missing)
+    return Located(repo, revision, commit, tuple(paths), tuple(sizes), missing)
 
 
 def _files(repo: str, revision: str, cache: Path | None) -> list[str]:
@@ -120,9 +137,7 @@ def _files(repo: str, revision: str, cache: Path | None) -> list[str]:
     except (RepositoryNotFoundError, RevisionNotFoundError):
         raise
     except (HfHubHTTPError, OSError):
-        folder = Path(cache or constants.HF_HUB_CACHE) / repo_folder_name(
-            repo_id=repo, repo_type="model"
-        )
+        folder = (cache or shared_cache()) / repo_folder_name(repo_id=repo, repo_type="model")
         try:
             commit = (folder / "refs" / revision).read_text()
         except OSError:
@@ -152,6 +167,51 @@ def fetch(located: Located, cache: Path | None, progress: Progress) -> list[Path
             raise TransferError(f"{located.repo}/{path}: {type(error).__name__}: {error}") from None
         here.append(found)
     return here
+
+
+class Beginning:
+    """The beginning of a file on the hub, fetched by Range as far as it is read."""
+
+    def __init__(self, located: Located, index: int) -> None:
+        path = located.paths[index]
+        self._url = hf_hub_url(located.repo, path, revision=located.commit)
+        self._size = located.sizes[index]
+        self.data = bytearray()
+
+    def read(self, offset: int, size: int) -> bytes:
+        """At most `size` bytes. Raises TransferError."""
+        end = min(offset + size, self._size)
+        if end > len(self.data):
+            if end > MAX_BEGINNING:
+                raise TransferError(f"{self._url}: a header of more than {MAX_BEGINNING >> 20} MiB")
+            self._fetch(end)
+        return bytes(self.data[offset:end])
+
+    def _fetch(self, end: int) -> None:
+        """What was cut off is gone on with, unless nothing at all came several times running."""
+        problem, futile = "", 0
+        while len(self.data) < end and futile < TRIES:
+            before = len(self.data)
+            try:
+                self._ask(min(max(end, before + STEP), self._size))
+                problem = "it ends too early"
+            except Exception as error:  # noqa: BLE001 the HTTP client's, the library's affair
+                problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            futile = 0 if len(self.data) > before else futile + 1
+        if len(self.data) < end:
+            raise TransferError(f"{self._url}: its header cannot be read: {problem}")
+
+    def _ask(self, end: int) -> None:
+        headers = {**build_hf_headers(), "Range": f"bytes={len(self.data)}-{end - 1}"}
+        session = get_session()
+        with session.stream("GET", self._url, headers=headers, follow_redirects=True) as answer:
+            answer.raise_for_status()
+            if answer.status_code != PARTIAL:  # it sends the whole file, whatever was asked
+                self.data.clear()
+            for chunk in answer.iter_bytes():
+                self.data += chunk
+                if len(self.data) >= end:
+                    break
 
 
 def _explain(repo: str, revision: str, path: str, error: Exception) -> str:

@@ -16,6 +16,10 @@ DEFAULT_REVISION = "main"
 CLEARML_ID = re.compile(r"[0-9a-f]{32}")
 SEGMENT = re.compile(r"[\w.-]+")
 PATH_SEGMENT = re.compile(r"[\w.*?\[\] +-]+")
+URL = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<repo>[\w.-]+/[\w.-]+)"
+    r"/(?:resolve|blob|raw)/(?P<revision>[\w.-]+)/(?P<path>[^?#]+)(?:\?[^#]*)?"
+)
 REPOSITORY = re.compile(r"(?P<name>[\w.-]+)(?:@(?P<revision>[\w.-]+))?")
 
 
@@ -67,17 +71,32 @@ def parse(text: str, *, offline: bool) -> Reference:
         return LocalFile(text)
     if CLEARML_ID.fullmatch(text):
         return ClearMLModel(text)
+    if "://" in text:
+        return _url(text)
     if not text.endswith(".gguf"):
         raise FormError(KEY, f"{text!r} does not end in .gguf")
-    segments = text.split("/")
-    if len(segments) < 3:
+    if text.count("/") < 2:
         return LocalFile(text)
+    return _hub_path(text)
+
+
+def _hub_path(text: str) -> HubFile:
+    segments = text.split("/")
     provider, repository, *path = segments
     named = REPOSITORY.fullmatch(repository)
     legal = all(PATH_SEGMENT.fullmatch(s) and s not in (".", "..") for s in path)
     if not SEGMENT.fullmatch(provider) or provider in (".", "..") or not named or not legal:
         raise FormError(KEY, f"{text!r} is neither a path on this machine nor a Hugging Face path")
     return HubFile(f"{provider}/{named['name']}", "/".join(path), named["revision"])
+
+
+def _url(text: str) -> HubFile:
+    """The address of a file on huggingface.co, as its page shows it."""
+    url = URL.fullmatch(text)
+    if not url or not url["path"].endswith(".gguf"):
+        problem = "is no address of a GGUF file on huggingface.co; other files: download them, and"
+        raise FormError(KEY, f"{text!r} {problem} name their path on the machine")
+    return HubFile(url["repo"], url["path"], url["revision"])
 
 
 def is_glob(path: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Protocol
 from app.errors import ConfigError, FormError, TransferError
 from app.models import gguf, hub, tiny
 from app.models.reference import (
+    KEY,
     ClearMLModel,
     HubFile,
     LocalFile,
@@ -46,6 +47,21 @@ class ModelFiles:
     @property
     def size(self) -> int:
         return sum(path.stat().st_size for path in self.paths)
+
+    @property
+    def missing(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A model whose bytes are still to come: its headers are known, and lie, at the beginning of
+    files that hold nothing else but have the right size, where a planning tool can read them.
+    `size` in bytes."""
+
+    first: Path
+    header: gguf.Header
+    size: int
 
 
 @dataclass(frozen=True)
@@ -90,6 +106,11 @@ class Store:
         shared = environment.get("HF_HOME") and not chosen
         self._hub: Path | None = None if shared else self.cache / "hub"
 
+    @property
+    def hub_folder(self) -> Path:
+        """Where the hub's files are kept."""
+        return self._hub or hub.shared_cache()
+
     async def locate(self, reference: Reference) -> Located:
         """Find the files before any bytes move. Raises ConfigError, or TransferError for files
         on this machine that are not whole."""
@@ -97,7 +118,7 @@ class Store:
             return await asyncio.to_thread(hub.locate, reference, self._hub)
         if isinstance(reference, ClearMLModel):
             if self._registry is None:
-                raise ConfigError(f"Model/model: {reference.id}: there is no ClearML to ask")
+                raise FormError(KEY, f"{reference.id}: there is no ClearML to ask")
             return await self._registry.find(reference.id)
         if isinstance(reference, LocalFile):
             return await asyncio.to_thread(_verified, _local(reference))
@@ -106,6 +127,15 @@ class Store:
         except OSError as error:
             raise ConfigError(f"the cache folder {self.cache} cannot be written: {error}") from None
         return await asyncio.to_thread(_verified, [path])
+
+    async def preview(self, located: Located, folder: Path) -> ModelFiles | Preview | None:
+        """The headers, before any weights move; the stand-ins of files that are not here are
+        written into `folder`. None where there is no knowing yet. Raises TransferError."""
+        if isinstance(located, Registered):
+            return None
+        if isinstance(located, ModelFiles):
+            return located
+        return await asyncio.to_thread(_preview, located, folder)
 
     async def fetch(self, located: Located, name: str, progress: Progress) -> ModelFiles:
         """Bring the files here and verify them. Raises TransferError."""
@@ -158,6 +188,24 @@ class _Meter:
         logger.info(text, extra={"subject": self._name})
 
 
+def _preview(located: hub.Located, folder: Path) -> Preview:
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for index, (path, size) in enumerate(zip(located.paths, located.sizes, strict=True)):
+        beginning = hub.Beginning(located, index)
+        paths.append(folder / Path(path).name)
+        try:
+            header = gguf.read_header(beginning.read, size)
+            gguf.check_bounds(header, size)
+        except gguf.HeaderError as error:
+            problem = f"{located.repo}/{path}: corrupt or incomplete: {error}"
+            raise TransferError(problem) from None
+        with paths[-1].open("wb") as file:
+            file.write(beginning.data)
+            file.truncate(size)
+    return Preview(paths[0], gguf.verify(paths), located.size)
+
+
 def _of_registry(path: Path) -> ModelFiles:
     """The weights in what ClearML brought: a file, or a package's folder."""
     found = str(path)
@@ -185,7 +233,7 @@ def _local(reference: LocalFile) -> tuple[Path, ...]:
         path = choose(path, glob.glob(path))
     first, *others = (Path(part) for part in shards(path))
     if not first.is_file():
-        raise ConfigError(f"Model/model: {reference.path}: no such file on this machine")
+        raise FormError(KEY, f"{reference.path}: no such file on this machine")
     for other in others:
         if not other.is_file():
             raise TransferError(f"{other}: this part of the set is missing")

@@ -59,16 +59,29 @@ def ensure(folder: Path) -> Path:
     return path
 
 
-def write(path: Path, *, seed: int = 1, shard_tensors: int = 0, context: int = CONTEXT) -> None:
+def write(
+    path: Path,
+    *,
+    seed: int = 1,
+    shard_tensors: int = 0,
+    context: int = CONTEXT,
+    quantised: bool = False,
+) -> None:
     """Write the model, said to be trained for `context` tokens; with `shard_tensors`, as a split
-    set of that many tensors a part."""
+    set of that many tensors a part; its matrices as 16-bit floats, or `quantised` to Q8_0."""
     writer = gguf.GGUFWriter(path, "llama", split_max_tensors=shard_tensors)
     tokens, types = _vocabulary()
     _write_metadata(writer, tokens, types)
     writer.add_context_length(context)
     random = np.random.default_rng(seed)
     for name, shape in _tensors(len(tokens)):
-        writer.add_tensor(name, _tensor(random, name, shape))
+        tensor = _tensor(random, name, shape)
+        if quantised and len(shape) > 1:
+            kind = gguf.GGMLQuantizationType.Q8_0
+            small = gguf.quants.quantize(tensor.astype(np.float32), kind)
+            writer.add_tensor(name, small, raw_dtype=kind)
+        else:
+            writer.add_tensor(name, tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

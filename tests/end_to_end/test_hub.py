@@ -2,10 +2,14 @@
 
 import os
 import signal
+import struct
+from base64 import b64encode
+from zlib import compress, crc32
 
 import pytest
 
 from app.models import tiny
+from tests import projector
 from tests.clearml_api import ApiServer
 from tests.end_to_end.test_serving import chat, client, get
 from tests.hub import Hub
@@ -55,6 +59,40 @@ def test_a_file_is_fetched_once(serve, hub):
     again = serve(REFERENCE).ready()
     assert "found in the cache (1.0 MB)" in again.output
     assert len(downloads(hub)) == 1
+
+
+def picture(side=32):
+    """A PNG as a data URL."""
+    rows = b"".join(b"\0" + bytes(range(0, 255, 8))[:side] * 3 for _ in range(side))
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", compress(rows))
+    return "data:image/png;base64," + b64encode(png + chunk(b"IEND", b"")).decode()
+
+
+@pytest.mark.parametrize("given", ["field", "cli"])
+def test_a_model_that_sees(start, hub, tmp_path, given):
+    """Model and projector from the hub, by the form's fields, and by a pasted command line with
+    the address of the projector's page. Result: a picture is read."""
+    projector.write(tmp_path / "mmproj.gguf")
+    hub.repositories["org/repo"]["mmproj.gguf"] = (tmp_path / "mmproj.gguf").read_bytes()
+    fields = [f"Model/model={REFERENCE}", "Model/mmproj=org/repo/mmproj.gguf"]
+    if given == "cli":
+        url = "https://huggingface.co/org/repo/resolve/main/mmproj.gguf"
+        fields = [f"Model/cli=llama-server -m {REFERENCE} --mmproj-url {url} -c 2048"]
+    cache = ["--cache-dir", str(tmp_path / "cache"), "--set", "Model/endpoint_name=tiny"]
+    sets = [text for field in fields for text in ("--set", field)]
+    app = start(*cache, *sets, HF_ENDPOINT=hub.url).ready()
+    content = [
+        {"type": "text", "text": "What is it?"},
+        {"type": "image_url", "image_url": {"url": picture()}},
+    ]
+    messages = [{"role": "user", "content": content}]
+    answer = client(app).chat.completions.create(model="tiny", messages=messages, max_tokens=4)
+    assert answer.usage.completion_tokens == 4
 
 
 def test_all_parts_of_a_set_land_in_one_folder(serve, hub):
@@ -133,6 +171,7 @@ def test_a_corrupt_file_is_refused(serve, hub, weights):
     app = serve(REFERENCE)
     assert app.wait(30) == 3
     assert "corrupt or incomplete: cut off" in app.output
+    assert downloads(hub) == []  # its header said so
 
 
 def test_our_pages_answer_while_it_downloads_and_a_signal_ends_it(serve, hub):

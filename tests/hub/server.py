@@ -20,12 +20,13 @@ class Hub(ThreadedServer):
 
     `private` maps a repository to the token it wants; `cut` breaks every download off after so
     many bytes; `pause` holds each 64 KiB back by so many seconds. `requests` are (method, path,
-    has a token).
+    has a token); a GET of a bounded range is a "PART". `claimed` are sizes
+    that a HEAD tells instead of the true ones.
     """
 
     def __init__(self, repositories, private=None):
         self.repositories, self.private = repositories, private or {}
-        self.cut, self.pause, self.requests = None, 0.0, []
+        self.cut, self.pause, self.requests, self.claimed = None, 0.0, [], {}
 
     def handler(self):
         return type("Bound", (Handler,), {"hub": self})
@@ -41,7 +42,8 @@ class Handler(BaseHTTPRequestHandler):
     def _handle(self):
         path = unquote(urlparse(self.path).path)
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        self.hub.requests.append((self.command, path, bool(token)))
+        part = re.fullmatch(r"bytes=\d+-\d+", self.headers.get("Range", ""))
+        self.hub.requests.append(("PART" if part else self.command, path, bool(token)))
         tree, file = TREE.match(path), RESOLVE.match(path)
         repository = (tree or file)[1] if tree or file else None
         revision = (tree or file)[2] if repository else ""
@@ -64,22 +66,24 @@ class Handler(BaseHTTPRequestHandler):
         elif file[3] not in files:
             self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit_of(key)})
         else:
-            self._send_file(files[file[3]], commit_of(key))
+            self._send_file(files[file[3]], commit_of(key), self.hub.claimed.get(file[3]))
 
     do_GET = do_HEAD = _handle
 
-    def _send_file(self, data, commit):
+    def _send_file(self, data, commit, claimed):
         headers = {
             "ETag": f'"{hashlib.sha256(data).hexdigest()}"',
             "X-Repo-Commit": commit,
             "Accept-Ranges": "bytes",
         }
-        code, start = 200, 0
-        span = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        code, start, end = 200, 0, len(data)
+        if claimed and self.command == "HEAD":
+            headers["X-Linked-Size"] = str(claimed)
+        span = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if span:
-            code, start = 206, int(span[1])
-            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        self._send(code, data[start:], headers, cut=self.hub.cut)
+            code, start, end = 206, int(span[1]), int(span[2] or end - 1) + 1
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+        self._send(code, data[start:end], headers, cut=self.hub.cut)
 
     def _send(self, code, body, headers, cut=None):
         self.send_response(code)

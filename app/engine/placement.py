@@ -1,0 +1,61 @@
+"""Which GPUs a model goes to, and which of its tensors stay there. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from app.models.gguf import Tensor
+
+# A person's own word on it: then nothing is chosen here.
+DECIDING = tuple(
+    "-ts --tensor-split -sm --split-mode -mg --main-gpu -dev --device -ot --override-tensor".split()
+)
+OVERRIDES = ("-ot", "--override-tensor")
+ON_HOST = "CPU"
+ONE_GPU, SEVERAL = -1, 66_000  # KB: the thresholds where the form names none
+
+
+def candidates(
+    devices: Sequence[str],
+    given: Sequence[str],
+    budget: Mapping[str, int],
+    assigned: Mapping[str, int],
+) -> list[tuple[str, ...]]:
+    """Arguments to be tried in turn: each single GPU, the one with most room first, then all.
+    `assigned` are the bytes that models before this one take."""
+    if len(devices) < 2 or any(word in DECIDING for word in given):
+        return [()]
+    by_room = sorted(devices, key=lambda d: assigned.get(d, 0) - budget.get(d, 0))
+    return [*(("--device", device) for device in by_room), ()]
+
+
+def threshold(given: int | None, devices: int) -> int:
+    """Bytes: tensors up to this size are never moved out of GPU memory; -1 is none."""
+    kilobytes = given if given is not None else ONE_GPU if devices < 2 else SEVERAL
+    return kilobytes * 1000 if kilobytes >= 0 else -1
+
+
+def spare_small(placement: Sequence[str], tensors: Sequence[Tensor], least: int) -> tuple[str, ...]:
+    """The arguments, but tensors of at most `least` bytes stay where they would be: what is left
+    of an override to host memory names the larger ones by name."""
+    words = list(placement)
+    for index, word in enumerate(words[:-1]):
+        if word in OVERRIDES and least >= 0:
+            overrides = (_larger(text, tensors, least) for text in words[index + 1].split(","))
+            words[index + 1] = ",".join(text for text in overrides if text)
+    # An override that names nothing is none.
+    pairs = zip(words[::2], words[1::2], strict=False)
+    kept = [(flag, value) for flag, value in pairs if value or flag not in OVERRIDES]
+    return tuple(text for pair in kept for text in pair)
+
+
+def _larger(override: str, tensors: Sequence[Tensor], least: int) -> str:
+    pattern, _, buffer = override.rpartition("=")
+    if buffer != ON_HOST:
+        return override
+    matched = [tensor for tensor in tensors if re.search(pattern, tensor.name)]
+    large = [tensor.name for tensor in matched if (tensor.size or least + 1) > least]
+    if len(large) == len(matched):
+        return override
+    return f"^({'|'.join(map(re.escape, large))})$={buffer}" if large else ""
