@@ -1,11 +1,12 @@
 import asyncio
 import itertools
+import random
 
 import pytest
 
 from app.errors import LoadError, RequestError
 from app.memory.ledger import Model, ModelState, Tier
-from app.memory.pool import Pool
+from app.memory.pool import MAX_WAITING, Pool
 from tests.fakes import until
 
 
@@ -17,13 +18,14 @@ class FakeServer:
         self.fail = 0  # so many of the next starts
         self.exit = None
         self.progress = 0.5
+        self.holds, self.problem = {}, "broken"
 
     async def start(self):
         await asyncio.sleep(0.01)
         if self.fail:
             self.fail -= 1
             self.world.log.append(f"fail {self.name}")
-            raise LoadError("broken")
+            raise LoadError(self.problem)
         self.world.memory += self.size
         assert self.world.memory <= self.world.limit, "out of memory"
         self.exit = asyncio.get_running_loop().create_future()
@@ -36,6 +38,13 @@ class FakeServer:
         self.world.memory -= self.size
         self.exit.set_result(0)
         self.world.log.append(f"stop {self.name}")
+
+    async def leave(self):
+        await self.stop()
+        return Tier.DISK
+
+    def measured(self):
+        return self.holds
 
     async def exited(self):
         return await asyncio.shield(self.exit)
@@ -55,10 +64,10 @@ class World:
         self.memory, self.log, self.now = 0, [], 0.0
         ticks = itertools.count()
         models = [Model(name, limit=(limits or {}).get(name)) for name in sizes]
-        self.pool = Pool(models, self.limit, lambda: self.now + next(ticks) * 1e-6)
+        self.pool = Pool(models, {"d": self.limit}, lambda: self.now + next(ticks) * 1e-6)
         self.servers = {name: FakeServer(self, name, size) for name, size in sizes.items()}
         for name, server in self.servers.items():
-            self.pool.provide(name, server, f"to {name}", server.size)
+            self.pool.provide(name, server, f"to {name}", {"d": server.size})
 
     async def use(self, name, seconds=0.0, wait=None):
         with self.pool.admit(name):
@@ -124,7 +133,7 @@ def test_a_request_for_a_model_being_evicted_waits_and_reloads_it(run):
 
 def test_a_model_larger_than_the_budget_is_refused(run):
     async def scenario():
-        with pytest.raises(RequestError, match="25 bytes of 24"):
+        with pytest.raises(RequestError, match="a needs 0.00 GiB on d, which has"):
             await World(a=25).use("a")
 
     run(scenario)
@@ -244,7 +253,7 @@ def test_five_failures_of_every_model_are_a_loss(run):
 
 def test_a_request_waits_for_files_no_longer_than_it_may(run):
     async def scenario():
-        pool = Pool([Model("a")], 24, asyncio.get_running_loop().time)
+        pool = Pool([Model("a")], {"d": 24}, asyncio.get_running_loop().time)
         pool.downloading("a", 0.25)
         with pytest.raises(RequestError, match="still downloading") as raised:
             async with pool.lease("a", 0.02):
@@ -285,7 +294,7 @@ def test_what_exceeds_the_limit_is_denied_also_while_loading(run):
 
 def test_a_model_whose_files_never_came_says_why(run):
     async def scenario():
-        pool = Pool([Model("a"), Model("b")], 24, asyncio.get_running_loop().time)
+        pool = Pool([Model("a"), Model("b")], {"d": 24}, asyncio.get_running_loop().time)
         waiting = asyncio.create_task(pool.lease("a").__aenter__())
         await asyncio.sleep(0)
         pool.fail("a", "cut off")
@@ -323,7 +332,7 @@ def test_close_stops_a_load_under_way(run):
         await asyncio.sleep(0)
         await world.pool.close()
         assert world.memory == 0
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(RequestError, match="stopping"):
             await loading
 
     run(scenario)
@@ -337,3 +346,143 @@ def test_random_traffic_never_over_commits(run):
         assert all(view.leased == view.admitted == 0 for view in world.pool.view())
 
     run(scenario)
+
+
+def test_a_model_in_demand_yields_after_its_quantum(run):
+    """Callers keep a busy without a pause; one asks for b. Result: a is held back, drains, and b
+    gets its turn while a is still asked for."""
+
+    async def scenario():
+        world = World(a=20, b=20)
+        asking = True
+
+        async def hog():
+            while asking:
+                await world.use("a", 0.01)
+
+        hogs = [asyncio.create_task(hog()) for _ in range(4)]
+        await until(lambda: world.view("a").requests > 4)
+        asked = asyncio.create_task(world.use("b"))
+        while not asked.done():
+            await asyncio.sleep(0.005)
+            world.now += 0.05
+        assert world.log[:3] == ["start a", "stop a", "start b"]
+        asking = False
+        await asyncio.gather(*hogs)
+
+    run(scenario)
+
+
+def test_a_pinned_model_never_leaves(run):
+    async def scenario():
+        world = World(a=20, b=20)
+        await world.use("a")
+        world.pool.pin("a", True)
+        with pytest.raises(RequestError, match="pinned models take"):
+            await world.use("b")
+        world.pool.pin("a", False)
+        await world.use("b")
+
+    run(scenario)
+
+
+def test_more_memory_than_was_predicted_counts_and_the_idle_make_room(run):
+    """a holds 30 % more than was said. Result: it is noticed when it is loaded, and b leaves."""
+
+    async def scenario():
+        world = World(a=12, b=10)
+        await world.use("b")
+        world.servers["a"].holds = {"d": 16}
+        await world.use("a")
+        await until(lambda: "stop b" in world.log)
+        assert world.view("a").need == {"d": 16}
+
+    run(scenario)
+
+
+def test_a_load_that_runs_out_of_memory_beside_others_is_tried_with_more_room(run):
+    async def scenario():
+        world = World(a=12, b=12)
+        await world.use("b")
+        world.servers["a"].fail, world.servers["a"].problem = 1, "cudaMalloc: out of memory"
+        assert await world.use("a") == "to a"  # the caller has not seen it
+        assert world.log == ["start b", "fail a", "stop b", "start a"]
+
+    run(scenario)
+
+
+def test_unload_and_load_by_hand(run):
+    async def scenario():
+        world = World(a=20)
+        await world.pool.load("a")
+        assert world.view("a").switches == 1
+        holding = asyncio.create_task(world.use("a", 0.02))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        with pytest.raises(RequestError) as raised:
+            world.pool.unload("a")
+        assert raised.value.status == 409
+        await holding
+        world.pool.unload("a")
+        await until(lambda: world.log == ["start a", "stop a"])
+        await world.pool.load("a")
+
+    run(scenario)
+
+
+def test_so_many_may_wait_and_no_more(run):
+    async def scenario():
+        pool = Pool([Model("a")], {"d": 24}, asyncio.get_running_loop().time)
+
+        async def ask():
+            async with pool.lease("a"):
+                pass
+
+        asking = [asyncio.create_task(ask()) for _ in range(MAX_WAITING)]
+        await asyncio.sleep(0)
+        with pytest.raises(RequestError, match="are waiting for it already"):
+            await ask()
+        pool.fail("a", "gone")
+        ends = await asyncio.gather(*asking, return_exceptions=True)
+        assert all(isinstance(end, RequestError) for end in ends)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_random_callers_are_all_served_within_the_budget(run, seed):
+    """The simulator's invariants on the real pool: the fake servers fail on over-commit, and stop
+    slowly. Some callers leave while they wait."""
+
+    async def scenario():
+        dice = random.Random(seed)
+        world = World(**{f"m{n}": dice.randint(3, 12) for n in range(6)})
+        served = left = 0
+
+        async def caller():
+            nonlocal served, left
+            for _ in range(8):
+                name = f"m{dice.randint(0, 5)}"
+                try:
+                    patience = 0.05 if dice.random() < 0.1 else 30
+                    await asyncio.wait_for(world.use(name, dice.random() * 0.01), patience)
+                    served += 1
+                except asyncio.TimeoutError:
+                    left += 1
+
+        clock = asyncio.create_task(passing(world))
+        await asyncio.gather(*(caller() for _ in range(8)))
+        clock.cancel()
+        assert served + left == 64 and served > 32
+        assert all(v.leased == v.admitted == v.waiting == 0 for v in world.pool.view())
+
+    run(scenario)
+
+
+async def passing(world):
+    """Time passes for the pool as it does for the rest."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    while True:
+        await asyncio.sleep(0.005)
+        world.now = loop.time() - begun

@@ -1,37 +1,107 @@
+import random
+
 import pytest
 
 from app.memory.residency import Refuse, Resident, Serve, Swap, Wait, decide
 
-GIB = 1024**3
+BUDGET = {"g": 24}
 
 
-def resident(name: str, size: int, *, pinned: bool = False, last_used: float = 0.0) -> Resident:
-    return Resident(name, size * GIB, pinned, last_used)
+def on(name, size, **more):
+    return Resident(name, {"g": size}, **more)
 
 
 @pytest.mark.parametrize(
     "size, residents, expected",
     [
-        pytest.param(8, [], Swap(()), id="empty-gpu"),
-        pytest.param(8, [resident("target", 8)], Serve(), id="already-resident"),
-        pytest.param(8, [resident("a", 10)], Swap(()), id="fits-beside"),
-        pytest.param(8, [resident("a", 20)], Swap(("a",)), id="evicts-idle"),
-        pytest.param(8, [resident("a", 20, pinned=True)], Wait(), id="waits-for-busy"),
-        pytest.param(25, [], Refuse(), id="larger-than-budget"),
-        pytest.param(24, [], Swap(()), id="exactly-the-budget"),
+        pytest.param(10, [], (), id="room"),
+        pytest.param(10, [on("a", 10), on("b", 4)], (), id="room-beside-others"),
+        pytest.param(10, [on("a", 10, last_used=2), on("b", 10, last_used=1)], ("b",), id="oldest"),
+        pytest.param(20, [on("a", 10, last_used=1), on("b", 10)], ("b", "a"), id="all-it-takes"),
+        pytest.param(10, [on("a", 10, held=True), on("b", 10, last_used=9)], ("b",), id="in-use"),
+        pytest.param(10, [on("a", 10, pinned=True), on("b", 10)], ("b",), id="pinned-stays"),
         pytest.param(
-            8,
-            [resident("new", 10, last_used=2), resident("old", 10, last_used=1)],
-            Swap(("old",)),
-            id="evicts-least-recently-used",
+            10, [on("a", 10, priority=1), on("b", 10, last_used=9)], ("b",), id="priority"
         ),
-        pytest.param(
-            20,
-            [resident("busy", 12, pinned=True), resident("idle", 8)],
-            Wait(),
-            id="evicting-idle-is-not-enough",
-        ),
+        pytest.param(14, [on("a", 4), on("b", 20, last_used=1)], ("b",), id="no-more-than-needed"),
+        pytest.param(24, [on("a", 1)], ("a",), id="exactly-all"),
     ],
 )
-def test_decide(size, residents, expected):
-    assert decide("target", size * GIB, residents, budget=24 * GIB) == expected
+def test_who_leaves(size, residents, expected):
+    decision = decide("t", {"g": size}, residents, BUDGET)
+    assert isinstance(decision, Swap) and decision.evict == expected and decision.reason
+
+
+def test_resident_already():
+    assert decide("a", {"g": 1}, [on("a", 1)], BUDGET) == Serve()
+
+
+def test_who_stands_in_the_way():
+    residents = [on("a", 10, held=True, last_used=1), on("b", 10, held=True), on("c", 4)]
+    decision = decide("t", {"g": 10}, residents, BUDGET)
+    assert isinstance(decision, Wait) and decision.blockers == ("b",)
+
+
+def test_who_leaves_already_is_waited_for_without_evicting_more():
+    residents = [on("a", 12, leaving=True), on("b", 12)]
+    assert decide("t", {"g": 12}, residents, BUDGET) == Wait(reason="who leaves is not gone yet")
+
+
+@pytest.mark.parametrize("residents", [[], [on("p", 10, pinned=True)]])
+def test_what_will_never_fit_is_refused_with_the_numbers(residents):
+    gib = 1 << 30
+    sized = [Resident(r.name, {"g": 10 * gib}, pinned=True) for r in residents]
+    decision = decide("t", {"g": 25 * gib}, sized, {"g": 24 * gib})
+    assert isinstance(decision, Refuse)
+    assert "needs 25.00 GiB on g, which has 24.00" in decision.reason
+    assert ("pinned models take 10.00" in decision.reason) == bool(residents)
+
+
+def test_several_devices_each_have_their_own():
+    budget = {"0": 10, "1": 10}
+    a, b = Resident("a", {"0": 8}), Resident("b", {"1": 8}, last_used=-1)
+    assert decide("t", {"0": 8}, [a, b], budget).evict == ("a",)
+    assert {*decide("t", {"0": 8, "1": 8}, [a, b], budget).evict} == {"a", "b"}
+    assert isinstance(decide("t", {"2": 1}, [a, b], budget), Refuse)
+
+
+def crowd(dice, budget):
+    """Residents that fit the budget together."""
+    residents, used = [], dict.fromkeys(budget, 0)
+    for number in range(dice.randint(0, 8)):
+        need = {d: dice.randint(0, 9) for d in dice.sample([*budget], dice.randint(1, 3))}
+        if any(used[d] + n > budget[d] for d, n in need.items()):
+            continue
+        used = {d: used[d] + need.get(d, 0) for d in budget}
+        flags = [dice.random() < chance for chance in (0.3, 0.2, 0.2)]
+        residents.append(Resident(str(number), need, *flags, dice.random(), dice.randint(0, 2)))
+    return residents
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_a_swap_always_makes_room_and_never_takes_who_is_in_use(seed):
+    """Random residents on three devices. Result: what a decision says holds."""
+    dice = random.Random(seed)
+    budget = {d: dice.randint(5, 40) for d in "012"}
+    residents = crowd(dice, budget)
+    need = {d: dice.randint(0, 20) for d in dice.sample("012", dice.randint(1, 3))}
+    decision = decide("t", need, residents, budget)
+    leaving = {r.name for r in residents if r.leaving}
+    pinned = {r.name for r in residents if r.pinned}
+    free = {r.name for r in residents if not r.held} - pinned | leaving
+
+    def fits(without):
+        kept = [r for r in residents if r.name not in without]
+        return all(s + sum(r.need.get(d, 0) for r in kept) <= budget[d] for d, s in need.items())
+
+    if isinstance(decision, Swap):
+        evicted = {*decision.evict}
+        assert evicted <= free and fits(evicted | leaving)
+        assert not any(fits((evicted | leaving) - {name}) for name in evicted), "for nothing"
+        assert evicted or fits(())
+    elif isinstance(decision, Wait):
+        blockers = {*decision.blockers}
+        assert not blockers & pinned and fits(free | blockers)
+        assert not blockers or not fits(free)
+    else:
+        assert isinstance(decision, Refuse) and not fits({r.name for r in residents} - pinned)

@@ -1,45 +1,64 @@
-"""The models behind the front: the only ledger of what runs, who uses it, and what to start.
+"""The ledger of what runs and what memory it holds: lease a model for one request.
 
-No lock: what is read, decided and written holds no `await`, on one event loop.
+Every decision is one synchronous call of `_schedule`, on one event loop, over the whole ledger:
+what `turns.plan` says is done, and nothing else moves a model.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Generic
 
 from app.console import ModelLogger
 from app.engine import backoff
 from app.errors import AppError, LoadError, RequestError
-from app.memory.ledger import Model, ModelState, Server, Tier, Upstream, View
-from app.memory.residency import Refuse, Resident, Serve, Swap, decide
+from app.memory import turns
+from app.memory.ledger import (
+    COMING,
+    LEAVING,
+    Model,
+    ModelState,
+    Server,
+    Tier,
+    Upstream,
+    View,
+    Waiter,
+)
+from app.memory.turns import Load, Row, Stage
 
 logger = logging.getLogger(__name__)
 
 FAILURES_TO_GIVE_UP = 5
 STOPPING = "the instance is stopping"
+MORE_ROOM = 1.3  # times what was predicted
+OUT_OF_MEMORY = re.compile(r"alloc|out of memory|oom|signal 9|create_context|not fit", re.I)
+MAX_WAITING = 512  # requests for one model
+BOUND = 60.0  # seconds that nobody should wait longer for a turn
 
 
 class Pool(Generic[Upstream]):
     def __init__(
         self,
         models: Iterable[Model[Upstream]],
-        budget: int,
+        budget: Mapping[str, int],
         clock: Callable[[], float],
         *,
         resident_tier: Tier = Tier.RAM,
+        bound: float = BOUND,
     ) -> None:
-        """`budget` in bytes; `clock` gives seconds that only grow."""
+        """`budget` in bytes by device; `clock` gives seconds that only grow."""
         self._models = {model.name: model for model in models}
         self._budget = budget
         self._clock = clock
         self._resident_tier = resident_tier
-        self._resident: dict[str, Model[Upstream]] = {}
+        self._bound = bound
         self._changed = asyncio.Event()
-        self._watches: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
@@ -49,18 +68,20 @@ class Pool(Generic[Upstream]):
         model = self._models[name]
         model.state, model.progress = ModelState.DOWNLOADING, progress
 
-    def provide(self, name: str, server: Server, upstream: Upstream, size: int) -> None:
-        """The model's files are here: from now on it can be leased. `size` in bytes."""
+    def provide(
+        self, name: str, server: Server, upstream: Upstream, need: Mapping[str, int]
+    ) -> None:
+        """The model's files are here: from now on it can be leased. `need` in bytes by device."""
         model = self._models[name]
-        model.server, model.upstream, model.size = server, upstream, size
-        model.state, model.progress = ModelState.COLD, None
-        model.available.set()
+        model.server, model.upstream, model.need = server, upstream, need
+        model.state, model.progress, model.tier = ModelState.COLD, None, Tier.DISK
+        self._schedule()
 
     def fail(self, name: str, reason: str) -> None:
         """The model will never come."""
         model = self._models[name]
         model.state, model.reason, model.progress = ModelState.FAILED, reason, None
-        model.available.set()
+        self._refuse(model, RequestError(503, f"{name} is not available: {reason}"))
 
     # What requests do.
 
@@ -93,17 +114,16 @@ class Pool(Generic[Upstream]):
         `wait` seconds; the load goes on.
         """
         model = self._models[name]
-        deadline = None if wait is None else self._clock() + wait
-        await self._hold(model, deadline)
+        waiter = self._queue(model)
         try:
-            if model.loading is not None:
-                await self._join(model, model.loading, deadline)
+            done, _ = await asyncio.wait({waiter.granted}, timeout=wait)
+            if not done:
+                raise self._too_late(model)
+            waiter.granted.result()
             assert model.upstream is not None
             yield model.upstream
         finally:
-            model.leased -= 1
-            model.last_used = self._clock()
-            self._notify()
+            self._release(model, waiter)
 
     def finished(self, name: str, *, served: bool) -> None:
         """An admitted request has ended; one that was served makes up for earlier failures."""
@@ -115,7 +135,7 @@ class Pool(Generic[Upstream]):
     async def gone(self, name: str, patience: float = 2.0) -> None:
         """A child took no connection: wait until its end was noticed, at most `patience` s."""
         model = self._models[name]
-        if model.server is not None and model.name in self._resident:
+        if model.server is not None and model.state is ModelState.READY:
             await asyncio.wait({asyncio.ensure_future(model.server.exited())}, timeout=patience)
             await asyncio.sleep(0)  # the watch runs on the same exit
 
@@ -126,12 +146,12 @@ class Pool(Generic[Upstream]):
 
     def _view(self, model: Model[Upstream]) -> View:
         progress = model.progress
-        if model.state is ModelState.LOADING and model.server is not None:
+        if model.state in COMING and model.server is not None:
             progress = model.server.progress
         return View(
             model.name,
             model.state,
-            self._tier(model),
+            model.tier,
             model.reason,
             progress,
             model.admitted,
@@ -139,38 +159,67 @@ class Pool(Generic[Upstream]):
             model.requests,
             model.denied,
             model.last_used,
+            len(model.waiters),
+            model.switches,
+            model.pinned,
+            model.need,
         )
 
-    def _tier(self, model: Model[Upstream]) -> Tier:
-        if model.state in (ModelState.READY, ModelState.STOPPING):
-            return self._resident_tier
-        return Tier.NONE if model.server is None else Tier.DISK
+    def fits(self, names: Sequence[str]) -> bool:
+        """Whether these models fit into memory together."""
+        needs = [self._models[name].need for name in names]
+        return all(
+            sum(need.get(device, 0) for need in needs) <= size
+            for device, size in self._budget.items()
+        )
 
-    # The life of the processes.
+    # What a person may ask for.
 
     async def load(self, name: str) -> None:
-        """Load a model before anybody asks. Raises LoadError."""
-        model = self._models[name]
-        await self._hold(model, None)
+        """Bring a model into memory before anybody asks. Raises LoadError, RequestError."""
         try:
-            if model.loading is not None:
-                await asyncio.shield(model.loading)
-        finally:
-            model.leased -= 1
-            self._notify()
+            async with self.lease(name):
+                pass
+        except RequestError as error:
+            cause = error.__cause__
+            if isinstance(cause, LoadError):
+                raise cause from None
+            raise
+
+    def check(self, name: str) -> None:
+        """Raises RequestError 409 for a model that cannot be loaded at all."""
+        model = self._models[name]
+        if model.server is None:
+            raise RequestError(409, f"{name} is {model.state.value}: {model.reason or 'not here'}")
+
+    def unload(self, name: str) -> None:
+        """Let an idle model leave. Raises RequestError 409 for one that is in use."""
+        model = self._models[name]
+        if model.leased or model.coming or model.leaving:
+            raise RequestError(409, f"{name} is {model.state.value}, and in use")
+        if model.state is ModelState.READY:
+            self._let_go(model)
+
+    def pin(self, name: str, pinned: bool) -> None:
+        self._models[name].pinned = pinned
+        self._schedule()
+
+    # The end.
 
     async def close(self) -> None:
         """Stop every process; nothing is loaded any more."""
         self.refuse_new()
-        for task in self._watches:
+        await asyncio.gather(*(self._stop(model) for model in self._models.values()))
+        for task in list(self._tasks):
             task.cancel()
-        await asyncio.gather(*(self._stop(model) for model in list(self._resident.values())))
 
     def refuse_new(self) -> None:
         """The drain begins: who holds a model goes on, nobody else gets one."""
         self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         for model in self._models.values():
-            model.available.set()
+            self._refuse(model, RequestError(503, STOPPING, retry_after=10))
         self._notify()
 
     async def drained(self) -> None:
@@ -179,129 +228,242 @@ class Pool(Generic[Upstream]):
             await self._changed.wait()
 
     async def _stop(self, model: Model[Upstream]) -> None:
-        if model.loading is not None:
-            model.loading.cancel()
-            await asyncio.wait({model.loading})
-        model.state = ModelState.STOPPING
+        if model.coming is not None:
+            model.coming.cancel()
+            await asyncio.wait({model.coming})
+        if model.leaving is not None:
+            await asyncio.wait({model.leaving})
         if model.server is not None:
+            model.state = ModelState.STOPPING
             await model.server.stop()
-        model.state = ModelState.COLD
-        self._resident.pop(model.name, None)
+            model.state, model.tier = ModelState.COLD, Tier.DISK
 
-    async def _hold(self, model: Model[Upstream], deadline: float | None) -> None:
-        await self._until(model, model.available, deadline)
-        while True:
-            if self._closed:
-                raise RequestError(503, STOPPING, retry_after=10)
-            if model.server is None:
-                raise RequestError(503, f"{model.name} is not available: {model.reason}")
-            decision = decide(model.name, model.size, self._residents(), self._budget)
-            if isinstance(decision, Serve) and not model.evicting:
-                break
-            if isinstance(decision, Swap):
-                self._swap(model, decision.evict)
-                break
-            if isinstance(decision, Refuse):
-                message = f"{model.name} needs {model.size} bytes of {self._budget}"
-                raise RequestError(503, message)
-            await self._until(model, self._changed, deadline)
-        model.leased += 1
+    # One request's way to its model.
 
-    def _residents(self) -> list[Resident]:
-        return [
-            Resident(m.name, m.size, bool(m.leased or m.loading or m.evicting), m.last_used)
-            for m in self._resident.values()
-        ]
-
-    def _swap(self, model: Model[Upstream], evict: Sequence[str]) -> None:
-        wait = model.retry_at - self._clock()
-        if wait > 0:
-            # A caller is not made to wait for a load that is likely to fail again.
-            raise RequestError(
-                503, f"{model.name} is not available: {model.reason}", retry_after=wait
-            )
-        leaving = [self._resident[name] for name in evict]
-        for other in leaving:
-            other.evicting = True  # still holds its memory until it has stopped
-        self._resident[model.name] = model
-        model.state = ModelState.LOADING
-        model.loading = asyncio.create_task(self._load(model, leaving))
-        model.loading.add_done_callback(_retrieve)
-
-    async def _join(
-        self, model: Model[Upstream], loading: asyncio.Task[None], deadline: float | None
-    ) -> None:
-        left = None if deadline is None else max(0.0, deadline - self._clock())
-        done, _ = await asyncio.wait({loading}, timeout=left)
-        if not done:
-            raise self._too_late(model)
-        if loading.cancelled():
+    def _queue(self, model: Model[Upstream]) -> Waiter:
+        """Stand in line. Raises RequestError 503 where it would be for nothing."""
+        now = self._clock()
+        if self._closed:
             raise RequestError(503, STOPPING, retry_after=10)
-        error = loading.exception()
-        if error is not None:
-            wait = max(1.0, model.retry_at - self._clock())
-            raise RequestError(503, f"{model.name}: {error}", retry_after=wait) from None
+        wait = model.retry_at - now
+        if model.state is ModelState.FAILED and (model.server is None or wait > 0):
+            # A caller is not made to wait for a load that is likely to fail again.
+            message = f"{model.name} is not available: {model.reason}"
+            raise RequestError(503, message, retry_after=wait if model.server else None)
+        if len(model.waiters) >= MAX_WAITING:
+            message = f"{model.name}: {MAX_WAITING} requests are waiting for it already"
+            raise RequestError(503, message, retry_after=10)
+        if not model.leased and not model.waiters:
+            model.gap = now - model.last_used
+        waiter = Waiter(now, asyncio.get_running_loop().create_future())
+        model.waiters.append(waiter)
+        if model.state is ModelState.READY and not self._anybody_waits(model):
+            self._grant(model)  # as the plan would say
+        else:
+            self._schedule()
+        return waiter
 
-    async def _until(
-        self, model: Model[Upstream], event: asyncio.Event, deadline: float | None
-    ) -> None:
-        if event.is_set():
-            return
-        left = None if deadline is None else max(0.0, deadline - self._clock())
-        try:
-            await asyncio.wait_for(event.wait(), left)
-        except asyncio.TimeoutError:
-            raise self._too_late(model) from None
+    def _anybody_waits(self, but: Model[Upstream] | None = None) -> bool:
+        return any(model.waiters for model in self._models.values() if model is not but)
+
+    def _release(self, model: Model[Upstream], waiter: Waiter) -> None:
+        granted = waiter.granted
+        if not granted.done():
+            granted.cancel()
+            if waiter in model.waiters:
+                model.waiters.remove(waiter)
+        elif not granted.cancelled() and granted.exception() is None:
+            model.leased -= 1
+            model.last_used = self._clock()
+        if self._anybody_waits():
+            self._schedule()
+        else:
+            self._notify()
+
+    def _refuse(self, model: Model[Upstream], error: Exception) -> None:
+        """Everybody in the model's line is told."""
+        while model.waiters:
+            granted = model.waiters.popleft().granted
+            if not granted.done():
+                granted.set_exception(error)
+                granted.exception()  # who waited may have left: nobody then takes it
 
     def _too_late(self, model: Model[Upstream]) -> RequestError:
         message = f"{model.name} is still {model.state.value}; it goes on, come back later"
         return RequestError(503, message, retry_after=10)
 
-    async def _load(self, model: Model[Upstream], leaving: Sequence[Model[Upstream]]) -> None:
+    # What moves models.
+
+    def _schedule(self) -> None:
+        """Decide anew, and begin what is decided. Holds no `await`."""
+        if self._closed:
+            self._notify()
+            return
+        now = self._clock()
+        plan = turns.plan(self._rows(), self._budget, now, self._bound)
+        for load in plan.loads:
+            self._switch(load)
+        for name, reason in plan.refused:
+            self._refuse(self._models[name], RequestError(503, f"{name} {reason}"))
+        for model in self._models.values():
+            if model.state is ModelState.READY and model.name not in plan.held_back:
+                self._grant(model)
+        self._wake_at(plan.again_at, now)
+        self._notify()
+
+    def _rows(self) -> list[Row]:
+        return [self._row(model) for model in self._models.values() if model.server]
+
+    def _row(self, model: Model[Upstream]) -> Row:
+        stage = Stage.AWAY
+        if model.state is ModelState.READY:
+            stage = Stage.HERE
+        elif model.state in COMING:
+            stage = Stage.COMING
+        elif model.state in LEAVING:
+            stage = Stage.LEAVING
+        return Row(
+            model.name,
+            model.need,
+            stage,
+            model.leased,
+            model.waiters[0].since if model.waiters else None,
+            model.priority,
+            model.pinned,
+            model.last_used,
+            model.here_since,
+            model.leave_cost + model.come_cost,
+            model.gap,
+            len(model.waiters),
+        )
+
+    def _grant(self, model: Model[Upstream]) -> None:
+        while model.waiters:
+            granted = model.waiters.popleft().granted
+            if not granted.done():
+                model.leased += 1  # here, so that nothing comes between
+                granted.set_result(None)
+
+    def _wake_at(self, when: float | None, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if when is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(0.001, when - now), self._schedule)
+
+    def _switch(self, load: Load) -> None:
+        model = self._models[load.name]
+        for name in load.evict:
+            self._let_go(self._models[name])
+            ModelLogger(logger, name).info("makes room for %s: %s", model.name, load.reason)
+        leaving = [self._models[name] for name in load.after]
+        parked = model.state is ModelState.PARKED
+        model.state = ModelState.WAKING if parked else ModelState.LOADING
+        model.coming = self._run(self._come(model, leaving))
+
+    def _let_go(self, model: Model[Upstream]) -> None:
+        """From here on it counts as leaving; it holds its memory until it is gone."""
+        model.state = ModelState.PARKING
+        model.leaving = self._run(self._leave(model))
+
+    async def _leave(self, model: Model[Upstream]) -> None:
+        assert model.server is not None
+        begun = self._clock()
+        self._learn(model)
+        try:
+            model.tier = await model.server.leave()
+            model.state = ModelState.PARKED if model.tier is Tier.RAM else ModelState.COLD
+        except AppError as error:
+            self._failed(model, str(error))
+        finally:
+            model.leaving = None
+            model.leave_cost = self._clock() - begun
+            self._schedule()
+
+    async def _come(self, model: Model[Upstream], leaving: Sequence[Model[Upstream]]) -> None:
         assert model.server is not None
         log = ModelLogger(logger, model.name)
+        away = [other.leaving for other in leaving if other.leaving is not None]
+        if away:
+            await asyncio.wait(away)
         begun = self._clock()
+        log.info("loading" if model.state is ModelState.LOADING else "waking")
         try:
-            for other in leaving:
-                await self._evict(other)
-            log.info("loading")
             await model.server.start()
         except BaseException as error:
-            del self._resident[model.name]
-            if isinstance(error, LoadError):
+            model.coming, model.tier = None, Tier.DISK
+            if not isinstance(error, LoadError):
+                raise
+            if not self._may_be_too_tight(model, error):
                 self._failed(model, str(error))
-            raise
-        finally:
-            model.loading = None
-            self._notify()
-        model.state, model.reason = ModelState.READY, ""
-        log.info("ready in %.1f s", self._clock() - begun)
-        watch = asyncio.create_task(self._watch(model, model.server))
-        self._watches.add(watch)
-        watch.add_done_callback(self._watches.discard)
+                self._refuse(model, self._failure(model, error))
+            self._schedule()
+            return
+        model.coming = None
+        now = self._clock()
+        model.state, model.reason, model.tier = ModelState.READY, "", self._resident_tier
+        model.come_cost, model.here_since = now - begun, now
+        model.last_used = max(model.last_used, now)
+        model.switches += 1
+        log.info("ready in %.1f s", model.come_cost)
+        self._learn(model)
+        if model.watch is None or model.watch.done():  # it may have been parked, not ended
+            model.watch = self._run(self._watch(model, model.server))
+        self._schedule()
 
-    async def _evict(self, other: Model[Upstream]) -> None:
-        assert other.server is not None
-        other.state = ModelState.STOPPING
-        await other.server.stop()
-        other.evicting = False
-        other.state = ModelState.COLD
-        del self._resident[other.name]
+    def _failure(self, model: Model[Upstream], error: LoadError) -> RequestError:
+        wait = max(1.0, model.retry_at - self._clock())
+        found = RequestError(503, f"{model.name}: {error}", retry_after=wait)
+        found.__cause__ = error
+        return found
+
+    def _may_be_too_tight(self, model: Model[Upstream], error: LoadError) -> bool:
+        """A load that ran out of memory beside others is tried again with more room."""
+        beside = any(o.state is ModelState.READY for o in self._models.values() if o is not model)
+        larger = {device: int(size * MORE_ROOM) for device, size in model.need.items()}
+        if not (beside and OUT_OF_MEMORY.search(str(error)) and self._fits_alone(larger)):
+            return False
+        ModelLogger(logger, model.name).warning("needs more room than was predicted: %s", error)
+        model.need, model.state = larger, ModelState.COLD
+        return True
+
+    def _fits_alone(self, need: Mapping[str, int]) -> bool:
+        return all(size <= self._budget.get(device, 0) for device, size in need.items())
+
+    def _learn(self, model: Model[Upstream]) -> None:
+        """What it really holds counts, where that is more than was predicted; who is idle makes
+        room for it."""
+        assert model.server is not None
+        held = model.server.measured()
+        more = {
+            device: min(size, self._budget[device])
+            for device, size in held.items()
+            if size > model.need.get(device, 0) and device in self._budget
+        }
+        if not more:
+            return
+        model.need = {**model.need, **more}
+        if model.state is not ModelState.READY:
+            return
+        for name in turns.overflow(self._rows(), self._budget):
+            if name != model.name:
+                self._let_go(self._models[name])
 
     async def _watch(self, model: Model[Upstream], server: Server) -> None:
         """Await the end of a loaded model's process; one that nobody asked for is a failure."""
         code = await server.exited()
-        if model.state is not ModelState.READY or self._resident.get(model.name) is not model:
+        if model.state not in (ModelState.READY, ModelState.PARKED):
             return  # it was asked to stop
-        del self._resident[model.name]
+        model.tier = Tier.DISK
         self._failed(model, server.explain(code))
-        self._notify()
-        if len(self._models) == 1:
+        self._schedule()
+        if len(self._models) == 1 or model.pinned:
             await self._reload(model)
 
     async def _reload(self, model: Model[Upstream]) -> None:
         """The only model is loaded again without being asked, as often as it takes."""
-        while not self._closed and not self.lost.done() and model.name not in self._resident:
+        while not self._closed and not self.lost.done() and model.state is not ModelState.READY:
             await asyncio.sleep(max(0.0, model.retry_at - self._clock()))
             try:
                 await self.load(model.name)
@@ -319,12 +481,19 @@ class Pool(Generic[Upstream]):
             if not self.lost.done():
                 self.lost.set_result(f"every model failed {FAILURES_TO_GIVE_UP} times: {reason}")
 
+    def _run(self, coroutine: object) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.ensure_future(coroutine)  # type: ignore[call-overload]
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a fault in the pool", exc_info=error)
+            if not self.lost.done():
+                self.lost.set_result(f"a fault in the pool: {error}")
+
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-def _retrieve(task: asyncio.Task[None]) -> None:
-    """Every waiter may have left: the load's failure is then known from its log line."""
-    if not task.cancelled():
-        task.exception()

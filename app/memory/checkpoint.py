@@ -1,0 +1,300 @@
+"""GPU memory of a process to CPU RAM and back: the CUDA driver's checkpoint calls.
+
+The calls are made from one long-lived child (`python -m app.memory.checkpoint`), so that one that
+hangs can be killed without us; `cuInit` is paid once. Lock, Checkpoint; later Restore, Unlock:
+docs.nvidia.com/cuda/cuda-driver-api, "CUDA Checkpointing". Argument structs are 64 bytes, zeroed.
+
+A restore that runs out of GPU memory leaves the process stuck for ever: whoever calls has to know
+that there is room. After any failure or missed deadline the process is of no use any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from app.engine.process import die_with_us
+from app.memory.tiers import NoRoomError, ParkingError
+
+logger = logging.getLogger(__name__)
+
+LIBRARY = "libcuda.so.1"
+LOCK_TIMEOUT = 10_000  # ms for work under way; 0 could wait for ever
+START = 30.0  # seconds for cuInit
+LEAST = 20.0  # seconds for a move
+RATE = 1 << 30  # bytes a second that a move has at least, else it counts as hung
+PROBE = 30.0
+GPU_TRIES, GPU_PAUSE = 50, 0.1  # for GPU memory that is just being let go of
+
+RUNNING, LOCKED, CHECKPOINTED, FAILED = range(4)
+STATES = ("running", "locked", "checkpointed", "failed")
+CALLS = ("Lock", "Checkpoint", "Restore", "Unlock", "GetState")
+
+
+# The helper's side.
+
+
+class _LockArguments(ctypes.Structure):
+    _fields_ = [("timeout_ms", ctypes.c_uint), ("reserved", ctypes.c_uint * 15)]
+
+
+class CudaError(Exception):
+    pass
+
+
+class Driver:
+    """The six calls, on libcuda."""
+
+    def __init__(self, library: str = LIBRARY) -> None:
+        """Raises CudaError where there is no driver, or one before 570."""
+        try:
+            self._cuda = ctypes.CDLL(library)
+        except OSError as error:
+            raise CudaError(f"no CUDA driver: {error}") from None
+        missing = [call for call in CALLS if not hasattr(self._cuda, f"cuCheckpointProcess{call}")]
+        if missing:
+            raise CudaError("the CUDA driver is older than 570: it has no checkpoint calls")
+        self._check("cuInit", self._cuda.cuInit(0))
+
+    def park(self, pid: int) -> None:
+        arguments = _LockArguments(LOCK_TIMEOUT)
+        self._call("Lock", pid, ctypes.byref(arguments))
+        try:
+            self._call("Checkpoint", pid, None)
+        except CudaError:
+            with contextlib.suppress(CudaError):
+                self._call("Unlock", pid, None)
+            raise
+
+    def restore(self, pid: int) -> None:
+        self._call("Restore", pid, None)
+        self._call("Unlock", pid, None)
+
+    def state(self, pid: int) -> int:
+        found = ctypes.c_int(-1)
+        self._check("GetState", self._cuda.cuCheckpointProcessGetState(pid, ctypes.byref(found)))
+        return found.value
+
+    def hold_context(self) -> None:
+        """Be a process that holds a context on the first GPU: what the probe moves."""
+        device, context = ctypes.c_int(0), ctypes.c_void_p()
+        self._check("cuDeviceGet", self._cuda.cuDeviceGet(ctypes.byref(device), 0))
+        retained = self._cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+        self._check("cuDevicePrimaryCtxRetain", retained)
+
+    def _call(self, name: str, pid: int, arguments: Any) -> None:
+        function = getattr(self._cuda, f"cuCheckpointProcess{name}")
+        self._check(name, function(ctypes.c_int(pid), arguments))
+
+    def _check(self, name: str, code: int) -> None:
+        if code:
+            text = ctypes.c_char_p()
+            with contextlib.suppress(AttributeError):
+                self._cuda.cuGetErrorName(code, ctypes.byref(text))
+            word = (text.value or b"").decode() or "error"
+            raise CudaError(f"{name}: {word} ({code})")
+
+
+def helper(driver: Driver, lines: Any, write: Callable[[str], None]) -> None:
+    """Answer one JSON line for each: {"do": "park" | "restore" | "state", "pid"}."""
+    actions: Mapping[str, Callable[[int], object]] = {
+        "park": driver.park,
+        "restore": driver.restore,
+        "state": driver.state,
+    }
+    for line in lines:
+        asked = json.loads(line)
+        try:
+            answer = {"ok": True, "found": actions[asked["do"]](asked["pid"])}
+        except CudaError as error:
+            answer = {"ok": False, "problem": str(error)}
+        write(json.dumps(answer) + "\n")
+
+
+def main(words: list[str]) -> int:
+    def write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    try:
+        driver = Driver()
+        if words == ["hold"]:
+            driver.hold_context()
+        write(json.dumps({"ok": True}) + "\n")
+    except CudaError as error:
+        write(json.dumps({"ok": False, "problem": str(error)}) + "\n")
+        return 1
+    if words == ["hold"]:
+        sys.stdin.read()
+    else:
+        helper(driver, sys.stdin, write)
+    return 0
+
+
+# Our side.
+
+
+class Helper:
+    """The child that makes the calls: one at a time, each with a deadline."""
+
+    def __init__(self, environment: Mapping[str, str], *words: str) -> None:
+        self._environment = environment
+        self._words = words
+        self._lock = asyncio.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._reader: asyncio.StreamReader | None = None
+        self._transport: asyncio.BaseTransport | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._child is not None
+        return self._child.pid
+
+    async def start(self, deadline: float = START) -> None:
+        """Raises ParkingError with what the driver says."""
+        self.stop()  # what a helper that ended by itself has left
+        self._child = self._spawn()
+        assert self._child.stdout is not None
+        self._reader = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(self._reader)
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.connect_read_pipe(lambda: protocol, self._child.stdout)
+        await self._answer(deadline)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*die_with_us(), sys.executable, "-m", "app.memory.checkpoint", *self._words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**self._environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+            start_new_session=True,
+        )
+
+    async def ask(self, do: str, pid: int, deadline: float) -> Any:
+        """Raises ParkingError; after a missed deadline the helper is gone, and a new one comes
+        with the next call."""
+        async with self._lock:
+            if self._child is None or self._child.poll() is not None:
+                await self.start()
+            assert self._child is not None and self._child.stdin is not None
+            try:
+                self._child.stdin.write(json.dumps({"do": do, "pid": pid}).encode() + b"\n")
+                self._child.stdin.flush()
+            except OSError as error:
+                self.stop()
+                raise ParkingError(f"the helper is gone: {error}") from None
+            return await self._answer(deadline)
+
+    async def _answer(self, deadline: float) -> Any:
+        assert self._reader is not None
+        try:
+            line = await asyncio.wait_for(self._reader.readline(), deadline)
+        except asyncio.TimeoutError:
+            self.stop()
+            raise ParkingError(f"no answer from the CUDA driver in {deadline:.0f} s") from None
+        except asyncio.CancelledError:
+            self.stop()  # its answer would be taken for that to the next question
+            raise
+        if not line:
+            self.stop()
+            raise ParkingError("the helper has ended")
+        told = json.loads(line)
+        if not told["ok"]:
+            raise ParkingError(told["problem"])
+        return told.get("found")
+
+    def stop(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            assert self._child.stdin is not None
+            self._child.stdin.close()
+            self._child = None
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+
+
+class Checkpoints:
+    """Moves processes between the GPU and CPU RAM. `room` says how many bytes of host memory are
+    free, `gpu_room` how many of GPU memory; moves run one at a time, since they share the link."""
+
+    def __init__(
+        self,
+        helper: Helper,
+        room: Callable[[], int],
+        gpu_room: Callable[[], int] = lambda: 1 << 62,
+        margin: int = 1 << 30,
+    ) -> None:
+        self._helper = helper
+        self._room = room
+        self._gpu_room = gpu_room
+        self._margin = margin
+        self._size: dict[int, int] = {}
+
+    async def park(self, pid: int, size: int) -> None:
+        """`size` in bytes, of GPU memory that has to find room. Raises ParkingError."""
+        free = self._room()
+        if size + self._margin > free:
+            gib = 1 << 30
+            problem = f"{size / gib:.1f} GiB are needed of host memory, {free / gib:.1f} are free"
+            raise NoRoomError(problem)
+        await self._helper.ask("park", pid, deadline(size))
+        self._size[pid] = size
+
+    async def restore(self, pid: int) -> None:
+        size = self._size.pop(pid, 0)
+        await self._until_room(size)
+        await self._helper.ask("restore", pid, deadline(size))
+
+    async def _until_room(self, size: int) -> None:
+        """What others let go of comes free a little later; a restore that runs out is stuck for
+        ever. Raises ParkingError where it does not come free."""
+        for _ in range(GPU_TRIES):
+            if self._gpu_room() >= size:
+                return
+            await asyncio.sleep(GPU_PAUSE)
+        gib = 1 << 30
+        free = self._gpu_room() / gib
+        raise ParkingError(f"{size / gib:.1f} GiB are needed on the GPU, {free:.1f} are free")
+
+    def stop(self) -> None:
+        self._helper.stop()
+
+
+def deadline(size: int) -> float:
+    """Seconds that a move of so many bytes may take."""
+    return LEAST + 2 * size / RATE
+
+
+async def probe(environment: Mapping[str, str]) -> str:
+    """Try a whole trip on a sibling that holds a context: "" where this machine can, else why
+    not."""
+    mover, sibling = Helper(environment), Helper(environment, "hold")
+    try:
+        await mover.start()
+        await sibling.start()
+        await mover.ask("park", sibling.pid, PROBE)
+        if await mover.ask("state", sibling.pid, PROBE) != CHECKPOINTED:
+            return "the driver did not move a process's memory"
+        await mover.ask("restore", sibling.pid, PROBE)
+        found = await mover.ask("state", sibling.pid, PROBE)
+        return "" if found == RUNNING else f"a process came back {STATES[found]}"
+    except ParkingError as error:
+        return str(error)
+    finally:
+        mover.stop()
+        sibling.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

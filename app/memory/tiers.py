@@ -1,0 +1,192 @@
+"""Where a model goes when it leaves, and how it comes back: GPU, CPU RAM, disk.
+
+To CPU RAM by the CUDA checkpoint calls, where this machine can (`memory.checkpoint`): the process
+stays, its KV cache too. Else the process ends: its weights stay in the page cache, so that coming
+back is a warm load, and its KV cache is written to files and read again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from app.console import ModelLogger
+from app.engine.client import Client
+from app.engine.server import LlamaServer
+from app.errors import UpstreamError
+from app.memory.ledger import Tier
+
+logger = logging.getLogger(__name__)
+
+ASK = 5.0  # seconds
+MOVE = 120.0  # seconds for one slot's KV cache
+LEAST_TOKENS = 8  # fewer are read again sooner than restored
+USELESS = 5  # times in a row that a restored cache did not help
+LONG_PROMPT = 64  # tokens of a request that would have shown that it helps
+
+
+class Parking(Protocol):
+    """Who moves a process's GPU memory to CPU RAM and back."""
+
+    async def park(self, pid: int, size: int) -> None:
+        """`size` in bytes of GPU memory. Raises NoRoomError where host memory is short, with the
+        process as it was; ParkingError, and then the process is of no use any more."""
+
+    async def restore(self, pid: int) -> None:
+        """Raises ParkingError; the process is then of no use any more."""
+
+
+class ParkingError(Exception):
+    pass
+
+
+class NoRoomError(ParkingError):
+    """Found before anything was moved: the process is as it was."""
+
+
+@dataclass
+class Slots:
+    """The KV cache of one llama-server's slots, in files of `folder` while it is away."""
+
+    client: Client
+    folder: Path
+    log: ModelLogger
+
+    def __post_init__(self) -> None:
+        self._saved: dict[int, int] = {}  # slot → tokens
+        self._unproven = False
+        self._useless = 0
+
+    @property
+    def useful(self) -> bool:
+        return self._useless < USELESS
+
+    async def save(self) -> None:
+        """What every idle slot holds. Never raises: without it the prompt is read again."""
+        self._saved = {}
+        if not self.useful:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            slots = (await self.client.get("/slots", ASK)).json()
+            for slot in slots:
+                tokens = slot.get("n_prompt_tokens", 0) + slot.get("n_decoded", 0)
+                if tokens >= LEAST_TOKENS:
+                    await self._save(slot["id"])
+        except (UpstreamError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            self.log.warning("its KV cache could not be kept: %s", error)
+
+    async def _save(self, slot: int) -> None:
+        body = {"filename": f"{slot}.bin"}
+        answer = await self.client.post(f"/slots/{slot}?action=save", body, MOVE)
+        if answer.status == 200:
+            self._saved[slot] = answer.json()["n_saved"]
+
+    async def restore(self) -> None:
+        """What was saved, into the same slots. Never raises."""
+        for slot, tokens in self._saved.items():
+            try:
+                body = {"filename": f"{slot}.bin"}
+                answer = await self.client.post(f"/slots/{slot}?action=restore", body, MOVE)
+                if answer.status != 200 or answer.json().get("n_restored") != tokens:
+                    self.log.warning("the KV cache of slot %d did not come back whole", slot)
+                else:
+                    self._unproven = True
+            except (UpstreamError, ValueError) as error:
+                self.log.warning("its KV cache could not be restored: %s", error)
+            with contextlib.suppress(OSError):
+                (self.folder / f"{slot}.bin").unlink()
+        self._saved = {}
+
+    def seen(self, prompt: int, cached: int) -> None:
+        """A request's prompt tokens, and how many of them the cache held."""
+        if not self._unproven or prompt < LONG_PROMPT:
+            return
+        self._unproven = False
+        self._useless = 0 if cached else self._useless + 1
+        if not self.useful:
+            self.log.info("its KV cache is no longer kept: it did not help %d times", USELESS)
+
+
+class Tiered:
+    """One model's llama-server, wherever it is: what the pool calls a server."""
+
+    def __init__(
+        self,
+        server: LlamaServer,
+        slots: Slots | None,
+        parking: Parking | None,
+        measure: Callable[[], Mapping[str, int]],
+        on_devices: int = 0,
+    ) -> None:
+        """`parking` where this machine can; `measure` tells what the process holds now, and
+        `on_devices` how many bytes of GPU memory have to move when it is parked."""
+        self.server = server
+        self.slots = slots
+        self._parking = parking
+        self._measure = measure
+        self._parked = False
+        self._on_devices = on_devices
+        self._log = ModelLogger(logger, server.process.name)
+
+    @property
+    def progress(self) -> float | None:
+        return self.server.progress
+
+    async def start(self) -> None:
+        if self._parked:
+            self._parked = False
+            assert self._parking is not None
+            try:
+                await self._parking.restore(self.server.process.pid)
+                return
+            except ParkingError as error:
+                self._log.warning("did not come back from CPU RAM, is started anew: %s", error)
+                await self._kill()
+        await self.server.start()
+        if self.slots is not None:
+            await self.slots.restore()
+
+    async def leave(self) -> Tier:
+        if self._parking is not None:
+            self.server.client.close()
+            try:
+                await self._parking.park(self.server.process.pid, self._on_devices)
+                self._parked = True
+                return Tier.RAM
+            except NoRoomError as error:
+                self._log.info("goes to disk: %s", error)
+            except ParkingError as error:
+                self._log.warning("could not be moved to CPU RAM, is stopped: %s", error)
+                await self._kill()
+                return Tier.DISK
+        if self.slots is not None:
+            await self.slots.save()
+        await self.server.stop()
+        return Tier.DISK
+
+    async def stop(self) -> None:
+        if self._parked:
+            await self._kill()
+        else:
+            await self.server.stop()
+
+    async def _kill(self) -> None:
+        """A process whose GPU memory is elsewhere answers nothing, not even SIGTERM."""
+        self._parked = False
+        self.server.client.close()
+        self.server.process.kill()
+        await self.server.exited()
+
+    async def exited(self) -> int:
+        return await self.server.exited()
+
+    def explain(self, code: int) -> str:
+        return self.server.explain(code)
+
+    def measured(self) -> Mapping[str, int]:
+        return self._measure() if self.server.process.running and not self._parked else {}

@@ -1,0 +1,120 @@
+/* A stand-in for the CUDA driver's checkpoint calls: processes and their states are files in the
+ * folder FAKE_CUDA. It refuses calls out of order, as the driver does; FAKE_CUDA/<call>.<word> makes
+ * a call go wrong: "hang" never returns, "fail" gives 2 (out of memory) and leaves the process
+ * failed, "lose" kills the process. A file "<pid>" holds its state; "calls" grows by a line a call. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { RUNNING, LOCKED, CHECKPOINTED, FAILED };
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, ILLEGAL_STATE = 401 };
+
+static int initialized;
+
+static char *path(const char *name) {
+    static char text[4][512];
+    static int turn;
+    char *found = text[turn++ % 4];
+    snprintf(found, 512, "%s/%s", getenv("FAKE_CUDA"), name);
+    return found;
+}
+
+static char *named(int pid) {
+    char name[32];
+    snprintf(name, sizeof name, "%d", pid);
+    return path(name);
+}
+
+static int there(const char *call, const char *word) {
+    char name[64];
+    snprintf(name, sizeof name, "%s.%s", call, word);
+    return access(path(name), F_OK) == 0;
+}
+
+static int state_of(int pid) {
+    int state = -1;
+    FILE *file = fopen(named(pid), "r");
+    if (file) {
+        if (fscanf(file, "%d", &state) != 1) state = -1;
+        fclose(file);
+    }
+    return state;
+}
+
+static void set_state(int pid, int state) {
+    FILE *file = fopen(named(pid), "w");
+    if (file) {
+        fprintf(file, "%d", state);
+        fclose(file);
+    }
+}
+
+static int move(const char *call, int pid, int from, int to) {
+    FILE *calls = fopen(path("calls"), "a");
+    if (calls) {
+        fprintf(calls, "%s %d\n", call, pid);
+        fclose(calls);
+    }
+    if (!initialized) return NOT_INITIALIZED;
+    if (there(call, "hang")) for (;;) pause();
+    if (there(call, "lose")) kill(pid, SIGKILL);
+    if (there(call, "fail")) {
+        set_state(pid, FAILED);
+        return OUT_OF_MEMORY;
+    }
+    if (state_of(pid) == -1) set_state(pid, RUNNING);
+    if (state_of(pid) != from) return ILLEGAL_STATE;
+    set_state(pid, to);
+    return OK;
+}
+
+int cuInit(unsigned flags) {
+    if (flags || there("cuInit", "fail")) return INVALID;
+    initialized = 1;
+    return OK;
+}
+
+int cuDeviceGet(int *device, int ordinal) {
+    *device = ordinal;
+    return initialized ? OK : NOT_INITIALIZED;
+}
+
+int cuDevicePrimaryCtxRetain(void **context, int device) {
+    (void)device;
+    *context = &initialized;
+    set_state(getpid(), RUNNING);
+    return initialized ? OK : NOT_INITIALIZED;
+}
+
+int cuGetErrorName(int code, const char **name) {
+    *name = code == OUT_OF_MEMORY   ? "CUDA_ERROR_OUT_OF_MEMORY"
+            : code == ILLEGAL_STATE ? "CUDA_ERROR_ILLEGAL_STATE"
+                                    : "CUDA_ERROR_INVALID_VALUE";
+    return OK;
+}
+
+int cuCheckpointProcessLock(int pid, unsigned *arguments) {
+    if (!arguments || !arguments[0]) return INVALID; /* without a timeout it may wait for ever */
+    for (int word = 1; word < 16; word++)
+        if (arguments[word]) return INVALID; /* reserved */
+    return move("Lock", pid, RUNNING, LOCKED);
+}
+
+int cuCheckpointProcessCheckpoint(int pid, void *arguments) {
+    return arguments ? INVALID : move("Checkpoint", pid, LOCKED, CHECKPOINTED);
+}
+
+int cuCheckpointProcessRestore(int pid, void *arguments) {
+    return arguments ? INVALID : move("Restore", pid, CHECKPOINTED, LOCKED);
+}
+
+int cuCheckpointProcessUnlock(int pid, void *arguments) {
+    return arguments ? INVALID : move("Unlock", pid, LOCKED, RUNNING);
+}
+
+int cuCheckpointProcessGetState(int pid, int *state) {
+    *state = state_of(pid);
+    return *state < 0 ? INVALID : OK;
+}

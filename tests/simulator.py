@@ -1,0 +1,154 @@
+"""A model pool in virtual time, driven by the real policy: requests in, what happened out.
+
+Everything that the pool does with the policy's plans, without processes: a switch takes `cost`
+seconds for each model that leaves and for the one that comes, a request `service` seconds.
+"""
+
+import heapq
+import itertools
+from dataclasses import dataclass, field
+
+from app.memory.turns import Row, Stage, plan
+
+
+@dataclass
+class Sim:
+    need: dict  # model → bytes on the one device
+    budget: int
+    cost: float = 1.0
+    leaves_in: dict = field(default_factory=dict)  # seconds, where leaving takes another time
+    bound: float = 60.0
+    policy: object = staticmethod(plan)
+    priority: dict = field(default_factory=dict)
+    pinned: frozenset = frozenset()
+
+    def __post_init__(self):
+        self.now, self.switches, self.done, self.denied = 0.0, 0, [], []
+        self.longest_idle = 0.0
+        self._events, self._count = [], itertools.count()
+        names = list(self.need)
+        self.stage = dict.fromkeys(names, Stage.AWAY)
+        self.leased, self.queue = dict.fromkeys(names, 0), {name: [] for name in names}
+        self.last_used, self.here = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+        self.gap = dict.fromkeys(names)
+        self.comings = {}  # a model that comes → who must be gone first
+
+    def at(self, when, what):
+        heapq.heappush(self._events, (when, next(self._count), what))
+
+    def request(self, model, service, then=None):
+        """A request now; `then` is called when it is served."""
+        if not self.leased[model] and not self.queue[model]:
+            self.gap[model] = self.now - self.last_used[model]
+        self.queue[model].append((self.now, service, then))
+        self._decide()
+
+    def run(self, until=10_000.0):
+        while self._events and self._events[0][0] <= until:
+            before = self.now
+            self.now, _, what = heapq.heappop(self._events)
+            if self.idle_with_work:
+                self.longest_idle = max(self.longest_idle, self.now - before)
+            what()
+            assert self.held <= self.budget, f"over the budget at {self.now}"
+        return self
+
+    @property
+    def held(self):
+        """Bytes of all that is here, comes (once its room is free) or has not gone yet."""
+        coming = {n for n, waits in self.comings.items() if waits}
+        return sum(
+            self.need[n] for n, s in self.stage.items() if s is not Stage.AWAY and n not in coming
+        )
+
+    @property
+    def idle_with_work(self):
+        moving = any(s in (Stage.COMING, Stage.LEAVING) for s in self.stage.values())
+        return not moving and not any(self.leased.values()) and any(self.queue.values())
+
+    def rows(self):
+        return [
+            Row(
+                n,
+                {"d": self.need[n]},
+                self.stage[n],
+                self.leased[n],
+                self.queue[n][0][0] if self.queue[n] else None,
+                self.priority.get(n, 0),
+                n in self.pinned,
+                self.last_used[n],
+                self.here[n],
+                2 * self.cost,
+                self.gap[n],
+                len(self.queue[n]),
+            )
+            for n in self.need
+        ]
+
+    def _decide(self):
+        found = self.policy(self.rows(), {"d": self.budget}, self.now, self.bound)
+        for load in found.loads:
+            for name in load.evict:
+                assert not self.leased[name] and name not in self.pinned, "evicted in use"
+                self.stage[name] = Stage.LEAVING
+                leave = self.leaves_in.get(name, self.cost)
+                self.at(self.now + leave, lambda name=name: self._left(name))
+            self.stage[load.name] = Stage.COMING
+            self.comings[load.name] = {*load.after}
+            self.switches += 1
+            if not load.after:
+                self._come(load.name)
+        for name, _ in found.refused:
+            self.denied += self.queue[name]
+            self.queue[name] = []
+        for name, stage in self.stage.items():
+            if stage is Stage.HERE and name not in found.held_back:
+                self._serve(name)
+        if found.again_at is not None:
+            self.at(max(found.again_at, self.now + 1e-9), self._decide)
+
+    def _left(self, name):
+        self.stage[name] = Stage.AWAY
+        for target, waits in self.comings.items():
+            if name in waits:
+                waits.discard(name)
+                if not waits:
+                    self._come(target)
+        self._decide()
+
+    def _come(self, name):
+        self.at(self.now + self.cost, lambda: self._came(name))
+
+    def _came(self, name):
+        self.stage[name], self.here[name] = Stage.HERE, self.now
+        self.last_used[name] = self.now
+        del self.comings[name]
+        self._decide()
+
+    def _serve(self, name):
+        for arrived, service, then in self.queue[name]:
+            self.leased[name] += 1
+            waited = self.now - arrived
+            self.at(self.now + service, lambda n=name, w=waited, t=then: self._served(n, w, t))
+        self.queue[name] = []
+
+    def _served(self, name, waited, then):
+        self.leased[name] -= 1
+        self.last_used[name] = self.now
+        self.done.append((name, waited))
+        if then:
+            then()
+        self._decide()
+
+
+def callers(sim, sequences, service, gap=0.0):
+    """Closed-loop callers: each asks for the models of its sequence, one after the other."""
+
+    def ask(sequence):
+        model = next(sequence, None)
+        if model is not None:
+            sim.request(model, service, lambda: sim.at(sim.now + gap, lambda: ask(sequence)))
+
+    for number, sequence in enumerate(map(iter, sequences)):
+        sim.at(number * 1e-3, lambda sequence=sequence: ask(sequence))
+    return sim

@@ -1,0 +1,205 @@
+"""The real ctypes path against a libcuda of ours, compiled from tests/cuda/libcuda.c."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.memory.checkpoint import (
+    CHECKPOINTED,
+    RUNNING,
+    Checkpoints,
+    Helper,
+    deadline,
+    probe,
+)
+from app.memory.tiers import NoRoomError, ParkingError
+
+SOURCE = Path(__file__).parent / "cuda" / "libcuda.c"
+GIB = 1 << 30
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cuda")
+    line = ["cc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", folder / "libcuda.so.1", SOURCE]
+    subprocess.run(line, check=True)
+    return folder
+
+
+@pytest.fixture
+def cuda(library, tmp_path):
+    """The environment of a machine with this driver; its folder says what goes wrong."""
+    return {**os.environ, "LD_LIBRARY_PATH": str(library), "FAKE_CUDA": str(tmp_path)}
+
+
+@pytest.fixture
+def process():
+    child = subprocess.Popen(["/bin/sleep", "600"])
+    yield child
+    child.kill()
+    child.wait()
+
+
+def calls(cuda):
+    return [line.split()[0] for line in Path(cuda["FAKE_CUDA"], "calls").read_text().splitlines()]
+
+
+def wrong(cuda, call):
+    Path(cuda["FAKE_CUDA"], call).touch()
+
+
+def test_a_trip_to_cpu_ram_and_back(run, cuda, process):
+    async def scenario():
+        helper = Helper(cuda)
+        moves = Checkpoints(helper, lambda: 10 * GIB)
+        await moves.park(process.pid, GIB)
+        assert await helper.ask("state", process.pid, 10) == CHECKPOINTED
+        await moves.restore(process.pid)
+        assert await helper.ask("state", process.pid, 10) == RUNNING
+        assert calls(cuda) == ["Lock", "Checkpoint", "Restore", "Unlock"]
+        moves.stop()
+
+    run(scenario)
+
+
+def test_without_room_in_host_memory_nothing_is_moved(run, cuda, process):
+    async def scenario():
+        moves = Checkpoints(Helper(cuda), lambda: 3 * GIB)
+        with pytest.raises(NoRoomError, match="2.5 GiB are needed of host memory, 3.0 are free"):
+            await moves.park(process.pid, 5 * GIB // 2)
+        assert not Path(cuda["FAKE_CUDA"], "calls").exists()
+
+    run(scenario)
+
+
+def test_a_restore_waits_for_room_on_the_gpu_and_is_not_tried_without(
+    run, cuda, process, monkeypatch
+):
+    monkeypatch.setattr("app.memory.checkpoint.GPU_PAUSE", 0.001)
+
+    async def scenario():
+        free = [0, 0, GIB]
+        moves = Checkpoints(Helper(cuda), lambda: 10 * GIB, lambda: free.pop(0) if free else 0)
+        await moves.park(process.pid, GIB)
+        await moves.restore(process.pid)
+        await moves.park(process.pid, GIB)
+        with pytest.raises(ParkingError, match="1.0 GiB are needed on the GPU, 0.0 are free"):
+            await moves.restore(process.pid)
+        assert calls(cuda).count("Restore") == 1
+        moves.stop()
+
+    run(scenario)
+
+
+def test_a_failed_move_says_the_drivers_word_and_is_unlocked(run, cuda, process):
+    async def scenario():
+        moves = Checkpoints(Helper(cuda), lambda: 10 * GIB)
+        wrong(cuda, "Checkpoint.fail")
+        with pytest.raises(ParkingError, match="Checkpoint: CUDA_ERROR_OUT_OF_MEMORY"):
+            await moves.park(process.pid, GIB)
+        assert calls(cuda) == ["Lock", "Checkpoint", "Unlock"]
+        with pytest.raises(ParkingError, match="Restore: CUDA_ERROR_ILLEGAL_STATE"):
+            await moves.restore(process.pid)
+        moves.stop()
+
+    run(scenario)
+
+
+def test_a_call_that_hangs_is_given_up_and_the_next_helper_works(run, cuda, process):
+    async def scenario():
+        helper = Helper(cuda)
+        await helper.start()
+        first = helper.pid
+        wrong(cuda, "Lock.hang")
+        with pytest.raises(ParkingError, match="no answer from the CUDA driver in 0 s"):
+            await helper.ask("park", process.pid, 0.3)
+        assert not Path(f"/proc/{first}").exists()
+        Path(cuda["FAKE_CUDA"], "Lock.hang").unlink()
+        await helper.ask("park", process.pid, 10)
+        assert helper.pid != first
+        helper.stop()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_helper_that_was_killed_is_replaced(run, cuda, process, seen):
+    """Killed, and either found dead before the question, or while it waits for the answer."""
+
+    async def scenario():
+        helper = Helper(cuda)
+        try:
+            await helper.start()
+            first = helper.pid
+            if seen:
+                os.kill(first, signal.SIGKILL)
+                await asyncio.to_thread(os.waitid, os.P_PID, first, os.WEXITED | os.WNOWAIT)
+            else:
+                os.kill(first, signal.SIGSTOP)
+                asyncio.get_running_loop().call_later(0.1, os.kill, first, signal.SIGKILL)
+                with pytest.raises(ParkingError, match="the helper has ended"):
+                    await helper.ask("park", process.pid, 10)
+            await helper.ask("park", process.pid, 10)
+            assert helper.pid != first
+        finally:
+            helper.stop()
+
+    run(scenario)
+
+
+def test_the_probe_says_that_it_works_and_leaves_nothing(run, cuda):
+    async def scenario():
+        assert await probe(cuda) == ""
+        assert calls(cuda) == ["Lock", "Checkpoint", "Restore", "Unlock"]
+        (sibling,) = [p.name for p in Path(cuda["FAKE_CUDA"]).iterdir() if p.name.isdigit()]
+        assert not Path(f"/proc/{sibling}").exists()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "call, problem",
+    [
+        ("cuInit.fail", "cuInit: CUDA_ERROR_INVALID_VALUE"),
+        ("Checkpoint.fail", "CUDA_ERROR_OUT_OF_MEMORY"),
+        ("Restore.fail", "CUDA_ERROR_OUT_OF_MEMORY"),
+        ("Unlock.fail", "CUDA_ERROR_OUT_OF_MEMORY"),
+    ],
+)
+def test_the_probe_says_why_not(run, cuda, call, problem):
+    wrong(cuda, call)
+
+    async def scenario():
+        assert problem in await probe(cuda)
+
+    run(scenario)
+
+
+def test_without_a_driver_or_with_an_old_one_the_probe_says_so(run, cuda, tmp_path):
+    async def scenario():
+        assert "no CUDA driver" in await probe({**cuda, "LD_LIBRARY_PATH": ""})
+        old = tmp_path / "old"
+        old.mkdir()
+        (old / "x.c").write_text("int cuInit(unsigned f) { return 0; }")
+        line = ["cc", "-shared", "-fPIC", "-o", old / "libcuda.so.1", old / "x.c"]
+        subprocess.run(line, check=True)
+        assert "older than 570" in await probe({**cuda, "LD_LIBRARY_PATH": str(old)})
+
+    run(scenario)
+
+
+def test_larger_moves_may_take_longer():
+    assert deadline(0) == 20 and deadline(40 * GIB) == 100
+
+
+def test_the_helper_is_a_module_that_runs(cuda):
+    line = [sys.executable, "-m", "app.memory.checkpoint"]
+    done = subprocess.run(line, env=cuda, input=b"", capture_output=True, timeout=30)
+    assert done.stdout == b'{"ok": true}\n' and done.returncode == 0
+    assert shutil.which("cc")

@@ -1,0 +1,202 @@
+import asyncio
+import json
+import logging
+
+import pytest
+
+from app.console import ModelLogger
+from app.engine.client import Address, Client
+from app.memory.ledger import Tier
+from app.memory.tiers import USELESS, NoRoomError, ParkingError, Slots, Tiered
+from tests.fakes import Child, body_of, reply
+
+LOG = ModelLogger(logging.getLogger("app.test"), "m")
+
+
+class Llama:
+    """A llama-server, as Tiered sees it."""
+
+    def __init__(self):
+        self.log, self.process, self.client = [], self, self
+        self.name, self.pid, self.running = "m", 7, True
+
+    async def start(self):
+        self.log.append("start")
+
+    async def stop(self):
+        self.log.append("stop")
+
+    def close(self):
+        self.log.append("close")
+
+    def kill(self):
+        self.log.append("kill")
+
+    async def exited(self):
+        return -9
+
+
+class Parking:
+    def __init__(self, *errors):
+        self.errors, self.log = [*errors], []
+
+    async def _do(self, what):
+        self.log.append(what)
+        error = self.errors.pop(0) if self.errors else None
+        if error is not None:
+            raise error
+
+    async def park(self, pid, size):
+        await self._do(("park", pid, size))
+
+    async def restore(self, pid):
+        await self._do(("restore", pid))
+
+
+def tiered(llama, parking):
+    return Tiered(llama, None, parking, lambda: {"host": 1}, 5)
+
+
+def test_parked_and_restored(run):
+    async def scenario():
+        llama, parking = Llama(), Parking()
+        found = tiered(llama, parking)
+        assert await found.leave() is Tier.RAM and found.measured() == {}
+        await found.start()
+        assert parking.log == [("park", 7, 5), ("restore", 7)]
+        assert llama.log == ["close"] and found.measured() == {"host": 1}
+
+    run(scenario)
+
+
+def test_a_parked_one_is_only_ever_killed(run):
+    async def scenario():
+        llama = Llama()
+        found = tiered(llama, Parking())
+        await found.leave()
+        await found.stop()
+        assert llama.log == ["close", "close", "kill"]
+
+    run(scenario)
+
+
+def test_without_room_it_goes_to_disk(run):
+    async def scenario():
+        llama = Llama()
+        assert await tiered(llama, Parking(NoRoomError("full"))).leave() is Tier.DISK
+        assert llama.log == ["close", "stop"]
+
+    run(scenario)
+
+
+def test_a_failed_park_and_a_failed_restore_end_the_process_and_it_starts_anew(run):
+    async def scenario():
+        llama = Llama()
+        assert await tiered(llama, Parking(ParkingError("x"))).leave() is Tier.DISK
+        assert llama.log == ["close", "close", "kill"]
+        llama = Llama()
+        found = tiered(llama, Parking(None, ParkingError("stuck")))
+        await found.leave()
+        await found.start()
+        assert llama.log == ["close", "close", "kill", "start"]
+
+    run(scenario)
+
+
+class Cache:
+    """The slots of a llama-server."""
+
+    def __init__(self, *tokens, restored=None):
+        self.tokens, self.restored, self.asked = tokens, restored, []
+
+    async def __call__(self, reader, writer, head):
+        line = head.decode().split("\r\n")[0]
+        self.asked.append(line.split()[1])
+        await body_of(reader, head)
+        if line.startswith("GET"):
+            found = [{"id": n, "n_prompt_tokens": t} for n, t in enumerate(self.tokens)]
+        else:
+            slot = int(self.asked[-1].split("/")[2].split("?")[0])
+            saved = self.tokens[slot]
+            found = {"n_saved": saved, "n_restored": self.restored or saved}
+        writer.write(reply(json.dumps(found).encode()))
+
+
+@pytest.fixture
+def socket(tmp_path):
+    return tmp_path / "s"
+
+
+def test_slots_with_something_in_them_are_saved_and_restored(run, socket, tmp_path):
+    async def scenario():
+        cache = Cache(100, 3, 50)
+        async with Child(socket, cache):
+            client = Client(Address(str(socket)), "k")
+            slots = Slots(client, tmp_path / "kv", LOG)
+            await slots.save()
+            await slots.restore()
+            await slots.restore()  # they are restored once
+            client.close()
+        assert cache.asked == [
+            "/slots",
+            "/slots/0?action=save",
+            "/slots/2?action=save",
+            "/slots/0?action=restore",
+            "/slots/2?action=restore",
+        ]
+
+    run(scenario)
+
+
+def test_what_did_not_come_back_whole_and_a_dead_child_are_no_failure(
+    run, socket, tmp_path, caplog
+):
+    async def scenario():
+        async with Child(socket, Cache(100, restored=7)):
+            client = Client(Address(str(socket)), "k")
+            slots = Slots(client, tmp_path / "kv", LOG)
+            await slots.save()
+            await slots.restore()
+            client.close()
+        assert "did not come back whole" in caplog.text
+        await slots.save()
+        assert "could not be kept" in caplog.text
+
+    run(scenario)
+
+
+def test_a_cache_that_does_not_help_is_kept_no_longer(run, socket, tmp_path):
+    async def scenario():
+        cache = Cache(100)
+        async with Child(socket, cache):
+            client = Client(Address(str(socket)), "k")
+            slots = Slots(client, tmp_path / "kv", LOG)
+            for _ in range(USELESS):
+                await slots.save()
+                await slots.restore()
+                slots.seen(10, 0)  # too short to tell
+                slots.seen(1000, 0)
+                slots.seen(1000, 900)  # of a later one: that is no longer the restored cache
+            assert not slots.useful
+            before = len(cache.asked)
+            await slots.save()
+            assert len(cache.asked) == before
+            client.close()
+
+    run(scenario)
+
+
+def test_one_hit_forgives_the_misses(run, socket, tmp_path):
+    async def scenario():
+        async with Child(socket, Cache(100)):
+            client = Client(Address(str(socket)), "k")
+            slots = Slots(client, tmp_path / "kv", LOG)
+            for number in range(3 * USELESS):
+                await slots.save()
+                await slots.restore()
+                slots.seen(1000, 900 if number % 3 == 0 else 0)
+            assert slots.useful
+            client.close()
+            await asyncio.sleep(0)
+
+    run(scenario)

@@ -1,0 +1,188 @@
+import random
+import time
+
+import pytest
+
+from app.memory.turns import LONGEST_LINGER, Plan, Row, Stage, order, plan
+from tests.simulator import Sim, callers
+
+BUDGET = {"d": 10}
+
+
+def row(name, stage=Stage.AWAY, **more):
+    return Row(name, {"d": 10}, stage, **more)
+
+
+def test_many_go_before_few_until_age_outweighs_them():
+    one = row("a", waiting_since=0.0, waiting=1, switch_cost=1.0)
+    three = row("b", waiting_since=3.0, waiting=3, switch_cost=1.0)
+    assert [r.name for r in order([one, three], 3.0, 60.0)] == ["b", "a"]
+    fresh = row("b", waiting_since=9.0, waiting=3, switch_cost=1.0)
+    assert [r.name for r in order([one, fresh], 9.0, 60.0)] == ["a", "b"]
+
+
+def test_the_oldest_waits_least_and_priority_goes_first():
+    rows = [
+        row("a", waiting_since=3.0),
+        row("b", waiting_since=1.0),
+        row("c", waiting_since=5.0, priority=1),
+        row("d"),
+    ]
+    assert [r.name for r in order(rows, 6.0, 60.0)] == ["c", "b", "a"]
+    assert [r.name for r in order(rows, 32.0, 60.0)] == ["b", "c", "a"]  # b is overdue
+
+
+def test_an_idle_model_leaves_at_once():
+    found = plan([row("a", Stage.HERE), row("b", waiting_since=1.0)], BUDGET, 1.0, 60)
+    assert [(load.name, load.evict) for load in found.loads] == [("b", ("a",))]
+
+
+def test_who_leaves_for_another_is_waited_for_too():
+    """x (6) leaves, slowly, for t (2); u (6) lets b (4) go. Result: u begins after both."""
+    rows = [
+        Row("x", {"d": 6}, Stage.LEAVING),
+        Row("t", {"d": 2}, Stage.COMING),
+        Row("b", {"d": 4}, Stage.HERE),
+        Row("u", {"d": 6}, Stage.AWAY, waiting_since=0.0),
+    ]
+    (load,) = plan(rows, BUDGET, 1.0, 60).loads
+    assert load.evict == ("b",) and {*load.after} == {"b", "x"}
+
+
+def test_requests_are_collected_for_a_moment_before_a_switch():
+    idle = row("a", Stage.HERE, last_used=1.0, switch_cost=1.0)
+    waits = row("b", waiting_since=1.02, switch_cost=1.0)
+    assert plan([idle, waits], BUDGET, 1.02, 60) == Plan(again_at=1.07)
+    assert plan([idle, waits], BUDGET, 1.07, 60).loads
+    cold = row("b", waiting_since=1.02, switch_cost=1.0)
+    assert plan([cold], BUDGET, 1.02, 60).loads  # nobody leaves for it
+
+
+def test_one_in_demand_keeps_its_place_for_a_quantum_then_is_held_back():
+    busy = row("a", Stage.HERE, leased=1, here_since=10.0, switch_cost=2.0)
+    waits = row("b", waiting_since=11.0)
+    assert plan([busy, waits], BUDGET, 12.0, 60) == Plan(again_at=18.0)
+    assert plan([busy, waits], BUDGET, 18.0, 60) == Plan(held_back=frozenset("a"))
+
+
+def test_many_who_wait_shorten_the_quantum():
+    busy = row("a", Stage.HERE, leased=1, here_since=10.0, switch_cost=2.0)
+    waits = [row(str(n), waiting_since=11.0) for n in range(10)]
+    assert plan([busy, *waits], BUDGET, 12.0, 60).again_at == 13.0
+
+
+def test_one_whose_next_request_comes_soon_may_linger_a_little():
+    rows = [
+        row("a", Stage.HERE, last_used=20.0, here_since=19.0, switch_cost=2.0, gap=0.01),
+        row("b", waiting_since=11.0),
+    ]
+    assert plan(rows, BUDGET, 20.1, 60) == Plan(again_at=20.5)
+    assert plan(rows, BUDGET, 20.5, 60).loads
+
+
+def test_behind_who_must_wait_only_what_takes_nothing_from_it():
+    rows = [
+        Row("a", {"d": 4}, Stage.HERE, leased=1, here_since=0.0, switch_cost=9.0),
+        Row("big", {"d": 8}, Stage.AWAY, waiting_since=1.0),
+        Row("small", {"d": 2}, Stage.AWAY, waiting_since=2.0),
+        Row("elsewhere", {"x": 2}, Stage.AWAY, waiting_since=3.0),
+    ]
+    found = plan(rows, {"d": 10, "x": 2}, 4.0, 60)
+    assert [load.name for load in found.loads] == ["elsewhere"]
+
+
+def test_what_cannot_fit_is_refused_and_holds_nobody_up():
+    rows = [Row("x", {"d": 11}, Stage.AWAY, waiting_since=1.0), row("b", waiting_since=2.0)]
+    found = plan(rows, BUDGET, 3.0, 60)
+    assert [name for name, _ in found.refused] == ["x"]
+    assert [load.name for load in found.loads] == ["b"]
+
+
+def test_fifty_models_are_decided_in_a_moment():
+    """A ratio to the clock's own noise is of no use here: a second for a hundred is plenty."""
+    rows = [row(str(n), waiting_since=float(n)) for n in range(45)]
+    rows += [Row(f"h{n}", {"d": 2}, Stage.HERE, last_used=n) for n in range(5)]
+    begun = time.process_time()
+    for _ in range(100):
+        plan(rows, BUDGET, 50.0, 60)
+    assert time.process_time() - begun < 1.0
+
+
+# Traces in virtual time.
+
+
+def swap_per_request(trace):
+    """What FIFO would do: a switch whenever the model changes."""
+    return sum(a != b for a, b in zip([None, *trace], trace, strict=False))
+
+
+def test_agents_that_alternate_over_three_models_are_coalesced():
+    """4 callers, 60 requests, room for one model. Result: at most half of FIFO's switches."""
+    traces = [["abc"[(n + k) % 3] for n in range(15)] for k in range(4)]
+    sim = callers(Sim(dict.fromkeys("abc", 10), 10), traces, service=0.5).run()
+    assert len(sim.done) == 60 and not sim.denied
+    fifo = swap_per_request([t[n] for n in range(15) for t in traces])
+    assert sim.switches <= fifo / 2
+
+
+def test_a_recorded_trace():
+    trace = "ABAACABC" * 10
+    sim = Sim(dict.fromkeys("ABC", 10), 10)
+    for number, model in enumerate(trace):
+        sim.at(number * 0.3, lambda model=model: sim.request(model, 0.2))
+    sim.run()
+    assert len(sim.done) == len(trace) and sim.switches <= swap_per_request(trace) / 2
+    assert max(waited for _, waited in sim.done) < sim.bound
+
+
+def test_two_in_closed_loops_do_not_swap_at_every_request():
+    """Each asks again at once. Result: turns of a quantum, not of a request."""
+    sim = callers(Sim({"a": 10, "b": 10}, 10), ["a" * 200, "b" * 200], service=0.1).run()
+    assert len(sim.done) == 400 and sim.switches < 20
+
+
+def test_one_hog_starves_nobody():
+    sim = Sim({"hog": 10, "b": 10, "c": 10}, 10, bound=30.0)
+    callers(sim, [["hog"] * 4000] * 8, service=0.5)
+    for name in "bc":
+        for second in range(5, 200, 20):
+            sim.at(float(second), lambda name=name: sim.request(name, 0.5))
+    sim.run(400)
+    waits = [waited for name, waited in sim.done if name != "hog"]
+    assert len(waits) == 20 and max(waits) < 30
+    hogs = [waited for name, waited in sim.done if name == "hog"]
+    assert max(hogs) < 30
+
+
+def test_priority_goes_first_but_not_for_ever():
+    sim = Sim({"vip": 10, "b": 10}, 10, bound=20.0, priority={"vip": 5})
+    callers(sim, [["vip"] * 2000] * 4, service=0.3)
+    sim.at(1.0, lambda: sim.request("b", 0.3))
+    sim.run(100)
+    assert max(waited for name, waited in sim.done if name == "b") < 20
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_invariants_on_random_traces(seed):
+    """Random sizes, costs, arrivals, pins and priorities. Checked at every instant: never over
+    the budget, nobody in use or pinned leaves (by the simulator), nobody waits past the bound and
+    its own model's service, no time is idled away with work there but for the linger."""
+    dice = random.Random(seed)
+    names = [f"m{n}" for n in range(dice.randint(2, 6))]
+    need = {name: dice.randint(1, 10) for name in names}
+    budget = dice.randint(max(need.values()), 20)
+    pinned = frozenset(n for n in names[:1] if dice.random() < 0.2)
+    sim = Sim(need, budget, dice.uniform(0.05, 2), pinned=pinned)
+    sim.leaves_in = {name: dice.uniform(0.01, 5) for name in names}  # some stop slowly
+    sim.priority = {name: dice.randint(0, 2) for name in names}
+    service = dice.uniform(0.05, 1.0)
+    arrived, when = 0, 0.0
+    for _ in range(300):
+        when += dice.expovariate(dice.choice([0.5, 5, 50]))
+        arrived += 1
+        model = dice.choice(names[: dice.randint(1, len(names))])
+        sim.at(when, lambda model=model: sim.request(model, service))
+    sim.run()
+    assert len(sim.done) + len(sim.denied) == arrived
+    assert max((waited for _, waited in sim.done), default=0) < sim.bound
+    assert sim.longest_idle <= LONGEST_LINGER + 1e-6
