@@ -3,7 +3,7 @@ from dataclasses import fields
 import pytest
 
 from app.errors import FormError
-from app.form.fields import BY_KEY, FIELDS, GENERAL, IDLE, MODEL, Kind
+from app.form.fields import FIELDS, GENERAL, IDLE, MODEL, Kind
 from app.form.settings import (
     GeneralSettings,
     IdleSettings,
@@ -40,7 +40,7 @@ def test_names_are_unique_over_all_sections():
 def test_an_empty_form_is_the_default():
     settings = parse(merge())
     assert settings.models == (ModelSettings(),)
-    assert settings.general == GeneralSettings(project=BY_KEY["General/project"].default)
+    assert settings.general == GeneralSettings()
     assert settings.idle == IdleSettings()
 
 

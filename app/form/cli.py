@@ -21,6 +21,7 @@ DROPPED_WITH_VALUE = {"--host", "--port"}
 DROPPED = {"--metrics", "--slots", "--no-slots", "--no-ui", "--no-webui", "--ui", "--webui"}
 MODEL_FLAGS = {"-m", "--model"}
 ALIAS_FLAGS = {"-a", "--alias"}
+MMPROJ_FLAGS = {"-mm", "--mmproj", "-mmu", "--mmproj-url"}
 NUMBER = re.compile(r"-\.?\d")
 
 
@@ -32,10 +33,12 @@ class Option:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What a pasted command says: `model` and `endpoint_name` are "" where it does not."""
+    """What a pasted command says: `model`, `endpoint_name` and `mmproj` are "" where it does
+    not."""
 
     model: str = ""
     endpoint_name: str = ""
+    mmproj: str = ""
     options: tuple[Option, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -54,7 +57,7 @@ class CommandLine:
 def read(text: str, key: str = KEY) -> CommandLine:
     """`key` is the field that holds the text. Raises FormError where that is no command line, or
     holds what we never pass on."""
-    model = name = ""
+    model = name = mmproj = ""
     kept, notes = [], []
     for option in _options(text, key):
         if REFUSED.fullmatch(option.flag):
@@ -63,11 +66,13 @@ def read(text: str, key: str = KEY) -> CommandLine:
             model = _value(option, key)
         elif option.flag in ALIAS_FLAGS:
             name = _value(option, key)
+        elif option.flag in MMPROJ_FLAGS:
+            mmproj = _value(option, key)
         elif option.flag in DROPPED or option.flag in DROPPED_WITH_VALUE:
             notes.append(f"{key}: {option.flag} is ours to set, dropped")
         else:
             kept.append(option)
-    return CommandLine(model, name, tuple(kept), tuple(notes))
+    return CommandLine(model, name, mmproj, tuple(kept), tuple(notes))
 
 
 def _options(text: str, key: str) -> list[Option]:

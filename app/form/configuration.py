@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from app.errors import ConfigError
-from app.form.fields import MODELS_KEY
-from app.form.settings import as_text
+from app.form.fields import FIELDS, MODEL, MODEL_FIELDS, MODELS_KEY
+from app.form.settings import Form, as_text, convert, models_list
 
 SCALARS = (str, int, float, bool, type(None))
 
@@ -30,6 +30,29 @@ def read(name: str, text: str) -> dict[str, str]:
                 raise ConfigError(f"--config {name}: {section}/{field} must be one value")
             parameters[f"{section}/{field}"] = as_text(value)
     return parameters
+
+
+def write(form: Form) -> str:
+    """What `read` takes: every field that holds something, but for secrets; the overrides of a
+    list's items are written into them. Raises FormError."""
+    sections: dict[str, dict[str, object]] = {}
+    listed = bool(form.values[MODELS_KEY])
+    for field in FIELDS:
+        text = form.values[field.key]
+        if field.secret or not text.strip() or (listed and field.section == MODEL):
+            continue
+        section = sections.setdefault(field.section, {})
+        section[field.name] = _items(form) if field.key == MODELS_KEY else convert(field, text)
+    return json.dumps(sections, indent=2, ensure_ascii=False)
+
+
+def _items(form: Form) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    for number, item in enumerate(models_list(form.values[MODELS_KEY])):
+        texts = {**item, **form.overrides.get(number, {})}
+        values = ((field.name, convert(field, texts.get(field.name, ""))) for field in MODEL_FIELDS)
+        found.append({name: value for name, value in values if value is not None})
+    return found
 
 
 def assignment(text: str) -> tuple[str, str]:

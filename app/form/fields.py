@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass
 
 MODEL, GENERAL, IDLE, ARGS = "Model", "General", "Idle", "Args"
+CONTAINER_IMAGE = "ghcr.io/llamacpp-model-deployment/app:latest"
 
 
 class Kind(enum.Enum):
@@ -59,7 +60,8 @@ FIELDS: tuple[Field, ...] = (
         "cli",
         "CLI",
         "llama-server arguments. If set, they replace every other field of this model except "
-        "Model, Model Endpoint Name and Max Concurrent Requests.",
+        "Model, Multimodal Projector, Model Endpoint Name, Max Concurrent Requests, Preload, Pin "
+        "and Priority. Its own -m and --mmproj may be Hugging Face paths.",
         Kind.TEXT,
     ),
     Field(
@@ -104,9 +106,9 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "model",
         "Model",
-        "The GGUF file: a Hugging Face path provider/repo/path/to/model.gguf (of a revision: "
-        "provider/repo@revision/path), or a path on the machine. Of a split model the first part, "
-        "or a glob such as L*.gguf that matches just its parts.",
+        "The GGUF file: a ClearML Model ID, a Hugging Face path provider/repo/path/to/model.gguf "
+        "(of a revision: provider/repo@revision/path), or a path on the machine. Of a split model "
+        "the first part, or a glob such as L*.gguf that matches just its parts.",
         cli_keeps=True,
     ),
     Field(
@@ -378,6 +380,43 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         MODEL,
+        "mmproj",
+        "Multimodal Projector",
+        "For models that see or hear: their mmproj GGUF file, named as Model is.",
+        cli_keeps=True,
+    ),
+    Field(
+        MODEL,
+        "preload",
+        "Preload",
+        "Load at the start: as many of these models as fit together, in their order. Else at the "
+        "first request.",
+        Kind.CHECKBOX,
+        "true",
+        cli_keeps=True,
+    ),
+    Field(
+        MODEL,
+        "pin",
+        "Pin",
+        "Never move this model out of memory for another one.",
+        Kind.CHECKBOX,
+        "false",
+        cli_keeps=True,
+    ),
+    Field(
+        MODEL,
+        "priority",
+        "Priority",
+        "Of models that wait for memory the highest goes first, and leaves last. Nobody starves.",
+        Kind.INTEGER,
+        "0",
+        minimum=-100,
+        maximum=100,
+        cli_keeps=True,
+    ),
+    Field(
+        MODEL,
         "extra_args",
         "Extra Arguments",
         "llama-server arguments besides the fields above, for what the form lacks.",
@@ -390,6 +429,32 @@ FIELDS: tuple[Field, ...] = (
         "Several models: a JSON list of objects, each with the fields of the section Model. "
         "Model/<field> then overrides the first, Model_2/<field> the second, and so on.",
         Kind.TEXT,
+    ),
+    Field(
+        GENERAL,
+        "instance_name",
+        "Instance Name",
+        "The task's name. Empty: it keeps the one it has, or gets the first model's.",
+    ),
+    Field(
+        GENERAL,
+        "project",
+        "Service Project - Access Control",
+        "The ClearML project of the instance; who may read it may use the instance. Empty: where "
+        "the task is, or Llama.cpp Model Deployment for a task that is created.",
+    ),
+    Field(
+        GENERAL,
+        "queue",
+        "Queue",
+        "Where the instance runs. A task that is started on a CPU-only services agent moves itself "
+        "to this queue.",
+    ),
+    Field(
+        GENERAL,
+        "gateway_route",
+        "AI Gateway Route",
+        "Name of a static route of the ClearML AI App Gateway. Empty: a dynamic route is used.",
     ),
     Field(
         GENERAL,
@@ -409,6 +474,24 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         GENERAL,
+        "cpu_offloading",
+        "Enable Automatic CPU Offloading",
+        "Models that do not fit into GPU memory together share it: idle ones move to CPU RAM, and "
+        "come back on request.",
+        Kind.CHECKBOX,
+        "false",
+    ),
+    Field(
+        GENERAL,
+        "disk_swapping",
+        "Enable Disk Swapping",
+        "Models that do not fit into GPU memory together share it: idle ones move to disk, and "
+        "come back on request. Not together with Automatic CPU Offloading.",
+        Kind.CHECKBOX,
+        "false",
+    ),
+    Field(
+        GENERAL,
         "hf_token",
         "Hugging Face Token",
         "For models that need one. It is taken from the form and removed from the task at once, so "
@@ -418,10 +501,23 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         GENERAL,
-        "project",
-        "Service Project",
-        "The ClearML project of the instance, for a task that this command creates.",
-        default="Llama.cpp Model Deployment",
+        "max_cuda_memory",
+        "Max CUDA Memory (GiB)",
+        "GPU memory that the models may use together, per GPU; may exceed the hardware, the "
+        "surplus then lies in CPU RAM. Empty: what the GPU has.",
+        Kind.FLOAT,
+        minimum=0.05,
+        maximum=100_000,
+    ),
+    Field(
+        GENERAL,
+        "cuda_memory_threshold",
+        "CUDA Memory Manager Minimum Threshold",
+        "In KB: chunks up to this size are never moved out of GPU memory. Empty: -1 (none) on one "
+        "GPU, 66000 on several.",
+        Kind.INTEGER,
+        minimum=-1,
+        maximum=1 << 40,
     ),
     Field(
         GENERAL,
@@ -472,6 +568,20 @@ FIELDS: tuple[Field, ...] = (
         "Let requests name media by URL, which llama-server then fetches.",
         Kind.CHECKBOX,
         "false",
+    ),
+    Field(
+        GENERAL,
+        "container_image",
+        "Container Image",
+        "Image that an agent in docker mode runs the task in: CUDA, llama-server at "
+        "/app/llama-server, python3, git. Made by templates/Dockerfile.",
+        default=CONTAINER_IMAGE,
+    ),
+    Field(
+        GENERAL,
+        "container_args",
+        "Container Arguments",
+        "Further arguments of `docker run`, such as -e HF_HOME=/models -v /models:/models.",
     ),
     Field(
         IDLE,

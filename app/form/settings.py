@@ -15,6 +15,7 @@ from app.form.fields import (
     ARGS,
     BY_KEY,
     BY_NAME,
+    CONTAINER_IMAGE,
     FIELDS,
     MODEL,
     MODEL_FIELDS,
@@ -33,6 +34,7 @@ ITEM = re.compile(rf"{MODEL}_(?P<number>[1-9]\d?)/(?P<name>\w+)")
 NAME_SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 ROPE_METHODS = ("none", "linear", "yarn")
 MAX_GPUS = 16  # llama.cpp's own limit
+MIN_NAME = 3  # characters of a queue's or project's name; ClearML's own limit
 TOTAL = "total"
 RESERVED_SEGMENTS = {"v1", "api", "health", "ready", "metrics", "service", ".", ".."}
 
@@ -74,22 +76,35 @@ class ModelSettings:
     numa: str = ""
     split_mode: str = ""
     main_gpu: int | None = None
+    mmproj: str = ""
+    preload: bool = True
+    pin: bool = False
+    priority: int = 0
     extra_args: str = ""
 
 
 @dataclass(frozen=True)
 class GeneralSettings:
     models: str = ""
+    instance_name: str = ""
+    project: str = ""
+    queue: str = ""
+    gateway_route: str = ""
     debug: bool = False
     disable_logs: bool = False
+    cpu_offloading: bool = False
+    disk_swapping: bool = False
     hf_token: str = ""  # always: a secret is taken out of the form before it is parsed
-    project: str = ""
+    max_cuda_memory: float | None = None
+    cuda_memory_threshold: int | None = None
     host: str = ""
     port: int | None = None
     wait_timeout: float = 300
     drain_timeout: float = 20
     llama_server: str = ""
     allow_remote_media: bool = False
+    container_image: str = CONTAINER_IMAGE
+    container_args: str = ""
 
 
 @dataclass(frozen=True)
@@ -207,11 +222,9 @@ def parse(form: Form) -> Settings:
     for number, model in enumerate(models, start=1):
         with naming_item(number, listed=bool(form.values[MODELS_KEY])):
             check_model(model)
-    return Settings(
-        models,
-        GeneralSettings(**values["General"]),  # type: ignore[arg-type]
-        IdleSettings(**values["Idle"]),  # type: ignore[arg-type]
-    )
+    general = GeneralSettings(**values["General"])  # type: ignore[arg-type]
+    check_general(general)
+    return Settings(models, general, IdleSettings(**values["Idle"]))  # type: ignore[arg-type]
 
 
 def _listed(form: Form) -> Iterator[ModelSettings]:
@@ -231,6 +244,16 @@ def _listed(form: Form) -> Iterator[ModelSettings]:
             if value is not None:
                 values[field.name] = value
         yield ModelSettings(**values)  # type: ignore[arg-type]
+
+
+@contextmanager
+def naming_field(name: str) -> Iterator[None]:
+    """What is refused of Model/model is refused of `Model/<name>`, which is read as that one is."""
+    try:
+        yield
+    except FormError as error:
+        field = f"{MODEL}/{name}" if error.field == f"{MODEL}/model" else error.field
+        raise FormError(field, error.problem) from None
 
 
 @contextmanager
@@ -323,6 +346,18 @@ def _choice(field: Field, text: str) -> str:
         if choice.lower() == text.lower():
             return choice
     raise FormError(field.key, f"{text!r} is none of {', '.join(field.choices)}")
+
+
+def check_general(general: GeneralSettings) -> None:
+    """What one field says must agree with the others. Raises FormError."""
+    if general.disk_swapping and general.cpu_offloading:
+        problem = "cannot be on together with General/cpu_offloading: turn one of them off"
+        raise FormError("General/disk_swapping", problem)
+    for field in ("instance_name", "project", "queue"):
+        name = getattr(general, field)
+        if 0 < len(name) < MIN_NAME:
+            problem = f"{name!r}: ClearML's names have at least {MIN_NAME} characters"
+            raise FormError(f"General/{field}", problem)
 
 
 def check_model(model: ModelSettings) -> None:
