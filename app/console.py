@@ -31,23 +31,25 @@ class LineFormatter(logging.Formatter):
         return "\n".join(lines)
 
 
-class StdoutHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to whatever sys.stdout is now: the ClearML SDK replaces it to record the console."""
+class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to whatever sys.stdout is now: the ClearML SDK replaces it to record the console.
+    With `errors`, to sys.stderr: for a command whose output is for programs."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, errors: bool) -> None:
         logging.Handler.__init__(self)
+        self._errors = errors
 
     @property
     def stream(self):  # type: ignore[no-untyped-def]
-        return sys.stdout
+        return sys.stderr if self._errors else sys.stdout
 
     @stream.setter
     def stream(self, _: object) -> None:
         pass
 
 
-def set_up(level: int = logging.INFO) -> None:
-    handler = StdoutHandler()
+def set_up(level: int = logging.INFO, *, errors: bool = False) -> None:
+    handler = StandardHandler(errors=errors)
     handler.setFormatter(LineFormatter())
     root = logging.getLogger("app")
     root.handlers[:] = [handler]

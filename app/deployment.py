@@ -7,24 +7,31 @@ import logging
 import secrets
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from app import console
-from app.engine import arguments, footprint, rope
+from app.console import ModelLogger
+from app.engine import arguments, learned, rope
 from app.engine.client import Address, Client
-from app.engine.footprint import Machine
+from app.engine.learned import Learned
 from app.engine.process import SHOWN, Command
 from app.engine.server import LlamaServer
 from app.errors import AppError
 from app.form.settings import GeneralSettings
 from app.gateway.status import Overview
-from app.machine import host
+from app.machine import gpu, host
+from app.memory import checkpoint
+from app.memory.budget import HOST, need
+from app.memory.checkpoint import Checkpoints, Helper
 from app.memory.pool import Pool
-from app.models.reference import ClearMLModel, HubFile
+from app.memory.residency import Need
+from app.memory.tiers import Slots, Tiered
 from app.models.store import ModelFiles
-from app.preflight import Plan, Planned
+from app.preflight import Plan, Planned, settle_memory
+from app.report import aligned, resolved_text
+from app.telemetry.samples import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +45,34 @@ class Deployment:
     pool: Pool[Client]
     overview: Overview
     folder: Path
+    kv: Path  # for KV caches of models that are away
     environment: Mapping[str, str]
+    parking: Checkpoints | None = None  # where this machine can
 
     def __post_init__(self) -> None:
         self.servers: list[LlamaServer] = []
+        self._slots: dict[str, Slots] = {}
+        self._preloaded = self.plan.preloaded
+        self._learned = Learned(self.plan.store.cache)
+
+    async def find_parking(self) -> None:
+        """Whether idle models can be moved to CPU RAM as they are; said, whichever way it is."""
+        if not (self.general.cpu_offloading and self.plan.capabilities.devices):
+            return
+        environment = {**arguments.environment(self.environment, str(self.folder), "")}
+        why_not = await checkpoint.probe(environment)
+        if why_not:
+            logger.info(
+                "idle models are stopped, their weights stay in the page cache: %s", why_not
+            )
+            return
+        logger.info("idle models are moved to CPU RAM by CUDA checkpoints")
+        self.parking = Checkpoints(Helper(environment), host.memory_free, gpu.free)
 
     async def bring_up(self) -> None:
         """All models at once. Raises the AppError of the only model, or when all have failed;
         of several, one that fails stays `failed` with its cause."""
+        await self.find_parking()
         results = await asyncio.gather(
             *(self._bring(planned) for planned in self.plan.models), return_exceptions=True
         )
@@ -58,59 +85,135 @@ class Deployment:
         for error in errors:
             logger.error("%s", error)
 
+    def seen(self, sample: Sample) -> None:
+        """A finished request: whether the KV cache that was kept for its model was of use."""
+        if slots := self._slots.get(sample.model):
+            slots.seen(sample.tokens.prompt, sample.tokens.cached)
+
     def kill(self) -> None:
         """SIGKILL every child, without waiting."""
         for server in self.servers:
             server.process.kill()
+        self.stop_parking()
+
+    def stop_parking(self) -> None:
+        if self.parking is not None:
+            self.parking.stop()
 
     async def _bring(self, planned: Planned) -> None:
         name = planned.name
         try:
-            if isinstance(planned.reference, HubFile | ClearMLModel):
+            if not isinstance(planned.files.model, ModelFiles):
                 self.pool.downloading(name)
-            files = await self.plan.store.fetch(
-                planned.located, name, lambda done: self.pool.downloading(name, done)
-            )
-            server = await self._server(planned, files)
-            self.pool.provide(name, server, server.client, files.size)
-            await self.pool.load(name)
+            files, mmproj = await self._fetch(planned)
+            server, needs = await self._server(planned, files, mmproj)
+            self.pool.provide(name, server, server.server.client, needs)
+            if name in self._preloaded:
+                await self.pool.load(name)
         except AppError as error:
             self.pool.fail(name, str(error))
             raise
 
-    async def _server(self, planned: Planned, files: ModelFiles) -> LlamaServer:
+    async def _fetch(self, planned: Planned) -> tuple[ModelFiles, ModelFiles | None]:
+        """The model's files, and its projector's if it has one."""
+        name, store = planned.name, self.plan.store
+        files = await store.fetch(
+            planned.files.model, name, lambda done: self.pool.downloading(name, done)
+        )
+        projector = planned.files.mmproj
+        if projector is None:
+            return files, None
+        return files, await store.fetch(projector, name, lambda _: None)
+
+    async def _server(
+        self, planned: Planned, files: ModelFiles, mmproj: ModelFiles | None
+    ) -> tuple[Tiered, Need]:
         known = self.plan.capabilities
         address = self._address(len(self.servers), unix=known.unix_sockets)
         key = secrets.token_hex(32)
         environment = arguments.environment(self.environment, str(self.folder), key)
-        machine = Machine(
-            host.memory_limit(), host.thread_count(), len(self.plan.models), environment
-        )
-        resolved = await footprint.resolve(
-            planned.wanted, files.first, files.header, known, machine
-        )
+        if planned.resolved is None:  # nothing was known of it until it was here
+            plan = self.plan
+            planned = await settle_memory(planned, files, known, plan.machine, plan.room)
+        resolved = planned.resolved
+        assert resolved is not None
         for warning in rope.warnings(
             planned.settings, yarn=files.header.yarn, freq_base=files.header.rope_freq_base
         ):
             logger.warning("%s", warning, extra={"subject": planned.name})
-        said = ", ".join(f"{key} {value}" for key, value in asdict(resolved).items() if value)
-        logger.info("resolved: %s", said, extra={"subject": planned.name})
+        if planned.files.preview is None:
+            logger.info("resolved: %s", resolved_text(planned), extra={"subject": planned.name})
+        kept = self._kept(len(self.servers))
         launch = arguments.Launch(
             str(files.first),
             address.listen(),
             planned.name,
             files.header.pooling,
             files.header.yarn,
+            str(mmproj.first) if mmproj else "",
+            str(kept) if kept else "",
             self.general.debug,
         )
         argv = arguments.build(planned.settings, resolved, launch, known)
-        command = Command([str(known.path), *argv], environment, self._shown(planned))
+        again = arguments.again(planned.settings, known)
+        command = Command([str(known.path), *argv], environment, self._shown(planned), again)
         server = LlamaServer(planned.name, command, Client(address, key))
         details = self.overview.models[planned.name]
         details.context, details.slots = resolved.context, resolved.parallel
         details.memory = lambda: memory(server)
         self.servers.append(server)
-        return server
+        if kept is not None:
+            log = ModelLogger(logger, planned.name)
+            self._slots[planned.name] = Slots(server.client, kept, log)
+        assert planned.footprint is not None
+        weights = files.size + (mmproj.size if mmproj else 0)
+        remembered = self._key(planned, files)
+        needs = self._needs(planned, remembered)
+        tiered = Tiered(
+            server,
+            self._slots.get(planned.name),
+            self.parking,
+            lambda: self._measure(server, weights, remembered),
+            sum(size for device, size in needs.items() if device != HOST),
+        )
+        return tiered, needs
+
+    def _kept(self, number: int) -> Path | None:
+        """Where a model's KV cache lies while it is away; None where nobody has to leave."""
+        if not self.plan.sharing or len(self.plan.models) == 1:
+            return None
+        folder = self.kv / str(number)
+        folder.mkdir(parents=True, exist_ok=True)  # llama-server wants it to be there
+        return folder
+
+    def _key(self, planned: Planned, files: ModelFiles) -> str:
+        assert planned.resolved is not None
+        known = self.plan.capabilities
+        argv = arguments.planning(planned.settings, planned.resolved, planned.wanted)
+        changed = str(known.path.stat().st_mtime_ns)
+        return learned.key(files.paths, argv, [*known.devices, str(known.path), changed])
+
+    def _needs(self, planned: Planned, remembered: str) -> Need:
+        """What was predicted, or what an earlier run has seen where that was more."""
+        assert planned.footprint is not None
+        predicted = need(planned.footprint)
+        seen = self._learned.get(remembered)
+        return {d: max(size, seen.get(d, 0)) for d, size in predicted.items()}
+
+    def _measure(self, server: LlamaServer, weights: int, remembered: str) -> Need:
+        held = self._held(server, weights)
+        self._learned.put(remembered, held)
+        return held
+
+    def _held(self, server: LlamaServer, weights: int) -> Need:
+        """What a child holds: of GPU memory as the driver says, or of host memory, its files
+        included, where models lie in that."""
+        devices = self.plan.capabilities.devices
+        if devices:
+            return gpu.held(server.process.pid, devices)
+        private = host.private_memory(server.process.pid)
+        # Weights that are mapped lie in the page cache; those that are not are private already.
+        return {HOST: private if private > weights else private + weights}
 
     def _address(self, number: int, *, unix: bool) -> Address:
         if unix:
@@ -141,10 +244,8 @@ def announce(plan: Plan, overview: Overview, *, needs_key: bool) -> None:
         size = f"{used / 1e6:,.0f} MB" if isinstance(used, int) else ""
         context, slots = str(details.context or ""), str(details.slots or "")
         rows.append((view.name, view.state.value, context, slots, size, details.endpoint))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        console.plain(logger, "  ".join(cells).rstrip())
+    for line in aligned(rows):
+        console.plain(logger, line)
     console.plain(logger, curl(plan.models[0], overview, needs_key=needs_key))
 
 

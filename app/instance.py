@@ -10,31 +10,41 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
 
-from app import __version__, console, preflight
-from app.deployment import Deployment, announce, endpoint
+from app import __version__, console, dashboard, moving, preflight, report
+from app.deployment import Deployment, announce, curl, endpoint
+from app.display import Display
 from app.engine.client import Client
 from app.errors import AppError, LoadError, LostError
 from app.form.fields import ARGS, HF_TOKEN_KEY
 from app.form.settings import Form, Settings, merge, parse
-from app.gateway import status
+from app.gateway import api, status
 from app.gateway.admission import Keys
 from app.gateway.proxy import Proxy, Rules
 from app.gateway.server import Server
 from app.gateway.status import Details, Overview, Phase
 from app.machine import gpu, host, private
 from app.memory.ledger import Model, Tier
-from app.memory.pool import Pool
+from app.memory.pool import BOUND, Pool
 from app.models.store import Store
-from app.preflight import KEY_VARIABLE, Plan
+from app.preflight import ALLOW_VARIABLE, KEY_VARIABLE, Plan, Surroundings
+from app.task import route
 from app.task.connection import Connection, Outcome
+from app.task.endpoints import Endpoints
+from app.task.launch import task_name
 from app.task.reporter import Reporter
+from app.task.route import Route
 from app.task.weights import Weights
 from app.telemetry.idle import expired
+from app.telemetry.samples import Sample
 from app.telemetry.windows import Windows
 
 logger = logging.getLogger(__name__)
 
+PROJECT = "Llama.cpp Model Deployment"  # of a task that we create, where none is named
+KV_ROOM = 8 << 30  # bytes free in a memory file system, for KV caches of models that are away
 AGENT_IDLE_LIMIT = 24.0  # hours, where the form says none
 AGENT_INTERRUPTED = 254  # what clearml-agent takes for "stopped", not "failed"
 
@@ -68,11 +78,15 @@ class Instance:
         self._drain_timeout = 20.0
         self._needs_key = False
         self._folder: private.PrivateFolder | None = None
+        self._kv: private.PrivateFolder | None = None
         self._server: Server | None = None
         self._pool: Pool[Client] | None = None
         self._overview: Overview | None = None
         self._deployment: Deployment | None = None
         self._reporter: Reporter | None = None
+        self._display: Display | None = None
+        self._route = Route(self._connection)
+        self._endpoints: Endpoints | None = None
 
     async def run(self) -> int:
         """The exit status."""
@@ -84,7 +98,11 @@ class Instance:
         return reason.exit_status
 
     async def _live(self) -> Reason:
-        settings = await self._settle()
+        settings, form = await self._settle()
+        queue = settings.general.queue
+        if moving.wanted(self._environment, queue):
+            return await self._move(settings)
+        self._settled(settings, form)
         plan = await self._plan(settings)
         await self._listen(settings, plan)
         await self._bring_up(settings, plan)
@@ -108,25 +126,41 @@ class Instance:
 
     # From the form to serving.
 
-    async def _settle(self) -> Settings:
-        """Task and parameters → settings. What was merged is written to the task, once."""
+    async def _settle(self) -> tuple[Settings, Form]:
+        """Task and parameters → settings."""
         request = self._request
         known = merge(request.config, request.overrides).values
-        name = known["Model/endpoint_name"] or known["Model/model"] or "llama.cpp"
-        found = await self._connection.open(known["General/project"], name)
-        form = await self._take_secret(merge(request.config, found, request.overrides), found)
+        names = ("General/instance_name", "Model/endpoint_name", "Model/model")
+        name = task_name(next((known[key] for key in names if known[key]), ""))
+        found = await self._connection.open(known["General/project"] or PROJECT, name)
+        form = merge(request.config, found, request.overrides)
+        if moving.wanted(self._environment, form.values["General/queue"]):
+            form = form.without(HF_TOKEN_KEY)  # it stays on the task, for whoever will need it
+        else:
+            form = await self._take_secret(form, found)
         for warning in form.warnings:
             logger.warning("%s", warning)
         settings = parse(form)
+        if settings.general.debug:
+            logging.getLogger("app").setLevel(logging.DEBUG)
+        return settings, form
+
+    def _settled(self, settings: Settings, form: Form) -> None:
+        """What was merged is written to the task, once."""
         for number, override in form.overrides.items():
             for field_name, text in override.items():
                 logger.info("model %d: %s is overridden with %s", number + 1, field_name, text)
         self._connection.write_parameters(form.to_write())
+        if settings.general.instance_name:
+            self._connection.rename(settings.general.instance_name)
         self._drain_timeout = settings.general.drain_timeout
         self._connection.on_abort(self._aborted, self._drain_timeout)
-        if settings.general.debug:
-            logging.getLogger("app").setLevel(logging.DEBUG)
-        return settings
+
+    async def _move(self, settings: Settings) -> Reason:
+        """This machine has no GPU: the task goes on elsewhere, as it is."""
+        preflight.check_form(settings)
+        await moving.move(self._connection, settings.general, self._environment["CLEARML_TASK_ID"])
+        return Reason(f"moved to the queue {settings.general.queue}", 0, Outcome.MOVED)
 
     async def _take_secret(self, form: Form, found: Mapping[str, str]) -> Form:
         """The Hugging Face token goes into our memory, and out of the task and the form."""
@@ -142,45 +176,115 @@ class Instance:
     async def _plan(self, settings: Settings) -> Plan:
         registry = Weights(self._connection)
         store = Store(self._request.cache_dir, self._environment, registry)
-        offline = self._connection.offline
-        plan = await preflight.plan(settings, store, self._environment, offline=offline)
         self._folder = private.create()
+        offline = self._connection.offline
+        around = Surroundings(store, self._environment, self._folder.path, offline)
+        plan = await preflight.plan(settings, around)
+        for line in report.table(plan):
+            console.plain(logger, line)
+        preflight.check_memory(plan)
         return plan
 
     async def _listen(self, settings: Settings, plan: Plan) -> None:
         """The preflight's last step: bind the port. From here on our own pages answer."""
-        keys = [key.strip() for key in self._environment.get(KEY_VARIABLE, "").split(",")]
-        agent = self._connection.under_agent
-        if agent and not any(keys):
-            keys = [await self._connection.run_key()]
-            logger.info("callers need the key in the task's runtime property _api_key")
         general = settings.general
+        networks = preflight.allowed_networks(self._environment.get(ALLOW_VARIABLE, ""))
+        routed = await self._route.available()
+        keys = await self._keys(routed=routed)
         self._overview = self._describe(settings, plan)
-        has_key = any(keys)
-        address = preflight.listening_host(general.host, under_agent=agent, has_key=has_key)
+        address = preflight.listening_host(
+            general.host, under_agent=self._connection.under_agent, has_key=any(keys)
+        )
         rules = Rules(Keys(keys), general.wait_timeout, general.allow_remote_media, general.debug)
         windows = Windows(plan.names, time.monotonic())
-        pages = status.pages(self._overview)
-        assert self._pool is not None
-        self._server = Server(Proxy(self._pool, plan.names, rules, pages, windows.add))
+        self._server = Server(self._front(plan, rules, windows, self._overview), allowed=networks)
         bound, port = await self._server.start(address, general.port)
-        self._reporter = Reporter(windows, self._connection.report, time.monotonic)
-        self._reporter.start()
-        base = f"http://{_reachable(bound, self._environment)}:{port}"
+        self._report(settings, plan, windows, needs_key=any(keys) or routed)
+        self._located(f"http://{_reachable(bound, self._environment)}:{port}")
+        shown = f"[{bound}]" if ":" in bound else bound
+        console.plain(logger, f"listening on http://{shown}:{port}")
+        if routed:
+            if not networks:
+                logger.warning("%s is not set: others than the gateway may connect", ALLOW_VARIABLE)
+            await self._route.request(port, general.gateway_route)
+            self._route.follow(lambda url: self._routed(url, rules))
+        elif general.gateway_route:
+            logger.warning("%s is ignored: there is no App Gateway to route", route.FIELD)
+
+    async def _keys(self, *, routed: bool) -> list[str]:
+        """What callers must send; with a route the gateway looks after that."""
+        keys = [key.strip() for key in self._environment.get(KEY_VARIABLE, "").split(",")]
+        if self._connection.under_agent and not any(keys) and not routed:
+            keys = [await self._connection.run_key()]
+            logger.info("callers need the key in the task's runtime property _api_key")
+        return keys
+
+    def _report(self, settings: Settings, plan: Plan, windows: Windows, *, needs_key: bool) -> None:
+        """Everything that tells ClearML of us."""
+        overview = self._overview
+        assert overview is not None
+        self._needs_key = needs_key
+        reporter = self._reporter = Reporter(
+            windows,
+            self._connection.report,
+            time.monotonic,
+            lambda now: dashboard.gauges(overview, now),
+        )
+        reporter.start()
+        self._display = Display(
+            self._connection,
+            overview,
+            lambda: curl(plan.models[0], overview, needs_key=needs_key),
+            settings.idle.last_action_interval,
+        )
+        self._display.start()
+        self._endpoints = Endpoints(
+            self._connection,
+            lambda: dashboard.endpoint_rows(overview, reporter.last, time.monotonic()),
+            lambda: {**host.load(), **gpu.load()},
+        )
+
+    def _located(self, base: str) -> None:
+        """Where callers find us."""
+        assert self._overview is not None and self._display is not None
         self._overview.endpoint = base
         for name, details in self._overview.models.items():
             details.endpoint = endpoint(base, name)
-        shown = f"[{bound}]" if ":" in bound else bound
-        console.plain(logger, f"listening on http://{shown}:{port}")
-        self._needs_key = has_key
+        self._display.update()
+        if self._endpoints is not None:
+            self._endpoints.refresh()
+
+    def _routed(self, url: str, rules: Rules) -> None:
+        """The gateway has given an address; what it leaves of its path is not ours."""
+        path = urlsplit(url).path
+        if path.strip("/") and path not in rules.prefixes:
+            rules.prefixes.append(path)
+        self._located(url)
+
+    def _front(self, plan: Plan, rules: Rules, windows: Windows, overview: Overview) -> Proxy:
+        assert self._pool is not None
+        pages = status.pages(overview) | api.pages(self._pool, rules.keys)
+
+        def record(sample: Sample) -> None:
+            windows.add(sample)
+            if self._deployment is not None:
+                self._deployment.seen(sample)
+
+        return Proxy(self._pool, plan.names, rules, pages, record)
 
     def _describe(self, settings: Settings, plan: Plan) -> Overview:
         tier = Tier.GPU if plan.capabilities.devices else Tier.RAM
         models: list[Model[Client]] = [
-            Model(m.name, limit=m.settings.max_concurrent_requests) for m in plan.models
+            Model(
+                m.name,
+                m.settings.max_concurrent_requests,
+                m.settings.priority,
+                m.settings.pin,
+            )
+            for m in plan.models
         ]
-        unlimited = 1 << 62  # one model: nothing has to make room
-        self._pool = Pool(models, unlimited, time.monotonic, resident_tier=tier)
+        bound = min(BOUND, settings.general.wait_timeout / 2)
+        self._pool = Pool(models, plan.budget, time.monotonic, resident_tier=tier, bound=bound)
         hours = settings.idle.idle_time_limit
         if hours is None and self._connection.under_agent:
             hours = AGENT_IDLE_LIMIT
@@ -202,12 +306,30 @@ class Instance:
             self._pool,
             self._overview,
             self._folder.path,
+            self._kv_folder(plan),
             self._environment,
         )
+        if self._endpoints is not None:
+            self._endpoints.start()
         await self._deployment.bring_up()
         self._overview.phase = Phase.SERVING
         self._overview.serving_since = time.monotonic()
         announce(plan, self._overview, needs_key=self._needs_key)
+        if self._endpoints is not None:
+            self._endpoints.refresh()
+        if self._display is not None:
+            self._display.update()
+
+    def _kv_folder(self, plan: Plan) -> Path:
+        """Where the KV caches of models that are away lie: in memory if there is a file system
+        for it with room to spare, else on the disk, in a folder that is removed with us."""
+        assert self._folder is not None
+        if not plan.sharing or host.in_memory(self._folder.path, KV_ROOM):
+            return self._folder.path / "kv"
+        parent = plan.store.cache / "kv"
+        parent.mkdir(parents=True, exist_ok=True)
+        self._kv = private.create(parent)
+        return self._kv.path
 
     async def _serve(self) -> Reason:
         """Until nobody has asked for anything for too long, or nothing can be served."""
@@ -233,14 +355,24 @@ class Instance:
         try:
             if self._pool is not None:
                 await self._drain(self._pool)
+            if self._deployment is not None:
+                self._deployment.stop_parking()
             if self._server is not None:
                 await self._server.close()
-            if self._reporter is not None:
-                self._reporter.stop()
+            await self._last_reports()
             await self._connection.end(reason.outcome, reason.text)
         finally:
             self._remove_folder()
             self._ended.set()
+
+    async def _last_reports(self) -> None:
+        self._route.stop()
+        if self._endpoints is not None:
+            await self._endpoints.stop()
+        if self._reporter is not None:
+            self._reporter.stop()
+        if self._display is not None:
+            self._display.stop()
 
     async def _drain(self, pool: Pool[Client]) -> None:
         """Running requests may go on for a while, then every process is stopped."""
@@ -250,8 +382,9 @@ class Instance:
         await pool.close()
 
     def _remove_folder(self) -> None:
-        if self._folder is not None:
-            self._folder.remove()
+        for folder in (self._folder, self._kv):
+            if folder is not None:
+                folder.remove()
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()

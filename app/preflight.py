@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from app.engine import arguments, capabilities
-from app.engine.arguments import Wanted
+from app.engine import arguments, capabilities, footprint, placement
+from app.engine.arguments import Resolved, Wanted
 from app.engine.capabilities import Capabilities
+from app.engine.footprint import Footprint, Machine
 from app.engine.process import die_with_us
 from app.errors import ConfigError, FormError
 from app.form import cli
@@ -18,28 +21,67 @@ from app.form.settings import (
     Settings,
     check_endpoint_name,
     default_endpoint_name,
+    naming_field,
     naming_item,
 )
-from app.machine import gpu
+from app.gateway.server import Network
+from app.machine import gpu, host
+from app.memory.budget import budget, lacking, need, together
+from app.memory.residency import Need
 from app.models import reference
+from app.models.gguf import Header
+from app.models.hub import Located as OnHub
 from app.models.reference import Reference, Tiny
-from app.models.store import Located, Registered, Store
+from app.models.store import Located, ModelFiles, Preview, Registered, Store
 
 logger = logging.getLogger(__name__)
 
 KEY_VARIABLE = "LLAMACPP_API_KEY"
+ALLOW_VARIABLE = "LLAMACPP_ALLOW_FROM"
 ANYWHERE, HERE = "0.0.0.0", "127.0.0.1"
 TINY_NAME = "tiny"
 
 
 @dataclass(frozen=True)
+class Files:
+    """Where a model's files are, and what is known of them already."""
+
+    model: Located
+    mmproj: Located | None
+    preview: ModelFiles | Preview | None
+
+    @property
+    def header(self) -> Header | None:
+        return self.preview.header if self.preview is not None else None
+
+    @property
+    def size(self) -> int:
+        """Bytes, as far as they are known."""
+        return sum(located.size for located in self._sized())
+
+    @property
+    def missing(self) -> int:
+        """Bytes that are still to come, as far as they are known."""
+        return sum(located.missing for located in self._sized())
+
+    def _sized(self) -> list[OnHub | ModelFiles]:
+        both = (self.model, self.mmproj)
+        return [located for located in both if isinstance(located, OnHub | ModelFiles)]
+
+
+@dataclass(frozen=True)
 class Planned:
-    """One model: its settings with name and reference settled, and where its files are."""
+    """One model: its settings with name and reference settled, and where its files are.
+
+    `resolved` and `footprint` are None for a model that nothing is known of before it is here.
+    """
 
     settings: ModelSettings
     reference: Reference
-    located: Located
+    files: Files
     wanted: Wanted
+    resolved: Resolved | None = None
+    footprint: Footprint | None = None
 
     @property
     def name(self) -> str:
@@ -55,45 +97,222 @@ class Plan:
     models: tuple[Planned, ...]
     capabilities: Capabilities
     store: Store
+    machine: Machine
+    budget: Need
+    sharing: bool  # what does not fit together takes turns
+
+    @property
+    def preloaded(self) -> tuple[str, ...]:
+        """Who is loaded at the start: as many as fit together, in their order. One that nothing
+        is known of is tried."""
+        chosen: list[Planned] = []
+        for model in self.models:
+            needs = [need(m.footprint) for m in (*chosen, model) if m.footprint is not None]
+            if model.settings.preload and not lacking(together(needs), self.budget):
+                chosen.append(model)
+        return tuple(model.name for model in chosen)
+
+    @property
+    def room(self) -> Room:
+        """What the models leave of which it is known already."""
+        needs = [need(m.footprint) for m in self.models if m.footprint is not None]
+        return Room(dict(self.budget), dict(together(needs)))
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(model.name for model in self.models)
 
 
-async def plan(
-    settings: Settings, store: Store, environment: Mapping[str, str], *, offline: bool
-) -> Plan:
-    """Raises ConfigError, or TransferError for local weights that are not whole."""
-    binary = capabilities.find(settings.general.llama_server, environment)
-    known = await capabilities.probe(
-        binary, arguments.environment(environment, str(store.cache), api_key="")
-    )
+@dataclass(frozen=True)
+class Surroundings:
+    """What a plan is made in: `folder` is our private one, for what must not outlive us."""
+
+    store: Store
+    environment: Mapping[str, str]
+    folder: Path
+    offline: bool
+
+
+async def plan(settings: Settings, around: Surroundings) -> Plan:
+    """Raises ConfigError, or TransferError for weights that are not whole."""
+    binary = capabilities.find(settings.general.llama_server, around.environment)
+    environment = arguments.environment(around.environment, str(around.store.cache), api_key="")
+    known = await capabilities.probe(binary, environment)
     logger.info("llama-server: %s", binary)
     if not die_with_us():
         logger.warning("no setpriv (util-linux) here: killed, we might leave llama-server behind")
-    alone = len(settings.models) == 1  # the tiny default is for who names nothing at all
+    models = settings.models
+    general = settings.general
+    available = budget(known.device_memory, host.memory_limit(), general.max_cuda_memory)
+    machine = Machine(
+        host.memory_limit(),
+        host.thread_count(),
+        len(models),
+        environment,
+        max((size - available[d] for d, size in known.device_memory.items()), default=0),
+        placement.threshold(general.cuda_memory_threshold, len(known.devices)),
+    )
+    room = Room(available, {})
     planned: list[Planned] = []
-    for number, model in enumerate(settings.models, start=1):
+    for number, model in enumerate(models, start=1):
         with naming_item(number, listed=bool(settings.general.models)):
-            planned.append(await _plan_model(model, store, known, offline=offline and alone))
+            planned.append(await _plan_model(model, around, known, (machine, room)))
             check_names([other.name for other in planned])
-    return Plan(tuple(planned), known, store)
+    sharing = general.cpu_offloading or general.disk_swapping
+    found = Plan(tuple(planned), known, around.store, machine, available, sharing)
+    check_disk(sum(model.files.missing for model in planned), around.store)
+    return found
 
 
 async def _plan_model(
-    model: ModelSettings, store: Store, known: Capabilities, *, offline: bool
+    model: ModelSettings,
+    around: Surroundings,
+    known: Capabilities,
+    where: tuple[Machine, Room],
 ) -> Planned:
+    machine, room = where
     model = settle(model)
     for name in arguments.ignored_by_cli(model):
         logger.warning("%s is ignored, because Model/cli replaces it", name)
-    found = reference.parse(model.model, offline=offline)
+    # The tiny default is for who names nothing at all.
+    found = reference.parse(model.model, offline=around.offline and machine.models == 1)
     arguments.check(model, known)
     wanted = arguments.wanted(model)
     visible = [device.name for device in gpu.devices()]
     capabilities.check_gpus(visible, known.devices, wanted.gpu_layers)
+    files = await _locate(model, found, around)
+    planned = Planned(_named(model, found, files.model), found, files, wanted)
+    if files.preview is None:
+        return planned
+    return await settle_memory(planned, files.preview, known, machine, room)
+
+
+async def _locate(model: ModelSettings, found: Reference, around: Surroundings) -> Files:
+    """Raises FormError for what is not there or is not what it should be."""
+    located, preview = await _look_into(found, around)
+    if preview is not None and preview.header.projector:
+        raise FormError("Model/model", f"{model.model} is a projector: that is Model/mmproj")
+    if not model.mmproj:
+        return Files(located, None, preview)
+    with naming_field("mmproj"):
+        other = reference.parse(model.mmproj, offline=False)
+        projector, seen = await _look_into(other, around)
+        if seen is not None and not seen.header.projector:
+            problem = f"{model.mmproj} is no projector, but a {seen.header.architecture} model"
+            raise FormError("Model/model", problem)
+    return Files(located, projector, preview)
+
+
+async def _look_into(
+    found: Reference, around: Surroundings
+) -> tuple[Located, ModelFiles | Preview | None]:
+    store = around.store
     located = await store.locate(found)
-    return Planned(_named(model, found, located), found, located, wanted)
+    if isinstance(located, OnHub) and not located.missing:
+        located = await store.fetch(located, located.paths[0], lambda _: None)
+    if isinstance(located, OnHub):
+        check_disk(located.missing, store)
+    folder = around.folder / f"preview-{secrets.token_hex(4)}"
+    return located, await store.preview(located, folder)
+
+
+async def settle_memory(
+    planned: Planned,
+    files: ModelFiles | Preview,
+    known: Capabilities,
+    machine: Machine,
+    room: Room,
+) -> Planned:
+    """With what its files say of the memory that it gets: on the single GPU with most room that it
+    fits on, else over all. Raises ConfigError."""
+    given = planned.wanted.placement
+    tried = placement.candidates(known.devices, given, room.budget, room.assigned)
+    for chosen in tried:
+        wanted = replace(planned.wanted, placement=(*given, *chosen))
+        try:
+            resolved = await footprint.resolve(wanted, files.first, files.header, known, machine)
+        except ConfigError:
+            if chosen == tried[-1]:
+                raise
+            continue
+        argv = arguments.planning(planned.settings, resolved, wanted)
+        needs = await footprint.predict(argv, files, known, machine)
+        if chosen == tried[-1] or (not resolved.placement and room.takes(needs)):
+            break
+    if planned.files.mmproj is not None:
+        needs = needs.plus(projector_size(planned.files.mmproj))
+    resolved = replace(resolved, placement=(*chosen, *resolved.placement))
+    room.take(needs)
+    return replace(planned, resolved=resolved, footprint=needs)
+
+
+@dataclass
+class Room:
+    """Bytes by device: what there is, and what the models before take."""
+
+    budget: dict[str, int]
+    assigned: dict[str, int]
+
+    def takes(self, needs: Footprint) -> bool:
+        return not lacking(together([need(needs), self.assigned]), self.budget)
+
+    def take(self, needs: Footprint) -> None:
+        self.assigned = dict(together([need(needs), self.assigned]))
+
+
+def shortfall(found: Plan) -> str:
+    """What the models lack, as one sentence; "" where they fit: side by side, or, where they share
+    memory, each by itself."""
+    known = [(m, need(m.footprint)) for m in found.models if m.footprint is not None]
+    for model, alone in known:
+        if lack := lacking(alone, found.budget):
+            return f"{model.name} does not fit. {lack}"
+    at_once = [each for model, each in known if model.settings.pin or not found.sharing]
+    if lack := lacking(together(at_once), found.budget):
+        which = "the pinned models" if found.sharing else "the models"
+        return f"{which} do not fit together. {lack}"
+    return ""
+
+
+def check_memory(found: Plan) -> None:
+    """Raises ConfigError with the numbers where the models do not fit."""
+    lack = shortfall(found)
+    if lack:
+        share = "" if found.sharing else ", or let them share it (General/cpu_offloading)"
+        raise ConfigError(
+            f"{lack}: take fewer or smaller models, a smaller Model/context_size, or fewer "
+            f"Model/gpu_layers{share}"
+        )
+
+
+def projector_size(located: Located) -> int:
+    """Bytes; 0 where there is no knowing yet."""
+    return located.size if isinstance(located, OnHub | ModelFiles) else 0
+
+
+def check_disk(missing: int, store: Store) -> None:
+    """Raises ConfigError where so many bytes that are still to come have no room."""
+    folder = store.hub_folder
+    free = host.disk_free(folder)
+    if missing > free:
+        raise ConfigError(
+            f"{folder}: {missing / 1e9:,.1f} GB are to be downloaded, but only {free / 1e9:,.1f} "
+            "GB are free: name another folder with --cache-dir or LLAMACPP_CACHE_DIR"
+        )
+
+
+def check_form(settings: Settings) -> None:
+    """What can be said of a form anywhere, without a machine to run it on. Raises FormError."""
+    named = []
+    for number, model in enumerate(settings.models, start=1):
+        with naming_item(number, listed=bool(settings.general.models)):
+            model = settle(model)
+            reference.parse(model.model, offline=False)
+            if model.mmproj:
+                with naming_field("mmproj"):
+                    reference.parse(model.mmproj, offline=False)
+            named.append(model.endpoint_name or default_endpoint_name(model.model))
+            check_names(named)
 
 
 def settle(model: ModelSettings) -> ModelSettings:
@@ -107,10 +326,18 @@ def settle(model: ModelSettings) -> ModelSettings:
         logger.warning("%s", note)
     if line.model and model.model and line.model != model.model:
         raise FormError("Model/model", f"is {model.model!r}, but Model/cli has -m {line.model!r}")
+    if line.mmproj and model.mmproj and line.mmproj != model.mmproj:
+        problem = f"is {model.mmproj!r}, but Model/cli has --mmproj {line.mmproj!r}"
+        raise FormError("Model/mmproj", problem)
     name = model.endpoint_name or line.endpoint_name
     if name:
         check_endpoint_name(name)
-    return replace(model, model=model.model or line.model, endpoint_name=name)
+    return replace(
+        model,
+        model=model.model or line.model,
+        mmproj=model.mmproj or line.mmproj,
+        endpoint_name=name,
+    )
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -127,6 +354,14 @@ def _named(model: ModelSettings, found: Reference, located: Located) -> ModelSet
         return replace(model, endpoint_name=TINY_NAME)
     known_as = located.name if isinstance(located, Registered) else model.model
     return replace(model, endpoint_name=default_endpoint_name(known_as))
+
+
+def allowed_networks(text: str) -> list[Network]:
+    """Of LLAMACPP_ALLOW_FROM, networks between commas. Raises ConfigError. Pure."""
+    try:
+        return [ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise ConfigError(f"{ALLOW_VARIABLE}: {error}: write networks as 10.0.0.0/8") from None
 
 
 def listening_host(given: str, *, under_agent: bool, has_key: bool) -> str:

@@ -20,6 +20,7 @@ def run(request):
                 task.cancel()
             loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             loop.run_until_complete(loop.shutdown_default_executor())
+            loop.run_until_complete(asyncio.sleep(0.001))  # what was closed is closed in the loop
             loop.close()
             asyncio.set_event_loop(None)
 

@@ -9,11 +9,12 @@ import pytest
 
 from app.engine.client import Address, Client
 from app.errors import RequestError
+from app.gateway import api, waiting
 from app.gateway.admission import Keys
 from app.gateway.proxy import Proxy, Rules
 from app.gateway.relay import request_headers, response_headers
 from app.gateway.status import Details, Overview, Phase, pages
-from app.memory.ledger import Model
+from app.memory.ledger import Model, ModelState, Tier
 from app.memory.pool import Pool
 from app.telemetry.samples import Tokens
 from tests.fakes import Child, RawClient, body_of, reply, serving, until
@@ -29,9 +30,17 @@ class Running:
 
     def __init__(self):
         self.ended = asyncio.get_running_loop().create_future()
+        self.may_start = asyncio.Event()
+        self.may_start.set()
 
     async def start(self):
-        pass
+        await self.may_start.wait()
+
+    def measured(self):
+        return {}
+
+    async def leave(self):
+        return Tier.DISK
 
     async def stop(self):
         if not self.ended.done():
@@ -48,19 +57,21 @@ class Front:
     """A front before one child for every named model."""
 
     def __init__(self, names, limit=None, rules=None):
-        self.names, self.samples = names, []
-        self.pool = Pool([Model(n, limit=limit) for n in names], 1 << 40, time.monotonic)
+        self.names, self.samples, self.servers = names, [], {}
+        self.pool = Pool([Model(n, limit=limit) for n in names], {"d": 1}, time.monotonic)
         overview = Overview(
             "0", {n: Details() for n in names}, None, 60, lambda: [], self.pool.view, Phase.SERVING
         )
         rules = rules or Rules(Keys([]))
-        self.proxy = Proxy(self.pool, names, rules, pages(overview), self.samples.append)
+        ours = pages(overview) | api.pages(self.pool, rules.keys)
+        self.proxy = Proxy(self.pool, names, rules, ours, self.samples.append)
 
     @contextlib.asynccontextmanager
     async def before(self, socket):
         client = Client(Address(str(socket)), "child-key")
         for name in self.names:
-            self.pool.provide(name, Running(), client, 1)
+            self.servers[name] = Running()
+            self.pool.provide(name, self.servers[name], client, {})
         async with serving(self.proxy) as self.port:
             yield
         await self.pool.close()
@@ -220,7 +231,7 @@ def test_a_stream_passes_through_as_it_comes(run, socket):
             await until(lambda: front.samples)
             (sample,) = front.samples
             assert sample.tokens == Tokens(prompt=3, cached=1, generated=3)
-            assert 0 < sample.first_byte <= sample.latency
+            assert 0 < sample.first_token <= sample.latency
             assert front.pool.view()[0].leased == 0
 
     run(scenario)
@@ -363,7 +374,7 @@ def test_our_own_pages_need_the_key_but_for_health_and_ready(run, socket):
         async with Child(socket, echo), front.before(socket):
             for path, status in (
                 ("/health", 200),
-                ("/ready", 503),
+                ("/ready", 200),
                 ("/v1/models", 401),
                 ("/api/status", 401),
             ):
@@ -394,3 +405,116 @@ def test_request_errors_have_openais_types():
         502: "server_error",
         503: "unavailable_error",
     }
+
+
+STREAM = json.dumps({"stream": True}).encode()
+
+
+@contextlib.asynccontextmanager
+async def waking(socket, answer, monkeypatch):
+    """A front whose only model does not come before `servers["tiny"].may_start` is set."""
+    monkeypatch.setattr(waiting, "FIRST_PING", 0.01)
+    monkeypatch.setattr(waiting, "PING_INTERVAL", 0.01)
+    front = Front(("tiny",))
+    async with Child(socket, answer), front.before(socket):
+        front.servers["tiny"].may_start.clear()
+        yield front
+
+
+async def answering(reader, writer, head):
+    await body_of(reader, head)
+    writer.write(EVENTS + b"9\r\ndata: a\n\n\r\n0\r\n\r\n")
+
+
+def test_the_caller_of_a_stream_is_kept_alive_while_its_model_comes(run, socket, monkeypatch):
+    async def scenario():
+        async with waking(socket, answering, monkeypatch) as front:
+            client = await front.begin(body=STREAM)
+            head = await client.reader.readuntil(b"\r\n\r\n")
+            assert b" 200 " in head and b"text/event-stream" in head
+            assert b": ping" in await client.reader.readuntil(b": ping")
+            front.servers["tiny"].may_start.set()
+            rest = await client.reader.readuntil(b"\r\n0\r\n\r\n")
+            assert rest.count(b"data: a") == 1 and b"HTTP/" not in rest
+            await until(lambda: front.samples)
+            assert front.samples[0].status == 200 and front.samples[0].wait > 0.01
+
+    run(scenario)
+
+
+def test_an_error_after_a_ping_is_an_event(run, socket, monkeypatch):
+    """Its wait ends before the model comes; and a child that refuses. Result: an event each."""
+
+    async def refusing(reader, writer, head):
+        await body_of(reader, head)
+        writer.write(reply(b'{"error":{"message":"no"}}', status=400))
+
+    async def scenario():
+        async with waking(socket, refusing, monkeypatch) as front:
+            client = await front.begin(body=STREAM, headers=b"x-wait-timeout: 0.1\r\n")
+            told = await client.rest()
+            assert b'data: {"error": {"message": "tiny is still loading' in told
+            assert told.endswith(b"0\r\n\r\n")
+            client = await front.begin(body=STREAM)
+            await client.reader.readuntil(b": ping")
+            front.servers["tiny"].may_start.set()
+            assert b'data: {"error":{"message":"no"}}\n\n' in await client.rest()
+            await until(lambda: len(front.samples) == 2)
+            assert [sample.status for sample in front.samples] == [503, 400]
+
+    run(scenario)
+
+
+def test_who_wants_no_stream_gets_a_bounded_wait(run, socket, monkeypatch):
+    async def scenario():
+        async with waking(socket, answering, monkeypatch) as front:
+            status, headers, body = await front.ask(headers=b"x-wait-timeout: 0.05\r\n")
+            assert status == 503 and headers["retry-after"] == "10" and b"loading" in body
+            for wrong in (b"x", b"-1", b"nan", b"99999"):
+                status, _, body = await front.ask(headers=b"x-wait-timeout: %b\r\n" % wrong)
+                assert status == 400 and b"X-Wait-Timeout" in body
+
+    run(scenario)
+
+
+def test_who_leaves_while_waiting_is_dropped_and_the_load_goes_on(run, socket, monkeypatch):
+    async def scenario():
+        async with waking(socket, answering, monkeypatch) as front:
+            client = await front.begin(body=STREAM)
+            await client.reader.readuntil(b": ping")
+            await client.close()
+            await until(lambda: not front.pool.view()[0].admitted)
+            view = front.pool.view()[0]
+            assert view.waiting == 0 and view.state is ModelState.LOADING
+            front.servers["tiny"].may_start.set()
+            await until(lambda: front.pool.view()[0].state is ModelState.READY)
+
+    run(scenario)
+
+
+def test_models_are_loaded_pinned_and_unloaded_by_hand(run, socket):
+    async def scenario():
+        front = Front(("tiny",))
+        async with Child(socket, answering), front.before(socket):
+            status, _, body = await front.ask("/api/models/tiny/load")
+            assert status == 202 and json.loads(body)["name"] == "tiny"
+            await until(lambda: front.pool.view()[0].state is ModelState.READY)
+            assert json.loads((await front.ask("/api/models/tiny/pin"))[2])["pinned"]
+            assert not json.loads((await front.ask("/api/models/tiny/unpin"))[2])["pinned"]
+            assert (await front.ask("/api/models/tiny/unload"))[0] == 202
+            await until(lambda: front.pool.view()[0].state is ModelState.COLD)
+            assert (await front.ask("/api/models/none/load"))[0] == 404
+            other_site = b"origin: https://evil.example\r\n"
+            assert (await front.ask("/api/models/tiny/load", headers=other_site))[0] == 403
+
+    run(scenario)
+
+
+def test_with_keys_only_a_key_changes_models(run, socket):
+    async def scenario():
+        front = Front(("tiny",), rules=Rules(Keys(["k"])))
+        async with Child(socket, answering), front.before(socket):
+            assert (await front.ask("/api/models/tiny/load"))[0] == 401
+            assert (await front.ask("/api/models/tiny/load", headers=b"x-api-key: k\r\n"))[0] == 202
+
+    run(scenario)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from app.gateway.status import Details, Overview, Phase, health, ready, status
@@ -46,8 +48,12 @@ def test_health(found, expected):
 
 def test_ready_tells_the_progress():
     assert ready(overview(S.READY)) == (200, {"status": "ready"})
-    code, body = ready(overview(S.READY, S.LOADING))
-    assert code == 503 and body["models"]["m1"] == {"state": "loading", "progress": None}
+    code, body = ready(overview(S.READY, S.DOWNLOADING))
+    assert code == 503 and body["models"]["m1"] == {"state": "downloading", "progress": None}
+    assert ready(overview(S.READY, S.PARKED, S.COLD, S.LOADING))[0] == 200  # others' turns
+    again = overview(S.LOADING)
+    again.view = lambda: [replace(view, reason="crashed") for view in overview(S.LOADING).view()]
+    assert ready(again)[0] == 503
     assert ready(overview(S.READY, phase=Phase.SETTING_UP))[0] == 503
 
 
@@ -86,10 +92,12 @@ def test_the_whole_status():
         "queued": 1,
         "requests": 3,
         "denied": 1,
+        "switches": 0,
+        "pinned": False,
         "endpoint": "http://h/m0/v1",
     }
 
 
 def test_what_waits_for_a_load_is_queued():
-    (model,) = status(overview(S.LOADING, admitted=3, leased=3), now=1.0)["models"]
+    (model,) = status(overview(S.LOADING, admitted=3), now=1.0)["models"]
     assert (model["in_flight"], model["queued"]) == (0, 3)

@@ -4,7 +4,7 @@ import pytest
 
 from app.errors import ConfigError
 from app.form.fields import FIELDS
-from app.main import fields_help, parser, request
+from app.main import COMMANDS, DESCRIPTIONS, fields_help, parser, request
 
 
 def parsed(*argv):
@@ -22,8 +22,9 @@ def test_model_host_and_port_are_fields():
     assert not found.offline and found.cache_dir is None
 
 
-def test_the_command_is_serve():
-    assert parsed() == parsed("serve")
+def test_the_usage_names_every_command():
+    assert all(command in parser().format_usage() for command in COMMANDS)
+    assert {*DESCRIPTIONS} == {*COMMANDS}
 
 
 def test_a_configuration_file(tmp_path):

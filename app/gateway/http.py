@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import logging
 import time
@@ -40,6 +41,8 @@ class Owner(Protocol):
     @property
     def closing(self) -> bool: ...
 
+    def allows(self, address: str) -> bool: ...
+
     def admit(self, connection: Connection) -> bool: ...
 
     def forget(self, connection: Connection) -> None: ...
@@ -69,11 +72,23 @@ class Connection(asyncio.Protocol):
         self._since = time.monotonic()  # when what the clock watches began
         self.write_paused: float | None = None
 
+    @property
+    def local(self) -> bool:
+        """The client is on this machine."""
+        peer = self._transport.get_extra_info("peername") if self._transport else None
+        if not peer:
+            return False
+        return ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
+
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if not self._server.admit(self):
+        peer = transport.get_extra_info("peername")
+        if peer and not self._server.allows(peer[0]):
+            self._dropping = True
+            self._transport.abort()
+        elif not self._server.admit(self):
             refusal = RequestError(503, "too many connections", retry_after=1)
             body = json.dumps(refusal.body()).encode()
             head = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.engine.client import Client, Exchange
 from app.errors import NotConnectedError, RequestError, UpstreamError
@@ -23,6 +23,7 @@ from app.gateway.routes import (
     split_target,
     strip,
 )
+from app.gateway.waiting import HEADER, kept_alive, wait_timeout
 from app.memory.pool import Pool
 from app.telemetry.samples import Sample
 
@@ -40,7 +41,7 @@ class Rules:
     wait_timeout: float = 300
     allow_remote_media: bool = False
     debug: bool = False
-    prefixes: tuple[str, ...] = ()
+    prefixes: list[str] = field(default_factory=list)  # grows when a gateway gives its path
 
 
 class Proxy:
@@ -75,7 +76,8 @@ class Proxy:
         body, parsed = await self._body(request, found)
         name = found.model or named_in_body(parsed, self._names)
         with self._pool.admit(name):  # only now: who sends slowly takes nobody's place
-            await self._serve(request, found, name, body)
+            streams = isinstance(parsed, dict) and parsed.get("stream") is True
+            await self._serve(request, found, name, (body, streams))
 
     async def _body(self, request: Request, found: ToModel) -> tuple[bytes | None, object]:
         """A JSON body, as it came and read; None for one that is passed on as it comes."""
@@ -86,27 +88,36 @@ class Proxy:
         check_body(parsed, allow_remote_media=self._rules.allow_remote_media)
         return body, parsed
 
-    async def _serve(self, request: Request, found: ToModel, name: str, body: bytes | None) -> None:
+    async def _serve(
+        self, request: Request, found: ToModel, name: str, asked: tuple[bytes | None, bool]
+    ) -> None:
+        """`asked`: the body, and whether it asks for a stream."""
+        body, streams = asked
         relay = Relay(request)
         status = LEFT
         try:
-            await self._lease_and_relay(request, found, name, (body, relay))
+            with kept_alive(relay, streams=streams):
+                await self._lease_and_relay(request, found, name, (body, relay))
             status = relay.status
-        except RequestError as error:
-            status = error.status
-            raise
-        except UpstreamError as error:
-            status = 502
-            raise RequestError(502, f"{name}: {error}") from None
+        except (RequestError, UpstreamError) as error:
+            refusal = error
+            if not isinstance(refusal, RequestError):
+                refusal = RequestError(502, f"{name}: {error}")
+            status = refusal.status
+            if not relay.pinged:
+                raise refusal from None
+            relay.refuse(refusal)
         finally:
             self._finished(request, name, relay, status)
 
     async def _lease_and_relay(
         self, request: Request, found: ToModel, name: str, answer: tuple[bytes | None, Relay]
     ) -> None:
+        wait = wait_timeout(request.header(HEADER), self._rules.wait_timeout)
         for attempt in (1, 2):
             try:
-                async with self._pool.lease(name, self._rules.wait_timeout) as upstream:
+                async with self._pool.lease(name, wait) as upstream:
+                    answer[1].held = time.monotonic()
                     await self._relay(request, found, upstream, answer)
                 return
             except NotConnectedError:
@@ -150,9 +161,10 @@ class Proxy:
 
     def _finished(self, request: Request, name: str, relay: Relay, status: int) -> None:
         now = time.monotonic()
-        first = relay.first_byte - request.received if relay.first_byte is not None else None
+        since = request.received
+        first, held = (None if t is None else t - since for t in (relay.first_token, relay.held))
         tokens = relay.ends.tokens()
-        sample = Sample(name, status, now - request.received, first, tokens)
+        sample = Sample(name, status, now - since, first, tokens, held)
         self._pool.finished(name, served=0 < relay.status < 500)
         self._record(sample)
         if self._rules.debug:

@@ -66,29 +66,60 @@ class Relay:
 
     def __init__(self, request: Request) -> None:
         self.status = 0
-        self.first_byte: float | None = None
+        self.first_token: float | None = None  # when a stream began
+        self.held: float | None = None  # when the request got hold of its model
         self.ends = Ends()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.pinged = False  # the client has its head already
         self._request = request
         self._events = False
+        self._whole = False  # what comes is no stream, but to be told in one
+        self._pieces: list[bytes] = []
+
+    def ping(self, comment: bytes) -> bool:
+        """Keep a stream's caller alive; False once there is no need to."""
+        if self.status or self._request.finished:
+            return False
+        if not self._request.started:
+            head = [(b"content-type", EVENT_STREAM), (b"x-accel-buffering", b"no")]
+            self._request.start(200, [*head, (b"cache-control", b"no-cache")])
+            self.pinged = True
+        self._request.write(comment)
+        return True
+
+    def refuse(self, error: RequestError) -> None:
+        """An error after the first ping: the status is 200 already, so it is an event."""
+        self._request.keep_alive = False
+        self._request.write(b"data: %b\n\n" % json.dumps(error.body()).encode())
+        self._request.finish()
 
     def head(self, status: int, headers: Headers) -> None:
         self.status = status
-        kept = response_headers(headers)
-        length = next((int(v) for n, v in headers if n == b"content-length"), None)
         kind = next((v for n, v in headers if n == b"content-type"), b"")
         self._events = kind.startswith(EVENT_STREAM)
+        if self.pinged:
+            self._whole = not self._events
+            return
+        kept = response_headers(headers)
+        length = next((int(v) for n, v in headers if n == b"content-length"), None)
         if self._events and not any(name == b"x-accel-buffering" for name, _ in kept):
             kept.append((b"x-accel-buffering", b"no"))  # else nginx holds the events back
         self._request.start(status, kept, length)
 
     def data(self, chunk: bytes) -> None:
-        if self.first_byte is None:
-            self.first_byte = time.monotonic()
+        if self._events and self.first_token is None:
+            self.first_token = time.monotonic()
         self.ends.feed(chunk)
-        self._request.write(chunk)
+        if self._whole:
+            self._pieces.append(chunk)
+        else:
+            self._request.write(chunk)
 
     def complete(self) -> None:
+        if self._whole:  # an answer that came whole, to a caller who has a stream's head
+            told = b"".join(self._pieces).replace(b"\r", b"").replace(b"\n", b" ")
+            self._request.keep_alive = False
+            self._request.write(b"data: %b\n\n" % told)
         self._request.finish()
         if not self.done.done():
             self.done.set_result(None)

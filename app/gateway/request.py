@@ -25,6 +25,9 @@ class Wire(Protocol):
     @property
     def write_paused(self) -> float | None: ...
 
+    @property
+    def local(self) -> bool: ...
+
     def send(self, data: bytes) -> None: ...
 
     def abort(self) -> None: ...
@@ -64,6 +67,13 @@ class Request:
 
     def header(self, name: bytes) -> bytes | None:
         return next((value for key, value in self.headers if key == name), None)
+
+    @property
+    def local(self) -> bool:
+        """It comes from this machine, and not from another site's page in a browser."""
+        origin, host = self.header(b"origin"), self.header(b"host")
+        ours = origin is None or origin.partition(b"://")[2] == host
+        return self._connection.local and ours
 
     # The request's body.
 

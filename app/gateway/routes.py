@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
@@ -38,6 +39,9 @@ UPSTREAM_PATHS = (
 )
 MULTIPART = ("/v1/audio/transcriptions", "/audio/transcriptions")
 HEALTH, READY, STATUS = "/health", "/ready", "/api/status"
+ACTION = "/api/models/{{model}}/{action}"
+ACTIONS = ("load", "park", "unload", "pin", "unpin")
+ACTION_PATH = re.compile(rf"/api/models/(?P<model>.+)/(?P<action>{'|'.join(ACTIONS)})")
 MODELS, MODEL = "/v1/models", "/v1/models/{model}"
 MODELS_SPELLINGS = ("/v1/models", "/models")
 
@@ -73,6 +77,12 @@ def route(
         if method not in ("GET", "HEAD"):
             raise RequestError(405, f"{path} answers GET, not {method}")
         return own
+    action = ACTION_PATH.fullmatch(path)
+    if action:
+        if method != "POST":
+            raise RequestError(405, f"{path} answers POST, not {method}")
+        model = check_model(action["model"], names)
+        return Own(ACTION.format(action=action["action"]), model)
     upstream = max((p for p in UPSTREAM_PATHS if path.endswith(p)), key=len, default=None)
     if upstream is None:
         raise RequestError(404, f"there is no {path} here")

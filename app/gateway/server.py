@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import time
+from collections.abc import Sequence
 
 from app.errors import ConfigError
 from app.gateway.http import Connection, Handler
 from app.gateway.limits import Limits
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 LAST_WORDS = 1.0  # seconds for busy connections to finish when all is closed
 
 
 class Server:
-    """Listens, and hands each request to `handler`."""
+    """Listens, and hands each request to `handler`; with `allowed`, of these networks only."""
 
-    def __init__(self, handler: Handler, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        limits: Limits | None = None,
+        allowed: Sequence[Network] = (),
+    ) -> None:
+        self.allowed = allowed
         self.handler = handler
         self.limits = limits or Limits()
         self.closing = False
@@ -62,6 +72,14 @@ class Server:
                 await asyncio.wait_for(self._empty.wait(), LAST_WORDS)
         for connection in list(self._connections):
             connection.abort()
+
+    def allows(self, address: str) -> bool:
+        """Whether this peer may connect at all."""
+        if not self.allowed:
+            return True
+        peer = ipaddress.ip_address(address.partition("%")[0])
+        mapped = getattr(peer, "ipv4_mapped", None) or peer
+        return any(mapped in network for network in self.allowed)
 
     def admit(self, connection: Connection) -> bool:
         self._connections.add(connection)

@@ -15,7 +15,13 @@ from app.machine.gpu import Device
 from app.memory.ledger import ModelState, View
 from app.telemetry.idle import idle_for
 
-SERVABLE = (ModelState.READY, ModelState.COLD)
+SERVABLE = (
+    ModelState.READY,
+    ModelState.COLD,
+    ModelState.PARKING,
+    ModelState.PARKED,
+    ModelState.WAKING,
+)
 
 
 class Phase(enum.Enum):
@@ -79,10 +85,16 @@ def health(overview: Overview) -> tuple[int, dict[str, object]]:
 
 def ready(overview: Overview) -> tuple[int, dict[str, object]]:
     views = overview.view()
-    if overview.phase is Phase.SERVING and all(v.state is ModelState.READY for v in views):
+    if overview.phase is Phase.SERVING and all(_as_it_should_be(v) for v in views):
         return 200, {"status": "ready"}
     progress = {v.name: {"state": v.state.value, "progress": v.progress} for v in views}
     return 503, {"status": health(overview)[1]["status"], "models": progress}
+
+
+def _as_it_should_be(view: View) -> bool:
+    """In memory, or out of it because that is another's turn: not because it failed."""
+    on_request = (*SERVABLE, ModelState.LOADING)
+    return view.state is ModelState.READY or (view.state in on_request and not view.reason)
 
 
 def model_object(overview: Overview, view: View) -> dict[str, object]:
@@ -97,17 +109,21 @@ def model_object(overview: Overview, view: View) -> dict[str, object]:
     }
 
 
+def last_activity(overview: Overview, now: float) -> datetime:
+    last = overview.begun_at + (now - overview.begun) - overview.idle(now)
+    return datetime.fromtimestamp(last, timezone.utc)
+
+
 def status(overview: Overview, now: float) -> dict[str, object]:
     views = overview.view()
     idle = overview.idle(now)
-    last = overview.begun_at + (now - overview.begun) - idle
     return {
         "version": overview.version,
         "status": overview.status(now),
         "uptime": round(now - overview.begun, 3),
         "endpoint": overview.endpoint,
         "idle": {"seconds": round(idle, 3), "limit": overview.idle_limit},
-        "last_activity": datetime.fromtimestamp(last, timezone.utc).isoformat(),
+        "last_activity": last_activity(overview, now).isoformat(),
         "models": [_model(overview.models[view.name], view) for view in views],
         "devices": [
             {"id": d.id, "name": d.name, "used": d.used, "total": d.total}
@@ -117,7 +133,6 @@ def status(overview: Overview, now: float) -> dict[str, object]:
 
 
 def _model(details: Details, view: View) -> dict[str, object]:
-    queued = view.admitted - (view.leased if view.state is ModelState.READY else 0)
     return {
         "name": view.name,
         "reference": details.reference,
@@ -128,10 +143,12 @@ def _model(details: Details, view: View) -> dict[str, object]:
         "context": details.context,
         "slots": details.slots,
         "memory": details.memory(),
-        "in_flight": view.admitted - queued,
-        "queued": queued,
+        "in_flight": view.leased,
+        "queued": view.admitted - view.leased,
         "requests": view.requests,
         "denied": view.denied,
+        "switches": view.switches,
+        "pinned": view.pinned,
         "endpoint": details.endpoint,
     }
 

@@ -49,6 +49,7 @@ class Outcome(enum.Enum):
     COMPLETED = "completed"
     STOPPED = "stopped"
     FAILED = "failed"
+    MOVED = "moved"  # it is no longer ours: it waits on another queue
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,15 @@ class Point:
     series: str
     value: float
     iteration: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, the headings first."""
+
+    title: str
+    series: str
+    rows: Sequence[Sequence[str]]
 
 
 def known_offline(wanted: bool, environment: Mapping[str, str]) -> bool:
@@ -74,6 +84,7 @@ class Connection:
         self._task: Any = None
         self._ended = True  # nothing to end before it is open
         self.mode = Mode.OFFLINE
+        self.task_id = ""  # once it is open
 
     @property
     def offline(self) -> bool:
@@ -107,6 +118,15 @@ class Connection:
         except Exception as error:  # noqa: BLE001 whatever the SDK raises, it is about its set-up
             raise ConfigError(f"ClearML: {type(error).__name__}: {error}") from None
 
+    async def attach(self) -> None:
+        """Be able to ask the server, without a task of our own. Raises ConfigError."""
+        self._sdk.start()
+        if not self._offline:
+            try:
+                self.mode = await self._sdk.call(self._find_mode, START_DEADLINE)
+            except SdkTimeoutError as error:
+                raise ConfigError(f"ClearML: {error}") from None
+
     def _find_mode(self) -> Mode:
         if self._environment.get("CLEARML_TASK_ID"):
             return Mode.AGENT
@@ -135,6 +155,7 @@ class Connection:
             auto_resource_monitoring=dict(MONITOR),
             auto_connect_streams={"stdout": True, "stderr": True, "logging": False},
         )
+        self.task_id = str(self._task.id)
         parameters = {} if mode is Mode.OFFLINE else self._task.get_parameters()
         return {key: "" if text is None else str(text) for key, text in parameters.items()}
 
@@ -142,9 +163,31 @@ class Connection:
         """Run `function` of the task in the SDK's thread. Raises SdkTimeoutError."""
         return await self._sdk.call(lambda: function(self._task), deadline)
 
+    async def ask(
+        self, service: str, action: str, fields: Mapping[str, Any], deadline: float
+    ) -> dict[str, Any]:
+        """An action of the server's API, and the data that it answers. Raises ConfigError with
+        what it says, or SdkTimeoutError."""
+
+        def send() -> dict[str, Any]:
+            from clearml import Task
+
+            session = Task._get_default_session()
+            answer = session.send_request(service, action, json=dict(fields), method="post")
+            told = answer.json()
+            if not answer.ok:
+                said = told.get("meta", {}).get("result_msg") or answer.status_code
+                raise ConfigError(f"ClearML: {service}.{action}: {said}")
+            return told.get("data") or {}
+
+        return await self._sdk.call(send, deadline)
+
     def write_parameters(self, values: Mapping[str, str]) -> None:
         """Once: what was merged, so that a clone of the task shows every field."""
         self._post(lambda task: task.update_parameters(dict(values)))
+
+    def rename(self, name: str) -> None:
+        self._post(lambda task: task.set_name(name) if task.name != name else None)
 
     async def blank(self, keys: Sequence[str]) -> None:
         """Remove what these hyperparameters hold, before anything else happens. Raises
@@ -161,6 +204,19 @@ class Connection:
             log = task.get_logger()
             for point in points:
                 log.report_scalar(point.title, point.series, point.value, point.iteration)
+
+        self._post(send)
+
+    def show(self, properties: Mapping[str, str], table: Table | None) -> None:
+        """User properties (online) and a table, both in place of what was there."""
+
+        def send(task: Any) -> None:
+            if properties and self.mode is not Mode.OFFLINE:
+                task.set_user_properties(**properties)
+            if table is not None:
+                log = task.get_logger()
+                rows = [list(row) for row in table.rows]
+                log.report_table(table.title, table.series, 0, table_plot=rows)
 
         self._post(send)
 
@@ -196,6 +252,19 @@ class Connection:
 
         self._post(lambda task: task.register_abort_callback(aborted, timeout))
 
+    async def move(self, queue: str, changes: Mapping[str, Any]) -> None:
+        """Put this very task on another queue, edited; from then on it is no longer ours.
+
+        Raises ConfigError, SdkTimeoutError.
+        """
+
+        def send() -> None:
+            self._task._edit(**changes)
+            self._task.mark_stopped(force=True, status_message=f"{OURS}moving to another queue")
+
+        await self._sdk.call(send, START_DEADLINE)
+        await self.ask("tasks", "enqueue", {"task": self.task_id, "queue": queue}, START_DEADLINE)
+
     async def end(self, outcome: Outcome, reason: str) -> None:
         """Flush what was reported and say how it ended, within one budget of time. Once."""
         if self._ended:
@@ -210,7 +279,7 @@ class Connection:
 
     def _end(self, outcome: Outcome, reason: str) -> None:
         task = self._task
-        if task is None:
+        if task is None or outcome is Outcome.MOVED:
             return
         if self.mode is not Mode.OFFLINE:
             task.set_user_properties(stop_reason=reason)

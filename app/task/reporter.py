@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from app.task.connection import Point
 from app.telemetry.windows import Rates, Windows
@@ -18,10 +19,26 @@ TOKENS_PER_SECOND = "Tokens per Second"
 LATENCY = "Latency"
 GENERATED = "Generated Tokens"
 PROMPT = "Prompt Tokens"
+FIRST_TOKEN = "Time to First Token"
+QUEUE_WAIT = "Queue Wait"
+IN_FLIGHT = "Requests in Flight"
+DENIED = "Denied Requests"
+MODEL_MEMORY = "Model Memory"
+MODEL_SWITCHES = "Model Switches"
+IDLE = "Idle Time"
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """What is as it is now: requests, gigabytes, hours."""
+
+    title: str
+    series: str
+    value: float
 
 
 def points(rates: Mapping[str, Rates], iteration: int) -> list[Point]:
-    """The scalars of one window; latency in milliseconds, and no point where nothing ended."""
+    """The scalars of one window; times in milliseconds, and no point where nothing ended."""
     found = []
     for series, rate in rates.items():
         found += [
@@ -30,8 +47,8 @@ def points(rates: Mapping[str, Rates], iteration: int) -> list[Point]:
             Point(GENERATED, series, rate.generated_tokens, iteration),
             Point(PROMPT, series, rate.prompt_tokens, iteration),
         ]
-        if rate.latency is not None:
-            found.append(Point(LATENCY, series, rate.latency * 1000, iteration))
+        times = ((LATENCY, rate.latency), (FIRST_TOKEN, rate.first_token), (QUEUE_WAIT, rate.wait))
+        found += [Point(t, series, s * 1000, iteration) for t, s in times if s is not None]
     return found
 
 
@@ -41,14 +58,17 @@ class Reporter:
         windows: Windows,
         send: Callable[[list[Point]], None],
         clock: Callable[[], float],
+        gauges: Callable[[float], Sequence[Gauge]] = lambda _: (),
         interval: float = INTERVAL,
     ) -> None:
         self._windows = windows
         self._send = send
         self._clock = clock
+        self._gauges = gauges
         self._begun = clock()
         self._interval = interval
         self._ticking: asyncio.Task[None] | None = None
+        self.last: Mapping[str, Rates] = {}  # of the window before this one
 
     def start(self) -> None:
         self._ticking = asyncio.create_task(self._tick())
@@ -61,7 +81,10 @@ class Reporter:
 
     def report(self) -> None:
         now = self._clock()
-        self._send(points(self._windows.close(now), int(now - self._begun)))
+        at = int(now - self._begun)
+        gauges = [Point(g.title, g.series, g.value, at) for g in self._gauges(now)]
+        self.last = self._windows.close(now)
+        self._send(points(self.last, at) + gauges)
 
     async def _tick(self) -> None:
         while True:

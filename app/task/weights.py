@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from app.errors import ConfigError, TransferError
+from app.errors import FormError, TransferError
+from app.models.reference import KEY
 from app.models.store import Registered
 from app.task.connection import Connection
 from app.task.sdk import SdkTimeoutError
@@ -18,15 +19,15 @@ class Weights:
         self._connection = connection
 
     async def find(self, model_id: str) -> Registered:
-        """The model's entry in the registry, shown as an input of the task. Raises ConfigError."""
+        """The model's entry in the registry, shown as an input of the task. Raises FormError."""
         if self._connection.offline:
-            raise ConfigError(f"Model/model: {model_id} is a ClearML model: that needs a server")
+            raise FormError(KEY, f"{model_id} is a ClearML model: that needs a server")
         try:
             name = await self._connection.call(lambda task: _look_up(task, model_id), DEADLINE)
         except SdkTimeoutError as error:
-            raise ConfigError(f"Model/model: {model_id}: {error}") from None
+            raise FormError(KEY, f"{model_id}: {error}") from None
         if name is None:
-            raise ConfigError(f"Model/model: there is no model {model_id} in ClearML")
+            raise FormError(KEY, f"there is no model {model_id} in ClearML")
         return Registered(model_id, name)
 
     async def fetch(self, found: Registered) -> Path:
@@ -42,17 +43,19 @@ class Weights:
 
 def _look_up(task: Any, model_id: str) -> str | None:
     # Asked directly: for an ID that is not there the SDK's objects raise AttributeError.
-    response = task.session.send_request("models", "get_all", json={"id": [model_id]})
+    from clearml import Task
+
+    session = Task._get_default_session()
+    response = session.send_request("models", "get_all", json={"id": [model_id]})
     models = response.json().get("data", {}).get("models") or []
     if not models:
         return None
-    task.set_input_model(
-        model_id=model_id,
-        name=models[0].get("name") or model_id,
-        update_task_design=False,
-        update_task_labels=False,
-    )
-    return str(models[0].get("name") or model_id)
+    name = str(models[0].get("name") or model_id)
+    if task is not None:
+        task.set_input_model(
+            model_id=model_id, name=name, update_task_design=False, update_task_labels=False
+        )
+    return name
 
 
 def _download(model_id: str) -> str | None:

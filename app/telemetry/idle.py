@@ -8,10 +8,11 @@ from app.memory.ledger import View
 
 
 def idle_for(models: Iterable[View], begun: float, now: float) -> float:
-    """Seconds since the last leased request ended, or since `begun`; 0 while one runs."""
+    """Seconds since the last request ended, or since `begun`; 0 while one runs or waits for its
+    model."""
     last = begun
     for model in models:
-        if model.leased:
+        if model.leased or model.waiting:
             return 0.0
         last = max(last, model.last_used)
     return now - last

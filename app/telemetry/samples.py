@@ -25,7 +25,9 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Sample:
-    """A finished request: seconds from its first byte to our last, and to our first.
+    """A finished request, times in seconds from its first byte: `latency` to our last byte,
+    `first_token` to the first event of a stream (None for an answer that comes whole), `wait`
+    until it held its model (None where it never did).
 
     `status` is what the client was told; 499 where it left before the end.
     """
@@ -33,8 +35,9 @@ class Sample:
     model: str
     status: int
     latency: float
-    first_byte: float | None
+    first_token: float | None
     tokens: Tokens
+    wait: float | None = None
 
 
 class Ends:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from app.form.settings import TOTAL
@@ -11,13 +11,16 @@ from app.telemetry.samples import Sample
 
 @dataclass(frozen=True)
 class Rates:
-    """A window's end: counts since the start, tokens per second and mean latency (s) within it."""
+    """A window's end: counts since the start; within it tokens per second, and means in seconds,
+    None where there was nothing to take the mean of."""
 
     requests: int
     prompt_tokens: int
     generated_tokens: int
     tokens_per_second: float
     latency: float | None
+    first_token: float | None = None
+    wait: float | None = None
 
 
 @dataclass
@@ -27,6 +30,8 @@ class _Series:
     generated_tokens: int = 0
     in_window: int = 0
     latencies: list[float] = field(default_factory=list)
+    first_tokens: list[float] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
 
     def add(self, sample: Sample) -> None:
         self.requests += 1
@@ -34,13 +39,21 @@ class _Series:
         self.generated_tokens += sample.tokens.generated
         self.in_window += sample.tokens.generated
         self.latencies.append(sample.latency)
+        if sample.first_token is not None:
+            self.first_tokens.append(sample.first_token)
+        if sample.wait is not None:
+            self.waits.append(sample.wait)
 
     def close(self, seconds: float) -> Rates:
-        latency = sum(self.latencies) / len(self.latencies) if self.latencies else None
         rate = self.in_window / seconds if seconds > 0 else 0.0
+        means = [_mean(values) for values in (self.latencies, self.first_tokens, self.waits)]
         self.in_window = 0
-        self.latencies = []
-        return Rates(self.requests, self.prompt_tokens, self.generated_tokens, rate, latency)
+        self.latencies, self.first_tokens, self.waits = [], [], []
+        return Rates(self.requests, self.prompt_tokens, self.generated_tokens, rate, *means)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 class Windows:

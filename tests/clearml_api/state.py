@@ -25,13 +25,19 @@ def new_id():
 
 NESTED = ("script", "execution", "output")  # merged by tasks.edit; the rest is replaced
 FRESH = ("id", "status", "status_message", "status_reason", "runtime", "last_iteration")
+SCRIPT = {"binary": "python", "repository": "", "requirements": {}, "diff": ""}
 CLAIMS = {"identity": {"user": "u", "company": "c", "role": "user"}, "auth_type": "Bearer"}
 
 
 class State:
-    def __init__(self, feature_set="basic"):
-        self.feature_set = feature_set
+    """`feature_set` "advanced" is an Enterprise server: it has `routes`, the App Gateway's, by
+    name; `gateway` is the address that it gives out. `containers` is the Model Endpoints table,
+    `gone` those that were unregistered."""
+
+    def __init__(self, feature_set="basic", routes=None):
+        self.feature_set, self.routes, self.gateway = feature_set, routes or {}, ""
         self.tasks, self.projects, self.queues, self.models = {}, {}, {}, {}
+        self.workers, self.containers, self.gone = {}, {}, []
         self.events = []
 
     def act(self, name, fields):
@@ -65,7 +71,7 @@ class State:
             "hyperparams": {},
             "configuration": {},
             "runtime": {},
-            "script": {"binary": "python", "repository": "", "requirements": {}, "diff": ""},
+            "script": dict(SCRIPT),
             "execution": {"parameters": {}, "artifacts": [], "queue": None},
             "output": {"destination": ""},
             "models": {"input": [], "output": []},
@@ -83,7 +89,7 @@ class State:
             **CLAIMS,
             "exp": int(time.time()) + 86400,
             "api_version": "2.32",
-            "server_version": "2.3.0",
+            "server_version": "2.3.0" if self.feature_set == "basic" else "3.26.0",
             "feature_set": self.feature_set,
         }
         return {"token": jwt.encode(claims, "k" * 32, algorithm="HS256")}
@@ -144,8 +150,10 @@ class State:
     # tasks
 
     def tasks_create(self, fields):
-        kept = {k: v for k, v in fields.items() if k in ("name", "type", "project", "system_tags")}
-        return {"id": self.new_task(**kept)["id"]}
+        if len(fields["name"]) < 3:
+            raise ApiError(400, 12, "name: must have at least 3 characters")
+        script = {**SCRIPT, **(fields.pop("script", None) or {})}
+        return {"id": self.new_task(**fields, script=script)["id"]}
 
     def tasks_get_by_id(self, fields):
         return {"task": self.task(fields)}
@@ -164,6 +172,8 @@ class State:
                 task[key].update(value)
             elif key not in ("task", "force"):
                 task[key] = value
+        if "external_service" in task["system_tags"]:
+            self._route(task)
         return self._changed(task, {})
 
     def tasks_edit_hyper_params(self, fields):
@@ -190,6 +200,10 @@ class State:
         return {**self._changed(task, {"status": "in_progress", "started": now()}), "started": 1}
 
     def tasks_completed(self, fields):
+        if self.task(fields)["status"] not in ("in_progress", "stopped") and not fields.get(
+            "force"
+        ):
+            raise ApiError(400, 110, "Invalid task status")
         return self._end(fields, "completed")
 
     def tasks_stopped(self, fields):
@@ -199,8 +213,12 @@ class State:
         return self._end(fields, "failed")
 
     def tasks_stop(self, fields):
-        """A task with a live worker is asked to stop: its worker sees the message."""
-        return self._changed(self.task(fields), {"status_message": "stopping"})
+        """A task with a live worker is asked to stop, which its worker sees; others just stop."""
+        task = self.task(fields)
+        if task["status"] == "queued" or "development" in task["system_tags"]:
+            self._dequeue(task)
+            return self._changed(task, {"status": "stopped", "status_message": ""})
+        return self._changed(task, {"status_message": "stopping"})
 
     def tasks_clone(self, fields):
         kept = {k: v for k, v in self.task(fields).items() if k not in FRESH}
@@ -218,14 +236,86 @@ class State:
         task["execution"]["queue"] = queue["id"]
         return {**self._changed(task, {"status": "queued"}), "queued": 1}
 
+    def tasks_dequeue(self, fields):
+        self._dequeue(self.task(fields))
+        status = fields.get("new_status") or "created"
+        return {**self._changed(self.task(fields), {"status": status}), "dequeued": 1}
+
+    def _dequeue(self, task):
+        for queue in self.queues.values():
+            queue["entries"] = [e for e in queue["entries"] if e["task"] != task["id"]]
+
+    # queues, workers
+
     def queues_get_all(self, fields):
         name = (fields.get("name") or "").strip("^$")
         return {"queues": [q for q in self.queues.values() if name in ("", q["name"])]}
+
+    def queues_get_by_id(self, fields):
+        if fields["queue"] not in self.queues:
+            raise ApiError(400, 701, "Invalid queue id")
+        return {"queue": self.queues[fields["queue"]]}
 
     def queues_create(self, fields):
         queue = {"id": new_id(), "name": fields["name"], "entries": [], "tags": []}
         self.queues[queue["id"]] = queue
         return {"id": queue["id"]}
+
+    def queues_get_next_task(self, fields):
+        entries = self.queues[fields["queue"]]["entries"]
+        return {"entry": entries.pop(0) if entries else None}
+
+    def workers_register(self, fields):
+        self.workers[fields["worker"]] = {"queues": fields.get("queues") or [], "reports": 0}
+        return {}
+
+    def workers_unregister(self, fields):
+        self.workers.pop(fields["worker"], None)
+        return {}
+
+    def workers_status_report(self, fields):
+        worker = self.workers.setdefault(fields["worker"], {"queues": [], "reports": 0})
+        worker["reports"] += 1
+        return {}
+
+    def workers_get_runtime_properties(self, _):
+        return {"runtime_properties": []}
+
+    # the Model Endpoints table
+
+    def serving_register_container(self, fields):
+        needed = ("container_id", "endpoint_name", "model_name")
+        missing = next((name for name in needed if not fields.get(name)), None)
+        if missing:
+            raise ApiError(400, 12, f"Missing required field '{missing}'")
+        self.containers[fields["container_id"]] = dict(fields)
+        return {}
+
+    def serving_container_status_report(self, fields):
+        if not fields.get("endpoint_url"):
+            raise ApiError(400, 12, "Missing required field 'endpoint_url'")
+        self.containers.setdefault(fields["container_id"], {}).update(fields)
+        return {}
+
+    def serving_unregister_container(self, fields):
+        self.containers.pop(fields["container_id"], None)
+        self.gone.append(fields["container_id"])
+        return {}
+
+    # the App Gateway
+
+    def _route(self, task):
+        """The gateway sees the system tag, and gives the task an address."""
+        runtime = task["runtime"]
+        if self.gateway and runtime.get("_PORT") and not runtime.get("endpoint"):
+            static = runtime.get("_ROUTER_ENDPOINT_MODE_PARAM")
+            runtime["endpoint"] = f"{self.gateway}/{static or 'service/' + task['id']}"
+
+    def routers_get_routes(self, fields):
+        if self.feature_set == "basic":
+            raise ApiError(400, 1, "unknown endpoint routers.get_routes")
+        name = fields["name"].strip("^$")
+        return {"routes": [r for r in self.routes.values() if r["name"] == name]}
 
     def tasks_ping(self, fields):
         self.task(fields)["last_update"] = now()

@@ -20,6 +20,14 @@ READY, LISTENING = "ready", re.compile(r"listening on (http://\S+)")
 LEFT_OUT = ("CLEARML", "TRAINS", "HF_", "LLAMACPP", "XDG_RUNTIME")
 
 
+def name_of(process):
+    """Its program; "" for one that has just ended."""
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if "end_to_end" in str(item.path):
@@ -97,7 +105,7 @@ class App:
             family = psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
-        return [child.pid for child in family if child.name() == "llama-server"]
+        return [child.pid for child in family if name_of(child) == "llama-server"]
 
     @property
     def folders(self):

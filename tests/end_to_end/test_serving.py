@@ -153,7 +153,15 @@ def test_every_field_is_taken_by_the_real_llama_server(start):
         "endpoint_name": "tiny",
     }
     unset = {field.name for field in MODEL_FIELDS} - fields.keys()
-    assert unset == {"cli", "embedding", "model"}
+    assert unset == {
+        "cli",
+        "embedding",
+        "mmproj",
+        "model",
+        "pin",
+        "preload",
+        "priority",
+    }  # these have tests of their own
     app = start(*(text for n, v in fields.items() for text in ("--set", f"Model/{n}={v}"))).ready()
     assert app.line(r"^tiny +ready +2048 +2 ")
     assert chat(client(app)).usage.completion_tokens == 8

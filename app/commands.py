@@ -1,0 +1,139 @@
+"""What the command line does besides serving."""
+
+from __future__ import annotations
+
+import json as as_json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from app import application, preflight, report
+from app.errors import ConfigError, FormError
+from app.form import configuration
+from app.form.fields import HF_TOKEN_KEY
+from app.form.settings import merge, parse
+from app.instance import PROJECT, Request
+from app.machine import private
+from app.models.store import Store
+from app.preflight import Surroundings
+from app.task.connection import Connection
+from app.task.launch import Launcher, Script, checkout, describe, task_name
+from app.task.weights import Weights
+
+logger = logging.getLogger(__name__)
+
+
+async def check(request: Request, environment: Mapping[str, str], *, json: bool) -> int:
+    """Print what would be served, and whether it can be. Raises AppError."""
+    form = merge(request.config, request.overrides)
+    if token := form.values[HF_TOKEN_KEY].strip():
+        os.environ.setdefault("HF_TOKEN", token)
+    for warning in form.warnings:
+        logger.warning("%s", warning)
+    settings = parse(form.without(HF_TOKEN_KEY))
+    connection = Connection(offline=request.offline, environment=environment)
+    await connection.attach()
+    store = Store(request.cache_dir, environment, Weights(connection))
+    folder = private.create()
+    try:
+        around = Surroundings(store, environment, folder.path, connection.offline)
+        plan = await preflight.plan(settings, around)
+    finally:
+        folder.remove()
+    say(report.as_json(plan) if json else "\n".join(report.table(plan)))
+    preflight.check_memory(plan)
+    return 0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How to launch; "" is left to be found out."""
+
+    queue: str = ""
+    route: str = ""
+    replicas: int = 1
+    name: str = ""
+    repository: str = ""
+    branch: str = ""
+    commit: str = ""
+    tags: Sequence[str] = ()
+    dry_run: bool = False
+
+
+async def launch(request: Request, environment: Mapping[str, str], wish: Wish) -> int:
+    """Create the task, as often as there are to be replicas, and enqueue it. Raises AppError."""
+    given = {"General/queue": wish.queue, "General/gateway_route": wish.route}
+    form = merge(request.config, request.overrides, {k: v for k, v in given.items() if v})
+    if form.values[HF_TOKEN_KEY].strip():
+        problem = "everybody who may read the task could read it: set HF_TOKEN where the agent runs"
+        raise FormError(HF_TOKEN_KEY, problem)
+    for warning in form.warnings:
+        logger.warning("%s", warning)
+    settings = parse(form)
+    preflight.check_form(settings)
+    general = settings.general
+    if not general.queue:
+        raise FormError("General/queue", "is empty: name the queue with --queue")
+    script = _script(wish)
+    name = task_name(wish.name or general.instance_name or settings.models[0].endpoint_name)
+    names = [name] if wish.replicas == 1 else [f"{name} {n + 1}" for n in range(wish.replicas)]
+    if wish.replicas > 1 and not general.gateway_route:
+        logger.warning("without --route the %d replicas have endpoints of their own", wish.replicas)
+    tasks = [describe(each, script, form.to_write(), wish.tags) for each in names]
+    project = general.project or PROJECT
+    if wish.dry_run:
+        say(as_json.dumps({"project": project, "queue": general.queue, "tasks": tasks}, indent=2))
+        return 0
+    launcher = await _launcher(request, environment)
+    queue = await launcher.queue(general.queue)
+    for task in tasks:
+        created = await launcher.create(task, project)
+        await launcher.enqueue(created, queue)
+        say(created)
+    return 0
+
+
+def _script(wish: Wish) -> Script:
+    if wish.repository:
+        branch = wish.branch or ("" if wish.commit else "main")
+        return Script(wish.repository, branch, wish.commit)
+    script, warnings = checkout(Path(__file__).parent.parent)
+    for warning in warnings:
+        logger.warning("%s", warning)
+    if wish.branch or wish.commit:
+        script = replace(script, branch=wish.branch, commit=wish.commit)
+    return script
+
+
+async def export(request: Request, environment: Mapping[str, str], task: str) -> int:
+    """Print a task's form as a configuration file. Raises AppError."""
+    launcher = await _launcher(request, environment)
+    form = merge(await launcher.parameters(task))
+    for warning in form.warnings:
+        logger.warning("%s", warning)
+    say(configuration.write(form))
+    return 0
+
+
+async def _launcher(request: Request, environment: Mapping[str, str]) -> Launcher:
+    connection = Connection(offline=request.offline, environment=environment)
+    await connection.attach()
+    if connection.offline:
+        raise ConfigError("that needs a ClearML server: run clearml-init, or set CLEARML_API_HOST")
+    return Launcher(connection)
+
+
+def package(target: str, *, repository: str, branch: str, queue: str) -> int:
+    """Write the zip that an administrator uploads. Raises ConfigError."""
+    text = application.configuration(repository, branch, queue)
+    say(str(application.package(Path(target), text)))
+    return 0
+
+
+def say(text: str) -> None:
+    """What a command was asked for, on stdout; what happens meanwhile is on stderr."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

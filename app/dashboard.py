@@ -1,0 +1,105 @@
+"""What the task's page in ClearML shows of an instance: properties, table, gauges. Pure, over the
+overview."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping
+
+from app.form.settings import TOTAL
+from app.gateway.status import Overview, Phase, last_activity
+from app.memory.ledger import ModelState
+from app.task.endpoints import Row
+from app.task.reporter import DENIED, IDLE, IN_FLIGHT, MODEL_MEMORY, MODEL_SWITCHES, Gauge
+from app.telemetry.windows import Rates
+
+MODELS_TABLE = ("Deployed Models", "models")
+HEADINGS = [
+    "Model Name",
+    "Endpoint",
+    "State",
+    "Tier",
+    "Context",
+    "Slots",
+    "Memory (MB)",
+    "Requests",
+]
+NO_LIMIT = "∞"
+HOUR = 3600.0
+
+
+def properties(overview: Overview, now: float, curl: str) -> dict[str, str]:
+    """User properties, escaped: the dashboard puts them into HTML as they are."""
+    limit = overview.idle_limit
+    found = {
+        "status": overview.status(now),
+        "endpoint": overview.endpoint,
+        "idle_hours": f"{overview.idle(now) / HOUR:.1f}",
+        "idle_limit_hours": f"{limit / HOUR:g}" if limit else NO_LIMIT,
+        "last_activity": last_activity(overview, now).isoformat(timespec="seconds"),
+        "curl": curl,
+    }
+    return {name: html.escape(text, quote=False) for name, text in found.items()}
+
+
+def models_table(overview: Overview) -> list[list[str]]:
+    """The deployed models, below a row of headings."""
+    rows = [HEADINGS]
+    for view in overview.view():
+        details = overview.models[view.name]
+        cells = (
+            view.name,
+            details.endpoint,
+            view.state.value if not view.reason else f"{view.state.value}: {view.reason}",
+            view.tier.value,
+            details.context or "",
+            details.slots or "",
+            round(held(details.memory()) / 1e6) or "",
+            view.requests,
+        )
+        rows.append([html.escape(str(cell), quote=False) for cell in cells])
+    return rows
+
+
+def held(memory: dict[str, object]) -> int:
+    """All the bytes of a model's `memory`."""
+    devices, host = memory.get("gpu"), memory.get("host")
+    on_devices = sum(devices.values()) if isinstance(devices, dict) else 0
+    return on_devices + (host if isinstance(host, int) else 0)
+
+
+def gauges(overview: Overview, now: float) -> list[Gauge]:
+    """What is as it is now, by model and in total."""
+    views = overview.view()
+    by_title: dict[str, Callable[[int], float]] = {
+        IN_FLIGHT: lambda n: float(views[n].admitted),
+        DENIED: lambda n: float(views[n].denied),
+        MODEL_SWITCHES: lambda n: float(views[n].switches),
+        MODEL_MEMORY: lambda n: held(overview.models[views[n].name].memory()) / 1e9,
+    }
+    found = []
+    for title, value in by_title.items():
+        values = [value(number) for number in range(len(views))]
+        named = zip((view.name for view in views), values, strict=True)
+        found += [Gauge(title, name, amount) for name, amount in named]
+        found.append(Gauge(title, TOTAL, sum(values)))
+    if overview.phase is not Phase.SETTING_UP:
+        found.append(Gauge(IDLE, TOTAL, overview.idle(now) / HOUR))
+    return found
+
+
+SERVED = (ModelState.READY, ModelState.PARKED, ModelState.COLD, ModelState.WAKING)
+
+
+def endpoint_rows(overview: Overview, rates: Mapping[str, Rates], now: float) -> list[Row]:
+    """The Model Endpoints table: a model has a URL once it was first loaded."""
+    found = []
+    for view in overview.view():
+        details = overview.models[view.name]
+        served = view.switches > 0 and view.state in SERVED
+        rate = rates.get(view.name)
+        latency = (rate.latency or 0.0) * 1000 if rate is not None else 0.0
+        url = details.endpoint if served else ""
+        uptime = now - overview.begun
+        found.append(Row(view.name, details.reference, url, uptime, view.requests, latency))
+    return found

@@ -1,0 +1,55 @@
+"""Keeps what ClearML shows of an instance up to date: sends what has changed, now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from app import dashboard
+from app.gateway.status import Overview
+from app.task.connection import Connection, Table
+
+logger = logging.getLogger(__name__)
+
+
+class Display:
+    def __init__(
+        self, connection: Connection, overview: Overview, curl: Callable[[], str], interval: float
+    ) -> None:
+        """`interval` in seconds: how often the last activity is told."""
+        self._connection = connection
+        self._overview = overview
+        self._curl = curl
+        self._interval = interval
+        self._shown: dict[str, str] = {}
+        self._rows: list[list[str]] = []
+        self._ticking: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._ticking = asyncio.create_task(self._tick())
+
+    def stop(self) -> None:
+        """Say the last of it: the instance is stopped."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+        self.update(status="stopped")
+
+    def update(self, **over: str) -> None:
+        """Send what has changed; `over` are properties that are known otherwise."""
+        found = dashboard.properties(self._overview, time.monotonic(), self._curl()) | over
+        changed = {key: text for key, text in found.items() if self._shown.get(key) != text}
+        rows = dashboard.models_table(self._overview)
+        table = Table(*dashboard.MODELS_TABLE, rows) if rows != self._rows else None
+        self._shown, self._rows = found, rows
+        if changed or table is not None:
+            self._connection.show(changed, table)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            try:
+                self.update()
+            except Exception:  # noqa: BLE001 one that fails must not end the next ones
+                logger.exception("the task's page could not be brought up to date")

@@ -1,0 +1,72 @@
+"""An instance that was started where it cannot run, on a CPU-only services agent, moves itself to
+the queue that its form names: same task, same ID.
+
+The agent that runs us would overwrite the task's status when we end, even after another agent has
+begun to run it. So it is stopped before the task changes hands, and ended with us.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from app.errors import ConfigError
+from app.form.settings import GeneralSettings
+from app.machine import host
+from app.task.connection import Connection
+from app.task.launch import Launcher
+from app.task.sdk import SdkTimeoutError
+
+logger = logging.getLogger(__name__)
+
+SERVICE_TASK = "CLEARML_AGENT_SERVICE_TASK"
+CONSOLE = 8.0  # seconds that the agent takes to send on our last lines
+TO_BE_ENDED = 60.0  # seconds for which we wait to be ended by an agent that we cannot end
+
+
+def wanted(environment: Mapping[str, str], queue: str) -> bool:
+    """Whether this is a services agent, and the form names another queue."""
+    return bool(queue) and environment.get(SERVICE_TASK, "").lower() not in ("", "0", "false")
+
+
+async def move(connection: Connection, general: GeneralSettings, task: str) -> None:
+    """Raises ConfigError; then the task is still ours."""
+    launcher = Launcher(connection)
+    queue = await launcher.queue(general.queue)
+    changes = await _changes(launcher, general)
+    logger.info("moving to the queue %s", general.queue)
+    agent = host.ancestor("clearml", "execute", task)
+    await asyncio.sleep(CONSOLE if agent is not None else 0)
+    async with _stopped(agent):
+        try:
+            await connection.move(queue, changes)
+        except SdkTimeoutError as error:
+            raise ConfigError(f"ClearML: {error}") from None
+    if agent is None:
+        await asyncio.sleep(TO_BE_ENDED)
+
+
+async def _changes(launcher: Launcher, general: GeneralSettings) -> dict[str, Any]:
+    container = {"image": general.container_image, "arguments": general.container_args}
+    changes: dict[str, Any] = {"container": container}
+    if general.project:
+        changes["project"] = await launcher.project(general.project)
+    return changes
+
+
+@contextlib.asynccontextmanager
+async def _stopped(agent: Any) -> AsyncIterator[None]:
+    """The agent stands still meanwhile, and ends where nothing goes wrong."""
+    if agent is None:
+        yield
+        return
+    agent.suspend()
+    try:
+        yield
+    except BaseException:
+        agent.resume()
+        raise
+    agent.kill()

@@ -1,0 +1,158 @@
+"""Create instances: a task as our form describes it, on a queue. And read one back."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.errors import ConfigError
+from app.form.fields import BY_KEY
+from app.form.settings import MIN_NAME
+from app.task.connection import Connection
+from app.task.sdk import SdkTimeoutError
+
+DEADLINE = 60.0
+ENTRY_POINT = "-m app"
+TASK_TYPE = "inference"
+CREDENTIALS = re.compile(r"(?<=://)[^/@]+@")
+
+
+@dataclass(frozen=True)
+class Script:
+    """The code that the agent fetches; `requirements` are pip's lines, "" for the repository's
+    own file."""
+
+    repository: str
+    branch: str = ""
+    commit: str = ""
+    requirements: str = ""
+
+
+def task_name(wished: str) -> str:
+    """A name that ClearML takes; it wants at least three characters."""
+    if not wished:
+        return "llama.cpp"
+    return wished if len(wished) >= MIN_NAME else f"llama.cpp {wished}"
+
+
+def checkout(folder: Path) -> tuple[Script, list[str]]:
+    """The repository that `folder` is a checkout of, and what an agent would not find of it.
+
+    Raises ConfigError where it is none.
+    """
+    repository = _git(folder, "config", "--get", "remote.origin.url")
+    if not repository:
+        raise ConfigError(f"{folder} is no checkout of a repository with an origin: name --repo")
+    commit, branch = _git(folder, "rev-parse", "HEAD"), _git(folder, "branch", "--show-current")
+    warnings = []
+    if _git(folder, "status", "--porcelain", "--untracked-files=no"):
+        warnings.append("uncommitted changes are not launched")
+    if not _git(folder, "branch", "--remotes", "--contains", commit):
+        warnings.append(f"commit {commit[:10]} is not pushed: an agent cannot fetch it")
+    file = folder / "requirements.txt"
+    requirements = file.read_text() if file.is_file() else ""
+    # An address may hold a token, and a task is open to everybody who may read the project.
+    return Script(CREDENTIALS.sub("", repository), branch, commit, requirements), warnings
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def describe(
+    name: str, script: Script, parameters: Mapping[str, str], tags: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The task as `tasks.create` takes it, but for its project; `parameters` by "Section/name"."""
+    requirements = {"pip": script.requirements} if script.requirements else {}
+    sections: dict[str, dict[str, dict[str, str]]] = {}
+    for key, value in parameters.items():
+        section, _, field = key.partition("/")
+        known = BY_KEY.get(key)
+        sections.setdefault(section, {})[field] = {
+            "section": section,
+            "name": field,
+            "value": value,
+            "type": "str",
+            "description": known.title if known else "",
+        }
+    container = {
+        "image": parameters.get("General/container_image", ""),
+        "arguments": parameters.get("General/container_args", ""),
+    }
+    return {
+        "name": name,
+        "type": TASK_TYPE,
+        "tags": list(tags),
+        "script": {
+            "repository": script.repository,
+            "branch": script.branch or None,
+            "version_num": script.commit or None,
+            "entry_point": ENTRY_POINT,
+            "working_dir": ".",
+            "binary": "python3",
+            "requirements": requirements,
+            "diff": "",
+        },
+        "container": {key: text for key, text in container.items() if text},
+        "hyperparams": sections,
+    }
+
+
+class Launcher:
+    """Needs a server. Every method raises ConfigError with what the server says."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def queue(self, name: str) -> str:
+        """A queue's ID, of its name or ID."""
+        found = await self._ask("queues", "get_all", {"only_fields": ["id", "name"]})
+        known = {queue["name"]: queue["id"] for queue in found.get("queues") or []}
+        if name in known.values():
+            return name
+        if name not in known:
+            listed = ", ".join(sorted(known)) or "none"
+            raise ConfigError(f"there is no queue {name!r}; there is: {listed}")
+        return str(known[name])
+
+    async def project(self, name: str) -> str:
+        """A project's ID; it is made where there is none of that name."""
+        found = await self._ask("projects", "get_all", {"name": f"^{re.escape(name)}$"})
+        projects = found.get("projects") or [
+            await self._ask("projects", "create", {"name": name, "description": ""})
+        ]
+        return str(projects[0]["id"])
+
+    async def create(self, task: Mapping[str, Any], project: str) -> str:
+        """The new task's ID."""
+        where = await self.project(project)
+        return str((await self._ask("tasks", "create", {**task, "project": where}))["id"])
+
+    async def enqueue(self, task: str, queue: str) -> None:
+        await self._ask("tasks", "enqueue", {"task": task, "queue": queue})
+
+    async def parameters(self, task: str) -> dict[str, str]:
+        """A task's hyperparameters by "Section/name"."""
+        found = await self._ask("tasks", "get_by_id", {"task": task})
+        sections = found["task"].get("hyperparams") or {}
+        return {
+            f"{section}/{name}": str(entry.get("value") or "")
+            for section, entries in sections.items()
+            for name, entry in entries.items()
+        }
+
+    async def _ask(self, service: str, action: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return await self._connection.ask(service, action, fields, DEADLINE)
+        except SdkTimeoutError as error:
+            raise ConfigError(f"ClearML: {error}") from None

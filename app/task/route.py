@@ -1,0 +1,108 @@
+"""The ClearML AI App Gateway: ask for an external endpoint, and follow what the gateway writes.
+
+Only Enterprise servers have it; elsewhere the endpoint is this machine's own address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from app.errors import ConfigError
+from app.task.connection import Connection
+from app.task.sdk import SdkTimeoutError
+
+logger = logging.getLogger(__name__)
+
+DEADLINE = 60.0
+POLL = 3.0  # seconds, until the gateway has answered
+FOLLOW = 30.0  # seconds, afterwards
+PATIENCE = 90.0  # seconds after which it is said that nothing came
+FIELD = "General/gateway_route"
+
+
+class Route:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._following: asyncio.Task[None] | None = None
+
+    async def available(self) -> bool:
+        """Whether this task's server has a gateway; said where it has none."""
+        if not self._connection.under_agent:
+            return False
+        try:
+            return await self._connection.call(_advanced, DEADLINE)
+        except SdkTimeoutError as error:
+            raise ConfigError(f"ClearML: {error}") from None
+
+    async def request(self, port: int, static: str) -> None:
+        """Ask for a route to this port: the static one of that name, or one of the task's own.
+
+        Raises ConfigError that says what is wrong with a static one.
+        """
+        try:
+            await self._connection.call(lambda task: _request(task, port, static), DEADLINE)
+        except SdkTimeoutError as error:
+            raise ConfigError(f"ClearML: {error}") from None
+        except ValueError as error:
+            raise ConfigError(f"{FIELD}: {error}") from None
+        logger.info("asked the App Gateway for %s", f"the route {static}" if static else "a route")
+
+    def follow(self, tell: Callable[[str], None]) -> None:
+        """Tell the endpoint's address when the gateway gives one, and whenever it changes."""
+        self._following = asyncio.create_task(self._follow(tell))
+
+    def stop(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+
+    async def _follow(self, tell: Callable[[str], None]) -> None:
+        known, waited = "", 0.0
+        while True:
+            found = await self._endpoint()
+            if found and found != known:
+                known = found
+                logger.info("the App Gateway's endpoint is %s", known)
+                tell(known)
+            if not known and waited < PATIENCE <= waited + POLL:
+                logger.warning(
+                    "the App Gateway has given no endpoint in %.0f s: does one run, and does it "
+                    "reach this machine? Waiting goes on",
+                    PATIENCE,
+                )
+            waited += POLL
+            await asyncio.sleep(FOLLOW if known else POLL)
+
+    async def _endpoint(self) -> str:
+        try:
+            return await self._connection.call(_read, DEADLINE)
+        except Exception as error:  # noqa: BLE001 an outage of the server; the next look may do
+            logger.debug("no look at the endpoint: %s", error)
+            return ""
+
+
+def _advanced(_: Any) -> bool:
+    from clearml.backend_api import Session
+
+    try:
+        Session.verify_feature_set("advanced")
+    except ValueError:
+        logger.info("this ClearML server has no App Gateway: the endpoint is this machine's own")
+        return False
+    return True
+
+
+def _request(task: Any, port: int, static: str) -> None:
+    # A restarted task still holds what the gateway gave the run before.
+    task._set_runtime_properties({"endpoint": "", "browser_endpoint": ""})
+    # The empty name is the default one, and makes a second request replace the first.
+    task.request_external_endpoint(
+        port=port, protocol="http", wait=False, static_route=static or None, endpoint_name=""
+    )
+
+
+def _read(task: Any) -> str:
+    task.reload()
+    return str((task._get_runtime_properties() or {}).get("endpoint") or "").rstrip("/")

@@ -1,0 +1,267 @@
+"""Universal Memory measured: three models of ~700 MB, memory for one, `-t 1`, on the CPU.
+
+1. `wake`: a model that makes room for another and comes back, beside a bare llama-server that
+   starts on a warm page cache; interleaved.
+2. `turns`: 60 requests of 8 tokens that alternate over 3 models, 4 callers; beside llama-server's
+   router mode with room for one model; ABBA.
+3. `kept`: the follow-up of a long chat after a trip to disk and back, beside the same without its
+   KV cache.
+4. `decision`: one call of the policy for 50 models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT))
+
+from app.engine.capabilities import find  # noqa: E402
+from app.memory.turns import Row, Stage, plan  # noqa: E402
+from app.models import tiny  # noqa: E402
+
+NAMES = "abc"
+PORT, ROUTER_PORT = 18131, 18132
+CONTEXT = 2048
+
+
+def make(folder: Path) -> None:
+    """Random models of 24 layers and 680 million parameters, at 8 bits."""
+    tiny.LAYERS, tiny.WIDTH, tiny.HEADS, tiny.KV_HEADS, tiny.FEED_FORWARD = 24, 1024, 16, 8, 8192
+    for seed, name in enumerate(NAMES):
+        path = folder / f"{name}.gguf"
+        if not path.exists():
+            tiny.write(path, seed=seed, context=CONTEXT, quantised=True)
+
+
+Messages = list[dict[str, str]]
+
+
+def ask(base: str, model: str, messages: Messages, tokens: int = 8) -> dict[str, Any]:
+    body = {"model": model, "messages": messages, "max_tokens": tokens}
+    data = json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{base}/v1/chat/completions", data, headers)
+    with urllib.request.urlopen(request, timeout=600) as answer:
+        return json.load(answer)
+
+
+def user(text: str) -> Messages:
+    return [{"role": "user", "content": text}]
+
+
+def get(base: str, path: str) -> Any:
+    with urllib.request.urlopen(base + path, timeout=30) as answer:
+        return json.load(answer)
+
+
+@contextlib.contextmanager
+def running(command: list[str], line: str) -> Iterator[subprocess.Popen[str]]:
+    """The process, once it has printed `line`; its output is read on."""
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for text in process.stdout or ():
+            if line in text:
+                break
+        reader = threading.Thread(target=lambda: [None for _ in process.stdout or ()])
+        reader.start()
+        try:
+            yield process
+        finally:
+            process.terminate()
+            reader.join()
+
+
+def ours(folder: Path, room: float) -> list[str]:
+    models = [
+        {"model": str(folder / f"{n}.gguf"), "endpoint_name": n, "threads": 1, "parallel": 4}
+        for n in NAMES
+    ]
+    fields = {
+        "General/models": json.dumps(models),
+        "General/max_cuda_memory": str(room),
+        "General/disk_swapping": "true",
+    }
+    sets = [text for key, value in fields.items() for text in ("--set", f"{key}={value}")]
+    return [sys.executable, "-m", "app", "--offline", "--port", str(PORT), *sets]
+
+
+def router(folder: Path) -> list[str]:
+    line = [str(find("", os.environ)), "--models-dir", str(folder), "--models-max", "1"]
+    line += ["--port", str(ROUTER_PORT), "-t", "1", "-c", str(CONTEXT), "-np", "4", "--no-ui"]
+    return [*line, "--fit", "off"]
+
+
+def bare(folder: Path, name: str) -> float:
+    """Seconds from the start of a llama-server, with our arguments, until it listens; `name` is
+    one of our models, or a path."""
+    socket = folder / "bare.sock"
+    socket.unlink(missing_ok=True)
+    model = name if "/" in name else str(folder / f"{name}.gguf")
+    line = [str(find("", os.environ)), "-m", model, "--host", str(socket)]
+    line += ["-t", "1", "-tb", "1", "-c", str(CONTEXT), "-np", "4", "--kv-unified", "--no-ui"]
+    line += ["--no-cache-idle-slots", "--cache-ram", "800", "--metrics", "--slots", "--log-jsonl"]
+    begun = time.monotonic()
+    with running([*line, "--fit", "off"], "listening on"):
+        return time.monotonic() - begun
+
+
+def wake(folder: Path, base: str, rounds: int) -> None:
+    found: dict[str, list[float]] = {"ours": [], "bare": []}
+    for number in range(rounds):
+        for what in ("ours", "bare") if number % 2 else ("bare", "ours"):
+            if what == "bare":
+                found[what].append(bare(folder, "a"))
+                continue
+            load(base, "b")
+            unload(base, "b")  # so that what is measured is the coming alone
+            found[what].append(load(base, "a"))
+            unload(base, "a")
+    a, b = (statistics.median(found[k]) for k in ("ours", "bare"))
+    print(f"wake: ours {a:.3f} s, bare start {b:.3f} s, ratio {a / b:.2f}, {a - b:+.3f} s")
+
+
+def load(base: str, name: str) -> float:
+    begun = time.monotonic()
+    post(base, f"/api/models/{name}/load")
+    until(lambda: state(base, name) == "ready")
+    return time.monotonic() - begun
+
+
+def unload(base: str, name: str) -> None:
+    post(base, f"/api/models/{name}/unload")
+    until(lambda: state(base, name) == "cold")
+
+
+def state(base: str, name: str) -> str:
+    return next(m["state"] for m in get(base, "/api/status")["models"] if m["name"] == name)
+
+
+def post(base: str, path: str) -> None:
+    urllib.request.urlopen(urllib.request.Request(base + path, b"", method="POST")).close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        time.sleep(0.003)
+
+
+def turns(base: str, requests: int, callers: int) -> tuple[float, float, int]:
+    """Seconds for all, the longest of one, failures."""
+    longest, failed = 0.0, 0
+
+    def caller(number: int) -> None:
+        nonlocal longest, failed
+        for turn in range(requests // callers):
+            begun = time.monotonic()
+            try:
+                ask(base, NAMES[(turn + number) % len(NAMES)], user(f"caller {number} says hello"))
+            except OSError:
+                failed += 1
+            longest = max(longest, time.monotonic() - begun)
+
+    begun = time.monotonic()
+    with ThreadPoolExecutor(callers) as pool:
+        list(pool.map(caller, range(callers)))
+    return time.monotonic() - begun, longest, failed
+
+
+def compare_turns(folder: Path, room: float, options: argparse.Namespace) -> None:
+    found: dict[str, list[float]] = {"ours": [], "router": []}
+    for what in ["ours", "router", "router", "ours"] * options.pairs:
+        command = ours(folder, room) if what == "ours" else router(folder)
+        base = f"http://127.0.0.1:{PORT if what == 'ours' else ROUTER_PORT}"
+        with running(command, "ready\n" if what == "ours" else "listening on"):
+            ask(base, "a", user("hello"))
+            seconds, longest, failed = turns(base, options.requests, 4)
+            found[what].append(seconds)
+            more = ""
+            if what == "ours":
+                switches = sum(m["switches"] for m in get(base, "/api/status")["models"])
+                more = f", {switches} switches"
+            print(f"turns: {what} {seconds:.1f} s, longest {longest:.1f} s, {failed} failed{more}")
+    a, b = (statistics.median(found[k]) for k in ("ours", "router"))
+    print(f"turns: ours {a:.1f} s, router {b:.1f} s, ratio {a / b:.2f}")
+
+
+def kept(base: str, words: int) -> None:
+    """The chat is asked again as it was, and goes on; each after a trip to disk."""
+    text = " ".join(f"word{n}" for n in range(words))
+    begun = time.monotonic()
+    first = ask(base, "a", user(text), 2)
+    cold = time.monotonic() - begun
+    size = first["usage"]["prompt_tokens"]
+    print(f"kept: a prompt of {size} tokens, read for the first time: {cold:.1f} s")
+    said = {"role": "assistant", "content": first["choices"][0]["message"]["content"]}
+    for what, more in (("asked again", []), ("gone on with", [said, *user("?")])):
+        ask(base, "b", user("hello"))
+        load(base, "a")
+        begun = time.monotonic()
+        timings = ask(base, "a", [*user(text), *more], 1)["timings"]
+        warm = time.monotonic() - begun
+        share = timings["prompt_n"] / (timings["prompt_n"] + timings["cache_n"])
+        print(
+            f"kept: {what}: {timings['prompt_n']} tokens ({share:.1%}) read, first token in "
+            f"{warm:.2f} s: {cold / warm:.0f} times sooner"
+        )
+
+
+def decision() -> None:
+    rows = [
+        Row(str(n), {"d": 10}, Stage.AWAY, waiting_since=float(n), waiting=1) for n in range(45)
+    ]
+    rows += [Row(f"h{n}", {"d": 2}, Stage.HERE, last_used=float(n)) for n in range(5)]
+    times = []
+    for _ in range(200):
+        begun = time.perf_counter()
+        plan(rows, {"d": 10}, 50.0, 60.0)
+        times.append(time.perf_counter() - begun)
+    print(f"decision: 50 models in {statistics.median(times) * 1000:.2f} ms")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9, help="of wake")
+    parser.add_argument("--pairs", type=int, default=1, help="ABBA pairs of turns")
+    parser.add_argument("--requests", type=int, default=60)
+    parser.add_argument("--words", type=int, default=188, help="of the long chat")
+    parser.add_argument("--only", default="", help="wake, turns, kept or decision")
+    parser.add_argument("--folder", help="keep the models here")
+    parser.add_argument("--room", type=float, default=1.6, help="GiB for models")
+    options = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        name = options.folder or stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
+        folder = Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        make(folder)
+        base = f"http://127.0.0.1:{PORT}"
+        if options.only in ("", "decision"):
+            decision()
+        if options.only in ("", "wake", "kept"):
+            with running(ours(folder, options.room), "ready\n"):
+                if options.only != "kept":
+                    unload(base, "a")
+                    wake(folder, base, options.rounds)
+                if options.only != "wake":
+                    kept(base, options.words)
+        if options.only in ("", "turns"):
+            compare_turns(folder, options.room, options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""The real clearml-agent on a queue of the API stand-in, and a repository for it to clone."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.end_to_end.conftest import LEFT_OUT, ROOT
+
+GIT = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+
+
+def repository(folder):
+    """What is in our working tree, as the one commit of a repository that can be cloned."""
+    folder.mkdir()
+    listed = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT)
+    for name in listed.decode().splitlines():
+        if name.startswith(("app/", "requirements.txt", "templates/")) and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "all"]):
+        subprocess.run([*GIT, *command], cwd=folder, check=True)
+    return f"file://{folder}"
+
+
+class Agent:
+    """`with Agent(...) as agent`: works on a queue until then; `install` lets it install the
+    requirements, else it runs tasks in our own environment."""
+
+    def __init__(self, api, folder, queue, *, install=False, **environment):
+        self.folder = folder
+        folder.mkdir()
+        configuration = folder / "clearml.conf"
+        configuration.write_text(
+            f"""
+            api {{
+              api_server: "{api.url}", web_server: "{api.url}", files_server: "{api.url}"
+              credentials {{ access_key: "access", secret_key: "not-a-real-secret" }}
+            }}
+            agent {{
+              venvs_dir: "{folder}/venvs", venvs_cache.path: "{folder}/cache"
+              vcs_cache.path: "{folder}/vcs", pip_download_cache.path: "{folder}/pip"
+              package_manager.pip_version: ""
+            }}
+            """
+        )
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(LEFT_OUT)}
+        binary = Path(sys.executable).parent
+        bare = {} if install else {"CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL": "1"}
+        self.environment = {
+            **clean,
+            **api.environment,
+            "CLEARML_CONFIG_FILE": str(configuration),
+            "CLEARML_CACHE_DIR": str(folder / "clearml"),
+            "CLEARML_WORKER_ID": f"here:{queue}",
+            "LLAMACPP_CACHE_DIR": str(folder / "models"),
+            "LLAMA_SERVER": str(binary.parent / llama_server()),
+            "PATH": f"{binary}:{clean['PATH']}",
+            "PYTHONUNBUFFERED": "1",
+            "HOME": str(folder),
+            **bare,
+            **environment,
+        }
+        self.queue = queue
+
+    def __enter__(self):
+        self.log = (self.folder / "agent.log").open("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "clearml_agent", *self.arguments()],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        return self
+
+    def arguments(self):
+        return ["daemon", "--queue", self.queue, "--create-queue", "--foreground", "--cpu-only"]
+
+    def __exit__(self, *_):
+        family = []
+        if self.process.poll() is None:
+            family = psutil.Process(self.process.pid).children(recursive=True)
+            self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        for process in family:
+            if process.is_running():
+                process.kill()
+        self.log.close()
+
+    @property
+    def output(self):
+        return (self.folder / "agent.log").read_text()
+
+    @property
+    def servers(self):
+        """The pids of the llama-servers that run below it."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        return [child.pid for child in family if child.name() == "llama-server"]
+
+
+class Executing(Agent):
+    """The agent as a services container runs it: for this one task."""
+
+    def __init__(self, api, folder, task, **environment):
+        super().__init__(api, folder, task, CLEARML_AGENT_SERVICE_TASK="1", **environment)
+
+    def arguments(self):
+        return ["execute", "--full-monitoring", "--cpu-only", "--id", self.queue]
+
+
+def llama_server():
+    from app.engine.capabilities import find
+
+    return find("", {})
+
+
+def wait_for(condition, what, timeout=90):
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):  # a machine under load takes its time
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.1)
+    return found

@@ -1,0 +1,257 @@
+"""The real clearml-agent clones us and runs us, against the API stand-in."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from app.models import tiny
+from tests.clearml_api import ApiServer
+from tests.end_to_end.agent import Agent, Executing, repository, wait_for
+from tests.end_to_end.conftest import LEFT_OUT, ROOT, free_port
+from tests.end_to_end.test_task import edited, form, parameters_of
+
+
+@pytest.fixture
+def api():
+    with ApiServer() as server:
+        yield server
+
+
+@pytest.fixture
+def source(tmp_path):
+    return repository(tmp_path / "source")
+
+
+@pytest.fixture
+def weights(tmp_path):
+    return str(tiny.ensure(tmp_path))
+
+
+def command(api, tmp_path, *line):
+    """A command of a person's, with credentials."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(LEFT_OUT)}
+    environment = {**clean, **api.environment, "CLEARML_CONFIG_FILE": str(tmp_path / "no.conf")}
+    path = f"{os.path.dirname(sys.executable)}:{clean['PATH']}"
+    return subprocess.run(
+        line,
+        cwd=ROOT,
+        env={**environment, "CLEARML_CACHE_DIR": str(tmp_path / "person"), "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def launch(api, tmp_path, source, weights, *given):
+    """`launch` as a person calls it: the new task."""
+    line = [sys.executable, "-m", "app", "launch", "--repo", source, "--queue", "work"]
+    fields = {
+        "Model/model": weights,
+        "Model/endpoint_name": "tiny",
+        "Idle/last_action_interval": "1",
+        "General/drain_timeout": "1",
+        "General/port": str(free_port()),
+    }
+    sets = [text for key, value in fields.items() for text in ("--set", f"{key}={value}")]
+    done = command(api, tmp_path, *line, *sets, *given)
+    assert done.returncode == 0, done.stderr
+    return api.state.tasks[done.stdout.split()[-1]]
+
+
+def log_of(api, task):
+    events = [e for e in api.state.events if e.get("type") == "log" and e["task"] == task["id"]]
+    return "\n".join(event["msg"] for event in events)
+
+
+def status(agent, api, task, wanted, timeout=120):
+    def there():
+        found = task["status"] if wanted in STATUSES else property_of(task, "status")
+        return found == wanted
+
+    wait_for(there, lambda: f"{task['status']}: {log_of(api, task)}\n{agent.output}", timeout)
+
+
+STATUSES = ("queued", "in_progress", "stopped", "completed", "failed")
+
+
+def property_of(task, name):
+    return parameters_of(task).get(f"properties/{name}")
+
+
+def answers(task):
+    """Whether the endpoint that the task's page shows takes a connection."""
+    host, port = property_of(task, "endpoint").removeprefix("http://").split(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+def test_launch_run_clone_edit_abort(api, tmp_path, source, weights):
+    """The whole life: launched from our command line, it serves; a clone with one field edited
+    does what the edit says; an abort in the UI ends it, and nothing is left."""
+    with Agent(api, tmp_path / "agent", "work") as agent:
+        wait_for(lambda: api.state.queues, lambda: agent.output)
+        task = launch(api, tmp_path, source, weights, "--tag", "mine", "--name", "serve it")
+        assert task["name"] == "serve it" and task["tags"] == ["mine"]
+        status(agent, api, task, "active")
+        assert answers(task) and len(agent.servers) == 1
+        api.state.act("tasks.stop", {"task": task["id"]})
+        status(agent, api, task, "stopped")
+        assert agent.servers == [] and not answers(task)
+        assert property_of(task, "status") == "stopped"
+        assert property_of(task, "stop_reason") == "aborted in ClearML"
+
+        clone = api.state.tasks[edited(api, task, "Model/context_size", "1024")]
+        api.state.act("tasks.enqueue", {"task": clone["id"], "queue_name": "work"})
+        status(agent, api, clone, "active")
+        row = re.compile("^tiny +ready +1024 ", re.M)
+        wait_for(lambda: row.search(log_of(api, clone)), lambda: log_of(api, clone))
+        # Killed, as a container is: the same task, enqueued once more, serves again.
+        (server,) = agent.servers
+        parent = psutil.Process(server).parent()
+        parent.kill()
+        status(agent, api, clone, "failed")
+        wait_for(lambda: not psutil.pid_exists(server), lambda: "llama-server was left behind")
+        api.state.act("tasks.enqueue", {"task": clone["id"], "queue_name": "work"})
+        status(agent, api, clone, "in_progress")
+        wait_for(lambda: agent.servers, lambda: agent.output)
+        status(agent, api, clone, "active")
+        clone["hyperparams"]["properties"]["status"]["value"] = "?"
+        api.state.act("tasks.stop", {"task": clone["id"]})
+        status(agent, api, clone, "stopped")
+        assert agent.servers == []
+
+
+def test_an_idle_end_with_all_requirements_installed(api, tmp_path, source, weights):
+    """The agent makes an environment and installs what requirements.txt says."""
+    with Agent(api, tmp_path / "agent", "work", install=True) as agent:
+        wait_for(lambda: api.state.queues, lambda: agent.output)
+        given = ["--set", "Idle/idle_time_limit=0.0005"]
+        task = launch(api, tmp_path, source, weights, *given)
+        status(agent, api, task, "completed", timeout=400)
+        assert "idle for" in property_of(task, "stop_reason")
+        assert str(tmp_path / "agent" / "venvs") in log_of(api, task)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [["--module", "app", "--skip-task-init"], ["--module", "app"], ["--script", "app/__main__.py"]],
+)
+def test_clearml_task(api, tmp_path, source, weights, entry):
+    """ClearML's own command, also where it puts a Task.init() before ours."""
+    with Agent(api, tmp_path / "agent", "work") as agent:
+        wait_for(lambda: api.state.queues, lambda: agent.output)
+        done = command(
+            api,
+            tmp_path,
+            *["clearml-task", "--project", "Serving", "--name", "by hand", "--repo", source],
+            *["--branch", "main", *entry, "--task-type", "inference", "--queue", "work", "--args"],
+            *[f"model={weights}", "endpoint_name=tiny", "idle_time_limit=0.0008"],
+        )
+        (task,) = api.state.tasks.values()
+        status(agent, api, task, "completed")
+        assert "ready" in log_of(api, task).splitlines(), done.stdout
+        arguments = {k: v for k, v in parameters_of(task).items() if k.startswith("Args/")}
+        assert sorted(arguments) == ["Args/endpoint_name", "Args/idle_time_limit", "Args/model"]
+        assert "does not answer" not in log_of(api, task)
+
+
+def test_a_services_agent_hands_the_task_on(api, tmp_path, source, weights):
+    """Enterprise starts an application's task where there is no GPU. Result: it moves to the
+    queue that the form names and runs there, the same task; its container and project are the
+    form's; the token in the form is still there for it, and gone afterwards."""
+    with Agent(api, tmp_path / "agent", "work") as agent:
+        wait_for(lambda: api.state.queues, lambda: agent.output)
+        task = launch(api, tmp_path, source, weights, "--set", "General/project=Team One")
+        wait_for(lambda: task["status"] == "in_progress", lambda: agent.output)
+        status(agent, api, task, "active")
+        api.state.act("tasks.stop", {"task": task["id"]})
+        status(agent, api, task, "stopped")
+        task["container"], task["project"] = {}, None
+        task["hyperparams"]["properties"] = {}
+        secret = {"section": "General", "name": "hf_token", "value": "hf_tokenOfTheForm"}
+        task["hyperparams"]["General"]["hf_token"] = secret
+        with Executing(api, tmp_path / "services", task["id"]) as services:
+            services.process.wait(90)
+            assert services.process.returncode == -signal.SIGKILL
+            status(agent, api, task, "active")
+            assert task["status"] == "in_progress"
+            assert task["container"]["image"] == parameters_of(task)["General/container_image"]
+            assert api.state.projects[task["project"]]["name"] == "Team One"
+            assert parameters_of(task)["General/hf_token"] == ""
+            assert "moving to the queue work" in log_of(api, task)
+        api.state.act("tasks.stop", {"task": task["id"]})
+        status(agent, api, task, "stopped")
+        told = json.dumps(api.state.events) + agent.output + services.output
+        assert "hf_tokenOfTheForm" not in told
+
+
+def test_a_services_agent_refuses_a_bad_form(api, tmp_path, source):
+    queue = api.state.act("queues.create", {"name": "work"})["id"]
+    script = {"repository": source, "branch": "main", "entry_point": "-m app", "working_dir": "."}
+    task = api.state.new_task(
+        status="queued",
+        script={**script, "requirements": {}, "diff": "", "binary": "python3"},
+        hyperparams=form(Model__model="a/b", General__queue="work"),
+    )
+    with Executing(api, tmp_path / "services", task["id"]) as services:
+        services.process.wait(90)
+        assert task["status"] == "failed"
+        assert "Model/model: 'a/b' does not end in .gguf" in property_of(task, "stop_reason")
+        assert api.state.queues[queue]["entries"] == []
+
+
+def test_launch_prints_what_it_would_do(api, tmp_path, weights):
+    line = [sys.executable, "-m", "app", "launch", "--dry-run", "--repo", "https://host/x.git"]
+    sets = ["--set", f"Model/model={weights}", "--set", "General/container_args=-v /models:/models"]
+    done = command(api, tmp_path, *line, *sets, "--queue", "gpu", "--route", "r", "--replicas", "2")
+    told = json.loads(done.stdout)
+    assert told["queue"] == "gpu" and [t["name"] for t in told["tasks"]] == [
+        "llama.cpp 1",
+        "llama.cpp 2",
+    ]
+    task = told["tasks"][0]
+    assert task["script"]["repository"] == "https://host/x.git"
+    assert task["hyperparams"]["General"]["gateway_route"]["value"] == "r"
+    assert task["container"]["arguments"] == "-v /models:/models"
+    assert api.state.tasks == {} and api.calls == []
+
+
+@pytest.mark.parametrize(
+    "given, problem",
+    [
+        (["--queue", "none"], "there is no queue 'none'; there is: work"),
+        ([], "General/queue: is empty"),
+        (["--queue", "work", "--set", "Model/threads=x"], "Model/threads: 'x' is not"),
+        (["--queue", "work", "--config", "token.json"], "General/hf_token: everybody who may read"),
+    ],
+)
+def test_launch_refuses(api, tmp_path, weights, given, problem):
+    api.state.act("queues.create", {"name": "work"})
+    (tmp_path / "token.json").write_text(json.dumps({"General": {"hf_token": "hf_secretToken"}}))
+    given = [str(tmp_path / text) if text == "token.json" else text for text in given]
+    line = [sys.executable, "-m", "app", "launch", "--repo", "https://host/x.git"]
+    done = command(api, tmp_path, *line, "--model", weights, *given)
+    assert done.returncode == 2 and problem in done.stderr, done.stderr
+    assert "hf_secretToken" not in done.stderr and api.state.tasks == {}
+
+
+def test_export_is_what_config_takes(api, tmp_path, weights):
+    items = [{"model": weights, "endpoint_name": "a"}, {"model": weights, "endpoint_name": "b"}]
+    fields = form(General__models=json.dumps(items), General__hf_token="hf_x", Model_2__threads="1")
+    task = api.state.new_task(hyperparams=fields)
+    done = command(api, tmp_path, sys.executable, "-m", "app", "export", task["id"])
+    told = json.loads(done.stdout)
+    assert told["General"]["models"] == [items[0], {**items[1], "threads": 1}]
+    assert "hf_token" not in told["General"]
+    (tmp_path / "c.json").write_text(done.stdout)
+    line = [sys.executable, "-m", "app", "check", "--offline", "--config", str(tmp_path / "c.json")]
+    assert command(api, tmp_path, *line).returncode == 0
+    unknown = command(api, tmp_path, sys.executable, "-m", "app", "export", "0" * 32)
+    assert unknown.returncode == 2 and "Invalid task id" in unknown.stderr

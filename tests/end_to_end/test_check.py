@@ -1,0 +1,124 @@
+"""`python -m app check`: what would be served, without downloading or starting anything."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from app.models import tiny
+from tests.end_to_end.conftest import LEFT_OUT, ROOT
+from tests.hub import Hub
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    tiny.write(folder / "m.gguf")
+    tiny.write(folder / "s.gguf", shard_tensors=8)
+    large = (folder / "m.gguf").read_bytes()
+    # What the header does not speak of: a file of which a header is a small part.
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {**files, "large.gguf": large + bytes(8 << 20)}
+
+
+@pytest.fixture
+def hub(weights):
+    with Hub({"org/repo": weights}) as server:
+        yield server
+
+
+@pytest.fixture
+def check(hub, tmp_path):
+    def run(*arguments):
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(LEFT_OUT)}
+        environment = {**clean, "HF_ENDPOINT": hub.url, "XDG_RUNTIME_DIR": str(tmp_path)}
+        line = [sys.executable, "-m", "app", "check", "--offline", "--cache-dir"]
+        return subprocess.run(
+            [*line, str(tmp_path / "cache"), *arguments],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run
+
+
+def config(tmp_path, *models, **general):
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"General": {"models": list(models), **general}}))
+    return ["--config", str(path)]
+
+
+def test_models_on_the_hub_are_known_by_their_headers(check, hub, weights, tmp_path):
+    """A large file, and a set of parts. Result: a table, and only headers were fetched."""
+    models = [
+        {"model": "org/repo/large.gguf", "context_size": 1024, "endpoint_name": "a"},
+        {"model": "org/repo/s*.gguf", "parallel": 2},
+    ]
+    found = check(*config(tmp_path, *models))
+    assert found.returncode == 0, found.stderr
+    a, b = (line.split() for line in found.stdout.splitlines()[1:3])
+    assert a[:8] == ["a", "llama", "F16", "9.4", "MB", "4096", "1024", "4"] and a[-1] == "ok"
+    assert b[:8] == ["org/repo/s.gguf", "llama", "F16", "1.0", "MB", "4096", "4096", "2"]
+    assert "a: context 1024, parallel 4, threads 1" in found.stdout
+    fetched = [path for method, path, _ in hub.requests if method == "GET" and "resolve" in path]
+    assert fetched == []
+    parts = [path.rsplit("/", 1)[1] for method, path, _ in hub.requests if method == "PART"]
+    assert sorted(parts) == ["large.gguf", *sorted(n for n in weights if n.startswith("s-"))]
+    assert not list(tmp_path.glob("lmd-*"))
+
+
+def test_as_json_for_programs(check, weights, tmp_path):
+    found = check("--json", *config(tmp_path, {"model": "org/repo/large.gguf"}))
+    told = json.loads(found.stdout)
+    (model,) = told["models"]
+    assert told["verdict"] == "ok" and told["disk"]["needed"] == len(weights["large.gguf"])
+    assert model["architecture"] == "llama" and model["training_context"] == 4096
+    assert model["resolved"]["context"] == 4096 and model["memory"]["host"] > 0
+    assert model["to_download"] == model["size"] == len(weights["large.gguf"])
+
+
+@pytest.mark.parametrize(
+    "model, general, problem",
+    [
+        ({"model": "org/repo/none.gguf"}, {}, "General/models[1].model: looked for 'none.gguf'"),
+        ({"model": "org/repo/m.gguf", "top_p": 5}, {}, "General/models[1].top_p: 5 is more than 1"),
+        (
+            {"model": "org/repo/m.gguf", "mmproj": "org/repo/none.gguf"},
+            {},
+            "General/models[1].mmproj: looked for 'none.gguf'",
+        ),
+        (
+            {"model": "org/repo/m.gguf", "mmproj": "org/repo/m.gguf"},
+            {},
+            "General/models[1].mmproj: org/repo/m.gguf is no projector, but a llama model",
+        ),
+        (
+            {"model": "org/repo/m.gguf"},
+            {"cpu_offloading": True, "disk_swapping": True},
+            "General/disk_swapping: cannot be on together",
+        ),
+        (
+            {"model": "org/repo/m.gguf", "context_size": 1 << 29},
+            {},
+            "org/repo/m.gguf does not fit. host memory:",
+        ),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_field(check, hub, tmp_path, model, general, problem):
+    found = check(*config(tmp_path, model, **general))
+    assert found.returncode == 2
+    assert problem in found.stderr and "Traceback" not in found.stderr
+    assert not [method for method, path, _ in hub.requests if method == "GET" and "resolve" in path]
+
+
+def test_no_room_on_the_disk_is_said_with_the_numbers(check, hub, weights, tmp_path):
+    """A file that is said to be larger than any disk."""
+    hub.claimed["m.gguf"] = 1 << 60
+    found = check("--model", "org/repo/m.gguf")
+    assert found.returncode == 2
+    assert "GB are to be downloaded, but only" in found.stderr

@@ -1,0 +1,165 @@
+"""Several models, room for one: the real llama-server, memory of this machine as the budget."""
+
+import json
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from app.models import tiny
+from tests.end_to_end.test_serving import HELLO, client, get, until
+
+ROOM = "0.06"  # GiB: for one of the tiny models with its process, not for two
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    for seed, name in enumerate("abc"):
+        tiny.write(folder / f"{name}.gguf", seed=seed)
+    return folder
+
+
+@pytest.fixture
+def share(start, weights):
+    """Serve these models in a budget; `items` are further fields of each."""
+
+    def run(names="abc", how="disk_swapping", room=ROOM, items=None, **more):
+        models = [
+            {"model": str(weights / f"{n}.gguf"), "endpoint_name": n, **(items or {}).get(n, {})}
+            for n in names
+        ]
+        fields = {"General/models": json.dumps(models), "General/max_cuda_memory": room, **more}
+        if how:
+            fields[f"General/{how}"] = "true"
+        sets = [text for key, value in fields.items() for text in ("--set", f"{key}={value}")]
+        return start(*sets)
+
+    return run
+
+
+def ask(openai, model):
+    return openai.chat.completions.create(model=model, messages=HELLO, max_tokens=8)
+
+
+def states(app):
+    return {m["name"]: (m["state"], m["tier"]) for m in get(app, "/api/status")[1]["models"]}
+
+
+def post(app, path):
+    import urllib.request
+
+    request = urllib.request.Request(app.url + path, data=b"", method="POST")
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return answer.status
+
+
+@pytest.mark.parametrize("how", ["disk_swapping", "cpu_offloading"])
+def test_models_take_turns(share, how):
+    """Callers alternate over three models, with room for one. Result: nobody fails, at most one
+    process at a time, and everybody is served."""
+    app = share(how=how).ready()
+    assert states(app) == {"a": ("ready", "ram"), "b": ("cold", "disk"), "c": ("cold", "disk")}
+    most, done = 0, threading.Event()
+
+    def watch():
+        nonlocal most
+        while not done.is_set():
+            most = max(most, len(app.children))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    openai = client(app, None)
+
+    def caller(number):
+        return [ask(openai, "abc"[(n + number) % 3]) for n in range(6)]
+
+    with ThreadPoolExecutor(4) as callers:
+        answers = [answer for answers in callers.map(caller, range(4)) for answer in answers]
+    done.set()
+    watcher.join()
+    assert len(answers) == 24 and all(a.usage.completion_tokens == 8 for a in answers)
+    assert most == 1
+    told = get(app, "/api/status")[1]["models"]
+    assert sum(m["requests"] for m in told) == 24
+    # A switch per request would be 24; how many it is depends on who comes when. The policy itself
+    # is held to half of that in virtual time, by the simulator.
+    assert sum(m["switches"] for m in told) < 20
+    assert "makes room for" in app.output
+    assert app.end() == 143
+    assert not app.children and not app.folders
+
+
+def long_chat(openai, model, more=()):
+    text = " ".join(f"word{n}" for n in range(120))
+    messages = [{"role": "user", "content": text}, *more]
+    answer = openai.chat.completions.create(model=model, messages=messages, max_tokens=4)
+    return answer.choices[0].message.content, answer.model_extra["timings"]
+
+
+def test_a_conversation_survives_a_trip_to_disk_and_back(share):
+    """A long prompt for a; then b takes its place; then a's follow-up. Result: the prompt is not
+    read again, and the files of the cache are gone."""
+    app = share("ab").ready()
+    openai = client(app, None)
+    said, first = long_chat(openai, "a")
+    assert first["prompt_n"] > 200
+    ask(openai, "b")
+    assert states(app)["a"] == ("cold", "disk")
+    more = [{"role": "assistant", "content": said}, {"role": "user", "content": "go on"}]
+    _, again = long_chat(openai, "a", more)
+    assert again["cache_n"] > 0.9 * first["prompt_n"]
+    assert again["prompt_n"] < 0.1 * first["prompt_n"]
+
+
+def test_a_full_cache_of_idle_slots_serves_a_long_new_request(share):
+    """Every slot holds a conversation, together nearly the whole context; then one request needs
+    most of it. Result: it is served, and the others' caches make room."""
+    app = share("ab", items={"a": {"context_size": 2048, "parallel": 4}}).ready()
+    openai = client(app, None)
+    for number in range(4):
+        text = f"{number} " + " ".join(f"w{number}x{n}" for n in range(60))
+        openai.chat.completions.create(
+            model="a", messages=[{"role": "user", "content": text}], max_tokens=4
+        )
+    text = " ".join(f"new{n}" for n in range(200))
+    answer = openai.chat.completions.create(
+        model="a", messages=[{"role": "user", "content": text}], max_tokens=8
+    )
+    assert answer.usage.prompt_tokens > 1000 and answer.usage.completion_tokens == 8
+
+
+def test_without_sharing_what_does_not_fit_is_refused_with_the_numbers(share):
+    app = share("ab", how=None, room="0.06")
+    assert app.wait() == 2
+    assert "the models do not fit together. host memory:" in app.output
+    assert "General/cpu_offloading" in app.output
+
+
+def test_one_that_never_fits_is_refused(share):
+    app = share("ab", items={"b": {"context_size": 1 << 20}})
+    assert app.wait() == 2
+    assert "b does not fit. host memory:" in app.output
+
+
+def test_a_pinned_model_stays_and_priority_and_preload_are_heeded(share):
+    items = {"a": {"preload": "false"}, "b": {"pin": "true"}}
+    app = share("ab", room="0.2", items=items).ready()
+    assert states(app) == {"a": ("cold", "disk"), "b": ("ready", "ram")}
+    assert post(app, "/api/models/a/load") == 202
+    until(lambda: states(app)["a"] == ("ready", "ram"))
+    assert post(app, "/api/models/a/park") == 202
+    until(lambda: states(app)["a"] == ("cold", "disk"))
+    assert states(app)["b"] == ("ready", "ram")
+
+
+def test_a_child_that_the_kernel_kills_is_loaded_again_by_the_next_request(share):
+    """As the out-of-memory killer does. Result: one failed request at most, then all is well."""
+    app = share("ab").ready()
+    (child,) = app.children
+    os.kill(child, signal.SIGKILL)
+    app.line("killed by signal 9")
+    assert ask(client(app, None), "a").usage.completion_tokens == 8
+    assert ask(client(app, None), "b").usage.completion_tokens == 8

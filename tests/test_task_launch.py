@@ -1,0 +1,62 @@
+import subprocess
+
+import pytest
+
+from app.errors import ConfigError
+from app.task.launch import Script, checkout, describe, task_name
+
+GIT = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+
+
+def git(folder, *arguments):
+    subprocess.run([*GIT, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "remote").mkdir()
+    git(tmp_path / "remote", "init", "-q", "--bare")
+    found = tmp_path / "work"
+    found.mkdir()
+    git(found, "init", "-q", "-b", "main")
+    (found / "requirements.txt").write_text("clearml>=2\n")
+    git(found, "add", "-A")
+    git(found, "commit", "-q", "-m", "one")
+    return found
+
+
+def test_a_checkout_tells_where_an_agent_finds_it(folder, tmp_path):
+    git(folder, "remote", "add", "origin", str(tmp_path / "remote"))
+    git(folder, "push", "-q", "origin", "main")
+    script, warnings = checkout(folder)
+    assert script.repository == str(tmp_path / "remote") and script.branch == "main"
+    assert len(script.commit) == 40 and script.requirements == "clearml>=2\n"
+    assert warnings == []
+
+
+def test_what_an_agent_would_not_find_is_said(folder):
+    git(folder, "remote", "add", "origin", "https://user:ghp_secret@host/x.git")
+    (folder / "requirements.txt").write_text("changed\n")
+    script, warnings = checkout(folder)
+    assert script.repository == "https://host/x.git"
+    assert len(warnings) == 2 and "not pushed" in warnings[1]
+
+
+def test_without_an_origin_the_repository_must_be_named(folder, tmp_path):
+    with pytest.raises(ConfigError, match="name --repo"):
+        checkout(folder)
+    with pytest.raises(ConfigError, match="name --repo"):
+        checkout(tmp_path)
+
+
+def test_a_description_has_the_form_by_section():
+    parameters = {"Model/threads": "2", "General/container_image": "i", "General/queue": ""}
+    found = describe("n", Script("r", commit="c"), parameters, ["t"])
+    assert found["hyperparams"]["Model"]["threads"]["value"] == "2"
+    assert found["container"] == {"image": "i"}
+    assert found["script"]["version_num"] == "c" and found["script"]["branch"] is None
+    assert found["script"]["requirements"] == {}
+
+
+def test_a_task_has_a_name_that_clearml_takes():
+    assert [task_name(name) for name in ("", "a", "abc")] == ["llama.cpp", "llama.cpp a", "abc"]
