@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from app.telemetry.samples import HEAD, TAIL, Ends, Tokens
+from app.telemetry.samples import HEAD, TAIL, Ends, Several, Tokens, Whole, several
 
 TIMINGS = b'"timings":{"cache_n":18,"prompt_n":1,"prompt_ms":0.4,"predicted_n":3}'
 USAGE = (
@@ -63,3 +63,82 @@ def test_only_the_ends_are_kept():
         ends.feed(b"x" * 1000)
     assert len(ends._head) == HEAD
     assert ends._size < TAIL + 1000
+
+
+def choices(*said):
+    told = [
+        {"index": n, "finish_reason": end, "message": {"content": text}}
+        for n, (end, text) in enumerate(said)
+    ]
+    return json.dumps({"choices": told})[:-1].encode() + b"," + USAGE + b"," + TIMINGS + b"}"
+
+
+def streamed(*counts):
+    made = [
+        b'data: {"timings":{"cache_n":%d,"prompt_n":%d,"predicted_n":%d}}\n\n' % count
+        for count in counts
+    ]
+    return (b"data: {}\n\n" * 4000).join(made) + b"data: [DONE]\n\n"
+
+
+@pytest.mark.parametrize(
+    "asked, body, expected",
+    [
+        pytest.param(
+            {"n": 3},
+            choices(("length", "a b c"), ("length", "x y z"), ("length", "")),
+            Tokens(19, 18, 9),
+            id="all-of-them-at-the-limit",
+        ),
+        pytest.param(
+            {"n": 2},
+            choices(("length", "123456"), ("stop", "1234")),
+            Tokens(19, 18, 5),
+            id="one-shorter",
+        ),
+        pytest.param(
+            {"n": 3},
+            streamed((0, 19, 5), (18, 1, 4), (18, 1, 2)),
+            Tokens(19, 0, 11),
+            id="a-stream-tells-of-each",
+        ),
+        pytest.param(
+            {"prompt": ["a", "b"]},
+            streamed((0, 19, 5), (10, 1, 4)),
+            Tokens(30, 10, 9),
+            id="several-prompts",
+        ),
+        pytest.param(
+            {"prompt": [[1, 2], [3]]},
+            choices(("length", "a"), ("length", "b")),
+            Tokens(38, 36, 6),
+            id="several-prompts-whole",
+        ),
+        pytest.param(
+            {"n": 2}, b'{"error":{"code":400}}', Tokens(), id="an-error-is-not-multiplied"
+        ),
+    ],
+)
+def test_several_choices(asked, body, expected):
+    found = Whole(several(asked))
+    for start in range(0, len(body), 1000):
+        found.feed(body[start : start + 1000])
+    assert found.tokens() == expected and found.size == len(body)
+
+
+@pytest.mark.parametrize(
+    "asked, expected",
+    [
+        ({}, Several()),
+        ({"n": 4}, Several(1, 4)),
+        ({"n_cmpl": 2}, Several(1, 2)),
+        ({"n": "many", "prompt": "x"}, Several()),
+        ({"prompt": ["a", "b"], "n": 2}, Several(2, 2)),
+        ({"prompt": [1, 2, 3]}, Several()),
+        ({"prompt": [1, "a", 3]}, Several()),
+        ({"prompt": []}, Several()),
+        ("no object", Several()),
+    ],
+)
+def test_how_many_answers_are_asked_for(asked, expected):
+    assert several(asked) == expected

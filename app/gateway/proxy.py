@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from app.engine.client import Client, Exchange
@@ -15,6 +15,7 @@ from app.gateway.relay import Relay, request_headers
 from app.gateway.request import JSON, Request
 from app.gateway.routes import (
     HEALTH,
+    PAGE,
     READY,
     Own,
     ToModel,
@@ -25,12 +26,14 @@ from app.gateway.routes import (
 )
 from app.gateway.waiting import HEADER, kept_alive, wait_timeout
 from app.memory.pool import Pool
-from app.telemetry.samples import Sample
+from app.telemetry.samples import Sample, Whole, several
 
 logger = logging.getLogger(__name__)
 
+# Answers a request for one of our own paths, or for the part of it on one model.
+Page = Callable[[Request, str | None], Awaitable[None] | None]
 LEFT = 499  # nginx's status for a client that left before the end
-OPEN_PAGES = (HEALTH, READY)  # need no key
+OPEN_PAGES = (HEALTH, READY, PAGE)  # need no key: the page has nothing in it before it asks
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Proxy:
         pool: Pool[Client],
         names: tuple[str, ...],
         rules: Rules,
-        pages: Mapping[str, Callable[[Request, str | None], None]],
+        pages: Mapping[str, Page],
         record: Callable[[Sample], None],
     ) -> None:
         """`pages` answer our own paths; `record` is told of every finished request."""
@@ -69,15 +72,16 @@ class Proxy:
             self._rules.keys.check(request.headers)
         found = route(request.method, request.target, self._names, self._rules.prefixes)
         if isinstance(found, Own):
-            self._pages[found.page](request, found.model)
+            answered = self._pages[found.page](request, found.model)
+            if answered is not None:
+                await answered
             return
         if found.model is not None:
             self._pool.deny_if_full(found.model)
         body, parsed = await self._body(request, found)
         name = found.model or named_in_body(parsed, self._names)
         with self._pool.admit(name):  # only now: who sends slowly takes nobody's place
-            streams = isinstance(parsed, dict) and parsed.get("stream") is True
-            await self._serve(request, found, name, (body, streams))
+            await self._serve(request, found, name, (body, parsed))
 
     async def _body(self, request: Request, found: ToModel) -> tuple[bytes | None, object]:
         """A JSON body, as it came and read; None for one that is passed on as it comes."""
@@ -89,11 +93,13 @@ class Proxy:
         return body, parsed
 
     async def _serve(
-        self, request: Request, found: ToModel, name: str, asked: tuple[bytes | None, bool]
+        self, request: Request, found: ToModel, name: str, asked: tuple[bytes | None, object]
     ) -> None:
-        """`asked`: the body, and whether it asks for a stream."""
-        body, streams = asked
-        relay = Relay(request)
+        """`asked`: the body, as it came and read."""
+        body, parsed = asked
+        streams = isinstance(parsed, dict) and parsed.get("stream") is True
+        wanted = several(parsed)
+        relay = Relay(request, Whole(wanted) if wanted else None)
         status = LEFT
         try:
             with kept_alive(relay, streams=streams):
@@ -164,7 +170,7 @@ class Proxy:
         since = request.received
         first, held = (None if t is None else t - since for t in (relay.first_token, relay.held))
         tokens = relay.ends.tokens()
-        sample = Sample(name, status, now - since, first, tokens, held)
+        sample = Sample(name, status, now - since, first, tokens, held, relay.ends.size)
         self._pool.finished(name, served=0 < relay.status < 500)
         self._record(sample)
         if self._rules.debug:

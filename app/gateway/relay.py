@@ -64,11 +64,11 @@ def connection_options(headers: Headers) -> set[bytes]:
 class Relay:
     """A sink for `engine.client`: writes to the client what the child sends."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, ends: Ends | None = None) -> None:
         self.status = 0
         self.first_token: float | None = None  # when a stream began
         self.held: float | None = None  # when the request got hold of its model
-        self.ends = Ends()
+        self.ends = ends or Ends()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.pinged = False  # the client has its head already
         self._request = request

@@ -3,6 +3,9 @@
 llama-server puts `timings` or `usage` near the end of an answer (JSON, or the last events of a
 stream), and for embeddings and Anthropic's message_start near its beginning. Inside a JSON string
 a quote is escaped, so the bytes `"usage":{` are never a model's words.
+
+A request for several choices (`n`, or several prompts) is counted by llama-server choice by choice:
+a stream tells of each, an answer that comes whole only of the first.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from typing import Any
 
 HEAD = 4 * 1024  # bytes kept of an answer's beginning
 TAIL = 16 * 1024  # and of its end
+WHOLE = 4 << 20  # bytes kept of an answer with several choices
+TIMINGS = b'"timings":'
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class Sample:
     `first_token` to the first event of a stream (None for an answer that comes whole), `wait`
     until it held its model (None where it never did).
 
-    `status` is what the client was told; 499 where it left before the end.
+    `status` is what the client was told; 499 where it left before the end. `size` in bytes of
+    the answer's body.
     """
 
     model: str
@@ -38,6 +44,30 @@ class Sample:
     first_token: float | None
     tokens: Tokens
     wait: float | None = None
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Several:
+    """How many answers a request wants: `choices` to each of its prompts."""
+
+    prompts: int = 1
+    choices: int = 1
+
+    def __bool__(self) -> bool:
+        return self.prompts * self.choices > 1
+
+
+def several(body: object) -> Several:
+    """Read from a request's body."""
+    if not isinstance(body, dict):
+        return Several()
+    choices = next((body[key] for key in ("n", "n_cmpl") if body.get(key) is not None), 1)
+    prompt = body.get("prompt")
+    # A list of numbers (and texts between them) is one prompt, spelled in tokens.
+    listed = isinstance(prompt, list) and not any(isinstance(part, int) for part in prompt)
+    prompts = len(prompt) if isinstance(prompt, list) and listed else 1
+    return Several(max(1, prompts), max(1, choices) if isinstance(choices, int) else 1)
 
 
 class Ends:
@@ -47,8 +77,10 @@ class Ends:
         self._head = b""
         self._tail: deque[bytes] = deque()
         self._size = 0
+        self.size = 0  # bytes of the whole body
 
     def feed(self, chunk: bytes) -> None:
+        self.size += len(chunk)
         if len(self._head) < HEAD:
             self._head += chunk[: HEAD - len(self._head)]
         self._tail.append(chunk)
@@ -60,8 +92,71 @@ class Ends:
         return read_tokens(self._head, b"".join(self._tail)[-TAIL:])
 
 
+class Whole(Ends):
+    """Keeps the whole body, up to a bound, where several answers have to be counted."""
+
+    def __init__(self, asked: Several) -> None:
+        super().__init__()
+        self._asked = asked
+        self._pieces: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> None:
+        super().feed(chunk)
+        if self.size <= WHOLE:
+            self._pieces.append(chunk)
+
+    def tokens(self) -> Tokens:
+        if self.size > WHOLE:
+            return _times(super().tokens(), self._asked)
+        body = b"".join(self._pieces)
+        told = _all(body, TIMINGS)
+        if len(told) > 1:
+            return _sum(told, self._asked)
+        return _of_choices(super().tokens(), body, self._asked)
+
+
+def _sum(told: list[dict[str, Any]], asked: Several) -> Tokens:
+    """Of every choice's own timings; the choices of one prompt share it."""
+    cached = [_count(timings, "cache_n") for timings in told]
+    prompt = sum(cached) + sum(_count(timings, "prompt_n") for timings in told)
+    generated = sum(_count(timings, "predicted_n") for timings in told)
+    shared = min(cached) if asked.prompts == 1 else sum(cached) // asked.choices
+    return Tokens(prompt // asked.choices, shared, generated)
+
+
+def _of_choices(first: Tokens, body: bytes, asked: Several) -> Tokens:
+    """An answer that comes whole tells the first choice's count. Others that reached the same
+    limit are as long; the rest is taken by the length of its text."""
+    try:
+        choices = json.loads(body)["choices"]
+        said = [(choice["finish_reason"], _text(choice)) for choice in choices]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return first if not first.generated else _times(first, asked)
+    if not said:
+        return first
+    (end, text), *others = said
+    generated = first.generated
+    for its_end, its_text in others:
+        full = its_end == end == "length"
+        share = 1.0 if full else len(its_text) / max(1, len(text))
+        generated += round(first.generated * share)
+    return Tokens(first.prompt * asked.prompts, first.cached * asked.prompts, generated)
+
+
+def _text(choice: dict[str, Any]) -> str:
+    message = choice.get("message") or {}
+    parts = (choice.get("text"), message.get("content"), message.get("reasoning_content"))
+    calls = message.get("tool_calls")
+    return "".join(part or "" for part in parts) + (json.dumps(calls) if calls else "")
+
+
+def _times(first: Tokens, asked: Several) -> Tokens:
+    generated = first.generated * asked.prompts * asked.choices
+    return Tokens(first.prompt * asked.prompts, first.cached * asked.prompts, generated)
+
+
 def read_tokens(head: bytes, tail: bytes) -> Tokens:
-    timings = _last(tail, b'"timings":')
+    timings = _last(tail, TIMINGS)
     if timings:
         cached = _count(timings, "cache_n")
         prompt = cached + _count(timings, "prompt_n")
@@ -78,9 +173,17 @@ def read_tokens(head: bytes, tail: bytes) -> Tokens:
 def _last(text: bytes, key: bytes) -> dict[str, Any]:
     """The object behind the last `key` in `text`, or {}."""
     position = text.rfind(key)
-    if position < 0:
-        return {}
-    rest = text[position + len(key) :].decode(errors="replace").lstrip()
+    return _object(text[position + len(key) :]) if position >= 0 else {}
+
+
+def _all(text: bytes, key: bytes) -> list[dict[str, Any]]:
+    """The objects behind every `key` in `text`."""
+    return [found for rest in text.split(key)[1:] if (found := _object(rest))]
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    """The object that `text` begins with, or {}."""
+    rest = text.decode(errors="replace").lstrip()
     try:
         found, _ = json.JSONDecoder().raw_decode(rest)
     except (ValueError, RecursionError):
