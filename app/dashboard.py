@@ -6,14 +6,17 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Mapping
 
+from app import examples
+from app.examples import Target
 from app.form.settings import TOTAL
 from app.gateway.status import Overview, Phase, last_activity
-from app.memory.ledger import ModelState
+from app.memory.ledger import ModelState, View
 from app.task.endpoints import Row
 from app.task.reporter import DENIED, IDLE, IN_FLIGHT, MODEL_MEMORY, MODEL_SWITCHES, Gauge
 from app.telemetry.windows import Rates
 
 MODELS_TABLE = ("Deployed Models", "models")
+EXAMPLE = ("Command-Line Example", "example")
 HEADINGS = [
     "Model Name",
     "Endpoint",
@@ -28,7 +31,7 @@ NO_LIMIT = "∞"
 HOUR = 3600.0
 
 
-def properties(overview: Overview, now: float, curl: str) -> dict[str, str]:
+def properties(overview: Overview, now: float, first: Target) -> dict[str, str]:
     """User properties, escaped: the dashboard puts them into HTML as they are."""
     limit = overview.idle_limit
     found = {
@@ -37,9 +40,25 @@ def properties(overview: Overview, now: float, curl: str) -> dict[str, str]:
         "idle_hours": f"{overview.idle(now) / HOUR:.1f}",
         "idle_limit_hours": f"{limit / HOUR:g}" if limit else NO_LIMIT,
         "last_activity": last_activity(overview, now).isoformat(timespec="seconds"),
-        "curl": curl,
+        "progress": progress(overview),
+        "curl": examples.curl(first),
     }
     return {name: html.escape(text, quote=False) for name, text in found.items()}
+
+
+def progress(overview: Overview) -> str:
+    """What models are on their way to, while the instance is set up; "" after that."""
+    if overview.phase is not Phase.SETTING_UP:
+        return ""
+    coming = [f"{view.name}: {_state(view)}" for view in overview.view()]
+    return ", ".join(coming)
+
+
+def _state(view: View) -> str:
+    """With how far it is, or why it is so."""
+    if view.progress is not None:
+        return f"{view.state.value} {view.progress:.0%}"
+    return f"{view.state.value}: {view.reason}" if view.reason else view.state.value
 
 
 def models_table(overview: Overview) -> list[list[str]]:
@@ -50,7 +69,7 @@ def models_table(overview: Overview) -> list[list[str]]:
         cells = (
             view.name,
             details.endpoint,
-            view.state.value if not view.reason else f"{view.state.value}: {view.reason}",
+            _state(view),
             view.tier.value,
             details.context or "",
             details.slots or "",

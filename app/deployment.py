@@ -6,12 +6,12 @@ import asyncio
 import logging
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from app import console
+from app import console, examples
 from app.console import ModelLogger
 from app.engine import arguments, learned, rope
 from app.engine.client import Address, Client
@@ -19,6 +19,7 @@ from app.engine.learned import Learned
 from app.engine.process import SHOWN, Command
 from app.engine.server import LlamaServer
 from app.errors import AppError
+from app.examples import Target
 from app.form.settings import GeneralSettings
 from app.gateway.status import Overview
 from app.machine import gpu, host
@@ -47,6 +48,7 @@ class Deployment:
     folder: Path
     kv: Path  # for KV caches of models that are away
     environment: Mapping[str, str]
+    heard: Callable[[str, str, str], None]  # model, level and text of every line it writes
     parking: Checkpoints | None = None  # where this machine can
 
     def __post_init__(self) -> None:
@@ -156,11 +158,17 @@ class Deployment:
         )
         argv = arguments.build(planned.settings, resolved, launch, known)
         again = arguments.again(planned.settings, known)
-        command = Command([str(known.path), *argv], environment, self._shown(planned), again)
+        command = Command(
+            [str(known.path), *argv],
+            environment,
+            self._shown(planned),
+            again,
+            lambda level, text: self.heard(planned.name, level, text),
+        )
         server = LlamaServer(planned.name, command, Client(address, key))
         details = self.overview.models[planned.name]
         details.context, details.slots = resolved.context, resolved.parallel
-        details.memory = lambda: memory(server)
+        details.memory = lambda: self._memory(server)
         self.servers.append(server)
         if kept is not None:
             log = ModelLogger(logger, planned.name)
@@ -215,6 +223,15 @@ class Deployment:
         # Weights that are mapped lie in the page cache; those that are not are private already.
         return {HOST: private if private > weights else private + weights}
 
+    def _memory(self, server: LlamaServer) -> dict[str, object]:
+        """Bytes that the child holds now, by GPU (as /api/status names it) and of the host's."""
+        if not server.process.running:
+            return {"gpu": {}, "host": 0}
+        devices = self.plan.capabilities.devices
+        held = gpu.held(server.process.pid, devices) if devices else {}
+        by_index = {name.removeprefix("CUDA"): size for name, size in held.items()}
+        return {"gpu": by_index, "host": host.resident_memory(server.process.pid)}
+
     def _address(self, number: int, *, unix: bool) -> Address:
         if unix:
             return Address(path=str(self.folder / f"{number}.sock"))
@@ -228,13 +245,7 @@ class Deployment:
         return SHOWN if planned.settings.verbose or self.general.debug else ("error",)
 
 
-def memory(server: LlamaServer) -> dict[str, object]:
-    """Bytes that the child holds."""
-    running = server.process.running
-    return {"gpu": {}, "host": host.resident_memory(server.process.pid) if running else 0}
-
-
-def announce(plan: Plan, overview: Overview, *, needs_key: bool) -> None:
+def announce(plan: Plan, overview: Overview, placeholder: str) -> None:
     """`ready`, the models, and a command line that works."""
     console.plain(logger, "ready")
     rows = [("model", "state", "context", "slots", "memory", "endpoint")]
@@ -246,20 +257,15 @@ def announce(plan: Plan, overview: Overview, *, needs_key: bool) -> None:
         rows.append((view.name, view.state.value, context, slots, size, details.endpoint))
     for line in aligned(rows):
         console.plain(logger, line)
-    console.plain(logger, curl(plan.models[0], overview, needs_key=needs_key))
+    console.plain(logger, examples.curl_line(targets(overview, placeholder)[0]))
 
 
-def curl(planned: Planned, overview: Overview, *, needs_key: bool) -> str:
-    """An endpoint name holds no character that a shell or JSON minds."""
-    base = overview.models[planned.name].endpoint
-    key = ' -H "Authorization: Bearer YOUR_API_KEY"' if needs_key else ""
-    if planned.settings.embedding:
-        path, body = "embeddings", f'{{"model":"{planned.name}","input":"Hello"}}'
-    else:
-        path = "chat/completions"
-        message = '{"role":"user","content":"Hello"}'
-        body = f'{{"model":"{planned.name}","messages":[{message}],"max_tokens":64}}'
-    return f"curl {base}/{path} -H 'Content-Type: application/json'{key} -d '{body}'"
+def targets(overview: Overview, placeholder: str) -> list[Target]:
+    """The models as callers reach them; `placeholder` stands for the key they send."""
+    return [
+        Target(name, details.endpoint, details.embedding, placeholder)
+        for name, details in overview.models.items()
+    ]
 
 
 def endpoint(base: str, name: str) -> str:

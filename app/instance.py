@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from app import __version__, console, dashboard, moving, preflight, report
-from app.deployment import Deployment, announce, curl, endpoint
+from app import __version__, console, dashboard, examples, moving, preflight, report
+from app.deployment import Deployment, announce, endpoint, targets
 from app.display import Display
 from app.engine.client import Client
 from app.errors import AppError, LoadError, LostError
@@ -38,8 +38,10 @@ from app.task.reporter import Reporter
 from app.task.route import Route
 from app.task.weights import Weights
 from app.telemetry.idle import expired
+from app.telemetry.logs import LogBook
 from app.telemetry.samples import Sample
 from app.telemetry.windows import Windows
+from app.watching import BookHandler, Watching
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +78,10 @@ class Instance:
         self._stop: asyncio.Future[Reason] = asyncio.get_running_loop().create_future()
         self._ended = asyncio.Event()
         self._drain_timeout = 20.0
-        self._needs_key = False
+        self._placeholder = ""  # for the key that callers send
+        self._logs = LogBook()
+        self._book = BookHandler(self._logs)
+        self._watching: Watching | None = None
         self._folder: private.PrivateFolder | None = None
         self._kv: private.PrivateFolder | None = None
         self._server: Server | None = None
@@ -91,6 +96,7 @@ class Instance:
     async def run(self) -> int:
         """The exit status."""
         self._catch_signals()
+        logging.getLogger("app").addHandler(self._book)
         life = asyncio.create_task(self._live())
         await asyncio.wait({life, self._stop}, return_when=asyncio.FIRST_COMPLETED)
         reason = await self._reason(life)
@@ -197,9 +203,12 @@ class Instance:
         )
         rules = Rules(Keys(keys), general.wait_timeout, general.allow_remote_media, general.debug)
         windows = Windows(plan.names, time.monotonic())
-        self._server = Server(self._front(plan, rules, windows, self._overview), allowed=networks)
+        self._placeholder = examples.KEY if any(keys) else examples.TOKEN if routed else ""
+        self._watching = Watching(self._overview, rules.keys, self._placeholder, self._logs)
+        self._server = Server(self._front(plan, rules, windows, self._watching), allowed=networks)
         bound, port = await self._server.start(address, general.port)
-        self._report(settings, plan, windows, needs_key=any(keys) or routed)
+        self._watching.start()
+        self._report(settings, windows)
         self._located(f"http://{_reachable(bound, self._environment)}:{port}")
         shown = f"[{bound}]" if ":" in bound else bound
         console.plain(logger, f"listening on http://{shown}:{port}")
@@ -219,11 +228,10 @@ class Instance:
             logger.info("callers need the key in the task's runtime property _api_key")
         return keys
 
-    def _report(self, settings: Settings, plan: Plan, windows: Windows, *, needs_key: bool) -> None:
+    def _report(self, settings: Settings, windows: Windows) -> None:
         """Everything that tells ClearML of us."""
         overview = self._overview
         assert overview is not None
-        self._needs_key = needs_key
         reporter = self._reporter = Reporter(
             windows,
             self._connection.report,
@@ -234,14 +242,15 @@ class Instance:
         self._display = Display(
             self._connection,
             overview,
-            lambda: curl(plan.models[0], overview, needs_key=needs_key),
+            lambda: targets(overview, self._placeholder),
             settings.idle.last_action_interval,
         )
         self._display.start()
+        meter = host.Meter()
         self._endpoints = Endpoints(
             self._connection,
             lambda: dashboard.endpoint_rows(overview, reporter.last, time.monotonic()),
-            lambda: {**host.load(), **gpu.load()},
+            lambda: {**host.machine_stats(meter.load()), **gpu.machine_stats(gpu.load())},
         )
 
     def _located(self, base: str) -> None:
@@ -261,16 +270,17 @@ class Instance:
             rules.prefixes.append(path)
         self._located(url)
 
-    def _front(self, plan: Plan, rules: Rules, windows: Windows, overview: Overview) -> Proxy:
-        assert self._pool is not None
-        pages = status.pages(overview) | api.pages(self._pool, rules.keys)
+    def _front(self, plan: Plan, rules: Rules, windows: Windows, watching: Watching) -> Proxy:
+        assert self._pool is not None and self._overview is not None
+        own = status.pages(self._overview) | api.pages(self._pool, rules.keys)
 
         def record(sample: Sample) -> None:
             windows.add(sample)
+            watching.add(sample)
             if self._deployment is not None:
                 self._deployment.seen(sample)
 
-        return Proxy(self._pool, plan.names, rules, pages, record)
+        return Proxy(self._pool, plan.names, rules, {**own, **watching.pages}, record)
 
     def _describe(self, settings: Settings, plan: Plan) -> Overview:
         tier = Tier.GPU if plan.capabilities.devices else Tier.RAM
@@ -290,11 +300,12 @@ class Instance:
             hours = AGENT_IDLE_LIMIT
         return Overview(
             __version__,
-            {m.name: Details(reference=m.label) for m in plan.models},
+            {m.name: Details(m.label, embedding=m.settings.embedding) for m in plan.models},
             idle_limit=hours * 3600 if hours else None,
             active_for=settings.idle.last_action_interval,
             devices=gpu.devices,
             view=self._pool.view,
+            host=host.memory_used,
         )
 
     async def _bring_up(self, settings: Settings, plan: Plan) -> None:
@@ -308,13 +319,14 @@ class Instance:
             self._folder.path,
             self._kv_folder(plan),
             self._environment,
+            lambda name, level, text: self._logs.add(time.time(), level, name, text),
         )
         if self._endpoints is not None:
             self._endpoints.start()
         await self._deployment.bring_up()
         self._overview.phase = Phase.SERVING
         self._overview.serving_since = time.monotonic()
-        announce(plan, self._overview, needs_key=self._needs_key)
+        announce(plan, self._overview, self._placeholder)
         if self._endpoints is not None:
             self._endpoints.refresh()
         if self._display is not None:
@@ -357,6 +369,8 @@ class Instance:
                 await self._drain(self._pool)
             if self._deployment is not None:
                 self._deployment.stop_parking()
+            if self._watching is not None:
+                self._watching.stop()
             if self._server is not None:
                 await self._server.close()
             await self._last_reports()

@@ -11,8 +11,9 @@ from pyhocon import ConfigFactory
 
 from app import __version__
 from app.application import FILE, PICTURES, TEMPLATES, configuration, package
-from app.dashboard import MODELS_TABLE, gauges, models_table, properties
+from app.dashboard import EXAMPLE, MODELS_TABLE, gauges, models_table, progress, properties
 from app.errors import ConfigError
+from app.examples import Target
 from app.form.settings import TOTAL
 from app.gateway.status import Details, Overview, Phase
 from app.memory.ledger import ModelState, Tier, View
@@ -21,11 +22,13 @@ from app.telemetry.windows import Rates
 
 CONF = ConfigFactory.parse_file(TEMPLATES / FILE)
 CONTENTS = [item for line in CONF["dashboard"]["lines"] for item in line["contents"]]
+TARGET = Target("a", "http://h/a/v1", False, "<key>")
 VIEW = View("a", ModelState.READY, Tier.RAM, "", None, 2, 1, 5, 3, 0.0)
 
 
 def overview(name="a", **details):
-    found = Overview("1", {name: Details(**details)}, 7200.0, 60, tuple, lambda: [VIEW])
+    seen = (tuple, lambda: [VIEW], lambda: (0, 1))
+    found = Overview("1", {name: Details(**details)}, 7200.0, 60, *seen)
     found.phase, found.begun, found.serving_since = Phase.SERVING, 0.0, 0.0
     return found
 
@@ -39,7 +42,7 @@ def test_every_plot_is_of_something_that_is_reported():
     told = gauges(overview(), 3600.0)
     rates = Rates(1, 1, 1, 1.0, 1.0, 1.0, 1.0)
     reported = {(p.title, p.series) for p in [*told, *points({TOTAL: rates}, 0)]}
-    reported.add(MODELS_TABLE)
+    reported |= {MODELS_TABLE, EXAMPLE}
     for item in CONTENTS:
         for variant in item.get("variant", []):
             if not item["metric"].startswith(":monitor:"):  # the SDK's own
@@ -59,7 +62,7 @@ def test_the_machine_plots_are_the_sdks_own():
 def test_every_property_that_the_page_shows_is_one_that_is_set():
     text = " ".join(item["text"] for item in CONTENTS if item["type"] == "html")
     used = set(re.findall(r"\$\{hyperparams\.properties\.(\w+)\.value\}", text))
-    assert used and used <= {*properties(overview(), 1.0, "curl")}
+    assert used and used <= {*properties(overview(), 1.0, TARGET)}
 
 
 def test_every_asset_that_is_named_is_there():
@@ -87,11 +90,24 @@ def test_the_properties_say_how_long_it_is_idle():
     found.view = lambda: [
         View(*(getattr(VIEW, f) for f in "name state tier reason".split()), None, 0, 0, 5, 3, 0.0)
     ]
-    told = properties(found, 5400.0, "curl <x>")
+    told = properties(found, 5400.0, TARGET)
     assert told["status"] == "idle" and told["idle_hours"] == "1.5"
-    assert told["idle_limit_hours"] == "2" and told["curl"] == "curl &lt;x&gt;"
+    assert told["idle_limit_hours"] == "2" and "&lt;key&gt;" in told["curl"]
+    assert told["progress"] == ""
     found.idle_limit = None
-    assert properties(found, 0.0, "")["idle_limit_hours"] == "\u221e"
+    assert properties(found, 0.0, TARGET)["idle_limit_hours"] == "\u221e"
+
+
+def test_the_progress_while_it_is_set_up():
+    found = overview()
+    found.phase = Phase.SETTING_UP
+    found.view = lambda: [
+        View("a", ModelState.DOWNLOADING, Tier.NONE, "", 0.456, 0, 0, 0, 0, 0.0),
+        View("b", ModelState.FAILED, Tier.NONE, "no <such> file", None, 0, 0, 0, 0, 0.0),
+        View("c", ModelState.PENDING, Tier.NONE, "", None, 0, 0, 0, 0, 0.0),
+    ]
+    assert progress(found) == "a: downloading 46%, b: failed: no <such> file, c: pending"
+    assert "no &lt;such&gt; file" in properties(found, 1.0, TARGET)["progress"]
 
 
 def test_the_table_of_models():

@@ -59,9 +59,9 @@ class Front:
     def __init__(self, names, limit=None, rules=None):
         self.names, self.samples, self.servers = names, [], {}
         self.pool = Pool([Model(n, limit=limit) for n in names], {"d": 1}, time.monotonic)
-        overview = Overview(
-            "0", {n: Details() for n in names}, None, 60, lambda: [], self.pool.view, Phase.SERVING
-        )
+        details = {name: Details() for name in names}
+        seen = (lambda: [], self.pool.view, lambda: (1, 2))
+        overview = Overview("0", details, None, 60, *seen, Phase.SERVING)
         rules = rules or Rules(Keys([]))
         ours = pages(overview) | api.pages(self.pool, rules.keys)
         self.proxy = Proxy(self.pool, names, rules, ours, self.samples.append)

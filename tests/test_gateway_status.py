@@ -22,6 +22,7 @@ def overview(*states, phase=Phase.SERVING, leased=0, last_used=0.0, admitted=0):
         60,
         lambda: [Device("0", "H200", 1, 2)],
         lambda: views,
+        lambda: (3, 4),
         phase,
         begun=0.0,
         begun_at=0.0,
@@ -77,6 +78,7 @@ def test_the_whole_status():
     assert found["uptime"] == 61 and found["idle"] == {"seconds": 0, "limit": 3600}
     assert found["last_activity"] == "1970-01-01T00:01:01+00:00"
     assert found["devices"] == [{"id": "0", "name": "H200", "used": 1, "total": 2}]
+    assert found["host"] == {"used": 3, "total": 4}
     (model,) = found["models"]
     assert model == {
         "name": "m0",
@@ -88,6 +90,8 @@ def test_the_whole_status():
         "context": 4096,
         "slots": 4,
         "memory": {"gpu": {}, "host": 0},
+        "need": {},
+        "embedding": False,
         "in_flight": 2,
         "queued": 1,
         "requests": 3,

@@ -430,6 +430,36 @@ def test_unload_and_load_by_hand(run):
     run(scenario)
 
 
+class Parked(FakeServer):
+    """Leaves to CPU RAM: its process stays."""
+
+    async def leave(self):
+        self.world.log.append(f"park {self.name}")
+        return Tier.RAM
+
+
+def test_parked_by_hand_keeps_its_process_and_unloaded_ends_it(run):
+    async def scenario():
+        world = World(a=20)
+        server = world.pool._models["a"].server = Parked(world, "a", 20)
+        await world.pool.load("a")
+        world.pool.park("a")
+        assert world.view("a").state is ModelState.PARKING
+        await until(lambda: world.view("a").state is ModelState.PARKED)
+        assert world.view("a").tier is Tier.RAM and not server.exit.done()
+        world.pool.park("a")  # it is
+        world.pool.unload("a")
+        assert world.view("a").state is ModelState.STOPPING
+        await until(lambda: world.view("a").state is ModelState.COLD)
+        assert world.log == ["start a", "park a", "stop a"]
+        assert world.view("a").tier is Tier.DISK and not world.view("a").reason
+        await world.pool.load("a")
+        world.pool.unload("a")
+        await until(lambda: world.log[-2:] == ["start a", "stop a"])
+
+    run(scenario)
+
+
 def test_so_many_may_wait_and_no_more(run):
     async def scenario():
         pool = Pool([Model("a")], {"d": 24}, asyncio.get_running_loop().time)

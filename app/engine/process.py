@@ -35,13 +35,14 @@ SHOWN = ("info", "warn", "error", "trace", "debug")
 
 @dataclass(frozen=True)
 class Command:
-    """What to run; `show` are the levels of its log that go to our console. `again` are further
-    arguments of every start but the first."""
+    """What to run; `show` are the levels of its log that go to our console, and `heard` is told
+    of every line: level and text. `again` are further arguments of every start but the first."""
 
     argv: Sequence[str]
     environment: Mapping[str, str]
     show: Sequence[str] = ("warn", "error")
     again: Sequence[str] = ()
+    heard: Callable[[str, str], None] = lambda level, text: None
 
 
 class Process:
@@ -184,8 +185,10 @@ class Process:
     def _hear_line(self, line: output.Line) -> None:
         if line.level == "error":
             self._complaints.append(line.message)
+        self._command.heard(line.level, line.message)
         if line.level in self._command.show:
-            self._log.log(LEVELS.get(line.level, logging.INFO), "%s", line.message)
+            level, child = LEVELS.get(line.level, logging.INFO), {"child": True}
+            self._log.log(level, "%s", line.message, extra=child)
 
     async def _reap(self, stdin: int) -> int:
         code = await exit_status(self._child)

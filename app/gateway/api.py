@@ -33,6 +33,8 @@ def pages(pool: Pool[Any], keys: Keys) -> dict[str, Page]:
             task = asyncio.ensure_future(_load(pool, name))
             running.add(task)
             task.add_done_callback(running.discard)
+        elif action == "park":
+            pool.park(name)
         else:
             pool.unload(name)
         view = next(view for view in pool.view() if view.name == name)

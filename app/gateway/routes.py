@@ -39,6 +39,7 @@ UPSTREAM_PATHS = (
 )
 MULTIPART = ("/v1/audio/transcriptions", "/audio/transcriptions")
 HEALTH, READY, STATUS = "/health", "/ready", "/api/status"
+PAGE, EVENTS, METRICS = "/", "/api/events", "/metrics"
 ACTION = "/api/models/{{model}}/{action}"
 ACTIONS = ("load", "park", "unload", "pin", "unpin")
 ACTION_PATH = re.compile(rf"/api/models/(?P<model>.+)/(?P<action>{'|'.join(ACTIONS)})")
@@ -94,7 +95,7 @@ def route(
 
 
 def _own(path: str, names: Collection[str]) -> Own | None:
-    if path in (HEALTH, READY, STATUS):
+    if path in (HEALTH, READY, STATUS, PAGE, EVENTS, METRICS):
         return Own(path)
     for models in MODELS_SPELLINGS:
         if path == models:
@@ -124,13 +125,13 @@ def split_target(target: str) -> tuple[str, str]:
 
 
 def strip(path: str, prefixes: Sequence[str]) -> str:
-    """Without what a gateway put before our path."""
+    """Without what a gateway put before our path; "/" where that was all."""
     for prefix in prefixes:
-        if prefix and path.startswith(prefix.rstrip("/") + "/"):
-            return path[len(prefix.rstrip("/")) :]
+        if prefix and f"{path}/".startswith(prefix.rstrip("/") + "/"):
+            return path[len(prefix.rstrip("/")) :] or PAGE
     if path.startswith("/service/"):
         _, slash, rest = path[len("/service/") :].partition("/")
-        return slash + rest
+        return slash + rest or PAGE
     return path
 
 

@@ -38,6 +38,7 @@ class Details:
     context: int | None = None
     slots: int | None = None
     endpoint: str = ""
+    embedding: bool = False
     memory: Callable[[], dict[str, object]] = field(default=lambda: {"gpu": {}, "host": 0})
 
 
@@ -45,7 +46,8 @@ class Details:
 class Overview:
     """The instance, as it is seen from outside. Only instance.py writes it.
 
-    `idle_limit` and `active_for` (how long after a request the status stays active) in seconds.
+    `idle_limit` and `active_for` (how long after a request the status stays active) in seconds;
+    `host` tells how many bytes of host memory are used, and how many there are.
     """
 
     version: str
@@ -54,6 +56,7 @@ class Overview:
     active_for: float
     devices: Callable[[], Sequence[Device]]
     view: Callable[[], Sequence[View]]
+    host: Callable[[], tuple[int, int]]
     phase: Phase = Phase.SETTING_UP
     endpoint: str = ""
     begun: float = field(default_factory=time.monotonic)
@@ -117,6 +120,7 @@ def last_activity(overview: Overview, now: float) -> datetime:
 def status(overview: Overview, now: float) -> dict[str, object]:
     views = overview.view()
     idle = overview.idle(now)
+    used, total = overview.host()
     return {
         "version": overview.version,
         "status": overview.status(now),
@@ -129,6 +133,7 @@ def status(overview: Overview, now: float) -> dict[str, object]:
             {"id": d.id, "name": d.name, "used": d.used, "total": d.total}
             for d in overview.devices()
         ],
+        "host": {"used": used, "total": total},
     }
 
 
@@ -143,6 +148,8 @@ def _model(details: Details, view: View) -> dict[str, object]:
         "context": details.context,
         "slots": details.slots,
         "memory": details.memory(),
+        "need": dict(view.need),
+        "embedding": details.embedding,
         "in_flight": view.leased,
         "queued": view.admitted - view.leased,
         "requests": view.requests,

@@ -63,21 +63,39 @@ def held(pid: int, names: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def load() -> dict[str, object]:
-    """What the GPUs do now, as ClearML's `machine_stats`: percent, MB, degrees; {} without any."""
-    if not devices():
-        return {}
-    usage, used, left, heat = [], [], [], []
+@dataclass(frozen=True)
+class Load:
+    """What one GPU does: percent, bytes, degrees Celsius; None where the driver does not say."""
+
+    usage: float | None
+    used: int
+    total: int
+    temperature: float | None
+
+
+def load() -> list[Load]:
+    """By GPU."""
+    found = []
     for index, device in enumerate(devices()):
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        usage = temperature = None
         with contextlib.suppress(pynvml.NVMLError):
-            usage.append(float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu))
-        with contextlib.suppress(pynvml.NVMLError):
-            heat.append(float(pynvml.nvmlDeviceGetTemperature(handle, 0)))
-        used.append(device.used >> 20)
-        left.append((device.total - device.used) >> 20)
-    found = {"gpu_usage": usage, "gpu_memory_used": used, "gpu_memory_free": left}
-    return {**found, "gpu_temperature": heat}
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            temperature = float(pynvml.nvmlDeviceGetTemperature(handle, 0))
+            usage = float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+        found.append(Load(usage, device.used, device.total, temperature))
+    return found
+
+
+def machine_stats(loads: Sequence[Load]) -> dict[str, object]:
+    """As ClearML's `machine_stats`: percent, MB, degrees; {} without any GPU."""
+    if not loads:
+        return {}
+    return {
+        "gpu_usage": [load.usage for load in loads if load.usage is not None],
+        "gpu_memory_used": [load.used >> 20 for load in loads],
+        "gpu_memory_free": [(load.total - load.used) >> 20 for load in loads],
+        "gpu_temperature": [load.temperature for load in loads if load.temperature is not None],
+    }
 
 
 def free() -> int:

@@ -8,6 +8,8 @@ import os
 import re
 import resource
 import socket
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -137,13 +139,62 @@ def resident_memory(pid: int) -> int:
         return 0
 
 
-def load() -> dict[str, object]:
-    """What the machine does now, as ClearML's `machine_stats`: percent by core, MB."""
-    memory = psutil.virtual_memory()
+def memory_used() -> tuple[int, int]:
+    """Bytes of memory that are used, and how many there are for us."""
+    limit = memory_limit()
+    return max(0, limit - memory_free()), limit
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the machine does: percent of all cores and of each, bytes, bytes per second."""
+
+    cpu: float
+    cores: tuple[float, ...]
+    memory_used: int
+    memory_total: int
+    received: float
+    sent: float
+    read: float
+    written: float
+
+
+class Meter:
+    """Reads the machine's load since it was last read; each reader has one of its own."""
+
+    def __init__(self) -> None:
+        self._read()
+
+    def load(self) -> Load:
+        then, busy, total, counts = self._before
+        self._read()
+        now, busy_now, total_now, counts_now = self._before
+        cores = tuple(
+            100 * max(0.0, b1 - b0) / (t1 - t0) if t1 > t0 else 0.0
+            for b0, b1, t0, t1 in zip(busy, busy_now, total, total_now, strict=False)
+        )
+        seconds = max(now - then, 1e-3)
+        rates = [max(0, c1 - c0) / seconds for c0, c1 in zip(counts, counts_now, strict=True)]
+        cpu = sum(cores) / len(cores) if cores else 0.0
+        return Load(cpu, cores, *memory_used(), *rates)
+
+    def _read(self) -> None:
+        times = psutil.cpu_times(percpu=True)
+        total = [sum(core) - core.guest - core.guest_nice for core in times]
+        idle = [core.idle + core.iowait for core in times]
+        busy = [t - i for t, i in zip(total, idle, strict=True)]
+        network, disk = psutil.net_io_counters(), psutil.disk_io_counters()
+        counts = [network.bytes_recv, network.bytes_sent] if network else [0, 0]
+        counts += [disk.read_bytes, disk.write_bytes] if disk else [0, 0]
+        self._before = (time.monotonic(), busy, total, counts)
+
+
+def machine_stats(load: Load) -> dict[str, object]:
+    """As ClearML's `machine_stats`: percent by core, MB."""
     return {
-        "cpu_usage": [float(p) for p in psutil.cpu_percent(percpu=True)],
-        "memory_used": int(memory.used) >> 20,
-        "memory_free": int(memory.available) >> 20,
+        "cpu_usage": [round(core, 1) for core in load.cores],
+        "memory_used": load.memory_used >> 20,
+        "memory_free": (load.memory_total - load.memory_used) >> 20,
     }
 
 

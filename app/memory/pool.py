@@ -192,13 +192,23 @@ class Pool(Generic[Upstream]):
         if model.server is None:
             raise RequestError(409, f"{name} is {model.state.value}: {model.reason or 'not here'}")
 
+    def park(self, name: str) -> None:
+        """Let an idle model leave, to come back soon. Raises RequestError 409 for one in use."""
+        model = self._idle(name)
+        if model.state is ModelState.READY:
+            self._let_go(model)
+
     def unload(self, name: str) -> None:
-        """Let an idle model leave. Raises RequestError 409 for one that is in use."""
+        """End an idle model's process, keeping nothing. Raises RequestError 409 for one in use."""
+        model = self._idle(name)
+        if model.state in (ModelState.READY, ModelState.PARKED):
+            self._let_go(model, keep=False)
+
+    def _idle(self, name: str) -> Model[Upstream]:
         model = self._models[name]
         if model.leased or model.coming or model.leaving:
             raise RequestError(409, f"{name} is {model.state.value}, and in use")
-        if model.state is ModelState.READY:
-            self._let_go(model)
+        return model
 
     def pin(self, name: str, pinned: bool) -> None:
         self._models[name].pinned = pinned
@@ -362,17 +372,21 @@ class Pool(Generic[Upstream]):
         model.state = ModelState.WAKING if parked else ModelState.LOADING
         model.coming = self._run(self._come(model, leaving))
 
-    def _let_go(self, model: Model[Upstream]) -> None:
+    def _let_go(self, model: Model[Upstream], *, keep: bool = True) -> None:
         """From here on it counts as leaving; it holds its memory until it is gone."""
-        model.state = ModelState.PARKING
-        model.leaving = self._run(self._leave(model))
+        model.state = ModelState.PARKING if keep else ModelState.STOPPING
+        model.leaving = self._run(self._leave(model, keep=keep))
 
-    async def _leave(self, model: Model[Upstream]) -> None:
+    async def _leave(self, model: Model[Upstream], *, keep: bool) -> None:
         assert model.server is not None
         begun = self._clock()
         self._learn(model)
         try:
-            model.tier = await model.server.leave()
+            if keep:
+                model.tier = await model.server.leave()
+            else:
+                await model.server.stop()
+                model.tier = Tier.DISK
             model.state = ModelState.PARKED if model.tier is Tier.RAM else ModelState.COLD
         except AppError as error:
             self._failed(model, str(error))

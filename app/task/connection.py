@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import enum
 import importlib
+import io
 import logging
 import secrets
+import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from app.errors import ConfigError
 from app.task.sdk import SdkThread, SdkTimeoutError
@@ -21,6 +24,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 START_DEADLINE = 60.0
+FILE_SERVER_DEADLINE = 3.0
 END_BUDGET = 15.0  # seconds for all calls at the end together
 ABORT_SLACK = 30.0  # seconds for all that the end does besides the drain
 KEY_VARIABLES = ("CLEARML_API_ACCESS_KEY", "TRAINS_API_ACCESS_KEY", "CLEARML_AUTH_TOKEN")
@@ -83,6 +87,7 @@ class Connection:
         self._sdk = SdkThread()
         self._task: Any = None
         self._ended = True  # nothing to end before it is open
+        self._said_no_files = False
         self.mode = Mode.OFFLINE
         self.task_id = ""  # once it is open
 
@@ -220,6 +225,22 @@ class Connection:
 
         self._post(send)
 
+    def show_page(self, title: str, series: str, page: str) -> None:
+        """An HTML page among the task's debug samples, in place of the one before."""
+
+        def send(task: Any) -> None:
+            log = task.get_logger()
+            server = str(log.get_default_upload_destination() or "")
+            if self.mode is not Mode.OFFLINE and not _listens(server):
+                if not self._said_no_files:
+                    logger.info("no page of examples: the file server %s does not answer", server)
+                self._said_no_files = True
+                return
+            stream = io.StringIO(page)
+            log.report_media(title, series, 0, stream=stream, file_extension=".html", max_history=1)
+
+        self._post(send)
+
     async def run_key(self) -> str:
         """A key for this task, kept where those who may read the task find it; a restart of the
         task keeps it. Raises ConfigError."""
@@ -301,6 +322,20 @@ class Connection:
                 function(self._task)
 
         self._sdk.post(call).add_done_callback(_say_failure)
+
+
+def _listens(server: str) -> bool:
+    """Whether anybody takes connections there: the SDK itself would try for minutes, and hold back
+    the scalars meanwhile. Storage that is no server of ours to ask is taken for there."""
+    url = urlsplit(server)
+    if url.scheme not in ("http", "https"):
+        return bool(url.scheme)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        with socket.create_connection((url.hostname or "", port), FILE_SERVER_DEADLINE):
+            return True
+    except OSError:
+        return False
 
 
 def _say_failure(future: Any) -> None:

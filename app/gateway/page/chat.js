@@ -1,0 +1,94 @@
+// A small chat, to try a model: what it answers is shown as text, never as markup.
+
+class Chat {
+  constructor(parts, pick) {
+    Object.assign(this, parts);
+    this.pick = pick;
+    this.messages = [];
+    this.running = null;
+    this.send.addEventListener("click", () => this.ask());
+    this.halt.addEventListener("click", () => this.running?.abort());
+    this.forget.addEventListener("click", () => this.clear());
+    this.prompt.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && !event.shiftKey && !event.isComposing && !this.panel.hidden) {
+        event.preventDefault();
+        this.ask();
+      }
+    });
+  }
+
+  clear() {
+    this.running?.abort();
+    this.messages = [];
+    this.talk.replaceChildren();
+    setText(this.state, "");
+  }
+
+  show(role, text) {
+    const said = h("span", {}, text);
+    const thought = h("span", { className: "thought" });
+    this.talk.append(h("li", { className: role }, h("span", { className: "who" }, role), thought, said));
+    this.talk.scrollTop = this.talk.scrollHeight;
+    return { said, thought };
+  }
+
+  async ask() {
+    const model = this.pick();
+    const prompt = this.prompt.value;
+    if (this.running || !model || !prompt.trim()) return;
+    if (model.embedding) {
+      setText(this.state, `${model.name} makes embeddings: it does not chat.`);
+      return;
+    }
+    this.messages.push({ role: "user", content: prompt });
+    this.show("user", prompt);
+    this.running = new AbortController();
+    this.send.disabled = true;
+    this.halt.disabled = false;
+    const shown = this.show("assistant", "");
+    const answer = { role: "assistant", content: "" };
+    try {
+      await this.read(model, shown, answer);
+    } catch (error) {
+      if (error.name === "AbortError") {
+        setText(this.state, "Stopped.");
+      } else {
+        shown.said.append(h("span", { className: "wrong" }, ` ${error.message}`));
+        setText(this.state, "It failed.");
+      }
+    }
+    if (answer.content) this.messages.push(answer);
+    else this.messages.pop();
+    this.running = null;
+    this.send.disabled = false;
+    this.halt.disabled = true;
+  }
+
+  async read(model, shown, answer) {
+    setText(this.state, `${model.name} is asked …`);
+    const begun = performance.now();
+    const response = await fetch(`${connection.modelUrl(model.name)}/chat/completions`, {
+      method: "POST", signal: this.running.signal,
+      headers: connection.headers({ "Content-Type": "application/json" }),
+      body: JSON.stringify({ model: model.name, messages: this.messages, stream: true }),
+    });
+    if (!response.ok) throw new Error(await errorOf(response));
+    let first = 0;
+    let timings = null;
+    await eachEvent(response.body, (_, event) => {
+      if (event.error) throw new Error(event.error.message);
+      const delta = event.choices?.[0]?.delta || {};
+      first = first || performance.now() - begun;
+      if (delta.reasoning_content) shown.thought.append(delta.reasoning_content);
+      if (delta.content) {
+        answer.content += delta.content;
+        shown.said.append(delta.content);
+        this.talk.scrollTop = this.talk.scrollHeight;
+      }
+      timings = event.timings || timings;
+    });
+    const speed = timings?.predicted_per_second ? `, ${Math.round(timings.predicted_per_second)} tokens/s` : "";
+    const count = timings ? `${timings.predicted_n} tokens, ` : "";
+    setText(this.state, `${count}first after ${Math.round(first)} ms${speed}`);
+  }
+}

@@ -1,0 +1,120 @@
+// What the instance tells, as it happens; read with fetch, so that a key can be sent.
+
+// Everything lies below the page's own path, whatever a gateway puts in front of it.
+const BASE = new URL(location.pathname.endsWith("/") ? "." : `${location.pathname}/`, location.href);
+const LONGEST_PAUSE = 10000;
+
+function keep(name, value) {
+  try {
+    if (value === undefined) return sessionStorage.getItem(name) || "";
+    sessionStorage.setItem(name, value);
+  } catch {
+    // a frame without storage: it is kept until the page is left
+  }
+  return value || "";
+}
+
+const connection = {
+  key: keep("llamacpp-key"),
+
+  headers(more) {
+    return this.key ? { ...more, Authorization: `Bearer ${this.key}` } : { ...more };
+  },
+
+  setKey(key) {
+    this.key = key;
+    keep("llamacpp-key", key);
+  },
+
+  // A model's own OpenAI base URL, as this page reaches it.
+  modelUrl(name) {
+    const path = name.split("/").map(encodeURIComponent).join("/");
+    return new URL(`${path}/v1`, BASE).href;
+  },
+
+  async act(name, action) {
+    const path = name.split("/").map(encodeURIComponent).join("/");
+    const url = new URL(`api/models/${path}/${action}`, BASE);
+    const response = await fetch(url, { method: "POST", headers: this.headers() });
+    if (!response.ok) throw new Error(await errorOf(response));
+  },
+
+  // Calls `handlers[event](data)` for every event, and `handlers.lost(why, status)` between tries.
+  async follow(handlers) {
+    let pause = 500;
+    for (;;) {
+      let status = 0;
+      let why = "the connection was closed";
+      try {
+        const options = { headers: this.headers({ Accept: "text/event-stream" }), cache: "no-store" };
+        const response = await fetch(new URL("api/events", BASE), options);
+        status = response.status;
+        if (!response.ok) throw new Error(await errorOf(response));
+        pause = 500;
+        await eachEvent(response.body, (name, data) => handlers[name]?.(data));
+      } catch (error) {
+        why = error.message;
+      }
+      await handlers.lost(why, status);
+      await new Promise((resolve) => setTimeout(resolve, pause));
+      pause = Math.min(2 * pause, LONGEST_PAUSE);
+    }
+  },
+};
+
+async function errorOf(response) {
+  try {
+    return (await response.json()).error.message;
+  } catch {
+    return `HTTP ${response.status}`;
+  }
+}
+
+// Server-sent events (WHATWG HTML, 9.2.6), as far as we and llama-server write them.
+async function eachEvent(body, take) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    text += value;
+    const blocks = text.split("\n\n");
+    text = blocks.pop();
+    for (const block of blocks) {
+      let name = "message";
+      const data = [];
+      for (const line of block.split("\n")) {
+        if (line.startsWith("event: ")) name = line.slice(7);
+        else if (line.startsWith("data: ")) data.push(line.slice(6));
+      }
+      if (!data.length || data[0] === "[DONE]") continue;
+      take(name, JSON.parse(data.join("\n")));
+    }
+  }
+}
+
+// An element: `h("td", {className: "number"}, "12")`.
+function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name in element) element[name] = value;
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function bytes(size) {
+  if (size >= 1e9) return `${(size / 1e9).toFixed(size >= 1e10 ? 1 : 2)} GB`;
+  return `${Math.round(size / 1e6)} MB`;
+}
+
+function duration(seconds) {
+  if (seconds < 60) return `${Math.floor(seconds)} s`;
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
+  return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
+}
