@@ -41,6 +41,17 @@ def tokens(body, step=7):
             id="embeddings",
         ),
         pytest.param(ANTHROPIC, Tokens(19, 17, 5), id="messages"),
+        pytest.param(
+            b'{"usage":{"cache_read_input_tokens":39,"input_tokens":1,"output_tokens":3}}',
+            Tokens(40, 39, 3),
+            id="messages-whole",
+        ),
+        pytest.param(
+            b'{"usage":{"input_tokens":9,"output_tokens":3,'
+            b'"input_tokens_details":{"cached_tokens":8}}}',
+            Tokens(9, 8, 3),
+            id="responses",
+        ),
         pytest.param(b"", Tokens(), id="nothing"),
         pytest.param(b'{"error":{"code":500}}', Tokens(), id="error"),
         pytest.param(b'"timings":{"cache_n":18,"prompt_', Tokens(), id="cut"),

@@ -19,6 +19,7 @@ HEAD = 4 * 1024  # bytes kept of an answer's beginning
 TAIL = 16 * 1024  # and of its end
 WHOLE = 4 << 20  # bytes kept of an answer with several choices
 TIMINGS = b'"timings":'
+CACHE_READ = "cache_read_input_tokens"
 
 
 @dataclass(frozen=True)
@@ -162,12 +163,16 @@ def read_tokens(head: bytes, tail: bytes) -> Tokens:
         prompt = cached + _count(timings, "prompt_n")
         return Tokens(prompt, cached, _count(timings, "predicted_n"))
     begun, ended = _last(head, b'"usage":'), _last(tail, b'"usage":')
-    details = ended.get("prompt_tokens_details") or {}
-    cached = _count(begun, "cache_read_input_tokens") or _count(details, "cached_tokens")
-    prompt = _count(ended, "prompt_tokens", "input_tokens")
-    # Anthropic's input_tokens leaves out what came from the cache, and comes in message_start.
-    prompt = prompt or _count(begun, "prompt_tokens") or cached + _count(begun, "input_tokens")
-    return Tokens(prompt, cached, _count(ended, "completion_tokens", "output_tokens"))
+    generated = _count(ended, "completion_tokens", "output_tokens")
+    # Anthropic's input_tokens leave out what came from the cache; a stream tells of it in
+    # message_start.
+    for told in (ended, begun):
+        if CACHE_READ in told:
+            cached = _count(told, CACHE_READ)
+            return Tokens(cached + _count(told, "input_tokens"), cached, generated)
+    details = ended.get("prompt_tokens_details") or ended.get("input_tokens_details") or {}
+    prompt = _count(ended, "prompt_tokens", "input_tokens") or _count(begun, "prompt_tokens")
+    return Tokens(prompt, _count(details, "cached_tokens"), generated)
 
 
 def _last(text: bytes, key: bytes) -> dict[str, Any]:
