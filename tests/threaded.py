@@ -1,6 +1,7 @@
 """An HTTP server in a thread of the test's own process, on a free port of this machine."""
 
 import threading
+from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 
 
@@ -11,7 +12,10 @@ class ThreadedServer:
         raise NotImplementedError
 
     def __enter__(self):
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
+        return self._listen(0)
+
+    def _listen(self, port):
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self.handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()
@@ -21,6 +25,16 @@ class ThreadedServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+    @contextmanager
+    def away(self):
+        """Inside, nobody listens; afterwards it does again, at the same address."""
+        port = self._server.server_address[1]
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self._listen(port)
 
     @property
     def url(self):

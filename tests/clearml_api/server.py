@@ -1,10 +1,14 @@
-"""The wire: any method, JSON in and out, HTTP/1.0 (the real server closes connections too)."""
+"""The wire: any method, JSON in and out, HTTP/1.0 (the real server closes connections too).
 
+It is the file server as well: what is uploaded as a form's file is kept.
+"""
+
+import email
 import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler
-from urllib.parse import parse_qs, urlparse
+from urllib.parse import parse_qs, unquote, urlparse
 
 from tests.clearml_api.state import ApiError, State, new_id
 from tests.threaded import ThreadedServer
@@ -14,12 +18,13 @@ class ApiServer(ThreadedServer):
     """`with ApiServer() as api`: listens on a free port of this machine.
 
     `calls` are the actions in their order; `delay` holds every answer back by so many seconds;
-    `failing` maps actions to the HTTP status they get.
+    `failing` maps actions to the HTTP status they get; `files` are those uploaded, by path.
     """
 
     def __init__(self, **options):
         self.state = State(**options)
         self.calls, self.delay, self.failing = [], 0.0, {}
+        self.files = {}
         self.lock = threading.RLock()
 
     def handler(self):
@@ -70,6 +75,12 @@ class Handler(BaseHTTPRequestHandler):
     def _handle(self):
         url = urlparse(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers.get("Content-Type", "").startswith("multipart/form-data"):
+            head = f"Content-Type: {self.headers['Content-Type']}\r\n\r\n".encode()
+            (part,) = email.message_from_bytes(head + body).get_payload()
+            name = part.get_param("name", header="content-disposition")  # the file's path
+            self.api.files[unquote(str(name))] = part.get_payload(decode=True)
+            return self._reply(200, b"{}")
         fields = {k: v if len(v) > 1 else v[0] for k, v in parse_qs(url.query).items()}
         if body and "json-lines" not in self.headers.get("Content-Type", ""):
             fields.update(json.loads(body))

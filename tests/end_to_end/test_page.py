@@ -1,0 +1,340 @@
+"""Our page in a real browser, before the real app and llama-server."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from app import examples
+from app.examples import Target
+from app.models import tiny
+from tests.end_to_end.browser import PROGRAM, Gateway, chromium
+from tests.end_to_end.test_serving import chat, client, get, until
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no chromium")
+
+HOSTILE = (
+    'it\'s $(touch /tmp/owned) `id` "quoted" \\n \\ !! %s ${HOME}',
+    "' ; rm -rf / ; '",
+    "two\nlines\tand a tab, é 漢 🦙",
+    "</script><img src=x onerror=alert(1)>",
+    "'''",
+    "-d @/etc/passwd",
+)
+# Slow to start, so that there is something to be seen of it.
+SLOW = """#!/bin/sh
+case "$*" in *--alias*) sleep 3 ;; esac
+exec {program} "$@"
+"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def open_page(browser):
+    """Open a page; at the end nothing was wrong in it."""
+    contexts, wrong = [], []
+
+    def opener(url, **options):
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on(
+            "console", lambda said: wrong.append(said.text) if "Security Policy" in said.text else 0
+        )
+        page.on("dialog", lambda dialog: wrong.append(dialog.message))
+        page.goto(url)
+        return page
+
+    yield opener
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def wait_for(page, script, timeout=20):
+    """Playwright's own way uses eval(), which the page's policy forbids."""
+    deadline = time.monotonic() + timeout
+    while not page.evaluate(script):
+        assert time.monotonic() < deadline, f"{script}\n{page.locator('body').inner_text()}"
+        page.wait_for_timeout(50)
+
+
+def two_models(cache, **more):
+    path = str(tiny.ensure(cache))
+    models = [
+        {"model": path, "endpoint_name": "alpha", **more},
+        {"model": path, "endpoint_name": "team/beta-2.x", **more},
+    ]
+    return ["--set", f"General/models={json.dumps(models)}"]
+
+
+def overview(app):
+    return get(app, "/api/status")[1]
+
+
+def texts(page, selector):
+    return page.locator(selector).all_inner_texts()
+
+
+def test_from_setting_up_to_the_idle_end(start, cache, tmp_path, open_page):
+    """The page is open all along. Result: it shows every step, wakes nothing, and does not keep
+    the instance from its idle end."""
+    real = start("--set", "Idle/idle_time_limit=0.0001")
+    program = real.line(r"llama-server: (\S+)")[1]
+    wrapper = tmp_path / "llama-server"
+    wrapper.write_text(SLOW.format(program=program))
+    wrapper.chmod(0o755)
+    given = ["--set", "Idle/idle_time_limit=0.004", "--set", "Idle/last_action_interval=2"]
+    app = start(*given, *two_models(cache), LLAMA_SERVER=str(wrapper))
+    page = open_page(app.url)
+    wait_for(page, "document.getElementById('status').textContent === 'setting up'")
+    wait_for(page, "[...document.querySelectorAll('#rows .pill')].length === 2")
+    assert all(text.startswith("loading") for text in texts(page, "#rows .pill"))
+    assert page.locator("#rows [role=progressbar]").first.is_visible()
+    app.ready()
+    wait_for(
+        page,
+        "[...document.querySelectorAll('#rows .pill')].every((p) => p.textContent === 'ready')",
+    )
+    chat(client(app, "alpha"), 5)
+    wait_for(page, "document.querySelector('#rows [data-label=Requests]').textContent === '1'")
+    wait_for(page, "document.getElementById('status').textContent === 'active'")
+    wait_for(page, "document.getElementById('status').textContent === 'idle'")
+    assert page.locator("#limit").inner_text() == "14 s"
+    assert app.wait() == 0
+    wait_for(page, "document.getElementById('status').textContent === 'not connected'")
+    assert "It is tried again" in page.locator("#trouble").inner_text()
+
+
+def test_the_commands_work_in_a_real_shell_for_every_prompt(start, cache, open_page, tmp_path):
+    """Through a gateway with a path of its own, opened without its last slash. Result: what the
+    model is asked is the prompt as it was typed."""
+    app = start(*two_models(cache)).ready()
+    with Gateway(app.url, "/service/abc") as gateway:
+        page = open_page(gateway.url)
+        wait_for(page, "document.querySelectorAll('#model option').length === 2")
+        for number, prompt in enumerate(HOSTILE):
+            name = ("alpha", "team/beta-2.x")[number % 2]
+            page.locator("#model").select_option(name)
+            page.locator("#prompt").fill(prompt)
+            page.locator("#tab-curl").click()
+            line = page.locator("#command").inner_text()
+            assert line == examples.curl(
+                Target(name, f"{gateway.url}/{name}/v1", False, ""), prompt
+            )
+            answer = subprocess.run(["sh", "-c", f"{line} -sS"], capture_output=True, cwd=tmp_path)
+            assert "choices" in json.loads(answer.stdout), answer
+            path, body = gateway.posted[-1]
+            assert path == f"/{name}/v1/chat/completions"
+            assert json.loads(body)["messages"] == [{"role": "user", "content": prompt}]
+    assert not os.path.exists("/tmp/owned") and not list(tmp_path.glob("app*"))
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_the_python_and_javascript_commands_work(start, cache, open_page, number):
+    app = start(*two_models(cache)).ready()
+    with Gateway(app.url) as gateway:
+        page = open_page(gateway.url)
+        wait_for(page, "document.querySelectorAll('#model option').length === 2")
+        page.locator("#prompt").fill(HOSTILE[number])
+        programs = {"python": [sys.executable, "-c"]}
+        if shutil.which("node"):
+            programs["javascript"] = ["node", "--input-type=module", "-e"]
+        for language, program in programs.items():
+            page.locator(f"#tab-{language}").click()
+            command = page.locator("#command").inner_text()
+            done = subprocess.run([*program, command], capture_output=True, timeout=60)
+            assert done.returncode == 0 and len(done.stdout) > 20, done
+            _, body = gateway.posted[-1]
+            assert json.loads(body)["messages"][0]["content"] == HOSTILE[number]
+
+
+def test_an_embedding_models_commands(start, open_page):
+    app = start("--set", "Model/embedding=true").ready()
+    page = open_page(app.url)
+    wait_for(page, "document.getElementById('command').textContent.includes('embeddings')")
+    line = page.locator("#command").inner_text()
+    assert b'"embedding"' in subprocess.check_output(["sh", "-c", f"{line} -sS"])
+
+
+def test_a_chat(start, cache, open_page):
+    app = start(*two_models(cache, cli="-n 6"), "--set", "General/debug=true").ready()
+    page = open_page(app.url)
+    wait_for(page, "document.querySelectorAll('#model option').length === 2")
+    page.locator("#tab-chat").click()
+    page.locator("#prompt").fill(HOSTILE[3])
+    page.locator("#prompt").press("Enter")
+    wait_for(page, "/^6 tokens/.test(document.getElementById('chat-state').textContent)")
+    said = page.locator("#talk li")
+    assert HOSTILE[3] in said.nth(0).inner_text()
+    assert len(said.nth(1).inner_text()) > len("assistant") + 5
+    assert page.locator("#talk img").count() == 0  # it is text, not markup
+    page.locator("#send").click()
+    wait_for(page, "document.querySelectorAll('#talk li').length === 4")
+    wait_for(page, "!document.getElementById('send').disabled")
+    page.locator("#forget").click()
+    assert said.count() == 0
+    # The models' own log lines, for one of them only.
+    page.locator("#log-of").select_option("alpha")
+    wait_for(page, "document.querySelectorAll('#log div').length > 3")
+    assert {*texts(page, "#log .who")} == {"alpha"}
+
+
+def test_a_chat_can_be_stopped(start, endless, open_page):
+    app = start("--model", str(endless), "--set", "Model/endpoint_name=endless").ready()
+    page = open_page(app.url)
+    wait_for(page, "document.querySelectorAll('#model option').length === 1")
+    page.locator("#tab-chat").click()
+    page.locator("#send").click()
+    wait_for(page, "document.querySelectorAll('#talk li').length === 2")
+    wait_for(page, "document.querySelector('#talk li.assistant').textContent.length > 50")
+    page.locator("#halt").click()
+    wait_for(page, "document.getElementById('chat-state').textContent === 'Stopped.'")
+    until(lambda: overview(app)["models"][0]["in_flight"] == 0)
+
+
+def test_models_are_unloaded_loaded_and_pinned_by_hand(start, cache, open_page):
+    app = start(*two_models(cache), "--set", "General/disk_swapping=true").ready()
+    page = open_page(app.url)
+    states = "[...document.querySelectorAll('#rows .pill')].map((p) => p.textContent).join()"
+    wait_for(page, f"{states} === 'ready,ready'")
+    page.get_by_role("button", name="Unload alpha").click()
+    wait_for(page, f"{states} === 'cold,ready'")
+    time.sleep(1.0)  # what an open page asks for wakes nothing
+    assert [model["state"] for model in overview(app)["models"]] == ["cold", "ready"]
+    page.get_by_role("button", name="Park team/beta-2.x").click()
+    wait_for(page, f"{states}.startsWith('cold,') && !{states}.includes('ready')")
+    page.get_by_role("button", name="Load alpha", exact=True).click()
+    wait_for(page, f"{states}.startsWith('ready,')")
+    pin = page.get_by_role("button", name="Pin alpha")
+    pin.click()
+    wait_for(page, "document.querySelector('[aria-label=\"Pin alpha\"]').ariaPressed === 'true'")
+    assert overview(app)["models"][0]["pinned"]
+    pin.click()
+    until(lambda: not overview(app)["models"][0]["pinned"])
+
+
+def test_a_key_is_asked_for_and_kept_in_this_tab(start, open_page):
+    app = start(LLAMACPP_API_KEY="the-key").ready()
+    assert get(app, "/api/events")[0] == get(app, "/metrics")[0] == 401
+    page = open_page(app.url)
+    for key, ends in (("wrong", "key needed"), ("the-key", "active")):
+        page.locator("#key").wait_for(state="visible")
+        page.locator("#key").fill(key)
+        page.locator("#key").press("Enter")
+        if ends == "active":
+            wait_for(page, "document.getElementById('status').textContent === 'active'")
+    assert "the-key" not in page.content()
+    assert "YOUR_API_KEY" in page.locator("#command").inner_text()
+    page.reload()
+    wait_for(page, "document.getElementById('status').textContent === 'active'")
+    page.get_by_role("button", name="Unload tiny").click()
+    wait_for(page, "document.querySelector('#rows .pill').textContent !== 'ready'")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="light"),
+        pytest.param({"color_scheme": "dark"}, id="dark"),
+        pytest.param({"viewport": {"width": 360, "height": 740}}, id="phone"),
+    ],
+)
+def test_axe_finds_nothing(start, cache, open_page, options):
+    app = start(*two_models(cache)).ready()
+    page = open_page(app.url, **options)
+    wait_for(page, "document.querySelectorAll('#rows tr').length === 2")
+    wait_for(page, "document.querySelectorAll('.plot').length >= 8")
+
+    def check():
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+
+    check()
+    page.locator("#tab-chat").click()
+    page.locator("#send").click()
+    wait_for(page, "document.querySelectorAll('#talk li').length === 2")
+    wait_for(page, "!document.getElementById('send').disabled")
+    check()
+    page.locator("#ask-key").click()
+    check()
+    width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert width[0] <= width[1]  # nothing sticks out
+
+
+def test_the_keyboard_alone(start, cache, open_page):
+    app = start(*two_models(cache)).ready()
+    page = open_page(app.url)
+    wait_for(page, "document.querySelectorAll('#rows tr').length === 2")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "models"
+    page.locator("#tab-curl").focus()
+    page.keyboard.press("ArrowRight")
+    assert "from openai import" in page.locator("#command").inner_text()
+    page.keyboard.press("End")
+    assert page.locator("#chat-panel").is_visible() and not page.locator("#command").is_visible()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.id") == "tab-curl"
+    theme = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.locator("#theme").focus()
+    page.keyboard.press("Space")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != theme
+
+
+def test_the_plots_grow_and_come_back_whole(start, cache, open_page):
+    app = start(*two_models(cache)).ready()
+    first = open_page(app.url)
+    wait_for(first, "document.querySelectorAll('.plot canvas').length >= 8")
+    chat(client(app, "alpha"), 5)
+    latest = "document.querySelector('.plot .canvas').ariaLabel"
+    wait_for(first, f"/total 1, alpha 1, team.beta-2.x 0/.test({latest})")
+    second = open_page(app.url)
+    wait_for(second, f"/total 1, alpha 1/.test({latest})")
+    rows = second.evaluate("document.querySelector('.plot .canvas').chart.data[0].length")
+    assert rows >= 1
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_copying_in_a_frame_without_an_origin(start, open_page, allowed):
+    """As ClearML shows a debug sample. Result: the command is in the clipboard, whether the frame
+    may use its interface or not."""
+    app = start().ready()
+    target = Target("a", "http://h/a/v1", False, "YOUR_GENERATED_TOKEN")
+    page = open_page(app.url, permissions=["clipboard-read", "clipboard-write"])
+    html = examples.page([target, Target("e", "http://h/e/v1", True, "")])
+    page.goto(f"{app.url}/health")
+    page.evaluate(
+        """([html, allow]) => {
+            const frame = document.createElement("iframe");
+            frame.sandbox = "allow-scripts";
+            if (allow) frame.allow = "clipboard-write";
+            frame.srcdoc = html;
+            frame.style = "width: 800px; height: 600px";
+            document.body.replaceChildren(frame);
+        }""",
+        [html, allowed],
+    )
+    frame = page.frame_locator("iframe")
+    frame.locator("#prompt").fill(HOSTILE[0])
+    frame.get_by_role("button", name="Copy").click()
+    frame.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == examples.curl(target, HOSTILE[0])
+    frame.locator("#model").select_option("e")
+    assert "/embeddings" in frame.locator("#command").inner_text()
+    frame.locator("#tab-python").click()
+    assert re.search(r"embeddings\.create", frame.locator("#command").inner_text())
