@@ -7,7 +7,7 @@ import pytest
 from app.console import ModelLogger
 from app.engine.client import Address, Client
 from app.memory.ledger import Tier
-from app.memory.tiers import USELESS, NoRoomError, ParkingError, Slots, Tiered
+from app.memory.tiers import LEAST_FREE, USELESS, NoRoomError, ParkingError, Slots, Tiered
 from tests.fakes import Child, body_of, reply
 
 LOG = ModelLogger(logging.getLogger("app.test"), "m")
@@ -161,6 +161,49 @@ def test_what_did_not_come_back_whole_and_a_dead_child_are_no_failure(
         assert "did not come back whole" in caplog.text
         await slots.save()
         assert "could not be kept" in caplog.text
+
+    run(scenario)
+
+
+def test_what_there_is_no_room_for_is_not_kept(run, socket, tmp_path, caplog):
+    """The size of a slot's file is known from the one before it."""
+    caplog.set_level(logging.INFO)
+    folder, room = tmp_path / "kv", [LEAST_FREE]
+
+    async def scenario():
+        cache = Cache(100, 200)
+        async with Child(socket, cache):
+            client = Client(Address(str(socket)), "k")
+            slots = Slots(client, folder, LOG, lambda _: room[0])
+            folder.mkdir()
+            (folder / "0.bin").write_bytes(b"x" * 1000)  # 10 bytes a token
+            await slots.save()
+            assert cache.asked == ["/slots", "/slots/0?action=save"]
+            assert "slot 1 is not kept: 1.0 GiB are free" in caplog.text
+            room[0] = LEAST_FREE + 2000
+            (folder / "1.bin").write_bytes(b"x" * 2000)
+            await slots.save()
+            assert cache.asked[3:] == ["/slots/0?action=save", "/slots/1?action=save"]
+            client.close()
+
+    run(scenario)
+
+
+def test_a_file_that_was_not_finished_is_removed(run, socket, tmp_path):
+    async def scenario():
+        async def full(reader, writer, head):
+            if head.startswith(b"GET"):
+                return await Cache(100)(reader, writer, head)
+            await body_of(reader, head)
+            (tmp_path / "kv" / "0.bin").write_bytes(b"half")
+            writer.write(reply(b"{}", status=500))
+
+        async with Child(socket, full):
+            client = Client(Address(str(socket)), "k")
+            slots = Slots(client, tmp_path / "kv", LOG)
+            await slots.save()
+            assert not (tmp_path / "kv" / "0.bin").exists()
+            client.close()
 
     run(scenario)
 

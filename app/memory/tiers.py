@@ -18,6 +18,7 @@ from app.console import ModelLogger
 from app.engine.client import Client
 from app.engine.server import LlamaServer
 from app.errors import UpstreamError
+from app.machine import host
 from app.memory.ledger import Tier
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 ASK = 5.0  # seconds
 MOVE = 120.0  # seconds for one slot's KV cache
 LEAST_TOKENS = 8  # fewer are read again sooner than restored
+LEAST_FREE = 1 << 30  # bytes that stay free beside what is saved
 USELESS = 5  # times in a row that a restored cache did not help
 LONG_PROMPT = 64  # tokens of a request that would have shown that it helps
 
@@ -50,13 +52,16 @@ class NoRoomError(ParkingError):
 
 @dataclass
 class Slots:
-    """The KV cache of one llama-server's slots, in files of `folder` while it is away."""
+    """The KV cache of one llama-server's slots, in files of `folder` while it is away, as far as
+    `room` (bytes that can still be written there) allows it."""
 
     client: Client
     folder: Path
     log: ModelLogger
+    room: Callable[[Path], int] = host.disk_free
 
     def __post_init__(self) -> None:
+        self._per_token = 0.0  # bytes, as the last file had it
         self._saved: dict[int, int] = {}  # slot → tokens
         self._unproven = False
         self._useless = 0
@@ -76,15 +81,23 @@ class Slots:
             for slot in slots:
                 tokens = slot.get("n_prompt_tokens", 0) + slot.get("n_decoded", 0)
                 if tokens >= LEAST_TOKENS:
-                    await self._save(slot["id"])
+                    await self._save(slot["id"], tokens)
         except (UpstreamError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             self.log.warning("its KV cache could not be kept: %s", error)
 
-    async def _save(self, slot: int) -> None:
-        body = {"filename": f"{slot}.bin"}
-        answer = await self.client.post(f"/slots/{slot}?action=save", body, MOVE)
-        if answer.status == 200:
-            self._saved[slot] = answer.json()["n_saved"]
+    async def _save(self, slot: int, tokens: int) -> None:
+        free, file = self.room(self.folder), self.folder / f"{slot}.bin"
+        if free < LEAST_FREE + tokens * self._per_token:
+            gib = free / (1 << 30)
+            self.log.info("the KV cache of slot %d is not kept: %.1f GiB are free", slot, gib)
+            return
+        answer = await self.client.post(f"/slots/{slot}?action=save", {"filename": file.name}, MOVE)
+        if answer.status != 200:  # what there is of it would only take room
+            file.unlink(missing_ok=True)
+            return
+        self._saved[slot] = answer.json()["n_saved"]
+        with contextlib.suppress(OSError):
+            self._per_token = file.stat().st_size / max(1, self._saved[slot])
 
     async def restore(self) -> None:
         """What was saved, into the same slots. Never raises."""
