@@ -77,14 +77,15 @@ class Front:
         await self.pool.close()
         client.close()
 
-    async def ask(self, path="/tiny/v1/completions", body=b"{}", headers=b""):
-        client = await self.begin(path, body, headers)
+    async def ask(self, path="/tiny/v1/completions", body=b"{}", **options):
+        client = await self.begin(path, body, **options)
         return await client.response()
 
-    async def begin(self, path="/tiny/v1/completions", body=b"{}", headers=b""):
+    async def begin(self, path="/tiny/v1/completions", body=b"{}", headers=b"", host="127.0.0.1"):
         client = await RawClient.to(self.port)
-        head = b"POST %b HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n%b\r\n"
-        await client.send(head % (path.encode(), len(body), headers) + body)
+        head = b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-length: %d\r\n%b\r\n"
+        line = head % (path.encode(), host.encode(), len(body), headers)
+        await client.send(line + body)
         return client
 
 
@@ -504,8 +505,36 @@ def test_models_are_loaded_pinned_and_unloaded_by_hand(run, socket):
             assert (await front.ask("/api/models/tiny/unload"))[0] == 202
             await until(lambda: front.pool.view()[0].state is ModelState.COLD)
             assert (await front.ask("/api/models/none/load"))[0] == 404
-            other_site = b"origin: https://evil.example\r\n"
-            assert (await front.ask("/api/models/tiny/load", headers=other_site))[0] == 403
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "headers, host, expected",
+    [
+        (b"", "127.0.0.1:8080", 202),
+        (b"origin: http://localhost:8080\r\n", "localhost:8080", 202),
+        (b"", "[::1]:8080", 202),
+        pytest.param(
+            b"origin: https://evil.example\r\n", "localhost", 403, id="another site's page"
+        ),
+        pytest.param(b"", "evil.example:8080", 403, id="a name that was made to mean us"),
+        pytest.param(
+            b"origin: http://evil.example:8080\r\n", "evil.example:8080", 403, id="its page"
+        ),
+        pytest.param(b"x-forwarded-for: 10.0.0.9\r\n", "localhost", 403, id="through a proxy"),
+        pytest.param(b"via: 1.1 p\r\n", "127.0.0.1", 403, id="through another"),
+    ],
+)
+def test_without_keys_only_a_person_on_this_machine_changes_models(
+    run, socket, headers, host, expected
+):
+    async def scenario():
+        front = Front(("tiny",))
+        async with Child(socket, answering), front.before(socket):
+            asked = front.ask("/api/models/tiny/pin", headers=headers, host=host)
+            assert (await asked)[0] == expected
+            assert front.pool.view()[0].pinned == (expected == 202)
 
     run(scenario)
 

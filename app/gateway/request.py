@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -15,6 +16,8 @@ from app.errors import RequestError
 from app.gateway.heads import Headers
 
 BODILESS = (204, 304)
+PASSED_ON = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip")
+LOOPBACK = re.compile(rb"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?", re.I)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 JSON = (b"content-type", b"application/json; charset=utf-8")
 
@@ -70,10 +73,14 @@ class Request:
 
     @property
     def local(self) -> bool:
-        """It comes from this machine, and not from another site's page in a browser."""
-        origin, host = self.header(b"origin"), self.header(b"host")
+        """A person on this machine sent it: no proxy passed it on for others, and no other site's
+        page in a browser did, not even one whose name was made to mean this machine (DNS
+        rebinding)."""
+        origin, host = self.header(b"origin"), self.header(b"host") or b""
         ours = origin is None or origin.partition(b"://")[2] == host
-        return self._connection.local and ours
+        passed_on = any(self.header(name) is not None for name in PASSED_ON)
+        named = LOOPBACK.fullmatch(host) is not None
+        return self._connection.local and ours and named and not passed_on
 
     # The request's body.
 
