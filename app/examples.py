@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from app.gateway.static import assemble
@@ -16,6 +16,7 @@ from app.gateway.static import assemble
 PROMPT = "Hello world!"
 TOKEN = "YOUR_GENERATED_TOKEN"  # of the App Gateway
 KEY = "YOUR_API_KEY"
+SHORT = 64  # tokens
 PART = re.compile(r"\$(targets|command)\b")
 
 
@@ -40,16 +41,18 @@ def request(target: Target, prompt: str) -> tuple[str, dict[str, object]]:
 
 def curl(target: Target, prompt: str = PROMPT) -> str:
     """In several lines, as a person reads it."""
-    return " \\\n  ".join(_curl(target, prompt, 2))
+    return " \\\n  ".join(_curl(target, prompt, 2, {}))
 
 
 def curl_line(target: Target, prompt: str = PROMPT) -> str:
-    """In one line."""
-    return " ".join(_curl(target, prompt, None))
+    """In one line, to see that it works: with a short answer."""
+    limit = {} if target.embedding else {"max_tokens": SHORT}
+    return " ".join(_curl(target, prompt, None, limit))
 
 
-def _curl(target: Target, prompt: str, indent: int | None) -> list[str]:
+def _curl(target: Target, prompt: str, indent: int | None, more: Mapping[str, object]) -> list[str]:
     path, body = request(target, prompt)
+    body = {**body, **more}
     words = [f"curl {quoted(target.url + path)}", "-H 'Content-Type: application/json'"]
     if target.key:
         words.append(f"-H {quoted(f'Authorization: Bearer {target.key}')}")
