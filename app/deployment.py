@@ -56,6 +56,7 @@ class Deployment:
         self._slots: dict[str, Slots] = {}
         self._preloaded = self.plan.preloaded
         self._learned = Learned(self.plan.store.cache)
+        self._gpu_memory = gpu.Held(self.plan.capabilities.devices)
 
     async def find_parking(self) -> None:
         """Whether idle models can be moved to CPU RAM as they are; said, whichever way it is."""
@@ -227,8 +228,7 @@ class Deployment:
         """Bytes that the child holds now, by GPU (as /api/status names it) and of the host's."""
         if not server.process.running:
             return {"gpu": {}, "host": 0}
-        devices = self.plan.capabilities.devices
-        held = gpu.held(server.process.pid, devices) if devices else {}
+        held = self._gpu_memory.of(server.process.pid)
         by_index = {name.removeprefix("CUDA"): size for name, size in held.items()}
         return {"gpu": by_index, "host": host.resident_memory(server.process.pid)}
 

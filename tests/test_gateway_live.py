@@ -12,7 +12,7 @@ from app.telemetry.history import History
 from app.telemetry.logs import LogBook
 from tests.fakes import RawClient, serving, until
 
-ASK = b"GET /api/events HTTP/1.1\r\nHost: h\r\n\r\n"
+ASK = b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 class Watched:

@@ -1,9 +1,17 @@
 import os
+import time
 
 import psutil
 import pytest
 
-from app.machine.host import memory_limit, own_address, resident_memory, thread_count
+from app.machine.host import (
+    Meter,
+    machine_stats,
+    memory_limit,
+    own_address,
+    resident_memory,
+    thread_count,
+)
 
 
 def cgroup(tmp_path, **files):
@@ -49,3 +57,19 @@ def test_resident_memory():
 def test_own_address_is_one_of_this_machines():
     ours = {a.address for addresses in psutil.net_if_addrs().values() for a in addresses}
     assert own_address() in ours
+
+
+def test_the_machines_load_since_the_last_reading():
+    meter = Meter()
+    ends = time.process_time() + 0.05  # so that there is something to see
+    while time.process_time() < ends:
+        pass
+    found = meter.load()
+    assert 0 < found.cpu <= 100 and len(found.cores) == os.cpu_count()
+    assert all(0 <= core <= 100 for core in found.cores)
+    assert 0 < found.memory_used < found.memory_total
+    rates = (found.received, found.sent, found.read, found.written)
+    assert all(rate >= 0 for rate in rates)
+    told = machine_stats(found)
+    assert told["memory_used"] == found.memory_used >> 20
+    assert len(told["cpu_usage"]) == len(found.cores)

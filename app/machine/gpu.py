@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -44,6 +45,25 @@ def _device(index: int) -> Device:
     handle = pynvml.nvmlDeviceGetHandleByIndex(index)
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     return Device(str(index), str(pynvml.nvmlDeviceGetName(handle)), memory.used, memory.total)
+
+
+class Held:
+    """What `held` says, asked for again after so many seconds: the driver takes its time, and an
+    open page asks often."""
+
+    def __init__(self, names: Sequence[str], seconds: float = 2.0) -> None:
+        self._names = names
+        self._seconds = seconds
+        self._known: dict[int, tuple[float, dict[str, int]]] = {}
+
+    def of(self, pid: int) -> dict[str, int]:
+        now = time.monotonic()
+        at, found = self._known.get(pid, (-self._seconds, {}))
+        if now - at >= self._seconds:
+            found = held(pid, self._names)
+            self._known = {p: k for p, k in self._known.items() if now - k[0] < self._seconds}
+            self._known[pid] = (now, found)
+        return found
 
 
 def held(pid: int, names: Sequence[str]) -> dict[str, int]:

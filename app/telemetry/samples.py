@@ -17,7 +17,7 @@ from typing import Any
 
 HEAD = 4 * 1024  # bytes kept of an answer's beginning
 TAIL = 16 * 1024  # and of its end
-WHOLE = 4 << 20  # bytes kept of an answer with several choices
+WHOLE = 1 << 20  # bytes kept of an answer with several choices
 TIMINGS = b'"timings":'
 CACHE_READ = "cache_read_input_tokens"
 

@@ -156,8 +156,8 @@ def measure(rounds: int, seconds: float) -> None:
 
 def screenshots(folder: Path) -> None:
     sizes = {
-        "light": {"viewport": {"width": 1200, "height": 1100}},
-        "dark": {"viewport": {"width": 1200, "height": 1100}, "color_scheme": "dark"},
+        "light": {"viewport": {"width": 1200, "height": 1540}},
+        "dark": {"viewport": {"width": 1200, "height": 1540}, "color_scheme": "dark"},
         "phone": {"viewport": {"width": 390, "height": 844}},
     }
     folder.mkdir(parents=True, exist_ok=True)
