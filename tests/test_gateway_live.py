@@ -181,6 +181,21 @@ def test_so_many_viewers_and_no_more(run, monkeypatch):
     run(scenario)
 
 
+def test_one_fault_does_not_leave_the_viewers_in_the_dark(run, caplog):
+    async def scenario():
+        watched = Watched()
+        async with watched.serving():
+            client = await watched.viewer()
+            await event(client)
+            told = watched.status
+            watched.status = None  # cannot be read
+            await until(lambda: "could not be told" in caplog.text)
+            watched.status = {**told, "status": "again"}
+            assert (await next_of(client, "status"))["status"] == "again"
+
+    run(scenario)
+
+
 def test_nothing_is_asked_while_nobody_looks(run):
     async def scenario():
         watched = Watched()

@@ -131,7 +131,10 @@ class Live:
         """While anybody looks."""
         try:
             while self._viewers:
-                self._tell()
+                try:
+                    self._tell()
+                except Exception:  # noqa: BLE001 as above
+                    logger.exception("open pages could not be told")
                 await asyncio.sleep(TICK)
         finally:
             self._telling = None

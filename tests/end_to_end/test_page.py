@@ -235,6 +235,10 @@ def test_a_key_is_asked_for_and_kept_in_this_tab(start, open_page):
     app = start(LLAMACPP_API_KEY="the-key").ready()
     assert get(app, "/api/events")[0] == get(app, "/metrics")[0] == 401
     page = open_page(app.url)
+    page.locator("#key-cancel").click()
+    time.sleep(1.5)
+    assert not page.locator("#key").is_visible()  # nobody is asked over and over
+    page.locator("#ask-key").click()
     for key, ends in (("wrong", "key needed"), ("the-key", "active")):
         page.locator("#key").wait_for(state="visible")
         page.locator("#key").fill(key)
@@ -244,6 +248,14 @@ def test_a_key_is_asked_for_and_kept_in_this_tab(start, open_page):
     assert "the-key" not in page.content()
     assert "YOUR_API_KEY" in page.locator("#command").inner_text()
     page.reload()
+    wait_for(page, "document.getElementById('status').textContent === 'active'")
+    page.locator("#ask-key").click()  # another one is tried at once
+    page.locator("#key").fill("old")
+    page.locator("#key").press("Enter")
+    wait_for(page, "document.getElementById('status').textContent === 'key needed'")
+    page.locator("#key").wait_for(state="visible")
+    page.locator("#key").fill("the-key")
+    page.locator("#key").press("Enter")
     wait_for(page, "document.getElementById('status').textContent === 'active'")
     page.get_by_role("button", name="Unload tiny").click()
     wait_for(page, "document.querySelector('#rows .pill').textContent !== 'ready'")

@@ -24,6 +24,7 @@ const connection = {
   setKey(key) {
     this.key = key;
     keep("llamacpp-key", key);
+    this.again?.abort("key"); // what is open was opened with another one
   },
 
   // A model's own OpenAI base URL, as this page reaches it.
@@ -45,16 +46,19 @@ const connection = {
     for (;;) {
       let status = 0;
       let why = "the connection was closed";
+      this.again = new AbortController();
+      const { signal } = this.again;
       try {
-        const options = { headers: this.headers({ Accept: "text/event-stream" }), cache: "no-store" };
+        const options = { headers: this.headers({ Accept: "text/event-stream" }), cache: "no-store", signal };
         const response = await fetch(new URL("api/events", BASE), options);
         status = response.status;
         if (!response.ok) throw new Error(await errorOf(response));
         pause = 500;
         await eachEvent(response.body, (name, data) => handlers[name]?.(data));
       } catch (error) {
-        why = error.message;
+        why = error?.message;
       }
+      if (signal.aborted) continue;
       await handlers.lost(why, status);
       await new Promise((resolve) => setTimeout(resolve, pause));
       pause = Math.min(2 * pause, LONGEST_PAUSE);

@@ -111,18 +111,19 @@
 
   const dialog = get("key-dialog");
 
+  let given = null; // called when there is a key to try
+
   function askKey() {
-    return new Promise((resolve) => {
-      dialog.addEventListener("close", resolve, { once: true });
-      if (!dialog.open) dialog.showModal();
-    });
+    if (!dialog.open) dialog.showModal();
+    return new Promise((resolve) => (given = resolve));
   }
 
-  get("ask-key").addEventListener("click", askKey);
+  get("ask-key").addEventListener("click", () => dialog.showModal());
   get("key-cancel").addEventListener("click", () => dialog.close());
   get("key-form").addEventListener("submit", () => {
     connection.setKey(get("key").value.trim());
     get("key").value = "";
+    given?.();
   });
 
   connection.follow({
@@ -142,7 +143,7 @@
       setText(get("status"), code === 401 ? "key needed" : "not connected");
       get("status").className = "pill bad";
       if (code === 401) {
-        trouble("");
+        trouble("A key is needed to see anything here.");
         await askKey();
       } else {
         trouble(`Not connected: ${why}. It is tried again.`);
