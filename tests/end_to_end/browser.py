@@ -10,10 +10,10 @@ from urllib.parse import urlsplit
 from playwright.sync_api import sync_playwright
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser")
-# What needs the internet is off: here it would only wait for it.
+# What needs the internet is off: here it would only wait for it. Containers have little /dev/shm.
 FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
+    "--no-sandbox --disable-dev-shm-usage --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
 ).split()
 
 

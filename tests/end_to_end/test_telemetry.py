@@ -256,4 +256,4 @@ def test_what_happened_during_an_outage_is_told_afterwards(start, api, cache, tm
     seconds, totals = zip(*found, strict=True)
     assert totals[-1] == requests and list(totals) == sorted(totals)
     steps = [after - before for before, after in zip(seconds, seconds[1:], strict=False)]
-    assert all(step in (14, 15, 16) for step in steps[:-1]), seconds
+    assert all(0 < step < 25 for step in steps), seconds  # no window is missing
