@@ -24,7 +24,7 @@ from app.form.settings import GeneralSettings
 from app.gateway.status import Overview
 from app.machine import gpu, host
 from app.memory import checkpoint
-from app.memory.budget import HOST, need
+from app.memory.budget import HOST, need, on_devices
 from app.memory.checkpoint import Checkpoints, Helper
 from app.memory.pool import Pool
 from app.memory.residency import Need
@@ -147,6 +147,7 @@ class Deployment:
         if planned.files.preview is None:
             logger.info("resolved: %s", resolved_text(planned), extra={"subject": planned.name})
         kept = self._kept(len(self.servers))
+        remembered = self._key(planned, files)
         launch = arguments.Launch(
             str(files.first),
             address.listen(),
@@ -165,6 +166,7 @@ class Deployment:
             self._shown(planned),
             again,
             lambda level, text: self.heard(planned.name, level, text),
+            lambda buffers: self._learned.put(remembered, on_devices(buffers)),
         )
         server = LlamaServer(planned.name, command, Client(address, key))
         details = self.overview.models[planned.name]
@@ -176,7 +178,6 @@ class Deployment:
             self._slots[planned.name] = Slots(server.client, kept, log)
         assert planned.footprint is not None
         weights = files.size + (mmproj.size if mmproj else 0)
-        remembered = self._key(planned, files)
         needs = self._needs(planned, remembered)
         tiered = Tiered(
             server,
@@ -210,9 +211,10 @@ class Deployment:
         return {d: max(size, seen.get(d, 0)) for d, size in predicted.items()}
 
     def _measure(self, server: LlamaServer, weights: int, remembered: str) -> Need:
+        """What it holds now; where nobody can say that, what it said itself at an earlier end."""
         held = self._held(server, weights)
         self._learned.put(remembered, held)
-        return held
+        return held or self._learned.get(remembered)
 
     def _held(self, server: LlamaServer, weights: int) -> Need:
         """What a child holds: of GPU memory as the driver says, or of host memory, its files

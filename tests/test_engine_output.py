@@ -1,6 +1,6 @@
 import pytest
 
-from app.engine.output import MAX_LINE, Line, LineBuffer, Loading, Ready, read
+from app.engine.output import MAX_LINE, Held, Line, LineBuffer, Loading, Ready, read
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,11 @@ HALF = STATE + (
 SECOND = STATE + (
     '{"state":"loading","payload":{"stages":["text_model","mmproj"],"current":"mmproj","value":0.5}}'
 )
+GPU = (
+    '{"type":"fit_memory_breakdown","data":{"unit":"MiB","rows":['
+    '{"kind":"device","name":"CUDA0 (H200)","total":9,"free":1,"self":300,"unaccounted":5},'
+    '{"kind":"device","name":"CUDA1","self":7},{"kind":"host","name":"Host","self":10}]}}'
+)
 FIT = '{"type":"fit_memory_breakdown","data":{"unit":"MiB","rows":[{"kind":"host","self":10}]}}'
 
 
@@ -49,7 +54,10 @@ FIT = '{"type":"fit_memory_breakdown","data":{"unit":"MiB","rows":[{"kind":"host
         (STATE + '{"state":"sleeping"}', None),
         (STATE + "{broken", None),
         ('{"type":"log","time":2,"level":"warn","msg":"srv x\\n"}', Line("warn", "srv x")),
-        (FIT, Line("trace", FIT)),
+        (FIT, Held({})),
+        (GPU, Held({"CUDA0": 300 << 20, "CUDA1": 7 << 20})),
+        ('{"type":"fit_memory_breakdown","data":[1]}', Held({})),
+        ('{"type":"other"}', Line("trace", '{"type":"other"}')),
         ("{not json", Line("trace", "{not json")),
         ("0.00.005.653 I srv up", Line("info", "srv up")),
         ("0.00.005.653 E srv down", Line("error", "srv down")),

@@ -96,6 +96,31 @@ def test_a_program_that_cannot_be_run(run):
     run(scenario)
 
 
+def test_what_it_held_is_told_at_its_end(run):
+    async def scenario():
+        rows = '[{"kind": "device", "name": "CUDA0", "self": 2}]'
+        line = f'{{"type": "fit_memory_breakdown", "data": {{"rows": {rows}}}}}'
+        code = f"import time\nprint('up', flush=True)\ntry: time.sleep(60)\nfinally: print({line!r}, flush=True)"
+        code = "import signal, sys; signal.signal(15, lambda *_: sys.exit())\n" + code
+        told, lines = [], []
+        command = Command(
+            [sys.executable, "-c", code],
+            dict(os.environ),
+            heard=lambda level, text: lines.append(text),
+            held=told.append,
+        )
+
+        async def ready():
+            return "up" in lines  # its handler is set
+
+        process = Process("model", command, ready)
+        await process.start()
+        await process.stop()
+        assert told == [{"CUDA0": 2 << 20}]
+
+    run(scenario)
+
+
 def test_the_childs_protocol_tells_progress_and_ready(run):
     async def scenario():
         process = python(PROTOCOL, ready=lambda: process.context > 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +59,14 @@ class Ready:
     context: int
 
 
-Event = Line | Loading | Ready
+@dataclass(frozen=True)
+class Held:
+    """What it held, in its own words, at its end: bytes by GPU."""
+
+    devices: Mapping[str, int]
+
+
+Event = Line | Loading | Ready | Held
 
 
 def read(line: str) -> Event | None:
@@ -108,4 +116,15 @@ def _progress(payload: dict[str, Any]) -> float:
 def _record(record: dict[str, Any], line: str) -> Event:
     if record.get("type") == "log":
         return Line(str(record.get("level", "info")), str(record.get("msg", "")).strip())
+    if record.get("type") == "fit_memory_breakdown":
+        return Held(_by_device(record.get("data")))
     return Line("trace", line)
+
+
+def _by_device(data: Any) -> dict[str, int]:
+    """Model, context and compute buffers (`self`, in MiB), without what CUDA takes besides."""
+    try:
+        rows = [row for row in data["rows"] if row["kind"] == "device"]
+        return {str(row["name"]).split()[0]: int(row["self"]) << 20 for row in rows}
+    except (KeyError, TypeError, ValueError, IndexError):
+        return {}

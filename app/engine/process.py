@@ -36,13 +36,15 @@ SHOWN = ("info", "warn", "error", "trace", "debug")
 @dataclass(frozen=True)
 class Command:
     """What to run; `show` are the levels of its log that go to our console, and `heard` is told
-    of every line: level and text. `again` are further arguments of every start but the first."""
+    of every line: level and text; `held` of what it held on each GPU, in bytes, when it ends.
+    `again` are further arguments of every start but the first."""
 
     argv: Sequence[str]
     environment: Mapping[str, str]
     show: Sequence[str] = ("warn", "error")
     again: Sequence[str] = ()
     heard: Callable[[str, str], None] = lambda level, text: None
+    held: Callable[[Mapping[str, int]], None] = lambda devices: None
 
 
 class Process:
@@ -181,6 +183,8 @@ class Process:
                 self._speaks_protocol = True
                 self.context = event.context
                 self._said_ready.set()
+            elif isinstance(event, output.Held):
+                self._command.held(event.devices)
 
     def _hear_line(self, line: output.Line) -> None:
         if line.level == "error":

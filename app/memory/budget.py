@@ -25,8 +25,12 @@ def budget(devices: Mapping[str, int], memory: int, most: float | None) -> dict[
 
 def need(footprint: Footprint) -> Need:
     """With what every llama-server takes besides its model."""
-    found = {device: size + CONTEXT for device, size in footprint.devices.items() if size}
-    return {**found, HOST: footprint.host + PROCESS}
+    return {**on_devices(footprint.devices), HOST: footprint.host + PROCESS}
+
+
+def on_devices(buffers: Mapping[str, int]) -> Need:
+    """Bytes of a process's buffers on each GPU, with what CUDA takes besides."""
+    return {device: size + CONTEXT for device, size in buffers.items() if size}
 
 
 def together(needs: list[Need]) -> Need:
