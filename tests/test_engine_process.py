@@ -100,8 +100,12 @@ def test_what_it_held_is_told_at_its_end(run):
     async def scenario():
         rows = '[{"kind": "device", "name": "CUDA0", "self": 2}]'
         line = f'{{"type": "fit_memory_breakdown", "data": {{"rows": {rows}}}}}'
-        code = f"import time\nprint('up', flush=True)\ntry: time.sleep(60)\nfinally: print({line!r}, flush=True)"
-        code = "import signal, sys; signal.signal(15, lambda *_: sys.exit())\n" + code
+        code = (
+            "import signal, sys, time\n"
+            "signal.signal(signal.SIGTERM, lambda *_: sys.exit())\n"
+            "print('up', flush=True)\n"
+            f"try: time.sleep(60)\nfinally: print({line!r}, flush=True)"
+        )
         told, lines = [], []
         command = Command(
             [sys.executable, "-c", code],
