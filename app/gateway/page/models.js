@@ -19,19 +19,13 @@ class Models {
   }
 
   show(status) {
-    const hosts = status.devices.length ? [] : [this.hostOf(status)];
-    this.showMachine([...hosts, ...status.devices.map((d) => ({ ...d, label: `GPU ${d.id}: ${d.name}` })),
-      ...(status.devices.length ? [this.hostOf(status)] : [])]);
-    const total = status.devices.length
-      ? status.devices.reduce((sum, device) => sum + device.total, 0) : status.host.total;
+    const gpus = status.devices.map((device) => ({ ...device, label: `GPU ${device.id}: ${device.name}` }));
+    this.showMachine([...gpus, { ...status.host, id: "host", label: "Host memory" }]);
+    const onGpus = status.devices.reduce((sum, device) => sum + device.total, 0);
     for (const model of status.models) {
       if (!this.rows.has(model.name)) this.addRow(model);
-      this.fill(this.rows.get(model.name), model, total);
+      this.fill(this.rows.get(model.name), model, { onGpus, onHost: status.host.total });
     }
-  }
-
-  hostOf(status) {
-    return { id: "host", label: "Host memory", used: status.host.used, total: status.host.total };
   }
 
   showMachine(devices) {
@@ -80,7 +74,7 @@ class Models {
     this.rows.set(model.name, row);
   }
 
-  fill(row, model, total) {
+  fill(row, model, totals) {
     const percent = model.progress === null ? null : Math.round(100 * model.progress);
     row.state = model.state;
     row.pinned = model.pinned;
@@ -98,7 +92,7 @@ class Models {
     const said = held ? `${bytes(held)} held` : needed ? `needs ${bytes(needed)}` : "–";
     setText(row.held, said);
     row.memory.setAttribute("aria-label", `Memory of ${model.name}: ${said}`);
-    row.share.style.width = `${Math.min(100, (100 * held) / total)}%`;
+    row.share.style.width = `${Math.min(100, (100 * held) / (devices ? totals.onGpus : totals.onHost))}%`;
     setText(row.context, model.context === null ? "–" : String(model.context));
     setText(row.slots, model.slots === null ? "–" : String(model.slots));
     setText(row.flight, String(model.in_flight));

@@ -42,11 +42,11 @@ class Plots {
     this.box.replaceChildren();
     this.times = [];
     this.columns = columns.map(() => []);
+    // Of a single model the total would be a second line on the first one.
     const several = columns.filter(([plot]) => plot === "requests").length > 2;
     this.plots = Object.keys(PLOTS).map((name) => {
       const indices = columns.map(([plot], index) => (plot === name ? index : -1))
-        .filter((index) => index >= 0 && (several || columns[index][1] !== "total" || columns.length === 1
-          || !columns.some(([plot, series]) => plot === name && series !== "total")));
+        .filter((index) => index >= 0 && (several || columns[index][1] !== "total"));
       return { name, indices, series: indices.map((index) => columns[index][1]) };
     }).filter((plot) => plot.indices.length);
     for (const plot of this.plots) this.make(plot);
