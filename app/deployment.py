@@ -131,23 +131,11 @@ class Deployment:
     async def _server(
         self, planned: Planned, files: ModelFiles, mmproj: ModelFiles | None
     ) -> tuple[Tiered, Need]:
-        known = self.plan.capabilities
-        address = self._address(len(self.servers), unix=known.unix_sockets)
-        key = secrets.token_hex(32)
-        environment = arguments.environment(self.environment, str(self.folder), key)
-        if planned.resolved is None:  # nothing was known of it until it was here
-            plan = self.plan
-            planned = await settle_memory(planned, files, known, plan.machine, plan.room)
-        resolved = planned.resolved
-        assert resolved is not None
-        for warning in rope.warnings(
-            planned.settings, yarn=files.header.yarn, freq_base=files.header.rope_freq_base
-        ):
-            logger.warning("%s", warning, extra={"subject": planned.name})
-        if planned.files.preview is None:
-            logger.info("resolved: %s", resolved_text(planned), extra={"subject": planned.name})
-        kept = self._kept(len(self.servers))
-        remembered = self._key(planned, files)
+        planned = await self._settled(planned, files)
+        # From here to where it is counted nothing is awaited: its number is its own.
+        number = len(self.servers)
+        kept, remembered = self._kept(number), self._key(planned, files)
+        address = self._address(number, unix=self.plan.capabilities.unix_sockets)
         launch = arguments.Launch(
             str(files.first),
             address.listen(),
@@ -158,25 +146,14 @@ class Deployment:
             str(kept) if kept else "",
             self.general.debug,
         )
-        argv = arguments.build(planned.settings, resolved, launch, known)
-        again = arguments.again(planned.settings, known)
-        command = Command(
-            [str(known.path), *argv],
-            environment,
-            self._shown(planned),
-            again,
-            lambda level, text: self.heard(planned.name, level, text),
-            lambda buffers: self._learned.put(remembered, on_devices(buffers)),
-        )
+        key = secrets.token_hex(32)
+        command = self._command(planned, launch, key, remembered)
         server = LlamaServer(planned.name, command, Client(address, key))
-        details = self.overview.models[planned.name]
-        details.context, details.slots = resolved.context, resolved.parallel
-        details.memory = lambda: self._memory(server)
         self.servers.append(server)
+        self._describe(planned, server)
         if kept is not None:
             log = ModelLogger(logger, planned.name)
             self._slots[planned.name] = Slots(server.client, kept, log)
-        assert planned.footprint is not None
         weights = files.size + (mmproj.size if mmproj else 0)
         needs = self._needs(planned, remembered)
         tiered = Tiered(
@@ -187,6 +164,42 @@ class Deployment:
             sum(size for device, size in needs.items() if device != HOST),
         )
         return tiered, needs
+
+    async def _settled(self, planned: Planned, files: ModelFiles) -> Planned:
+        """With its memory-deciding arguments, also where nothing was known before it was here."""
+        if planned.resolved is None:
+            plan = self.plan
+            planned = await settle_memory(
+                planned, files, plan.capabilities, plan.machine, plan.room
+            )
+        for warning in rope.warnings(
+            planned.settings, yarn=files.header.yarn, freq_base=files.header.rope_freq_base
+        ):
+            logger.warning("%s", warning, extra={"subject": planned.name})
+        if planned.files.preview is None:
+            logger.info("resolved: %s", resolved_text(planned), extra={"subject": planned.name})
+        return planned
+
+    def _command(
+        self, planned: Planned, launch: arguments.Launch, key: str, remembered: str
+    ) -> Command:
+        known = self.plan.capabilities
+        assert planned.resolved is not None
+        argv = arguments.build(planned.settings, planned.resolved, launch, known)
+        return Command(
+            [str(known.path), *argv],
+            arguments.environment(self.environment, str(self.folder), key),
+            self._shown(planned),
+            arguments.again(planned.settings, known),
+            lambda level, text: self.heard(planned.name, level, text),
+            lambda buffers: self._learned.put(remembered, on_devices(buffers)),
+        )
+
+    def _describe(self, planned: Planned, server: LlamaServer) -> None:
+        assert planned.resolved is not None
+        details = self.overview.models[planned.name]
+        details.context, details.slots = planned.resolved.context, planned.resolved.parallel
+        details.memory = lambda: self._memory(server)
 
     def _kept(self, number: int) -> Path | None:
         """Where a model's KV cache lies while it is away; None where nobody has to leave."""

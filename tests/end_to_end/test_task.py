@@ -170,6 +170,20 @@ def test_a_clearml_model_that_is_a_package_of_parts(start, api, tmp_path):
     assert chat(client(app, "parts")).usage.completion_tokens == 8
 
 
+def test_two_clearml_models_beside_each_other(start, api, tmp_path):
+    """Nothing is known of either before it is here. Result: each has a llama-server of its own."""
+    models = []
+    for name, context in (("short", 512), ("long", 2048)):
+        tiny.write(tmp_path / f"{name}.gguf", context=context)
+        model = api.state.new_model(name, f"file://{tmp_path}/{name}.gguf")
+        models.append({"model": model})
+    app = online(start, api, "--set", f"General/models={json.dumps(models)}").ready()
+    assert app.line("^short +ready +512 ") and app.line("^long +ready +2048 ")
+    assert len(app.children) == 2
+    for name in ("short", "long"):
+        assert chat(client(app, name)).usage.completion_tokens == 8
+
+
 @pytest.mark.parametrize("kind, status", [("unknown", 2), ("gone", 3)])
 def test_a_clearml_model_that_cannot_be_had(start, api, tmp_path, kind, status):
     model = "0" * 32
