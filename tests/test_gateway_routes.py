@@ -39,13 +39,21 @@ def test_to_a_model(target, expected):
         ("/v1/models/tiny", Own(MODEL, "tiny")),
         ("/v1/models/org%2Frepo%2Fm.gguf", Own(MODEL, "org/repo/m.gguf")),
         ("/tiny/health", Own("/health", "tiny")),
+        ("/", Own("/")),
+        ("/?theme=dark", Own("/")),
+        ("/service/abc", Own("/")),
+        ("/service/abc/", Own("/")),
+        ("/gate/way", Own("/")),
+        ("/gate/way/api/events", Own("/api/events")),
+        ("/service/abc/metrics", Own("/metrics")),
     ],
 )
 def test_to_a_page_of_ours(target, expected):
-    assert route("GET", target, NAMES) == expected
-    assert route("HEAD", target, NAMES) == expected
+    prefixes = ("/gate/way",)
+    assert route("GET", target, NAMES, prefixes) == expected
+    assert route("HEAD", target, NAMES, prefixes) == expected
     with pytest.raises(RequestError) as raised:
-        route("POST", target, NAMES)
+        route("POST", target, NAMES, prefixes)
     assert raised.value.status == 405
 
 

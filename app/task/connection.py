@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from app.errors import ConfigError
 from app.task.sdk import SdkThread, SdkTimeoutError
@@ -230,10 +230,11 @@ class Connection:
 
         def send(task: Any) -> None:
             log = task.get_logger()
-            server = str(log.get_default_upload_destination() or "")
+            server = urlsplit(str(log.get_default_upload_destination() or ""))
             if self.mode is not Mode.OFFLINE and not _listens(server):
                 if not self._said_no_files:
-                    logger.info("no page of examples: the file server %s does not answer", server)
+                    name = server.netloc.rpartition("@")[2]  # without what is secret in it
+                    logger.info("no page of examples: the file server %s does not answer", name)
                 self._said_no_files = True
                 return
             stream = io.StringIO(page)
@@ -324,10 +325,9 @@ class Connection:
         self._sdk.post(call).add_done_callback(_say_failure)
 
 
-def _listens(server: str) -> bool:
+def _listens(url: SplitResult) -> bool:
     """Whether anybody takes connections there: the SDK itself would try for minutes, and hold back
     the scalars meanwhile. Storage that is no server of ours to ask is taken for there."""
-    url = urlsplit(server)
     if url.scheme not in ("http", "https"):
         return bool(url.scheme)
     port = url.port or (443 if url.scheme == "https" else 80)

@@ -201,12 +201,14 @@ def test_the_page_of_examples_is_a_debug_sample_and_the_properties_say_the_rest(
 
 
 def test_without_a_file_server_there_is_a_line_and_everything_else(start, api, cache):
-    host = f"http://127.0.0.1:{free_port()}"
-    app = online(start, api, "--model", tiny_path(cache), CLEARML_FILES_HOST=host).ready()
+    host = f"127.0.0.1:{free_port()}"
+    given = {"CLEARML_FILES_HOST": f"http://someone:secret-word@{host}"}
+    app = online(start, api, "--model", tiny_path(cache), **given).ready()
     app.line(f"no page of examples: the file server {host} does not answer")
     assert app.end() == 143
     assert ("Total Number of Requests", "total") in api.scalars()
     assert "Traceback" not in app.output and app.output.count("no page of examples") == 1
+    assert "secret-word" not in app.output
 
 
 def test_the_task_shows_how_far_the_set_up_is(start, api, cache, tmp_path):
