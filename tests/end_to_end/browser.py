@@ -3,7 +3,7 @@
 import shutil
 import threading
 from contextlib import contextmanager
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -70,7 +70,7 @@ class Passing(BaseHTTPRequestHandler):
             while chunk := answer.read1():
                 self.wfile.write(chunk)
                 self.wfile.flush()
-        except OSError:  # the browser has left
+        except (OSError, HTTPException):  # the browser has left, or the app has ended
             pass
         behind.close()
 
