@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
 from typing import Any
 
 from app.errors import AppError, RequestError
 from app.gateway.admission import Keys
+from app.gateway.proxy import Page
 from app.gateway.request import Request
 from app.gateway.routes import ACTION, ACTIONS
 from app.memory.pool import Pool
 
 logger = logging.getLogger(__name__)
-
-Page = Callable[[Request, str | None], None]
 
 
 def pages(pool: Pool[Any], keys: Keys) -> dict[str, Page]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
+from app.gateway.proxy import Page
 from app.gateway.request import Request
 from app.gateway.routes import HEALTH, MODEL, MODELS, READY, STATUS
 from app.machine.gpu import Device
@@ -160,7 +161,7 @@ def _model(details: Details, view: View) -> dict[str, object]:
     }
 
 
-def pages(overview: Overview) -> dict[str, Callable[[Request, str | None], None]]:
+def pages(overview: Overview) -> dict[str, Page]:
     """By path, what answers a request for it (or for the part of it on one model)."""
 
     def answer(request: Request, code: int, body: object) -> None:

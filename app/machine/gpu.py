@@ -69,7 +69,7 @@ class Held:
 def held(pid: int, names: Sequence[str]) -> dict[str, int]:
     """Bytes that a process holds on each of these GPUs (CUDA0 is the driver's first one); nothing
     where the driver does not show it, as in containers, or shows the GPUs in another order."""
-    if not _driver() or any(os.environ.get(name) for name in ("CUDA_VISIBLE_DEVICES",)):
+    if not _driver() or os.environ.get("CUDA_VISIBLE_DEVICES"):
         return {}
     found = {}
     for index, name in enumerate(names):
