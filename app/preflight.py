@@ -26,7 +26,7 @@ from app.form.settings import (
 )
 from app.gateway.server import Network
 from app.machine import gpu, host
-from app.memory.budget import budget, lacking, need, together
+from app.memory.budget import beside_others, budget, hardware, lacking, margins, need, together
 from app.memory.residency import Need
 from app.models import reference
 from app.models.gguf import Header
@@ -102,13 +102,19 @@ class Plan:
     sharing: bool  # what does not fit together takes turns
 
     @property
+    def free(self) -> Need:
+        """The budget, less what other programs held of it when the GPUs were asked."""
+        return beside_others(self.budget, self.capabilities.device_free, {}, {})
+
+    @property
     def preloaded(self) -> tuple[str, ...]:
-        """Who is loaded at the start: as many as fit together, in their order. One that nothing
-        is known of is tried."""
+        """Who is loaded at the start: as many as fit together now, in their order. One that
+        nothing is known of is tried, and so is the first one."""
         chosen: list[Planned] = []
         for model in self.models:
             needs = [need(m.footprint) for m in (*chosen, model) if m.footprint is not None]
-            if model.settings.preload and not lacking(together(needs), self.budget):
+            room = self.free if chosen else self.budget
+            if model.settings.preload and not lacking(together(needs), room):
                 chosen.append(model)
         return tuple(model.name for model in chosen)
 
@@ -143,13 +149,15 @@ async def plan(settings: Settings, around: Surroundings) -> Plan:
         logger.warning("no setpriv (util-linux) here: killed, we might leave llama-server behind")
     models = settings.models
     general = settings.general
-    available = budget(known.device_memory, host.memory_limit(), general.max_cuda_memory)
+    driver = gpu.devices()
+    sizes = hardware(known.device_memory, {device.cuda: device.total for device in driver})
+    available = budget(sizes, host.memory_limit(), general.max_cuda_memory)
     machine = Machine(
         host.memory_limit(),
         host.thread_count(),
         len(models),
         environment,
-        max((size - available[d] for d, size in known.device_memory.items()), default=0),
+        margins(known.device_free, available),
         placement.threshold(general.cuda_memory_threshold, len(known.devices)),
     )
     room = Room(available, {})
@@ -236,7 +244,8 @@ async def settle_memory(
                 raise
             continue
         argv = arguments.planning(planned.settings, resolved, wanted)
-        needs = await footprint.predict(argv, files, known, machine)
+        divided = wanted.slots(known) > 1
+        needs = await footprint.predict(argv, files, known, machine, divided=divided)
         if chosen == tried[-1] or (not resolved.placement and room.takes(needs)):
             break
     if planned.files.mmproj is not None:

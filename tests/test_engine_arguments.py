@@ -106,6 +106,7 @@ def test_cli_keeps_its_own_word_on_unified_kv():
         ("-c 0", Wanted()),
         ("-ngl auto -np -1", Wanted()),
         ("-cram -1", Wanted(cache_ram=-1)),
+        ("-np 3 -no-kvu", Wanted(parallel=3, unified=False)),
         ("-t 3 -tb 4", Wanted(threads=3, threads_batch=4)),
         ("--jinja -ts 3,1 -ctk q8_0", Wanted(placement=("-ts", "3,1", "-ctk", "q8_0"))),
     ],
@@ -190,8 +191,9 @@ def test_the_child_gets_no_secret_of_ours():
         "LD_SECRET CUDA_KEY AWS_ACCESS_KEY_ID GGML_CUDA_ENABLE_UNIFIED_MEMORY MY_TOKEN PASSWORD"
     ).split()
     kept = (
-        "PATH LD_LIBRARY_PATH CUDA_VISIBLE_DEVICES NVIDIA_X OMP_NUM_THREADS https_proxy TZ".split()
-    )
+        "PATH LD_LIBRARY_PATH CUDA_VISIBLE_DEVICES NVIDIA_X OMP_NUM_THREADS https_proxy TZ "
+        "HIP_VISIBLE_DEVICES GGML_VK_VISIBLE_DEVICES VK_DRIVER_FILES HSA_OVERRIDE_GFX_VERSION"
+    ).split()
     found = environment(dict.fromkeys([*secrets, *kept], "theirs"), "/home", "child")
     assert {name for name, value in found.items() if value == "theirs"} == set(kept)
     assert found["LLAMA_API_KEY"] == "child"

@@ -36,10 +36,19 @@ def test_parse_help():
 
 def test_parse_devices():
     assert parse_devices("Available devices:\n  (none)\n") == {}
-    listed = (
-        "noise\nAvailable devices:\n  CUDA0: NVIDIA H200 (143771 MiB, 140 MiB free)\n  CUDA1: B\n"
-    )
-    assert parse_devices(listed) == {"CUDA0": 143771 << 20, "CUDA1": 0}
+    listed = """noise
+Available devices:
+  CUDA0: NVIDIA H200 (143771 MiB, 140 MiB free)
+  Vulkan0: AMD Radeon RX 7900 XTX (RADV NAVI31) (24560 MiB, 0 MiB free)
+  ROCm0: B (gfx1100) (5 MiB)
+  CUDA1: C
+"""
+    assert parse_devices(listed) == {
+        "CUDA0": (143771 << 20, 140 << 20),
+        "Vulkan0": (24560 << 20, 0),
+        "ROCm0": (5 << 20, None),
+        "CUDA1": (0, None),
+    }
 
 
 def test_probe_asks_the_binary(tmp_path):

@@ -1,5 +1,6 @@
 import asyncio
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,11 @@ def settled(wanted, capabilities, header=HEADER):
     return asyncio.run(resolve(wanted, Path("m.gguf"), header, capabilities, MACHINE))
 
 
-def with_tool(tmp_path, body):
+def with_tool(tmp_path, body, flags=()):
     tool = tmp_path / "llama-fit-params"
     tool.write_text(f"#!/bin/sh\n{body}\n")
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
-    return Capabilities({}, tmp_path / "llama-server", {"CUDA0": 80 << 30})
+    return Capabilities(dict(flags), tmp_path / "llama-server", {"CUDA0": 80 << 30})
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,33 @@ def test_on_a_gpu_the_planning_tool_is_asked(tmp_path):
     assert asked.strip() == "-m m.gguf -np 4 -ngl 7 -ctk q8_0"
 
 
+UNIFIED = {"--kv-unified": ("-kvu", "--kv-unified")}
+
+
+@pytest.mark.parametrize(
+    "flags, unified, slots", [({}, True, 4), (UNIFIED, True, 1), (UNIFIED, False, 4)]
+)
+def test_slots_that_share_the_context_get_one_context(tmp_path, flags, unified, slots):
+    """The tool would find room for one for each of them."""
+    known = with_tool(tmp_path, 'echo "$@" > "$0.asked"; echo "-c 2048 -ngl -1"', flags)
+    assert settled(Wanted(unified=unified), known).parallel == 4
+    asked = (tmp_path / "llama-fit-params.asked").read_text()
+    assert asked.strip() == f"-m m.gguf -np {slots}"
+
+
+@pytest.mark.parametrize(
+    "placement, margins",
+    [((), "2,3"), (("--device", "CUDA1"), "3"), (("-dev", "CUDA1,CUDA0"), "3,2")],
+)
+def test_the_planning_tool_leaves_what_is_not_for_models(tmp_path, placement, margins):
+    known = with_tool(tmp_path, 'echo "$@" > "$0.asked"; echo "-c 2048 -ngl -1"')
+    known = replace(known, device_memory={"CUDA0": 80 << 30, "CUDA1": 80 << 30})
+    machine = replace(MACHINE, margins={"CUDA0": 2 << 20, "CUDA1": 3 << 20})
+    asyncio.run(resolve(Wanted(placement=placement), Path("m.gguf"), HEADER, known, machine))
+    asked = (tmp_path / "llama-fit-params.asked").read_text().split()
+    assert asked[asked.index("-fitt") + 1] == margins
+
+
 def test_what_does_not_fit_is_refused_with_the_tools_words(tmp_path):
     known = with_tool(tmp_path, "echo 'needs 90 GiB' >&2; exit 1")
     with pytest.raises(ConfigError, match="needs 90 GiB"):
@@ -98,6 +126,21 @@ def test_the_prediction_is_the_planning_tools(tmp_path):
     assert predicted(tmp_path, known) == Footprint({"CUDA0": 123 << 20}, 6 << 20)
     asked = (tmp_path / "llama-fit-params.asked").read_text()
     assert asked == f"-m {tmp_path}/m.gguf -c 4096 --fit off --fit-print on\n"
+
+
+def test_a_shared_context_takes_the_most_of_either_answer(tmp_path):
+    """One slot's buffers, and what each of all slots has of its own."""
+    body = """
+    case "$*" in *"-np 1") echo "CUDA0 100 20 9"; echo "Host 1 2 3" ;;
+    *) echo "CUDA0 100 24 3"; echo "Host 1 1 4" ;; esac"""
+    first = tmp_path / "m.gguf"
+    first.write_bytes(b"x")
+    files, known = ModelFiles((first,), KV), with_tool(tmp_path, body)
+    argv = ["-c", "4096", "-np", "4"]
+    found = asyncio.run(predict(argv, files, known, MACHINE, divided=False))
+    assert found == Footprint({"CUDA0": (100 + 24 + 9) << 20}, (1 + 2 + 4) << 20)
+    found = asyncio.run(predict(argv, files, known, MACHINE))
+    assert found == Footprint({"CUDA0": (100 + 24 + 3) << 20}, (1 + 1 + 4) << 20)
 
 
 def test_mapped_weights_count_where_they_lie_in_host_memory(tmp_path):

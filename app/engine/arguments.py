@@ -21,7 +21,8 @@ THREADS = ("-t", "--threads")
 THREADS_BATCH = ("-tb", "--threads-batch")
 CACHE_RAM = ("-cram", "--cache-ram")
 FIT = ("-fit", "--fit", "-fitt", "--fit-target", "-fitc", "--fit-ctx")
-UNIFIED = ("-kvu", "--kv-unified", "-no-kvu", "--no-kv-unified", "--kv-unified-per-slot")
+SPLIT = ("-no-kvu", "--no-kv-unified")
+UNIFIED = ("-kvu", "--kv-unified", "--kv-unified-per-slot", *SPLIT)
 # Further options of a command line that decide how much memory goes where.
 PLACEMENT = tuple(
     "-ts --tensor-split -sm --split-mode -mg --main-gpu -dev --device -ot --override-tensor "
@@ -36,7 +37,7 @@ DEFAULT_PARALLEL = 4  # llama-server's own for -np auto
 EMBEDDING_BATCH = 8192  # tokens; the compute buffer grows with it
 
 ALLOWED = re.compile(
-    r"PATH|(LD|CUDA|NVIDIA|OMP)_.*|LANG|LC_.*|TZ|TMPDIR|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE"
+    r"PATH|(LD|CUDA|NVIDIA|OMP|HIP|ROCR|HSA|VK|GGML_VK|ONEAPI|ZE)_.*|LANG|LC_.*|TZ|TMPDIR|SSL_CERT_(FILE|DIR)|REQUESTS_CA_BUNDLE"
     r"|CURL_CA_BUNDLE|(https?|no|all|ftp)_proxy",
     re.I,
 )
@@ -57,7 +58,8 @@ class Binary:
 class Wanted:
     """What the form or CLI says of memory; None is left to be resolved.
 
-    `placement` are further options, of either, that the planning tool has to know of.
+    `placement` are further options, of either, that the planning tool has to know of; `unified`:
+    slots may share one KV cache.
     """
 
     context: int | None = None
@@ -67,6 +69,12 @@ class Wanted:
     threads_batch: int | None = None
     cache_ram: int | None = None
     placement: tuple[str, ...] = ()
+    unified: bool = True
+
+    def slots(self, binary: Binary) -> int:
+        """Among how many the context is divided: one, where they share it."""
+        parallel = self.parallel or DEFAULT_PARALLEL
+        return 1 if self.unified and binary.knows("--kv-unified") else parallel
 
 
 @dataclass(frozen=True)
@@ -91,7 +99,8 @@ def wanted(model: ModelSettings) -> Wanted:
     if not model.cli:
         context, layers = model.context_size or None, model.gpu_layers
         numbers = (context, layers, model.parallel, model.threads, model.threads_batch)
-        return Wanted(*numbers, placement=_form_placement(model))
+        extra = cli.read(model.extra_args, EXTRA)
+        return Wanted(*numbers, placement=_form_placement(model), unified=not extra.has(*SPLIT))
     line = cli.read(model.cli)
     if line.last(*GPU_LAYERS) == "all":
         layers = 9999
@@ -105,6 +114,7 @@ def wanted(model: ModelSettings) -> Wanted:
         _whole(line, THREADS_BATCH),
         _whole(line, CACHE_RAM, least=-1),
         _placement(line),
+        not line.has(*SPLIT),
     )
 
 

@@ -24,10 +24,11 @@ TIMEOUT = 60.0  # seconds; with CUDA, --list-devices initialises every GPU
 @dataclass(frozen=True)
 class Capabilities(Binary):
     """A binary that runs here; `device_memory`: the GPUs that it would use, as it names them, and
-    the bytes of each."""
+    the bytes of each; `device_free`: how many of them nobody held when it was asked."""
 
     path: Path
     device_memory: Mapping[str, int] = field(default_factory=dict)
+    device_free: Mapping[str, int] = field(default_factory=dict)
     unix_sockets: bool = True
 
     @property
@@ -69,7 +70,10 @@ async def probe(path: Path, environment: Mapping[str, str]) -> Capabilities:
     if not {"--model", "--ctx-size"} <= flags.keys():
         raise ConfigError(f"{path} is no llama-server: its --help knows no --model")
     listed = await _ask(path, environment, "--list-devices") if "--list-devices" in flags else ""
-    return Capabilities(flags, path, parse_devices(listed), "unix socket" in text.lower())
+    devices = parse_devices(listed)
+    totals = {name: total for name, (total, _) in devices.items()}
+    free = {name: free for name, (_, free) in devices.items() if free is not None}
+    return Capabilities(flags, path, totals, free, "unix socket" in text.lower())
 
 
 def parse_help(text: str) -> dict[str, tuple[str, ...]]:
@@ -82,12 +86,17 @@ def parse_help(text: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def parse_devices(text: str) -> dict[str, int]:
-    """Names and bytes after "Available devices:", as in `  CUDA0: NVIDIA H200 (143771 MiB, …)`;
-    0 where it does not say."""
+def parse_devices(text: str) -> dict[str, tuple[int, int | None]]:
+    """Bytes, of all and free, by name, after "Available devices:", as in `  CUDA0: NVIDIA H200
+    (143771 MiB, 140000 MiB free)`; 0 and None where it does not say. A name may have parentheses
+    of its own."""
     _, _, listed = text.partition("Available devices:")
-    found = re.findall(r"^\s+(\w+): [^(\n]*(?:\((\d+) MiB)?", listed, re.M)
-    return {name: int(mebibytes or 0) << 20 for name, mebibytes in found}
+    sizes = r"(?:\((\d+) MiB(?:, (\d+) MiB free)?\))?"
+    found = re.findall(rf"^\s+(\w+): .*?{sizes}\s*$", listed, re.M)
+    return {
+        name: (int(total or 0) << 20, int(free) << 20 if free else None)
+        for name, total, free in found
+    }
 
 
 def check_gpus(visible: Sequence[str], used: Sequence[str], wanted_layers: int | None) -> None:

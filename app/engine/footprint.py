@@ -8,12 +8,12 @@ import logging
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from app.engine import placement
 from app.engine.arguments import DEFAULT_PARALLEL, Resolved, Wanted
 from app.engine.capabilities import Capabilities
-from app.engine.placement import spare_small
 from app.engine.spawn import run
 from app.errors import ConfigError
 from app.models.gguf import Header
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 MIB = 1 << 20
 HOST = "Host"  # the planning tool's name for memory that is on no device
-MARGIN = 1024  # MiB that the planning tool leaves free on a GPU by itself
 BATCH = 512  # tokens computed at once, llama-server's own
 SANE_CONTEXT = 1 << 24  # tokens; beyond, the planning tool takes gigabytes and minutes itself
 LEAST_COMPUTE = 64 * MIB
@@ -36,7 +35,7 @@ TIMEOUT = 120.0
 class Machine:
     """What is shared: `memory` in bytes and CPU threads, among `models` models.
 
-    `reserved` are bytes of each GPU that models must not take; tensors up to `threshold` bytes
+    `margins` are bytes that a model must leave free of each GPU; tensors up to `threshold` bytes
     stay on the GPU (-1: any may leave).
     """
 
@@ -44,7 +43,7 @@ class Machine:
     threads: int
     models: int
     environment: Mapping[str, str]
-    reserved: int = 0
+    margins: Mapping[str, int] = field(default_factory=dict)
     threshold: int = -1
 
 
@@ -97,7 +96,7 @@ async def resolve(
 ) -> Resolved:
     """As the form says, and for the rest what llama-server would choose on the empty machine."""
     fitted = await _fitted(wanted, first, capabilities, machine)
-    placement = spare_small(fitted.placement, header.tensors, machine.threshold)
+    placed = placement.spare_small(fitted.placement, header.tensors, machine.threshold)
     context = wanted.context or fitted.context or header.training_context or FALLBACK_CONTEXT
     layers = wanted.gpu_layers
     if layers is None and capabilities.devices:
@@ -114,24 +113,27 @@ async def resolve(
         threads,
         wanted.threads_batch or threads,
         cache_ram,
-        placement,
+        placed,
     )
 
 
 async def _fitted(
     wanted: Wanted, first: Path, capabilities: Capabilities, machine: Machine
 ) -> Fitted:
-    """Ask the planning tool; only a machine with GPUs needs it, and old builds have none."""
+    """Ask the planning tool; only a machine with GPUs needs it, and old builds have none. It knows
+    of no cache that slots share, and would find room for a whole one for each."""
     tool = capabilities.fit_params
     if tool is None or not capabilities.devices:
         return Fitted()
-    argv = ["-m", str(first), "-np", str(wanted.parallel or DEFAULT_PARALLEL)]
+    argv = ["-m", str(first), "-np", str(wanted.slots(capabilities))]
     if wanted.context:
         argv += ["-c", str(wanted.context)]
     if wanted.gpu_layers is not None:
         argv += ["-ngl", str(wanted.gpu_layers)]
-    if machine.reserved:
-        argv += ["-fitt", str((machine.reserved >> 20) + MARGIN)]
+    used = placement.used(wanted.placement, capabilities.devices)
+    margins = [str(machine.margins[device] >> 20) for device in used if device in machine.margins]
+    if margins:
+        argv += ["-fitt", ",".join(margins)]
     code, printed, complaint = await _ask(tool, [*argv, *wanted.placement], machine)
     if code:
         raise ConfigError(f"{first.name} does not fit this machine's GPUs: {complaint}")
@@ -139,30 +141,43 @@ async def _fitted(
 
 
 async def predict(
-    argv: Sequence[str], files: ModelFiles | Preview, capabilities: Capabilities, machine: Machine
+    argv: Sequence[str],
+    files: ModelFiles | Preview,
+    capabilities: Capabilities,
+    machine: Machine,
+    *,
+    divided: bool = True,
 ) -> Footprint:
     """What a model holds once it runs: asked of the planning tool with these memory-deciding
-    arguments (see `arguments.planning`), else computed from the header."""
+    arguments (see `arguments.planning`), else computed from the header. `divided`: each slot has
+    its part of the context for itself."""
     context = int(argv[argv.index("-c") + 1])
     tool = capabilities.fit_params
     if tool is not None and context <= SANE_CONTEXT:
         line = ["-m", str(files.first), *argv, "--fit", "off", "--fit-print", "on"]
-        code, printed, complaint = await _ask(tool, line, machine)
+        # The tool knows of no shared context. Its buffers are those of one slot that has all of
+        # it; what each slot has of its own (a recurrent model's state) is there for every slot.
+        lines = [line] if divided else [line, [*line, "-np", "1"]]
+        answers = [await _ask(tool, each, machine) for each in lines]
         # Mapped weights are nobody's memory to the tool; where they lie in host memory anyway, they
         # are what there has to be room for.
         weights = 0 if capabilities.devices else files.size
-        found = None if code else read_printed(printed, weights)
+        failed = [complaint for code, _, complaint in answers if code]
+        found = None if failed else read_printed("".join(out for _, out, _ in answers), weights)
         if found is not None:
             return found
-        logger.debug("%s: no prediction: %s", tool, complaint)
+        logger.debug("%s: no prediction: %s", tool, failed)
     return compute(files.header, files.size, context, capabilities.devices)
 
 
 def read_printed(printed: str, weights: int = 0) -> Footprint | None:
-    """From its lines `<device> <model> <context> <compute>`, in MiB; `weights` are bytes that the
-    host holds of the model at least."""
-    rows = [line.split() for line in printed.splitlines()]
-    memory = {row[0]: [int(cell) * MIB for cell in row[1:4]] for row in rows if _is_row(row)}
+    """From its lines `<device> <model> <context> <compute>`, in MiB, of one answer or more: the
+    most of each counts. `weights` are bytes that the host holds of the model at least."""
+    memory: dict[str, list[int]] = {}
+    for row in (line.split() for line in printed.splitlines()):
+        if _is_row(row):
+            parts = [int(cell) * MIB for cell in row[1:]]
+            memory[row[0]] = list(map(max, parts, memory.get(row[0], parts)))
     host = memory.pop(HOST, None)
     if host is None:
         return None

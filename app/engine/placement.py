@@ -11,6 +11,7 @@ from app.models.gguf import Tensor
 DECIDING = tuple(
     "-ts --tensor-split -sm --split-mode -mg --main-gpu -dev --device -ot --override-tensor".split()
 )
+DEVICE = ("-dev", "--device")
 OVERRIDES = ("-ot", "--override-tensor")
 ON_HOST = "CPU"
 ONE_GPU, SEVERAL = -1, 66_000  # KB: the thresholds where the form names none
@@ -28,6 +29,12 @@ def candidates(
         return [()]
     by_room = sorted(devices, key=lambda d: assigned.get(d, 0) - budget.get(d, 0))
     return [*(("--device", device) for device in by_room), ()]
+
+
+def used(given: Sequence[str], devices: Sequence[str]) -> tuple[str, ...]:
+    """The devices that a model with these arguments goes to."""
+    named = [value for flag, value in zip(given, given[1:], strict=False) if flag in DEVICE]
+    return tuple(named[-1].split(",")) if named else tuple(devices)
 
 
 def threshold(given: int | None, devices: int) -> int:

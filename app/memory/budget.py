@@ -10,7 +10,42 @@ from app.memory.residency import Need
 GIB = 1 << 30
 HOST = "host"
 CONTEXT = 400 << 20  # bytes of a process's CUDA context on each GPU that it uses
+LEAST_FREE = 1 << 30  # bytes, as llama-server leaves them by itself
+SURE = 0.9  # of what is predicted for a model is what it takes at least
 PROCESS = 32 << 20  # bytes of host memory of the process itself
+
+
+def hardware(listed: Mapping[str, int], driver: Mapping[str, int]) -> dict[str, int]:
+    """Bytes of each GPU, as llama-server lists it and as the driver says, either of which may show
+    only our part of it (fractions, MIG, MPS): the smaller one counts. 0 is not said."""
+    return {
+        name: min(size or driver.get(name, 0), driver.get(name, size))
+        for name, size in listed.items()
+    }
+
+
+def margins(free: Mapping[str, int], available: Need) -> dict[str, int]:
+    """Bytes that a model must leave free of each GPU, of those that are `free` now, so that it
+    stays within what is `available` for models."""
+    return {
+        device: max(LEAST_FREE, size - available.get(device, 0) + CONTEXT)
+        for device, size in free.items()
+    }
+
+
+def beside_others(
+    available: Need, free: Mapping[str, int], ours: Need, wanted: Need
+) -> dict[str, int]:
+    """What is `available` for models, less what other programs hold of it: models that count for
+    `ours` are there, and so much is `free` beside them, by device where that is known. What a
+    model takes is only predicted: one of which nearly all fits is not held to the last byte."""
+    found = dict(available)
+    for device, size in free.items():
+        there = size + ours.get(device, 0)
+        nearly = min(wanted.get(device, 0), int(there / SURE))
+        if device in found:
+            found[device] = min(found[device], max(there, nearly))
+    return found
 
 
 def budget(devices: Mapping[str, int], memory: int, most: float | None) -> dict[str, int]:
