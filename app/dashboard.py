@@ -73,18 +73,11 @@ def models_table(overview: Overview) -> list[list[str]]:
             view.tier.value,
             details.context or "",
             details.slots or "",
-            round(held(details.memory()) / 1e6) or "",
+            round(overview.memory(view).total / 1e6) or "",
             view.requests,
         )
         rows.append([html.escape(str(cell), quote=False) for cell in cells])
     return rows
-
-
-def held(memory: dict[str, object]) -> int:
-    """All the bytes of a model's `memory`."""
-    devices, host = memory.get("gpu"), memory.get("host")
-    on_devices = sum(devices.values()) if isinstance(devices, dict) else 0
-    return on_devices + (host if isinstance(host, int) else 0)
 
 
 def gauges(overview: Overview, now: float) -> list[Gauge]:
@@ -94,7 +87,7 @@ def gauges(overview: Overview, now: float) -> list[Gauge]:
         IN_FLIGHT: lambda n: float(views[n].admitted),
         DENIED: lambda n: float(views[n].denied),
         MODEL_SWITCHES: lambda n: float(views[n].switches),
-        MODEL_MEMORY: lambda n: held(overview.models[views[n].name].memory()) / 1e9,
+        MODEL_MEMORY: lambda n: overview.memory(views[n]).total / 1e9,
     }
     found = []
     for title, value in by_title.items():

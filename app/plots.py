@@ -33,12 +33,12 @@ class Plots:
         self._series = (TOTAL, *models)
         self._windows = Windows(models, time.monotonic())
         self._meter = host.Meter()
-        self._gpus = len(gpu.load())
+        self._gpus = [load.id for load in gpu.load()]
 
     @property
     def columns(self) -> list[Column]:
         found = [(plot, series) for plot in RATES for series in self._series]
-        return [*found, *MACHINE, *((plot, str(n)) for plot in GPU for n in range(self._gpus))]
+        return [*found, *MACHINE, *((plot, id) for plot in GPU for id in self._gpus)]
 
     def add(self, sample: Sample) -> None:
         self._windows.add(sample)
@@ -50,8 +50,8 @@ class Plots:
         load = self._meter.load()
         found += [load.cpu, load.memory_used / 1e9]
         found += [rate / 1e6 for rate in (load.received, load.sent, load.read, load.written)]
-        loads = gpu.load()[: self._gpus]
-        loads += [gpu.Load(None, 0, 0, None)] * (self._gpus - len(loads))
+        by_id = {load.id: load for load in gpu.load()}
+        loads = [by_id.get(id, gpu.Load(None, 0, 0, None, id)) for id in self._gpus]
         found += [each.usage for each in loads]
         found += [each.used / 1e9 for each in loads]
         return [*found, *(each.temperature for each in loads)]

@@ -15,7 +15,7 @@ from app.dashboard import EXAMPLE, MODELS_TABLE, gauges, models_table, progress,
 from app.errors import ConfigError
 from app.examples import Target
 from app.form.settings import TOTAL
-from app.gateway.status import Details, Overview, Phase
+from app.gateway.status import Details, Held, Overview, Phase
 from app.memory.ledger import ModelState, Tier, View
 from app.task.reporter import points
 from app.telemetry.windows import Rates
@@ -112,7 +112,7 @@ def test_the_progress_while_it_is_set_up():
 
 def test_the_table_of_models():
     found = overview(
-        endpoint="http://h/a/v1", context=4096, slots=4, memory=lambda: {"host": 5_000_000}
+        endpoint="http://h/a/v1", context=4096, slots=4, memory=lambda: Held(host=5_000_000)
     )
     heading, row = models_table(found)
     assert dict(zip(heading, row, strict=True)) == {

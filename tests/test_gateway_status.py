@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.gateway.status import Details, Overview, Phase, health, ready, status
+from app.gateway.status import Details, Held, Overview, Phase, health, ready, status
 from app.machine.gpu import Device
 from app.memory.ledger import ModelState, Tier, View
 
@@ -20,7 +20,7 @@ def overview(*states, phase=Phase.SERVING, leased=0, last_used=0.0, admitted=0):
         details,
         3600,
         60,
-        lambda: [Device("0", "H200", 1, 2)],
+        lambda: [Device("0", "CUDA0", "H200", 1, 2)],
         lambda: views,
         lambda: (3, 4),
         phase,
@@ -105,3 +105,19 @@ def test_the_whole_status():
 def test_what_waits_for_a_load_is_queued():
     (model,) = status(overview(S.LOADING, admitted=3), now=1.0)["models"]
     assert (model["in_flight"], model["queued"]) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "tier, held, expected",
+    [
+        (Tier.GPU, Held({"CUDA0": 7}, 5), Held({"0": 7}, 5)),
+        (Tier.GPU, Held(host=5), Held({"0": 9, "CUDA1": 8}, 5)),  # as in a container
+        (Tier.RAM, Held(host=5), Held(host=5)),
+    ],
+)
+def test_the_memory_of_a_model(tier, held, expected):
+    found = overview(S.READY)
+    found.models["m0"].memory = lambda: held
+    need = {"CUDA0": 9, "CUDA1": 8, "host": 1}
+    view = replace(found.view()[0], tier=tier, need=need)
+    assert found.memory(view) == expected and expected.total == sum(expected.gpu.values()) + 5

@@ -5,7 +5,10 @@ from app.machine import gpu
 from app.plots import Plots
 from app.telemetry.samples import Sample, Tokens
 
-LOADS = [gpu.Load(50.0, 3 * 10**9, 8 * 10**9, 61.0), gpu.Load(None, 10**9, 8 * 10**9, None)]
+LOADS = [
+    gpu.Load(50.0, 3 * 10**9, 8 * 10**9, 61.0, "0"),
+    gpu.Load(None, 10**9, 8 * 10**9, None, "1"),
+]
 
 
 @pytest.fixture

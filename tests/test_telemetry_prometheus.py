@@ -21,7 +21,9 @@ def read(metrics):
 
 
 def metrics():
-    return Metrics("ab", lambda: VIEWS, lambda: [Device("0", "H200", 10, 20)], lambda: 12.5)
+    return Metrics(
+        "ab", lambda: VIEWS, lambda: [Device("0", "CUDA0", "H200", 10, 20)], lambda: 12.5
+    )
 
 
 def test_what_is_as_it_is_now():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
@@ -13,7 +13,8 @@ from app.gateway.proxy import Page
 from app.gateway.request import Request
 from app.gateway.routes import HEALTH, MODEL, MODELS, READY, STATUS
 from app.machine.gpu import Device
-from app.memory.ledger import ModelState, View
+from app.memory.budget import HOST
+from app.memory.ledger import ModelState, Tier, View
 from app.telemetry.idle import idle_for
 
 SERVABLE = (
@@ -31,16 +32,29 @@ class Phase(enum.Enum):
     STOPPING = "stopping"
 
 
+@dataclass(frozen=True)
+class Held:
+    """Bytes that a model holds: by GPU, and of host memory."""
+
+    gpu: Mapping[str, int] = field(default_factory=dict)
+    host: int = 0
+
+    @property
+    def total(self) -> int:
+        return sum(self.gpu.values()) + self.host
+
+
 @dataclass
 class Details:
-    """What the set-up found out of one model; `memory` in bytes, by device and for the host."""
+    """What the set-up found out of one model; `memory` tells what it holds now, each GPU by
+    llama-server's name for it and only where the driver says it."""
 
     reference: str = ""
     context: int | None = None
     slots: int | None = None
     endpoint: str = ""
     embedding: bool = False
-    memory: Callable[[], dict[str, object]] = field(default=lambda: {"gpu": {}, "host": 0})
+    memory: Callable[[], Held] = Held
 
 
 @dataclass
@@ -63,6 +77,16 @@ class Overview:
     begun: float = field(default_factory=time.monotonic)
     begun_at: float = field(default_factory=time.time)
     serving_since: float = field(default_factory=time.monotonic)
+
+    def memory(self, view: View) -> Held:
+        """What a model holds now, each GPU by its `id`; what it is counted with where the driver
+        does not say that (in containers it does not)."""
+        held = self.models[view.name].memory()
+        gpu = held.gpu
+        if not gpu and view.tier is Tier.GPU:
+            gpu = {device: size for device, size in view.need.items() if device != HOST}
+        ids = {device.cuda: device.id for device in self.devices()}
+        return Held({ids.get(name, name): size for name, size in gpu.items()}, held.host)
 
     def idle(self, now: float) -> float:
         """Seconds; nothing is idle that is not serving yet."""
@@ -129,7 +153,7 @@ def status(overview: Overview, now: float) -> dict[str, object]:
         "endpoint": overview.endpoint,
         "idle": {"seconds": round(idle, 3), "limit": overview.idle_limit},
         "last_activity": last_activity(overview, now).isoformat(),
-        "models": [_model(overview.models[view.name], view) for view in views],
+        "models": [_model(overview, view) for view in views],
         "devices": [
             {"id": d.id, "name": d.name, "used": d.used, "total": d.total}
             for d in overview.devices()
@@ -138,7 +162,8 @@ def status(overview: Overview, now: float) -> dict[str, object]:
     }
 
 
-def _model(details: Details, view: View) -> dict[str, object]:
+def _model(overview: Overview, view: View) -> dict[str, object]:
+    details, held = overview.models[view.name], overview.memory(view)
     return {
         "name": view.name,
         "reference": details.reference,
@@ -148,7 +173,7 @@ def _model(details: Details, view: View) -> dict[str, object]:
         "progress": view.progress,
         "context": details.context,
         "slots": details.slots,
-        "memory": details.memory(),
+        "memory": {"gpu": dict(held.gpu), "host": held.host},
         "need": dict(view.need),
         "embedding": details.embedding,
         "in_flight": view.leased,

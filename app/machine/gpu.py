@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import pynvml
 
 
 @dataclass(frozen=True)
 class Device:
-    """`used` and `total` in bytes."""
+    """`id` is what nvidia-smi calls it, `cuda` what llama-server does; `used`, by anybody, and
+    `total` in bytes."""
 
     id: str
+    cuda: str
     name: str
     used: int
     total: int
@@ -32,27 +36,59 @@ def _driver() -> bool:
     return True
 
 
-def devices() -> list[Device]:
+def _visible() -> dict[str, tuple[str, Any]]:
+    """Index and NVML's handle of the GPUs that a CUDA program started by us sees, by the name that
+    it has for each: children count in the order of the bus, as NVML does.
+
+    CUDA_VISIBLE_DEVICES (CUDA C++ Programming Guide, "CUDA Environment Variables"): indexes or the
+    beginnings of UUIDs; what follows the first one that names no GPU is invisible.
+    """
     if not _driver():
-        return []
+        return {}
     try:
-        return [_device(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        count = pynvml.nvmlDeviceGetCount()
+        found = [(str(n), pynvml.nvmlDeviceGetHandleByIndex(n)) for n in range(count)]
+        chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if chosen is not None:
+            named = (_named(text.strip(), found) for text in chosen.split(","))
+            found = [each for each in itertools.takewhile(bool, named) if each]
     except pynvml.NVMLError:
-        return []
+        return {}
+    return {f"CUDA{n}": each for n, each in enumerate(found)}
 
 
-def _device(index: int) -> Device:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    return Device(str(index), str(pynvml.nvmlDeviceGetName(handle)), memory.used, memory.total)
+def _named(name: str, found: Sequence[tuple[str, Any]]) -> tuple[str, Any] | None:
+    if name.isdecimal():
+        return found[int(name)] if int(name) < len(found) else None
+    if name.startswith("MIG-"):
+        return name, pynvml.nvmlDeviceGetHandleByUUID(name)
+    if not name.startswith("GPU-"):
+        return None
+    meant = [each for each in found if str(pynvml.nvmlDeviceGetUUID(each[1])).startswith(name)]
+    return meant[0] if len(meant) == 1 else None
+
+
+def devices() -> list[Device]:
+    found = []
+    for cuda, (index, handle) in _visible().items():
+        with contextlib.suppress(pynvml.NVMLError):
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            name = str(pynvml.nvmlDeviceGetName(handle))
+            found.append(Device(index, cuda, name, memory.used, memory.total))
+    return found
+
+
+def free() -> dict[str, int]:
+    """Bytes that nobody holds, by llama-server's name for the GPU; without those of which the
+    driver does not say it."""
+    return {device.cuda: device.total - device.used for device in devices()}
 
 
 class Held:
     """What `held` says, asked for again after so many seconds: the driver takes its time, and an
     open page asks often."""
 
-    def __init__(self, names: Sequence[str], seconds: float = 2.0) -> None:
-        self._names = names
+    def __init__(self, seconds: float = 2.0) -> None:
         self._seconds = seconds
         self._known: dict[int, tuple[float, dict[str, int]]] = {}
 
@@ -60,49 +96,48 @@ class Held:
         now = time.monotonic()
         at, found = self._known.get(pid, (-self._seconds, {}))
         if now - at >= self._seconds:
-            found = held(pid, self._names)
+            found = held(pid)
             self._known = {p: k for p, k in self._known.items() if now - k[0] < self._seconds}
             self._known[pid] = (now, found)
         return found
 
 
-def held(pid: int, names: Sequence[str]) -> dict[str, int]:
-    """Bytes that a process holds on each of these GPUs (CUDA0 is the driver's first one); nothing
-    where the driver does not show it, as in containers, or shows the GPUs in another order."""
-    if not _driver() or os.environ.get("CUDA_VISIBLE_DEVICES"):
-        return {}
+def held(pid: int) -> dict[str, int]:
+    """Bytes that a process holds, by llama-server's name for the GPU; nothing where the driver does
+    not show it, as in containers."""
     found = {}
-    for index, name in enumerate(names):
-        if name != f"CUDA{index}":
-            return {}
+    for cuda, (_, handle) in _visible().items():
         with contextlib.suppress(pynvml.NVMLError):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
                 if process.pid == pid and process.usedGpuMemory:
-                    found[name] = int(process.usedGpuMemory)
+                    found[cuda] = int(process.usedGpuMemory)
     return found
 
 
 @dataclass(frozen=True)
 class Load:
-    """What one GPU does: percent, bytes, degrees Celsius; None where the driver does not say."""
+    """What one GPU does: percent, bytes, degrees Celsius; None where the driver does not say. `id`
+    is what nvidia-smi calls it."""
 
     usage: float | None
     used: int
     total: int
     temperature: float | None
+    id: str
 
 
 def load() -> list[Load]:
     """By GPU."""
     found = []
-    for index, device in enumerate(devices()):
+    for index, handle in _visible().values():
         usage = temperature = None
         with contextlib.suppress(pynvml.NVMLError):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            temperature = float(pynvml.nvmlDeviceGetTemperature(handle, 0))
-            usage = float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
-        found.append(Load(usage, device.used, device.total, temperature))
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            with contextlib.suppress(pynvml.NVMLError):
+                temperature = float(pynvml.nvmlDeviceGetTemperature(handle, 0))
+            with contextlib.suppress(pynvml.NVMLError):
+                usage = float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+            found.append(Load(usage, memory.used, memory.total, temperature, index))
     return found
 
 
@@ -116,10 +151,3 @@ def machine_stats(loads: Sequence[Load]) -> dict[str, object]:
         "gpu_memory_free": [(load.total - load.used) >> 20 for load in loads],
         "gpu_temperature": [load.temperature for load in loads if load.temperature is not None],
     }
-
-
-def free() -> int:
-    """Bytes free on all GPUs together; without a driver to ask, as many as anybody wants."""
-    if not _driver():
-        return 1 << 62
-    return sum(device.total - device.used for device in devices())
