@@ -18,10 +18,10 @@ from app.engine.client import Address, Client
 from app.engine.learned import Learned
 from app.engine.process import SHOWN, Command
 from app.engine.server import LlamaServer
-from app.errors import AppError
+from app.errors import AppError, LoadError, RequestError
 from app.examples import Target
 from app.form.settings import GeneralSettings
-from app.gateway.status import Overview
+from app.gateway.status import Held, Overview
 from app.machine import gpu, host
 from app.memory import checkpoint
 from app.memory.budget import HOST, need, on_devices
@@ -56,7 +56,7 @@ class Deployment:
         self._slots: dict[str, Slots] = {}
         self._preloaded = self.plan.preloaded
         self._learned = Learned(self.plan.store.cache)
-        self._gpu_memory = gpu.Held(self.plan.capabilities.devices)
+        self._gpu_memory = gpu.Held()
 
     async def find_parking(self) -> None:
         """Whether idle models can be moved to CPU RAM as they are; said, whichever way it is."""
@@ -112,10 +112,16 @@ class Deployment:
             server, needs = await self._server(planned, files, mmproj)
             self.pool.provide(name, server, server.server.client, needs)
             if name in self._preloaded:
-                await self.pool.load(name)
+                await self._preload(name)
         except AppError as error:
             self.pool.fail(name, str(error))
             raise
+
+    async def _preload(self, name: str) -> None:
+        try:
+            await self.pool.load(name)
+        except RequestError as error:  # there is no room for it
+            raise LoadError(error.message) from None
 
     async def _fetch(self, planned: Planned) -> tuple[ModelFiles, ModelFiles | None]:
         """The model's files, and its projector's if it has one."""
@@ -161,7 +167,8 @@ class Deployment:
             self._slots.get(planned.name),
             self.parking,
             lambda: self._measure(server, weights, remembered),
-            sum(size for device, size in needs.items() if device != HOST),
+            needs,
+            lambda seen: self._learned.put(remembered, seen),
         )
         return tiered, needs
 
@@ -232,20 +239,17 @@ class Deployment:
     def _held(self, server: LlamaServer, weights: int) -> Need:
         """What a child holds: of GPU memory as the driver says, or of host memory, its files
         included, where models lie in that."""
-        devices = self.plan.capabilities.devices
-        if devices:
-            return gpu.held(server.process.pid, devices)
+        if self.plan.capabilities.devices:
+            return gpu.held(server.process.pid)
         private = host.private_memory(server.process.pid)
         # Weights that are mapped lie in the page cache; those that are not are private already.
         return {HOST: private if private > weights else private + weights}
 
-    def _memory(self, server: LlamaServer) -> dict[str, object]:
-        """Bytes that the child holds now, by GPU (as /api/status names it) and of the host's."""
+    def _memory(self, server: LlamaServer) -> Held:
         if not server.process.running:
-            return {"gpu": {}, "host": 0}
-        held = self._gpu_memory.of(server.process.pid)
-        by_index = {name.removeprefix("CUDA"): size for name, size in held.items()}
-        return {"gpu": by_index, "host": host.resident_memory(server.process.pid)}
+            return Held()
+        pid = server.process.pid
+        return Held(self._gpu_memory.of(pid), host.resident_memory(pid))
 
     def _address(self, number: int, *, unix: bool) -> Address:
         if unix:
@@ -266,8 +270,7 @@ def announce(plan: Plan, overview: Overview, placeholder: str) -> None:
     rows = [("model", "state", "context", "slots", "memory", "endpoint")]
     for view in overview.view():
         details = overview.models[view.name]
-        used = details.memory()["host"]
-        size = f"{used / 1e6:,.0f} MB" if isinstance(used, int) else ""
+        size = f"{overview.memory(view).total / 1e6:,.0f} MB"
         context, slots = str(details.context or ""), str(details.slots or "")
         rows.append((view.name, view.state.value, context, slots, size, details.endpoint))
     for line in aligned(rows):

@@ -294,7 +294,14 @@ class Instance:
             for m in plan.models
         ]
         bound = min(BOUND, settings.general.wait_timeout / 2)
-        self._pool = Pool(models, plan.budget, time.monotonic, resident_tier=tier, bound=bound)
+        self._pool = Pool(
+            models,
+            plan.budget,
+            time.monotonic,
+            resident_tier=tier,
+            bound=bound,
+            free=gpu.free,
+        )
         hours = settings.idle.idle_time_limit
         if hours is None and self._connection.under_agent:
             hours = AGENT_IDLE_LIMIT

@@ -22,6 +22,7 @@ from app.memory.tiers import NoRoomError, ParkingError
 
 SOURCE = Path(__file__).parent / "cuda" / "libcuda.c"
 GIB = 1 << 30
+HELD = {"CUDA0": GIB}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def test_a_trip_to_cpu_ram_and_back(run, cuda, process):
     async def scenario():
         helper = Helper(cuda)
         moves = Checkpoints(helper, lambda: 10 * GIB)
-        await moves.park(process.pid, GIB)
+        await moves.park(process.pid, HELD)
         assert await helper.ask("state", process.pid, 10) == CHECKPOINTED
         await moves.restore(process.pid)
         assert await helper.ask("state", process.pid, 10) == RUNNING
@@ -72,7 +73,7 @@ def test_without_room_in_host_memory_nothing_is_moved(run, cuda, process):
     async def scenario():
         moves = Checkpoints(Helper(cuda), lambda: 3 * GIB)
         with pytest.raises(NoRoomError, match="2.5 GiB are needed of host memory, 3.0 are free"):
-            await moves.park(process.pid, 5 * GIB // 2)
+            await moves.park(process.pid, {"CUDA0": 2 * GIB, "CUDA1": GIB // 2})
         assert not Path(cuda["FAKE_CUDA"], "calls").exists()
 
     run(scenario)
@@ -85,11 +86,15 @@ def test_a_restore_waits_for_room_on_the_gpu_and_is_not_tried_without(
 
     async def scenario():
         free = [0, 0, GIB]
-        moves = Checkpoints(Helper(cuda), lambda: 10 * GIB, lambda: free.pop(0) if free else 0)
-        await moves.park(process.pid, GIB)
+
+        def gpus():
+            return {"CUDA0": free.pop(0) if free else 0, "CUDA1": 9 * GIB}
+
+        moves = Checkpoints(Helper(cuda), lambda: 10 * GIB, gpus)
+        await moves.park(process.pid, HELD)
         await moves.restore(process.pid)
-        await moves.park(process.pid, GIB)
-        with pytest.raises(ParkingError, match="1.0 GiB are needed on the GPU, 0.0 are free"):
+        await moves.park(process.pid, HELD)
+        with pytest.raises(ParkingError, match="1.0 GiB are needed on CUDA0, 0.0 are free"):
             await moves.restore(process.pid)
         assert calls(cuda).count("Restore") == 1
         moves.stop()
@@ -102,7 +107,7 @@ def test_a_failed_move_says_the_drivers_word_and_is_unlocked(run, cuda, process)
         moves = Checkpoints(Helper(cuda), lambda: 10 * GIB)
         wrong(cuda, "Checkpoint.fail")
         with pytest.raises(ParkingError, match="Checkpoint: CUDA_ERROR_OUT_OF_MEMORY"):
-            await moves.park(process.pid, GIB)
+            await moves.park(process.pid, HELD)
         assert calls(cuda) == ["Lock", "Checkpoint", "Unlock"]
         with pytest.raises(ParkingError, match="Restore: CUDA_ERROR_ILLEGAL_STATE"):
             await moves.restore(process.pid)

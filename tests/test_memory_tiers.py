@@ -54,7 +54,7 @@ class Parking:
 
 
 def tiered(llama, parking):
-    return Tiered(llama, None, parking, lambda: {"host": 1}, 5)
+    return Tiered(llama, None, parking, lambda: {"host": 1}, {"host": 2, "CUDA0": 5})
 
 
 def test_parked_and_restored(run):
@@ -63,10 +63,37 @@ def test_parked_and_restored(run):
         found = tiered(llama, parking)
         assert await found.leave() is Tier.RAM and found.measured() == {}
         await found.start()
-        assert parking.log == [("park", 7, 5), ("restore", 7)]
+        assert parking.log == [("park", 7, {"CUDA0": 5}), ("restore", 7)]
         assert llama.log == ["close"] and found.measured() == {"host": 1}
 
     run(scenario)
+
+
+def test_what_it_holds_decides_where_it_is_more_than_was_predicted(run):
+    async def scenario():
+        parking = Parking()
+        predicted = {"CUDA0": 5, "CUDA1": 5}
+        found = Tiered(Llama(), None, parking, lambda: {"CUDA0": 8, "CUDA1": 4}, predicted)
+        await found.leave()
+        assert parking.log == [("park", 7, {"CUDA0": 8, "CUDA1": 5})]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "took, learned",
+    [
+        ({"CUDA0": 9 << 30, "CUDA1": 1 << 30}, [{"CUDA0": 9 << 30}]),
+        ({"CUDA0": 90 << 30}, []),  # that was somebody else, too
+        ({"CUDA0": -5}, []),
+        ({}, []),
+    ],
+)
+def test_what_was_seen_to_go_is_learned_if_it_is_likely(took, learned):
+    seen = []
+    predicted = {"host": 1, "CUDA0": 8 << 30}
+    Tiered(Llama(), None, None, dict, predicted, seen.append).took(took)
+    assert seen == learned
 
 
 def test_a_parked_one_is_only_ever_killed(run):

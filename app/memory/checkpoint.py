@@ -226,46 +226,52 @@ class Helper:
 
 class Checkpoints:
     """Moves processes between the GPU and CPU RAM. `room` says how many bytes of host memory are
-    free, `gpu_room` how many of GPU memory; moves run one at a time, since they share the link."""
+    free, `gpu_room` how many of each GPU of which that is known; moves run one at a time, since
+    they share the link."""
 
     def __init__(
         self,
         helper: Helper,
         room: Callable[[], int],
-        gpu_room: Callable[[], int] = lambda: 1 << 62,
+        gpu_room: Callable[[], Mapping[str, int]] = dict,
         margin: int = 1 << 30,
     ) -> None:
         self._helper = helper
         self._room = room
         self._gpu_room = gpu_room
         self._margin = margin
-        self._size: dict[int, int] = {}
+        self._held: dict[int, Mapping[str, int]] = {}
 
-    async def park(self, pid: int, size: int) -> None:
-        """`size` in bytes, of GPU memory that has to find room. Raises ParkingError."""
-        free = self._room()
+    async def park(self, pid: int, held: Mapping[str, int]) -> None:
+        """`held` in bytes by GPU, which have to find room. Raises ParkingError."""
+        free, size = self._room(), sum(held.values())
         if size + self._margin > free:
             gib = 1 << 30
             problem = f"{size / gib:.1f} GiB are needed of host memory, {free / gib:.1f} are free"
             raise NoRoomError(problem)
         await self._helper.ask("park", pid, deadline(size))
-        self._size[pid] = size
+        self._held[pid] = held
 
     async def restore(self, pid: int) -> None:
-        size = self._size.pop(pid, 0)
-        await self._until_room(size)
-        await self._helper.ask("restore", pid, deadline(size))
+        held = self._held.pop(pid, {})
+        await self._until_room(held)
+        await self._helper.ask("restore", pid, deadline(sum(held.values())))
 
-    async def _until_room(self, size: int) -> None:
+    async def _until_room(self, held: Mapping[str, int]) -> None:
         """What others let go of comes free a little later; a restore that runs out is stuck for
         ever. Raises ParkingError where it does not come free."""
         for _ in range(GPU_TRIES):
-            if self._gpu_room() >= size:
+            free = self._gpu_room()
+            short = {d: size for d, size in held.items() if size > free.get(d, size)}
+            if not short:
                 return
             await asyncio.sleep(GPU_PAUSE)
         gib = 1 << 30
-        free = self._gpu_room() / gib
-        raise ParkingError(f"{size / gib:.1f} GiB are needed on the GPU, {free:.1f} are free")
+        lack = (
+            f"{s / gib:.1f} GiB are needed on {d}, {free[d] / gib:.1f} are free"
+            for d, s in short.items()
+        )
+        raise ParkingError("; ".join(lack))
 
     def stop(self) -> None:
         self._helper.stop()

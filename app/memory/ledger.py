@@ -41,6 +41,10 @@ class Server(Protocol):
     def measured(self) -> Mapping[str, int]:
         """Bytes that it holds now, by device; nothing where there is no knowing."""
 
+    def took(self, sizes: Mapping[str, int]) -> None:
+        """Bytes by device that were free before it came, and are not now; nobody else of us came
+        or went meanwhile."""
+
 
 Upstream = TypeVar("Upstream")
 

@@ -17,6 +17,7 @@ from app.console import ModelLogger
 from app.engine import backoff
 from app.errors import AppError, LoadError, RequestError
 from app.memory import turns
+from app.memory.budget import GIB, beside_others, together
 from app.memory.ledger import (
     COMING,
     LEAVING,
@@ -35,7 +36,9 @@ logger = logging.getLogger(__name__)
 FAILURES_TO_GIVE_UP = 5
 STOPPING = "the instance is stopping"
 MORE_ROOM = 1.3  # times what was predicted
-OUT_OF_MEMORY = re.compile(r"alloc|out of memory|oom|signal 9|create_context|not fit", re.I)
+OUT_OF_MEMORY = re.compile(r"alloc|out of memory|\boom\b|signal 9|create_context|not fit", re.I)
+LOOK = 0.1  # seconds for which it is known what other programs hold
+GRACE = 5.0  # seconds for what has ended to let go of its memory
 MAX_WAITING = 512  # requests for one model
 BOUND = 60.0  # seconds that nobody should wait longer for a turn
 
@@ -49,13 +52,19 @@ class Pool(Generic[Upstream]):
         *,
         resident_tier: Tier = Tier.RAM,
         bound: float = BOUND,
+        free: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
-        """`budget` in bytes by device; `clock` gives seconds that only grow."""
+        """`budget` in bytes by device; `clock` gives seconds that only grow; `free` tells how many
+        bytes nobody holds now, by device where that is known."""
         self._models = {model.name: model for model in models}
         self._budget = budget
         self._clock = clock
         self._resident_tier = resident_tier
         self._bound = bound
+        self._free = free
+        self._room: Mapping[str, int] = budget  # less what other programs hold
+        self._room_until = 0.0
+        self._moves = 0  # so many have begun
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -310,16 +319,46 @@ class Pool(Generic[Upstream]):
             self._notify()
             return
         now = self._clock()
-        plan = turns.plan(self._rows(), self._budget, now, self._bound)
+        self._look_for_others(now)
+        plan = turns.plan(self._rows(), self._room, now, self._bound)
         for load in plan.loads:
             self._switch(load)
+        again = [plan.again_at] if plan.again_at is not None else []
         for name, reason in plan.refused:
-            self._refuse(self._models[name], RequestError(503, f"{name} {reason}"))
+            if not self._refused(self._models[name], reason, now):
+                again.append(now + LOOK)
         for model in self._models.values():
             if model.state is ModelState.READY and model.name not in plan.held_back:
                 self._grant(model)
-        self._wake_at(plan.again_at, now)
+        self._wake_at(min(again, default=None), now)
         self._notify()
+
+    def _look_for_others(self, now: float) -> None:
+        """Other programs come and go: before somebody is loaded, what they hold is read again."""
+        models = list(self._models.values())
+        waiting = [model.need for model in models if model.waiters]
+        moving = any(model.state in (*COMING, *LEAVING) for model in models)
+        if not waiting or moving or now < self._room_until:
+            return
+        self._room_until = now + LOOK
+        ours = together([m.need for m in models if m.state is ModelState.READY])
+        wanted = {d: max(need.get(d, 0) for need in waiting) for d in self._budget}
+        self._room = beside_others(self._budget, self._free(), ours, wanted)
+
+    def _refused(self, model: Model[Upstream], reason: str, now: float) -> bool:
+        """Where it is other programs that take the room, its callers wait a moment before they are
+        told: a process that has ended may not have let go of everything yet."""
+        taken = {d: size - self._room[d] for d, size in self._budget.items()}
+        others = [
+            f"; other programs hold {taken[device] / GIB:.2f} GiB of {device}"
+            for device, size in model.need.items()
+            if size and taken[device] > 0
+        ]
+        if others and now - model.waiters[0].since < GRACE:
+            return False
+        message = f"{model.name} {reason}{''.join(others)}"
+        self._refuse(model, RequestError(503, message, retry_after=10 if others else None))
+        return True
 
     def _rows(self) -> list[Row]:
         return [self._row(model) for model in self._models.values() if model.server]
@@ -370,11 +409,13 @@ class Pool(Generic[Upstream]):
         leaving = [self._models[name] for name in load.after]
         parked = model.state is ModelState.PARKED
         model.state = ModelState.WAKING if parked else ModelState.LOADING
+        self._moves += 1
         model.coming = self._run(self._come(model, leaving))
 
     def _let_go(self, model: Model[Upstream], *, keep: bool = True) -> None:
         """From here on it counts as leaving; it holds its memory until it is gone."""
         model.state = ModelState.PARKING if keep else ModelState.STOPPING
+        self._moves += 1
         model.leaving = self._run(self._leave(model, keep=keep))
 
     async def _leave(self, model: Model[Upstream], *, keep: bool) -> None:
@@ -403,6 +444,7 @@ class Pool(Generic[Upstream]):
             await asyncio.wait(away)
         begun = self._clock()
         log.info("loading" if model.state is ModelState.LOADING else "waking")
+        before, move = self._free(), self._alone(model)
         try:
             await model.server.start()
         except BaseException as error:
@@ -415,16 +457,29 @@ class Pool(Generic[Upstream]):
             self._schedule()
             return
         model.coming = None
+        if before and move is not None and move == self._alone(model):
+            after = self._free()
+            model.server.took({d: size - after.get(d, size) for d, size in before.items()})
+        self._arrived(model, self._clock() - begun)
+
+    def _arrived(self, model: Model[Upstream], seconds: float) -> None:
+        assert model.server is not None
         now = self._clock()
         model.state, model.reason, model.tier = ModelState.READY, "", self._resident_tier
-        model.come_cost, model.here_since = now - begun, now
+        model.come_cost, model.here_since = seconds, now
         model.last_used = max(model.last_used, now)
         model.switches += 1
-        log.info("ready in %.1f s", model.come_cost)
+        ModelLogger(logger, model.name).info("ready in %.1f s", seconds)
         self._learn(model)
         if model.watch is None or model.watch.done():  # it may have been parked, not ended
             model.watch = self._run(self._watch(model, model.server))
         self._schedule()
+
+    def _alone(self, model: Model[Upstream]) -> int | None:
+        """Which of all moves this one is, if nobody else moves now."""
+        others = [m for m in self._models.values() if m is not model]
+        moving = any(m.state in (*COMING, *LEAVING) for m in others)
+        return None if moving else self._moves
 
     def _failure(self, model: Model[Upstream], error: LoadError) -> RequestError:
         wait = max(1.0, model.retry_at - self._clock())

@@ -19,6 +19,7 @@ from app.engine.client import Client
 from app.engine.server import LlamaServer
 from app.errors import UpstreamError
 from app.machine import host
+from app.memory.budget import GIB, HOST
 from app.memory.ledger import Tier
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ ASK = 5.0  # seconds
 MOVE = 120.0  # seconds for one slot's KV cache
 LEAST_TOKENS = 8  # fewer are read again sooner than restored
 LEAST_FREE = 1 << 30  # bytes that stay free beside what is saved
+FAR_OFF = 1.5  # times what was predicted
 USELESS = 5  # times in a row that a restored cache did not help
 LONG_PROMPT = 64  # tokens of a request that would have shown that it helps
 
@@ -34,8 +36,8 @@ LONG_PROMPT = 64  # tokens of a request that would have shown that it helps
 class Parking(Protocol):
     """Who moves a process's GPU memory to CPU RAM and back."""
 
-    async def park(self, pid: int, size: int) -> None:
-        """`size` in bytes of GPU memory. Raises NoRoomError where host memory is short, with the
+    async def park(self, pid: int, held: Mapping[str, int]) -> None:
+        """`held` in bytes by GPU. Raises NoRoomError where host memory is short, with the
         process as it was; ParkingError, and then the process is of no use any more."""
 
     async def restore(self, pid: int) -> None:
@@ -134,16 +136,19 @@ class Tiered:
         slots: Slots | None,
         parking: Parking | None,
         measure: Callable[[], Mapping[str, int]],
-        on_devices: int = 0,
+        predicted: Mapping[str, int] | None = None,
+        learn: Callable[[Mapping[str, int]], None] = lambda _: None,
     ) -> None:
-        """`parking` where this machine can; `measure` tells what the process holds now, and
-        `on_devices` how many bytes of GPU memory have to move when it is parked."""
+        """`parking` where this machine can; `measure` tells what the process holds now, by device,
+        `predicted` what was expected of it: the larger of both has to move when it is parked.
+        `learn` is told what was seen to go when it came."""
         self.server = server
         self.slots = slots
         self._parking = parking
         self._measure = measure
         self._parked = False
-        self._on_devices = on_devices
+        self._predicted = predicted or {}
+        self._learn = learn
         self._log = ModelLogger(logger, server.process.name)
 
     @property
@@ -168,7 +173,7 @@ class Tiered:
         if self._parking is not None:
             self.server.client.close()
             try:
-                await self._parking.park(self.server.process.pid, self._on_devices)
+                await self._parking.park(self.server.process.pid, self._on_devices())
                 self._parked = True
                 return Tier.RAM
             except NoRoomError as error:
@@ -181,6 +186,11 @@ class Tiered:
             await self.slots.save()
         await self.server.stop()
         return Tier.DISK
+
+    def _on_devices(self) -> Mapping[str, int]:
+        held = {**self._predicted, **self._measure()}
+        larger = {d: max(size, self._predicted.get(d, 0)) for d, size in held.items()}
+        return {device: size for device, size in larger.items() if device != HOST}
 
     async def stop(self) -> None:
         if self._parked:
@@ -203,3 +213,10 @@ class Tiered:
 
     def measured(self) -> Mapping[str, int]:
         return self._measure() if self.server.process.running and not self._parked else {}
+
+    def took(self, sizes: Mapping[str, int]) -> None:
+        """Where another program came in the same moment, that is no model of this size."""
+        expected = {device: size for device, size in self._predicted.items() if device != HOST}
+        seen = {device: sizes[device] for device in expected if sizes.get(device, 0) > 0}
+        if seen and all(size <= FAR_OFF * expected[device] + GIB for device, size in seen.items()):
+            self._learn(seen)
