@@ -57,17 +57,25 @@ class Deployment:
         self._preloaded = self.plan.preloaded
         self._learned = Learned(self.plan.store.cache)
         self._gpu_memory = gpu.Held()
+        self._parked_gpus = 1  # a model on more of them is not parked
 
     async def find_parking(self) -> None:
         """Whether idle models can be moved to CPU RAM as they are; said, whichever way it is."""
         if not (self.general.cpu_offloading and self.plan.capabilities.devices):
             return
         environment = {**arguments.environment(self.environment, str(self.folder), "")}
-        why_not = await checkpoint.probe(environment)
-        if why_not:
+        known = [m.footprint for m in self.plan.models if m.footprint is not None]
+        most = max((len(footprint.devices) for footprint in known), default=1)
+        why_not = ""
+        for gpus in sorted({1, most}, reverse=True):  # several may be more than a machine can
+            if not (why_not := await checkpoint.probe(environment, gpus)):
+                self._parked_gpus = gpus
+                break
+            kept = "are stopped, their weights stay in the page cache"
             logger.info(
-                "idle models are stopped, their weights stay in the page cache: %s", why_not
+                "idle models on %s %s: %s", f"{gpus} GPUs" if gpus > 1 else "a GPU", kept, why_not
             )
+        if why_not:
             return
         logger.info("idle models are moved to CPU RAM by CUDA checkpoints")
         self.parking = Checkpoints(Helper(environment), host.memory_free, gpu.free)
@@ -165,7 +173,7 @@ class Deployment:
         tiered = Tiered(
             server,
             self._slots.get(planned.name),
-            self.parking,
+            self.parking if len(needs.keys() - {HOST}) <= self._parked_gpus else None,
             lambda: self._measure(server, weights, remembered),
             needs,
             lambda seen: self._learned.put(remembered, seen),

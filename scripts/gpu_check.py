@@ -1,6 +1,7 @@
 """Universal Memory on this machine's GPU, as a table: footprints predicted and held, seconds to
 park and wake against a warm and a cold start, GPU memory after a park, KV cache kept, alternations
-of two models that fit only one at a time. Exit status 1 where something does not hold.
+of two models that fit only one at a time, and what is shown of the GPU. Exit status 1 where
+something does not hold.
 
 Without models of your own, two random ones of ~700 MB are made. It runs without a GPU too: idle
 models are then stopped and started.
@@ -16,8 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts" / "bench")]
@@ -27,6 +29,7 @@ import memory as bench  # noqa: E402
 from app.machine import gpu  # noqa: E402
 
 PORT = 18141
+REPORTED = 40.0  # seconds after which ClearML's monitor has reported
 BASE = f"http://127.0.0.1:{PORT}"
 NAMES = ("a", "b")
 problems: list[str] = []
@@ -74,6 +77,53 @@ def away(name: str) -> float:
     bench.post(BASE, f"/api/models/{name}/park")
     bench.until(lambda: model(name)["state"] in ("parked", "cold"))
     return time.monotonic() - begun
+
+
+def shown() -> None:
+    """What people see of the GPUs: the status, the page's plots, /metrics."""
+    bench.load(BASE, "a")
+    for device in bench.get(BASE, "/api/status")["devices"]:
+        said = f"{device['used'] / 1e9:.2f} of {device['total'] / 1e9:.1f} GB"
+        row(f"shown of GPU {device['id']}, {device['name']}", said, ok=0 < device["used"])
+    held = model("a")["memory"]["gpu"]
+    row(
+        "shown of a", ", ".join(f"GPU {d} {n / 1e9:.2f} GB" for d, n in held.items()), ok=bool(held)
+    )
+    with urllib.request.urlopen(f"{BASE}/api/events", timeout=30) as events:
+        columns, values = plotted(events)
+    for (plot, series), value in zip(columns, values, strict=True):
+        if plot.startswith("gpu"):
+            row(f"plotted: {plot} of GPU {series}", f"{value}", ok=value is not None)
+    with urllib.request.urlopen(f"{BASE}/metrics", timeout=30) as answer:
+        told = b"gpu_memory_used_bytes{" in answer.read()
+    row("/metrics tells of the GPU", str(told), ok=told)
+
+
+def plotted(events: IO[bytes]) -> tuple[list[list[str]], list[float | None]]:
+    """The columns of the page's plots, and the next row of them."""
+    columns: list[list[str]] = []
+    kind = ""
+    for line in events:
+        name, _, data = line.decode().rstrip("\n").partition(": ")
+        if name == "event":
+            kind = data
+        elif name == "data" and kind == "hello":
+            columns = json.loads(data)["columns"]
+        elif name == "data" and kind == "row":
+            return columns, json.loads(data)[1:]
+    raise SystemExit("/api/events has ended")
+
+
+def reported(folder: Path) -> None:
+    """What ClearML's own monitor has written of the GPUs, in the offline task's record."""
+    found = {}
+    for record in folder.glob("offline/*/metrics.jsonl"):
+        for line in record.read_text().splitlines():
+            for event in json.loads(line):
+                if event.get("metric") == ":monitor:gpu":
+                    found[event["variant"]] = event["value"]
+    for series in ("gpu_0_utilization", "gpu_0_mem_used_gb", "gpu_0_temperature"):
+        row(f"reported: {series}", str(found.get(series)), ok=series in found)
 
 
 def forget_pages(path: str) -> None:
@@ -140,9 +190,17 @@ def main() -> int:
         largest = max(sum(m["devices"].values()) or m["host"] for m in memories)
         room = options.room or (largest + (600 << 20)) / (1 << 30)
         row("room for models", f"{room:.2f} GiB")
+        record = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp")))
+        os.environ["CLEARML_CACHE_DIR"] = str(record)
+        begun = time.monotonic()
         with bench.running(command(options.model, room), "ready\n"):
             moves(options.model, memories[0]["devices"])
             alternate(options.alternations)
+            if gpu.devices():
+                shown()
+                time.sleep(max(0.0, REPORTED - (time.monotonic() - begun)))
+        if gpu.devices():
+            reported(record)
     print("all is well" if not problems else f"{len(problems)} bad: {', '.join(problems)}")
     return 1 if problems else 0
 

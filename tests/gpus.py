@@ -4,7 +4,8 @@ that lists them, takes their memory, and computes on the CPU."""
 import subprocess
 from pathlib import Path
 
-SOURCE = Path(__file__).parent / "nvml" / "libnvidia-ml.c"
+HERE = Path(__file__).parent
+NVML, CUDA = HERE / "nvml" / "libnvidia-ml.c", HERE / "cuda" / "libcuda.c"
 NAME, UUIDS = "NVIDIA-Sham", ("GPU-aaaa-1111", "GPU-bbbb-2222")
 SERVER = """#!/bin/sh
 case " $* " in
@@ -28,9 +29,14 @@ PLANNER = """#!/bin/sh
 echo "$@" >> {gpus}/asked
 case " $* " in
 *" --fit-print on "*) echo "CUDA0 {model} 60 40"; echo "Host 1 1 1" ;;
-*) echo "-c 1024 -ngl -1" ;;
+*) echo "-c 2048 -ngl -1" ;;
 esac
 """
+
+
+def compiled(source, library):
+    line = ["cc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", library, source]
+    subprocess.run(line, check=True)
 
 
 class Gpus:
@@ -39,9 +45,7 @@ class Gpus:
     def __init__(self, folder, *sizes):
         self.folder, self.sizes = folder / "gpus", sizes
         self.folder.mkdir()
-        library = self.folder / "libnvidia-ml.so.1"
-        line = ["cc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", library, SOURCE]
-        subprocess.run(line, check=True)
+        compiled(NVML, self.folder / "libnvidia-ml.so.1")
         for number in range(len(sizes)):
             self.set(number)
 
@@ -59,9 +63,15 @@ class Gpus:
         """No process is shown, as in a container."""
         (self.folder / "hide").touch()
 
+    def driver(self):
+        """With one that moves processes to CPU RAM and back."""
+        compiled(CUDA, self.folder / "libcuda.so.1")
+        (self.folder / "cuda").mkdir()
+
     @property
     def environment(self):
-        return {"LD_LIBRARY_PATH": str(self.folder), "FAKE_NVML": str(self.folder)}
+        folder = str(self.folder)
+        return {"LD_LIBRARY_PATH": folder, "FAKE_NVML": folder, "CUDA_FAKE": f"{folder}/cuda"}
 
     def llama_server(self, program, held, model):
         """One that holds so many MiB of the first GPU; `model` is what its planner expects of

@@ -19,8 +19,8 @@ from app.memory.checkpoint import (
     probe,
 )
 from app.memory.tiers import NoRoomError, ParkingError
+from tests.gpus import CUDA, compiled
 
-SOURCE = Path(__file__).parent / "cuda" / "libcuda.c"
 GIB = 1 << 30
 HELD = {"CUDA0": GIB}
 
@@ -28,15 +28,14 @@ HELD = {"CUDA0": GIB}
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cuda")
-    line = ["cc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", folder / "libcuda.so.1", SOURCE]
-    subprocess.run(line, check=True)
+    compiled(CUDA, folder / "libcuda.so.1")
     return folder
 
 
 @pytest.fixture
 def cuda(library, tmp_path):
     """The environment of a machine with this driver; its folder says what goes wrong."""
-    return {**os.environ, "LD_LIBRARY_PATH": str(library), "FAKE_CUDA": str(tmp_path)}
+    return {**os.environ, "LD_LIBRARY_PATH": str(library), "CUDA_FAKE": str(tmp_path)}
 
 
 @pytest.fixture
@@ -48,11 +47,11 @@ def process():
 
 
 def calls(cuda):
-    return [line.split()[0] for line in Path(cuda["FAKE_CUDA"], "calls").read_text().splitlines()]
+    return [line.split()[0] for line in Path(cuda["CUDA_FAKE"], "calls").read_text().splitlines()]
 
 
 def wrong(cuda, call):
-    Path(cuda["FAKE_CUDA"], call).touch()
+    Path(cuda["CUDA_FAKE"], call).touch()
 
 
 def test_a_trip_to_cpu_ram_and_back(run, cuda, process):
@@ -74,7 +73,7 @@ def test_without_room_in_host_memory_nothing_is_moved(run, cuda, process):
         moves = Checkpoints(Helper(cuda), lambda: 3 * GIB)
         with pytest.raises(NoRoomError, match="2.5 GiB are needed of host memory, 3.0 are free"):
             await moves.park(process.pid, {"CUDA0": 2 * GIB, "CUDA1": GIB // 2})
-        assert not Path(cuda["FAKE_CUDA"], "calls").exists()
+        assert not Path(cuda["CUDA_FAKE"], "calls").exists()
 
     run(scenario)
 
@@ -125,7 +124,7 @@ def test_a_call_that_hangs_is_given_up_and_the_next_helper_works(run, cuda, proc
         with pytest.raises(ParkingError, match="no answer from the CUDA driver in 0 s"):
             await helper.ask("park", process.pid, 0.3)
         assert not Path(f"/proc/{first}").exists()
-        Path(cuda["FAKE_CUDA"], "Lock.hang").unlink()
+        Path(cuda["CUDA_FAKE"], "Lock.hang").unlink()
         await helper.ask("park", process.pid, 10)
         assert helper.pid != first
         helper.stop()
@@ -162,8 +161,20 @@ def test_the_probe_says_that_it_works_and_leaves_nothing(run, cuda):
     async def scenario():
         assert await probe(cuda) == ""
         assert calls(cuda) == ["Lock", "Checkpoint", "Restore", "Unlock"]
-        (sibling,) = [p.name for p in Path(cuda["FAKE_CUDA"]).iterdir() if p.name.isdigit()]
+        (sibling,) = [p.name for p in Path(cuda["CUDA_FAKE"]).iterdir() if p.name.isdigit()]
         assert not Path(f"/proc/{sibling}").exists()
+
+    run(scenario)
+
+
+def test_the_probe_moves_as_many_gpus_as_are_used(run, cuda):
+    """A machine that can move a process on one GPU, and none on several."""
+
+    async def scenario():
+        assert await probe(cuda, 2) == ""
+        wrong(cuda, "Checkpoint.several")
+        assert await probe(cuda, 1) == ""
+        assert "CUDA_ERROR_NOT_SUPPORTED" in await probe(cuda, 2)
 
     run(scenario)
 

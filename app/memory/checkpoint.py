@@ -83,12 +83,13 @@ class Driver:
         self._check("GetState", self._cuda.cuCheckpointProcessGetState(pid, ctypes.byref(found)))
         return found.value
 
-    def hold_context(self) -> None:
-        """Be a process that holds a context on the first GPU: what the probe moves."""
-        device, context = ctypes.c_int(0), ctypes.c_void_p()
-        self._check("cuDeviceGet", self._cuda.cuDeviceGet(ctypes.byref(device), 0))
-        retained = self._cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
-        self._check("cuDevicePrimaryCtxRetain", retained)
+    def hold_contexts(self, gpus: int) -> None:
+        """Be a process that holds a context on so many GPUs: what the probe moves."""
+        for number in range(gpus):
+            device, context = ctypes.c_int(0), ctypes.c_void_p()
+            self._check("cuDeviceGet", self._cuda.cuDeviceGet(ctypes.byref(device), number))
+            retained = self._cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+            self._check("cuDevicePrimaryCtxRetain", retained)
 
     def _call(self, name: str, pid: int, arguments: Any) -> None:
         function = getattr(self._cuda, f"cuCheckpointProcess{name}")
@@ -120,19 +121,21 @@ def helper(driver: Driver, lines: Any, write: Callable[[str], None]) -> None:
 
 
 def main(words: list[str]) -> int:
+    """The helper; or, with a number of GPUs, one that holds contexts on them."""
+
     def write(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
 
     try:
         driver = Driver()
-        if words == ["hold"]:
-            driver.hold_context()
+        if words:
+            driver.hold_contexts(int(words[0]))
         write(json.dumps({"ok": True}) + "\n")
     except CudaError as error:
         write(json.dumps({"ok": False, "problem": str(error)}) + "\n")
         return 1
-    if words == ["hold"]:
+    if words:
         sys.stdin.read()
     else:
         helper(driver, sys.stdin, write)
@@ -282,10 +285,10 @@ def deadline(size: int) -> float:
     return LEAST + 2 * size / RATE
 
 
-async def probe(environment: Mapping[str, str]) -> str:
-    """Try a whole trip on a sibling that holds a context: "" where this machine can, else why
-    not."""
-    mover, sibling = Helper(environment), Helper(environment, "hold")
+async def probe(environment: Mapping[str, str], gpus: int = 1) -> str:
+    """Try a whole trip on a sibling that holds a context on so many GPUs: "" where this machine
+    can, else why not."""
+    mover, sibling = Helper(environment), Helper(environment, str(gpus))
     try:
         await mover.start()
         await sibling.start()

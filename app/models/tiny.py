@@ -96,8 +96,9 @@ def _byte_symbols() -> list[str]:
 
 
 def _vocabulary() -> tuple[list[str], list[int]]:
-    tokens = [*_byte_symbols(), *("\u0120" + word for word in WORDS)]
-    tokens += [merge.replace(" ", "") for merge in MERGES]
+    merged = [merge.replace(" ", "") for merge in MERGES]
+    words = ("\u0120" + word for word in WORDS)
+    tokens = list(dict.fromkeys([*_byte_symbols(), *words, *merged]))
     types = [int(gguf.TokenType.NORMAL)] * len(tokens)
     tokens += SPECIAL
     types += [int(gguf.TokenType.CONTROL)] * len(SPECIAL)

@@ -4,8 +4,8 @@
    starts on a warm page cache; interleaved.
 2. `turns`: 60 requests of 8 tokens that alternate over 3 models, 4 callers; beside llama-server's
    router mode with room for one model; ABBA.
-3. `kept`: the follow-up of a long chat after a trip to disk and back, beside the same without its
-   KV cache.
+3. `kept`: the follow-up of a long chat after a trip to disk and back, beside a chat as long that
+   is new.
 4. `decision`: one call of the policy for 50 models.
 """
 
@@ -42,6 +42,10 @@ CONTEXT = 2048
 def make(folder: Path) -> None:
     """Random models of 24 layers and 680 million parameters, at 8 bits."""
     tiny.LAYERS, tiny.WIDTH, tiny.HEADS, tiny.KV_HEADS, tiny.FEED_FORWARD = 24, 1024, 16, 8, 8192
+    # Words are tokens, those of the chat template too, as they are to a trained model.
+    words = [*("\u0120" + word for word in tiny.WORDS), "user", "assistant"]
+    merges = (f"{word[:n]} {word[n]}" for word in words for n in range(1, len(word)))
+    tiny.MERGES = tuple(dict.fromkeys(merges))
     for seed, name in enumerate(NAMES):
         path = folder / f"{name}.gguf"
         if not path.exists():
@@ -199,26 +203,30 @@ def compare_turns(folder: Path, room: float, options: argparse.Namespace) -> Non
     print(f"turns: ours {a:.1f} s, router {b:.1f} s, ratio {a / b:.2f}")
 
 
-def kept(base: str, words: int) -> None:
-    """The chat is asked again as it was, and goes on; each after a trip to disk."""
+def kept(base: str, words: int, trips: int) -> None:
+    """A long chat that is new, asked again as it was, and gone on with: each after a trip to disk,
+    with the way back."""
     text = " ".join(f"word{n}" for n in range(words))
-    begun = time.monotonic()
-    first = ask(base, "a", user(text), 2)
-    cold = time.monotonic() - begun
-    size = first["usage"]["prompt_tokens"]
-    print(f"kept: a prompt of {size} tokens, read for the first time: {cold:.1f} s")
-    said = {"role": "assistant", "content": first["choices"][0]["message"]["content"]}
-    for what, more in (("asked again", []), ("gone on with", [said, *user("?")])):
-        ask(base, "b", user("hello"))
-        load(base, "a")
-        begun = time.monotonic()
-        timings = ask(base, "a", [*user(text), *more], 1)["timings"]
-        warm = time.monotonic() - begun
-        share = timings["prompt_n"] / (timings["prompt_n"] + timings["cache_n"])
-        print(
-            f"kept: {what}: {timings['prompt_n']} tokens ({share:.1%}) read, first token in "
-            f"{warm:.2f} s: {cold / warm:.0f} times sooner"
-        )
+    seconds: dict[str, list[float]] = {}
+    for number in range(trips):
+        chat = user(f"{number} {text}")
+        for what in ("new", "asked again", "gone on with"):
+            ask(base, "b", user("hello"))
+            begun = time.monotonic()
+            answer = ask(base, "a", chat, 1)
+            seconds.setdefault(what, []).append(time.monotonic() - begun)
+            timings = answer["timings"]
+            print(
+                f"kept: {what}: of {answer['usage']['prompt_tokens']} tokens {timings['prompt_n']} "
+                f"read, first token in {seconds[what][-1]:.2f} s"
+            )
+            if what == "asked again":
+                said = answer["choices"][0]["message"]["content"]
+                chat += [{"role": "assistant", "content": said}, *user("?")]
+    new = seconds.pop("new")
+    for what, times in seconds.items():
+        ratios = [cold / warm for cold, warm in zip(new, times, strict=True)]
+        print(f"kept: {what}: {statistics.median(ratios):.0f} times sooner (median of {trips})")
 
 
 def decision() -> None:
@@ -239,7 +247,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="of wake")
     parser.add_argument("--pairs", type=int, default=1, help="ABBA pairs of turns")
     parser.add_argument("--requests", type=int, default=60)
-    parser.add_argument("--words", type=int, default=188, help="of the long chat")
+    parser.add_argument("--words", type=int, default=300, help="of the long chat")
+    parser.add_argument("--trips", type=int, default=3, help="of kept")
     parser.add_argument("--only", default="", help="wake, turns, kept or decision")
     parser.add_argument("--folder", help="keep the models here")
     parser.add_argument("--room", type=float, default=1.6, help="GiB for models")
@@ -258,7 +267,7 @@ def main() -> None:
                     unload(base, "a")
                     wake(folder, base, options.rounds)
                 if options.only != "wake":
-                    kept(base, options.words)
+                    kept(base, options.words, options.trips)
         if options.only in ("", "turns"):
             compare_turns(folder, options.room, options)
 

@@ -1,7 +1,8 @@
 /* A stand-in for the CUDA driver's checkpoint calls: processes and their states are files in the
- * folder FAKE_CUDA. It refuses calls out of order, as the driver does; FAKE_CUDA/<call>.<word> makes
+ * folder CUDA_FAKE. It refuses calls out of order, as the driver does; CUDA_FAKE/<call>.<word> makes
  * a call go wrong: "hang" never returns, "fail" gives 2 (out of memory) and leaves the process
- * failed, "lose" kills the process. A file "<pid>" holds its state; "calls" grows by a line a call. */
+ * failed, "lose" kills the process, "several" refuses those that hold more than one GPU. A file
+ * "<pid>" holds its state, "<pid>.gpus" the last GPU of several; "calls" grows by a line a call. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +10,8 @@
 #include <unistd.h>
 
 enum { RUNNING, LOCKED, CHECKPOINTED, FAILED };
-enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, ILLEGAL_STATE = 401 };
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, ILLEGAL_STATE = 401,
+       NOT_SUPPORTED = 801 };
 
 static int initialized;
 
@@ -17,7 +19,7 @@ static char *path(const char *name) {
     static char text[4][512];
     static int turn;
     char *found = text[turn++ % 4];
-    snprintf(found, 512, "%s/%s", getenv("FAKE_CUDA"), name);
+    snprintf(found, 512, "%s/%s", getenv("CUDA_FAKE"), name);
     return found;
 }
 
@@ -60,12 +62,17 @@ static int move(const char *call, int pid, int from, int to) {
     if (!initialized) return NOT_INITIALIZED;
     if (there(call, "hang")) for (;;) pause();
     if (there(call, "lose")) kill(pid, SIGKILL);
+    char held[32];
+    snprintf(held, sizeof held, "%d.gpus", pid);
+    if (there(call, "several") && access(path(held), F_OK) == 0) return NOT_SUPPORTED;
     if (there(call, "fail")) {
         set_state(pid, FAILED);
         return OUT_OF_MEMORY;
     }
     if (state_of(pid) == -1) set_state(pid, RUNNING);
     if (state_of(pid) != from) return ILLEGAL_STATE;
+    if (to == CHECKPOINTED) kill(pid, SIGSTOP); /* it answers nothing from here on */
+    if (from == CHECKPOINTED) kill(pid, SIGCONT);
     set_state(pid, to);
     return OK;
 }
@@ -82,7 +89,10 @@ int cuDeviceGet(int *device, int ordinal) {
 }
 
 int cuDevicePrimaryCtxRetain(void **context, int device) {
-    (void)device;
+    char held[32];
+    snprintf(held, sizeof held, "%d.gpus", getpid());
+    FILE *several = device ? fopen(path(held), "w") : NULL;
+    if (several) fclose(several);
     *context = &initialized;
     set_state(getpid(), RUNNING);
     return initialized ? OK : NOT_INITIALIZED;
@@ -91,6 +101,7 @@ int cuDevicePrimaryCtxRetain(void **context, int device) {
 int cuGetErrorName(int code, const char **name) {
     *name = code == OUT_OF_MEMORY   ? "CUDA_ERROR_OUT_OF_MEMORY"
             : code == ILLEGAL_STATE ? "CUDA_ERROR_ILLEGAL_STATE"
+            : code == NOT_SUPPORTED ? "CUDA_ERROR_NOT_SUPPORTED"
                                     : "CUDA_ERROR_INVALID_VALUE";
     return OK;
 }

@@ -2,10 +2,14 @@
 the real SDK's monitor, a real browser, and llama-servers that compute on the CPU."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 import urllib.request
 
 import openai
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -14,6 +18,7 @@ from app.memory.pool import LOOK
 from app.models import tiny
 from tests.clearml_api import ApiServer
 from tests.end_to_end.browser import PROGRAM, chromium
+from tests.end_to_end.conftest import LEFT_OUT, ROOT
 from tests.end_to_end.test_page import overview, texts, wait_for
 from tests.end_to_end.test_serving import chat, client, get, until
 from tests.end_to_end.test_task import online
@@ -147,6 +152,33 @@ def test_what_others_hold_at_the_start_is_not_planned_with(start, cache, gpu):
     assert "-np 1 " in asked[0] + " ", asked
 
 
+def test_idle_models_are_parked_in_cpu_ram(start, cache, tmp_path):
+    """Room for one of two. Result: each other's turn, the process that is away answers nothing and
+    holds no GPU memory, and comes back with its KV cache; the end leaves nothing behind."""
+    gpu = Gpus(tmp_path, 2048)
+    gpu.driver()
+    environment = gpu.llama_server(find("", {}), HELD, PREDICTED)
+    app = start(*sharing(cache, cpu_offloading=True), **environment).ready()
+    assert "idle models are moved to CPU RAM by CUDA checkpoints" in app.output
+    ask = {name: client(app, name, timeout=60) for name in "ab"}
+    told = {name: chat(ask[name], 2) for name in "ab"}
+    assert states(app) == {"a": ("parked", "ram"), "b": ("ready", "gpu")}
+    assert overview(app)["devices"][0]["used"] == HELD << 20
+    pids = app.children
+    assert len(pids) == 2
+    stopped = [psutil.Process(pid).status() == psutil.STATUS_STOPPED for pid in pids]
+    assert sorted(stopped) == [False, True]
+    for _ in range(3):
+        for name in "ab":
+            again = chat(ask[name], 2)
+            assert again.usage.prompt_tokens_details.cached_tokens > 0.9 * (
+                told[name].usage.prompt_tokens - 2
+            )
+    assert app.children == pids and "anew" not in app.output
+    assert app.end() == 143
+    assert not any(psutil.pid_exists(pid) for pid in pids) and not app.folders
+
+
 def others(gpu, size):
     gpu.set(0, others=size)
     time.sleep(2 * LOOK)
@@ -165,3 +197,22 @@ def test_a_gpu_that_only_the_driver_sees(start, gpus):
     assert "this machine has NVIDIA-Sham, NVIDIA-Sham, but llama-server was built" in app.output
     hidden = start(CUDA_VISIBLE_DEVICES="", **gpus.environment).ready()
     assert get(hidden, "/api/status")[1]["devices"] == []
+
+
+def test_the_check_for_machines_with_a_gpu(tmp_path, gpu):
+    """scripts/gpu_check runs, and finds what it looks for."""
+    for name in "ab":
+        tiny.write(tmp_path / f"{name}.gguf")
+    models = [text for name in "ab" for text in ("--model", str(tmp_path / f"{name}.gguf"))]
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(LEFT_OUT)}
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "gpu_check.py", *models, "--alternations", "4"],
+        env={**clean, **gpu.llama_server(find("", {}), COUNTED, PREDICTED)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all is well" in done.stdout and "BAD" not in done.stdout
+    for seen in ("gpu_0_utilization", "plotted: gpu_temperature of GPU 0", "KV cache kept"):
+        assert seen in done.stdout

@@ -1,7 +1,8 @@
 /* A stand-in for NVML: GPU number N is the file FAKE_NVML/N, "name uuid total used usage
  * temperature" (MiB, percent, degrees; -1: not supported). FAKE_NVML/N.processes has a line
- * "pid MiB" for each process; those that live hold memory besides, and are listed unless there is
- * a file FAKE_NVML/hide (as in a container). A GPU's handle is its number plus 1. */
+ * "pid MiB" for each process; those that live, and are not parked by tests/cuda/libcuda.c, hold
+ * memory besides, and are listed unless there is a file FAKE_NVML/hide (as in a container). A GPU's
+ * handle is its number plus 1. */
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,13 +30,26 @@ static int look(unsigned index, gpu *found) {
     return words == 6 ? OK : INVALID;
 }
 
+static int parked(long pid) {
+    char path[512];
+    int state = 0;
+    const char *folder = getenv("CUDA_FAKE");
+    snprintf(path, sizeof path, "%s/%ld", folder ? folder : "/nowhere", pid);
+    FILE *from = fopen(path, "r");
+    if (!from) return 0;
+    if (fscanf(from, "%d", &state) != 1) state = 0;
+    fclose(from);
+    return state == 2;
+}
+
 static unsigned processes(unsigned index, process *found, unsigned room) {
     unsigned count = 0;
     long pid, held;
     FILE *from = file(index, ".processes");
     if (!from) return 0;
     while (count < room && fscanf(from, "%ld %ld", &pid, &held) == 2)
-        if (kill((pid_t)pid, 0) == 0) found[count++] = (process){(unsigned)pid, held * MIB, ~0u, ~0u};
+        if (kill((pid_t)pid, 0) == 0 && !parked(pid))
+            found[count++] = (process){(unsigned)pid, held * MIB, ~0u, ~0u};
     fclose(from);
     return count;
 }
