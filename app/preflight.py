@@ -232,7 +232,7 @@ async def settle_memory(
     room: Room,
 ) -> Planned:
     """With what its files say of the memory that it gets: on the single GPU with most room that it
-    fits on, else over all. Raises ConfigError."""
+    fits on as a whole, else over all. Raises ConfigError."""
     given = planned.wanted.placement
     tried = placement.candidates(known.devices, given, room.budget, room.assigned)
     for chosen in tried:
@@ -243,10 +243,8 @@ async def settle_memory(
             if chosen == tried[-1]:
                 raise
             continue
-        argv = arguments.planning(planned.settings, resolved, wanted)
-        divided = wanted.slots(known) > 1
-        needs = await footprint.predict(argv, files, known, machine, divided=divided)
-        if chosen == tried[-1] or (not resolved.placement and room.takes(needs)):
+        resolved, needs = await _spread(planned, wanted, resolved, files, (known, machine, room))
+        if chosen == tried[-1] or (resolved.whole and room.takes(needs)):
             break
     if planned.files.mmproj is not None:
         needs = needs.plus(projector_size(planned.files.mmproj))
@@ -255,12 +253,38 @@ async def settle_memory(
     return replace(planned, resolved=resolved, footprint=needs)
 
 
+async def _spread(
+    planned: Planned,
+    wanted: Wanted,
+    resolved: Resolved,
+    files: ModelFiles | Preview,
+    where: tuple[Capabilities, Machine, Room],
+) -> tuple[Resolved, Footprint]:
+    """With the proportion in which several GPUs take it: by what the models before leave, where it
+    fits so, else by all that they have; and what it needs then."""
+    known, machine, room = where
+    for shares in (room.left, room.budget):
+        placed = (*wanted.placement, *resolved.placement)
+        split = placement.split(known.devices, placed, shares)
+        found = replace(resolved, placement=(*resolved.placement, *split))
+        argv = arguments.planning(planned.settings, found, wanted)
+        divided = wanted.slots(known) > 1
+        needs = await footprint.predict(argv, files, known, machine, divided=divided)
+        if not split or room.takes(needs):
+            break
+    return found, needs
+
+
 @dataclass
 class Room:
     """Bytes by device: what there is, and what the models before take."""
 
     budget: dict[str, int]
     assigned: dict[str, int]
+
+    @property
+    def left(self) -> dict[str, int]:
+        return {d: max(0, size - self.assigned.get(d, 0)) for d, size in self.budget.items()}
 
     def takes(self, needs: Footprint) -> bool:
         return not lacking(together([need(needs), self.assigned]), self.budget)

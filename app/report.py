@@ -74,8 +74,9 @@ def resolved_text(model: Planned) -> str:
     assert model.resolved is not None
     settled = asdict(model.resolved)
     placement = " ".join(settled.pop("placement"))
+    cut = "" if settled.pop("whole") else "cut to fit"
     said = [f"{key} {value}" for key, value in settled.items() if value is not None]
-    return ", ".join([*said, placement] if placement else said)
+    return ", ".join([*said, *filter(None, (placement, cut))])
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> list[str]:

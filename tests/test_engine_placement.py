@@ -1,6 +1,6 @@
 import pytest
 
-from app.engine.placement import candidates, spare_small, threshold
+from app.engine.placement import candidates, spare_small, split, threshold, used
 from app.models.gguf import Tensor
 
 F32 = 0
@@ -48,3 +48,32 @@ def test_the_threshold(given, devices, expected):
 )
 def test_small_tensors_stay(placement, least, expected):
     assert spare_small(placement, TENSORS, least) == expected
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ((), ("CUDA0", "CUDA1")),
+        (("--device", "CUDA1"), ("CUDA1",)),
+        (("-ctk", "q8_0", "-dev", "CUDA1,CUDA0"), ("CUDA1", "CUDA0")),
+    ],
+)
+def test_the_devices_that_a_model_goes_to(given, expected):
+    assert used(given, ["CUDA0", "CUDA1"]) == expected
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ((), ("--tensor-split", "8192,4096")),
+        (("-dev", "CUDA1,CUDA0"), ("--tensor-split", "4096,8192")),
+        (("--device", "CUDA1"), ()),
+        (("-ts", "1,1"), ()),
+        (("--split-mode", "row"), ()),
+    ],
+)
+def test_the_proportion_is_settled(given, expected):
+    room = {"CUDA0": 8 << 30, "CUDA1": 4 << 30}
+    assert split(["CUDA0", "CUDA1"], given, room) == expected
+    assert split(["CUDA0"], given, room) == () or len(used(given, ["CUDA0"])) > 1
+    assert split(["CUDA0", "CUDA1"], given, {}) == ()

@@ -82,7 +82,8 @@ class Resolved:
     """The memory-deciding arguments, settled once: tokens, layers, slots, threads, MiB.
 
     `gpu_layers` is None on a machine without GPU; `placement` are further arguments that say
-    where tensors go.
+    where tensors go; not `whole` is what had to be cut to fit: layers on the host, or a shorter
+    context than the model was trained for.
     """
 
     context: int
@@ -92,6 +93,7 @@ class Resolved:
     threads_batch: int
     cache_ram: int
     placement: tuple[str, ...] = ()
+    whole: bool = True
 
 
 def wanted(model: ModelSettings) -> Wanted:

@@ -114,7 +114,16 @@ async def resolve(
         wanted.threads_batch or threads,
         cache_ram,
         placed,
+        whole=not placed and _uncut(wanted, fitted, header),
     )
+
+
+def _uncut(wanted: Wanted, fitted: Fitted, header: Header) -> bool:
+    """Whether the planning tool left alone what the form does not say."""
+    layers = wanted.gpu_layers is not None or fitted.gpu_layers is None
+    if wanted.context or fitted.context is None:
+        return layers
+    return layers and fitted.context >= (header.training_context or 0)
 
 
 async def _fitted(

@@ -31,6 +31,16 @@ def candidates(
     return [*(("--device", device) for device in by_room), ()]
 
 
+def split(devices: Sequence[str], given: Sequence[str], room: Mapping[str, int]) -> tuple[str, ...]:
+    """For a model that goes to several: in what proportion, since llama-server, left to itself,
+    looks at what happens to be free at every start."""
+    several = used(given, devices)
+    if len(several) < 2 or any(word in DECIDING and word not in DEVICE for word in given):
+        return ()
+    shares = [room.get(device, 0) >> 20 for device in several]
+    return ("--tensor-split", ",".join(map(str, shares))) if any(shares) else ()
+
+
 def used(given: Sequence[str], devices: Sequence[str]) -> tuple[str, ...]:
     """The devices that a model with these arguments goes to."""
     named = [value for flag, value in zip(given, given[1:], strict=False) if flag in DEVICE]
