@@ -26,7 +26,7 @@ from app.form.settings import (
 )
 from app.gateway.server import Network
 from app.machine import gpu, host
-from app.memory.budget import beside_others, budget, hardware, lacking, margins, need, together
+from app.memory.budget import beside_others, budget, hardware, headroom, lacking, need, together
 from app.memory.residency import Need
 from app.models import reference
 from app.models.gguf import Header
@@ -157,7 +157,7 @@ async def plan(settings: Settings, around: Surroundings) -> Plan:
         host.thread_count(),
         len(models),
         environment,
-        margins(known.device_free, available),
+        headroom(known.device_free, available),
         placement.threshold(general.cuda_memory_threshold, len(known.devices)),
     )
     room = Room(available, {})
@@ -232,20 +232,24 @@ async def settle_memory(
     room: Room,
 ) -> Planned:
     """With what its files say of the memory that it gets: on the single GPU with most room that it
-    fits on as a whole, else over all. Raises ConfigError."""
+    fits on as a whole, else over all; beside the models before, where that can be. Cut only where
+    it fits nowhere. Raises ConfigError."""
     given = planned.wanted.placement
-    tried = placement.candidates(known.devices, given, room.budget, room.assigned)
-    for chosen in tried:
+    best: tuple[tuple[str, ...], Resolved, Footprint] | None = None
+    for chosen in placement.candidates(known.devices, given, room.budget, room.assigned):
         wanted = replace(planned.wanted, placement=(*given, *chosen))
-        try:
-            resolved = await footprint.resolve(wanted, files.first, files.header, known, machine)
-        except ConfigError:
-            if chosen == tried[-1]:
-                raise
-            continue
+        resolved = footprint.whole(wanted, files.header, known, machine)
         resolved, needs = await _spread(planned, wanted, resolved, files, (known, machine, room))
-        if chosen == tried[-1] or (resolved.whole and room.takes(needs)):
+        fits = machine.holds(needs)
+        if fits and (best is None or room.takes(needs)):
+            best = chosen, resolved, needs
+        if fits and room.takes(needs):
             break
+    if best is None:  # the last one tried was all GPUs
+        resolved = await footprint.cut(wanted, files.first, files.header, known, machine)
+        resolved, needs = await _spread(planned, wanted, resolved, files, (known, machine, room))
+        best = chosen, resolved, needs
+    chosen, resolved, needs = best
     if planned.files.mmproj is not None:
         needs = needs.plus(projector_size(planned.files.mmproj))
     resolved = replace(resolved, placement=(*chosen, *resolved.placement))

@@ -7,7 +7,7 @@ import pytest
 
 from app.engine.arguments import Resolved, Wanted
 from app.engine.capabilities import Capabilities
-from app.engine.footprint import Fitted, Footprint, Machine, predict, read_fitted, resolve
+from app.engine.footprint import Fitted, Footprint, Machine, cut, predict, read_fitted, whole
 from app.errors import ConfigError
 from app.models.gguf import Header
 from app.models.store import ModelFiles
@@ -17,7 +17,7 @@ HEADER = Header({"general.architecture": "llama", "llama.context_length": 8192},
 
 
 def settled(wanted, capabilities, header=HEADER):
-    return asyncio.run(resolve(wanted, Path("m.gguf"), header, capabilities, MACHINE))
+    return asyncio.run(cut(wanted, Path("m.gguf"), header, capabilities, MACHINE))
 
 
 def with_tool(tmp_path, body, flags=()):
@@ -43,8 +43,9 @@ def test_what_the_planning_tool_prints(printed, expected):
 
 
 def test_without_gpu_the_training_context_and_no_layers(tmp_path):
-    found = settled(Wanted(), Capabilities({}, tmp_path / "llama-server"))
-    assert found == Resolved(8192, None, 4, 4, 4, 512)
+    known = Capabilities({}, tmp_path / "llama-server")
+    assert settled(Wanted(), known) == Resolved(8192, None, 4, 4, 4, 512)
+    assert whole(Wanted(), HEADER, known, MACHINE) == settled(Wanted(), known)
 
 
 def test_the_form_comes_first(tmp_path):
@@ -58,7 +59,25 @@ def test_a_file_that_names_no_context(tmp_path):
     assert settled(Wanted(), Capabilities({}, tmp_path / "x"), header).context == 4096
 
 
-def test_on_a_gpu_the_planning_tool_is_asked(tmp_path):
+def test_on_a_gpu_all_layers_and_the_whole_context(tmp_path):
+    found = whole(Wanted(), HEADER, with_tool(tmp_path, "exit 1"), MACHINE)
+    assert (found.context, found.gpu_layers, found.whole) == (8192, 9999, True)
+
+
+@pytest.mark.parametrize(
+    "printed, left",
+    [
+        ("-c 8192 -ngl -1", True),
+        ("-c 8192 -ngl 17", False),
+        ("-c 4096 -ngl -1", False),
+        ("-c 8192 -ngl -1 -ot x=CPU", False),
+    ],
+)
+def test_what_was_cut(tmp_path, printed, left):
+    assert settled(Wanted(), with_tool(tmp_path, f"echo '{printed}'")).whole is left
+
+
+def test_how_to_cut_is_asked_of_the_planning_tool(tmp_path):
     known = with_tool(tmp_path, 'echo "$@" > "$0.asked"; echo "-c 2048 -ngl 7 -ts 1,1"')
     found = settled(Wanted(gpu_layers=7, placement=("-ctk", "q8_0")), known)
     assert (found.context, found.gpu_layers, found.placement) == (2048, 7, ("-ts", "1,1"))
@@ -87,8 +106,9 @@ def test_slots_that_share_the_context_get_one_context(tmp_path, flags, unified, 
 def test_the_planning_tool_leaves_what_is_not_for_models(tmp_path, placement, margins):
     known = with_tool(tmp_path, 'echo "$@" > "$0.asked"; echo "-c 2048 -ngl -1"')
     known = replace(known, device_memory={"CUDA0": 80 << 30, "CUDA1": 80 << 30})
-    machine = replace(MACHINE, margins={"CUDA0": 2 << 20, "CUDA1": 3 << 20})
-    asyncio.run(resolve(Wanted(placement=placement), Path("m.gguf"), HEADER, known, machine))
+    known = replace(known, device_free={"CUDA0": 12 << 20, "CUDA1": 13 << 20})
+    machine = replace(MACHINE, headroom={"CUDA0": 10 << 20, "CUDA1": 10 << 20})
+    asyncio.run(cut(Wanted(placement=placement), Path("m.gguf"), HEADER, known, machine))
     asked = (tmp_path / "llama-fit-params.asked").read_text().split()
     assert asked[asked.index("-fitt") + 1] == margins
 

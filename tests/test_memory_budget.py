@@ -1,6 +1,6 @@
 import pytest
 
-from app.memory.budget import CONTEXT, LEAST_FREE, beside_others, hardware, margins
+from app.memory.budget import CONTEXT, LEAST_FREE, beside_others, hardware, headroom
 
 
 def test_the_smaller_of_what_llama_server_and_the_driver_say():
@@ -20,13 +20,16 @@ GIB = 1 << 30
 @pytest.mark.parametrize(
     "free, available, expected",
     [
-        (79 * GIB, 80 * GIB, LEAST_FREE),  # all of it is for models
-        (79 * GIB, 8 * GIB, 71 * GIB + CONTEXT),
-        (5 * GIB, 8 * GIB, LEAST_FREE),  # others hold the rest
+        (79 * GIB, 80 * GIB, 79 * GIB - LEAST_FREE),  # all of it is for models
+        (79 * GIB, 8 * GIB, 8 * GIB - CONTEXT),
+        (5 * GIB, 8 * GIB, 5 * GIB - LEAST_FREE),  # others hold the rest
+        (0, 8 * GIB, 0),
+        (None, 8 * GIB, 8 * GIB - CONTEXT),  # it is not said
     ],
 )
-def test_what_a_model_has_to_leave_free(free, available, expected):
-    assert margins({"CUDA0": free}, {"CUDA0": available, "host": 1}) == {"CUDA0": expected}
+def test_what_one_model_may_take(free, available, expected):
+    known = {} if free is None else {"CUDA0": free}
+    assert headroom(known, {"CUDA0": available, "host": 1}) == {"CUDA0": expected}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from app.engine.arguments import Wanted
 from app.engine.capabilities import Capabilities
 from app.engine.footprint import Machine
 from app.form.settings import ModelSettings
+from app.memory.budget import headroom
 from app.models.gguf import Header
 from app.models.reference import Tiny
 from app.models.store import ModelFiles
@@ -15,39 +16,44 @@ from app.preflight import Files, Planned, Room, settle_memory
 
 GIB = 1 << 30
 HEADER = Header({"general.architecture": "llama", "llama.context_length": 8192}, (), 0)
-# A model of {size} MiB, which {single} fits on one GPU, and is spread as it is told.
+# A model of {size} MiB; what does not fit anywhere, it cuts to {cut}.
 TOOL = """#!/usr/bin/env python3
 import sys
 words = sys.argv[1:]
 given = dict(zip(words, words[1:]))
+with open(sys.argv[0] + ".asked", "a") as asked:
+    print(*words, file=asked)
 if "--fit-print" not in words:
-    print({single!r} if "--device" in given else {several!r})
+    print({cut!r})
     sys.exit()
 print("Host 1 1 1")
-if "--device" in given:
-    print(given["--device"], {size}, 0, 0)
+split = given.get("--tensor-split") or given.get("-ts")
+size = {size} if given["-ngl"] == "9999" else 100
+if split is None:
+    print(given.get("--device", "CUDA0"), size, 0, 0)
 else:
-    split = given.get("--tensor-split") or given["-ts"]
     shares = [int(share) for share in split.split(",")]
     for number, share in enumerate(shares):
-        print(f"CUDA{{number}}", {size} * share // sum(shares), 0, 0)
+        print(f"CUDA{{number}}", size * share // sum(shares), 0, 0)
 """
 
 
 @pytest.fixture
 def settled(tmp_path):
-    """`settled(room, size=MiB, single=…)`: placement, and GiB by device."""
+    """`settled(room, size in MiB)`: what was resolved, GiB by device, and what was asked."""
 
-    def settle(room, size, single="-c 8192 -ngl -1", several="-c 8192 -ngl -1"):
+    def settle(room, size, cut="-c 8192 -ngl -1", gpus=2):
         tool = tmp_path / "llama-fit-params"
-        tool.write_text(TOOL.format(size=size, single=single, several=several))
+        tool.write_text(TOOL.format(size=size, cut=cut))
         tool.chmod(0o755)
-        known = Capabilities({}, tmp_path / "llama-server", {"CUDA0": 24 * GIB, "CUDA1": 24 * GIB})
+        sizes = {f"CUDA{number}": 24 * GIB for number in range(gpus)}
+        known = Capabilities({}, tmp_path / "llama-server", sizes, sizes)
         files = ModelFiles((tmp_path / "m.gguf",), HEADER)
         planned = Planned(ModelSettings(), Tiny(), Files(files, None, files), Wanted())
-        found = asyncio.run(settle_memory(planned, files, known, Machine(0, 4, 1, {}), room))
+        machine = Machine(0, 4, 1, {}, headroom(sizes, room.budget))
+        found = asyncio.run(settle_memory(planned, files, known, machine, room))
         devices = {name: size >> 30 for name, size in found.footprint.devices.items()}
-        return found.resolved, devices
+        return found.resolved, devices, (tmp_path / "llama-fit-params.asked").read_text()
 
     return settle
 
@@ -59,33 +65,51 @@ def room(**assigned):
 
 def test_the_single_gpu_with_most_room(settled):
     shared = room(CUDA0=1)
-    resolved, devices = settled(shared, 10 << 10)
+    resolved, devices, asked = settled(shared, 10 << 10)
     assert resolved.placement == ("--device", "CUDA1") and devices == {"CUDA1": 10}
     assert shared.assigned["CUDA1"] > 10 * GIB
+    assert all("--fit-print" in line for line in asked.splitlines())  # nobody looks at what is free
 
 
-@pytest.mark.parametrize("cut", ["-c 8192 -ngl 17", "-c 4096 -ngl -1", "-c 8192 -ot x=CPU"])
-def test_what_is_cut_to_fit_on_one_is_spread_over_both_instead(settled, cut):
-    resolved, devices = settled(room(), 30 << 10, single=cut)
+def test_what_fits_on_none_as_a_whole_is_spread_over_both(settled):
+    resolved, devices, _ = settled(room(), 30 << 10)
     assert resolved.placement == ("--tensor-split", "24576,24576")
     assert devices == {"CUDA0": 15, "CUDA1": 15}
     assert resolved.gpu_layers == 9999 and resolved.context == 8192 and resolved.whole
 
 
 def test_it_is_spread_by_what_others_leave_where_it_fits_so(settled):
-    resolved, devices = settled(room(CUDA0=8), 30 << 10, single="-ngl 3")
+    resolved, devices, _ = settled(room(CUDA0=8), 30 << 10)
     assert resolved.placement == ("--tensor-split", "16384,24576")
     assert devices == {"CUDA0": 12, "CUDA1": 18}
 
 
-def test_where_it_does_not_fit_beside_them_by_all_that_there_is(settled):
-    """It has to take turns with them."""
-    resolved, devices = settled(room(CUDA0=22), 40 << 10, single="-ngl 3")
+def test_small_ones_are_spread_where_no_single_gpu_has_room_beside_others(settled):
+    resolved, devices, _ = settled(room(CUDA0=20, CUDA1=20), 5 << 10)
+    assert resolved.placement[0] == "--tensor-split" and devices == {"CUDA0": 2, "CUDA1": 2}
+
+
+def test_where_nothing_fits_beside_others_a_turn_takes_one_gpu(settled):
+    resolved, devices, _ = settled(room(CUDA0=20, CUDA1=21), 10 << 10)
+    assert resolved.placement == ("--device", "CUDA0") and devices == {"CUDA0": 10}
+
+
+def test_or_all_by_all_that_they_have(settled):
+    resolved, devices, _ = settled(room(CUDA0=22), 40 << 10)
     assert resolved.placement == ("--tensor-split", "24576,24576")
     assert devices == {"CUDA0": 20, "CUDA1": 20}
 
 
 def test_one_that_is_too_large_for_both_is_cut(settled):
-    resolved, _ = settled(room(), 40 << 10, single="-ngl 3", several="-c 8192 -ngl 20 -ts 1,1")
+    resolved, devices, asked = settled(room(), 50 << 10, cut="-c 8192 -ngl 20 -ts 1,1")
     assert not resolved.whole and resolved.gpu_layers == 20
-    assert resolved.placement == ("-ts", "1,1")
+    assert resolved.placement == ("-ts", "1,1") and devices == {"CUDA0": 0, "CUDA1": 0}
+    assert f"-fitt {1024},{1024}" in asked
+
+
+def test_one_gpu_and_a_budget_below_it(settled):
+    small = Room({"CUDA0": 8 * GIB, "host": 99 * GIB}, {})
+    resolved, devices, asked = settled(small, 7 << 10, gpus=1)
+    assert resolved.whole and resolved.placement == () and devices == {"CUDA0": 7}
+    resolved, _, asked = settled(small, 8 << 10, cut="-c 8192 -ngl 20", gpus=1)
+    assert not resolved.whole and f"-fitt {(24 - 8) * 1024 + 400}" in asked

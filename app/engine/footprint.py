@@ -35,16 +35,20 @@ TIMEOUT = 120.0
 class Machine:
     """What is shared: `memory` in bytes and CPU threads, among `models` models.
 
-    `margins` are bytes that a model must leave free of each GPU; tensors up to `threshold` bytes
-    stay on the GPU (-1: any may leave).
+    `headroom` are bytes of each GPU that one model may take on the empty machine; tensors up to
+    `threshold` bytes stay on the GPU (-1: any may leave).
     """
 
     memory: int
     threads: int
     models: int
     environment: Mapping[str, str]
-    margins: Mapping[str, int] = field(default_factory=dict)
+    headroom: Mapping[str, int] = field(default_factory=dict)
     threshold: int = -1
+
+    def holds(self, needs: Footprint) -> bool:
+        """Whether its GPUs have all of that for one model."""
+        return all(size <= self.headroom.get(device, 0) for device, size in needs.devices.items())
 
 
 @dataclass(frozen=True)
@@ -87,15 +91,27 @@ def _count(text: str) -> int | None:
     return int(text) if text.isdigit() else None  # -1: all, or no GPU to put any on
 
 
-async def resolve(
+def whole(wanted: Wanted, header: Header, capabilities: Capabilities, machine: Machine) -> Resolved:
+    """As the form says, and for the rest all of the model: its layers on the GPU, its context."""
+    return _resolved(wanted, Fitted(), header, capabilities, machine)
+
+
+async def cut(
     wanted: Wanted,
     first: Path,
     header: Header,
     capabilities: Capabilities,
     machine: Machine,
 ) -> Resolved:
-    """As the form says, and for the rest what llama-server would choose on the empty machine."""
+    """The same for a model that does not fit as a whole: what the form does not say is what
+    llama-server would choose. Raises ConfigError."""
     fitted = await _fitted(wanted, first, capabilities, machine)
+    return _resolved(wanted, fitted, header, capabilities, machine)
+
+
+def _resolved(
+    wanted: Wanted, fitted: Fitted, header: Header, capabilities: Capabilities, machine: Machine
+) -> Resolved:
     placed = placement.spare_small(fitted.placement, header.tensors, machine.threshold)
     context = wanted.context or fitted.context or header.training_context or FALLBACK_CONTEXT
     layers = wanted.gpu_layers
@@ -129,8 +145,8 @@ def _uncut(wanted: Wanted, fitted: Fitted, header: Header) -> bool:
 async def _fitted(
     wanted: Wanted, first: Path, capabilities: Capabilities, machine: Machine
 ) -> Fitted:
-    """Ask the planning tool; only a machine with GPUs needs it, and old builds have none. It knows
-    of no cache that slots share, and would find room for a whole one for each."""
+    """Ask the planning tool, which old builds have not. It looks at what is free, and knows of no
+    cache that slots share: it would find room for a whole one for each."""
     tool = capabilities.fit_params
     if tool is None or not capabilities.devices:
         return Fitted()
@@ -140,7 +156,8 @@ async def _fitted(
     if wanted.gpu_layers is not None:
         argv += ["-ngl", str(wanted.gpu_layers)]
     used = placement.used(wanted.placement, capabilities.devices)
-    margins = [str(machine.margins[device] >> 20) for device in used if device in machine.margins]
+    free, may = capabilities.device_free, machine.headroom
+    margins = [str((free[d] - may[d]) >> 20) for d in used if d in free and d in may]
     if margins:
         argv += ["-fitt", ",".join(margins)]
     code, printed, complaint = await _ask(tool, [*argv, *wanted.placement], machine)

@@ -24,12 +24,13 @@ def hardware(listed: Mapping[str, int], driver: Mapping[str, int]) -> dict[str, 
     }
 
 
-def margins(free: Mapping[str, int], available: Need) -> dict[str, int]:
-    """Bytes that a model must leave free of each GPU, of those that are `free` now, so that it
-    stays within what is `available` for models."""
+def headroom(free: Mapping[str, int], available: Need) -> dict[str, int]:
+    """Bytes of each GPU that the buffers of one model may take: within what is `available` for
+    models, and of what was `free` so much less as llama-server leaves by itself."""
+    found = {device: size - CONTEXT for device, size in available.items() if device != HOST}
     return {
-        device: max(LEAST_FREE, size - available.get(device, 0) + CONTEXT)
-        for device, size in free.items()
+        device: max(0, min(size, free.get(device, size + LEAST_FREE) - LEAST_FREE))
+        for device, size in found.items()
     }
 
 
