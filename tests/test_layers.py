@@ -28,7 +28,7 @@ FOLDERS = {
         "process",
         "server",
     ],
-    "memory": ["residency", "budget", "turns", "ledger", "tiers", "checkpoint", "pool"],
+    "memory": ["residency", "budget", "turns", "ledger", "tiers", "mover", "checkpoint", "pool"],
     "telemetry": ["samples", "windows", "idle", "history", "logs", "prometheus"],
     "task": ["sdk", "connection", "weights", "route", "endpoints", "reporter", "launch"],
     "gateway": [

@@ -10,14 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from app.memory.checkpoint import (
-    CHECKPOINTED,
-    RUNNING,
-    Checkpoints,
-    Helper,
-    deadline,
-    probe,
-)
+from app.memory import mover
+from app.memory.checkpoint import Checkpoints, Helper, deadline, probe
+from app.memory.mover import CHECKPOINTED, RUNNING
 from app.memory.tiers import NoRoomError, ParkingError
 from tests.gpus import CUDA, compiled
 
@@ -214,8 +209,8 @@ def test_larger_moves_may_take_longer():
     assert deadline(0) == 20 and deadline(40 * GIB) == 100
 
 
-def test_the_helper_is_a_module_that_runs(cuda):
-    line = [sys.executable, "-m", "app.memory.checkpoint"]
+def test_the_helper_is_a_program_by_itself(cuda):
+    line = [sys.executable, "-I", "-S", mover.__file__]
     done = subprocess.run(line, env=cuda, input=b"", capture_output=True, timeout=30)
     assert done.stdout == b'{"ok": true}\n' and done.returncode == 0
     assert shutil.which("cc")

@@ -1,8 +1,7 @@
 """GPU memory of a process to CPU RAM and back: the CUDA driver's checkpoint calls.
 
-The calls are made from one long-lived child (`python -m app.memory.checkpoint`), so that one that
-hangs can be killed without us; `cuInit` is paid once. Lock, Checkpoint; later Restore, Unlock:
-docs.nvidia.com/cuda/cuda-driver-api, "CUDA Checkpointing". Argument structs are 64 bytes, zeroed.
+The calls are made from one long-lived child (`memory.mover`), so that one that hangs can be killed
+without us; `cuInit` is paid once.
 
 A restore that runs out of GPU memory leaves the process stuck for ever: whoever calls has to know
 that there is room. After any failure or missed deadline the process is of no use any more.
@@ -11,138 +10,25 @@ that there is room. After any failure or missed deadline the process is of no us
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import json
 import logging
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.engine.process import die_with_us
+from app.memory import mover
+from app.memory.mover import CHECKPOINTED, RUNNING, STATES
 from app.memory.tiers import NoRoomError, ParkingError
 
 logger = logging.getLogger(__name__)
 
-LIBRARY = "libcuda.so.1"
-LOCK_TIMEOUT = 10_000  # ms for work under way; 0 could wait for ever
 START = 30.0  # seconds for cuInit
 LEAST = 20.0  # seconds for a move
 RATE = 1 << 30  # bytes a second that a move has at least, else it counts as hung
 PROBE = 30.0
 GPU_TRIES, GPU_PAUSE = 50, 0.1  # for GPU memory that is just being let go of
-
-RUNNING, LOCKED, CHECKPOINTED, FAILED = range(4)
-STATES = ("running", "locked", "checkpointed", "failed")
-CALLS = ("Lock", "Checkpoint", "Restore", "Unlock", "GetState")
-
-
-# The helper's side.
-
-
-class _LockArguments(ctypes.Structure):
-    _fields_ = [("timeout_ms", ctypes.c_uint), ("reserved", ctypes.c_uint * 15)]
-
-
-class CudaError(Exception):
-    pass
-
-
-class Driver:
-    """The six calls, on libcuda."""
-
-    def __init__(self, library: str = LIBRARY) -> None:
-        """Raises CudaError where there is no driver, or one before 570."""
-        try:
-            self._cuda = ctypes.CDLL(library)
-        except OSError as error:
-            raise CudaError(f"no CUDA driver: {error}") from None
-        missing = [call for call in CALLS if not hasattr(self._cuda, f"cuCheckpointProcess{call}")]
-        if missing:
-            raise CudaError("the CUDA driver is older than 570: it has no checkpoint calls")
-        self._check("cuInit", self._cuda.cuInit(0))
-
-    def park(self, pid: int) -> None:
-        arguments = _LockArguments(LOCK_TIMEOUT)
-        self._call("Lock", pid, ctypes.byref(arguments))
-        try:
-            self._call("Checkpoint", pid, None)
-        except CudaError:
-            with contextlib.suppress(CudaError):
-                self._call("Unlock", pid, None)
-            raise
-
-    def restore(self, pid: int) -> None:
-        self._call("Restore", pid, None)
-        self._call("Unlock", pid, None)
-
-    def state(self, pid: int) -> int:
-        found = ctypes.c_int(-1)
-        self._check("GetState", self._cuda.cuCheckpointProcessGetState(pid, ctypes.byref(found)))
-        return found.value
-
-    def hold_contexts(self, gpus: int) -> None:
-        """Be a process that holds a context on so many GPUs: what the probe moves."""
-        for number in range(gpus):
-            device, context = ctypes.c_int(0), ctypes.c_void_p()
-            self._check("cuDeviceGet", self._cuda.cuDeviceGet(ctypes.byref(device), number))
-            retained = self._cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
-            self._check("cuDevicePrimaryCtxRetain", retained)
-
-    def _call(self, name: str, pid: int, arguments: Any) -> None:
-        function = getattr(self._cuda, f"cuCheckpointProcess{name}")
-        self._check(name, function(ctypes.c_int(pid), arguments))
-
-    def _check(self, name: str, code: int) -> None:
-        if code:
-            text = ctypes.c_char_p()
-            with contextlib.suppress(AttributeError):
-                self._cuda.cuGetErrorName(code, ctypes.byref(text))
-            word = (text.value or b"").decode() or "error"
-            raise CudaError(f"{name}: {word} ({code})")
-
-
-def helper(driver: Driver, lines: Any, write: Callable[[str], None]) -> None:
-    """Answer one JSON line for each: {"do": "park" | "restore" | "state", "pid"}."""
-    actions: Mapping[str, Callable[[int], object]] = {
-        "park": driver.park,
-        "restore": driver.restore,
-        "state": driver.state,
-    }
-    for line in lines:
-        asked = json.loads(line)
-        try:
-            answer = {"ok": True, "found": actions[asked["do"]](asked["pid"])}
-        except CudaError as error:
-            answer = {"ok": False, "problem": str(error)}
-        write(json.dumps(answer) + "\n")
-
-
-def main(words: list[str]) -> int:
-    """The helper; or, with a number of GPUs, one that holds contexts on them."""
-
-    def write(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-
-    try:
-        driver = Driver()
-        if words:
-            driver.hold_contexts(int(words[0]))
-        write(json.dumps({"ok": True}) + "\n")
-    except CudaError as error:
-        write(json.dumps({"ok": False, "problem": str(error)}) + "\n")
-        return 1
-    if words:
-        sys.stdin.read()
-    else:
-        helper(driver, sys.stdin, write)
-    return 0
-
-
-# Our side.
 
 
 class Helper:
@@ -174,11 +60,11 @@ class Helper:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [*die_with_us(), sys.executable, "-m", "app.memory.checkpoint", *self._words],
+            [*die_with_us(), sys.executable, "-I", "-S", mover.__file__, *self._words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**self._environment, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env=dict(self._environment),
             start_new_session=True,
         )
 
@@ -303,7 +189,3 @@ async def probe(environment: Mapping[str, str], gpus: int = 1) -> str:
     finally:
         mover.stop()
         sibling.stop()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
