@@ -31,7 +31,7 @@ from app.memory.residency import Need
 from app.memory.tiers import Slots, Tiered
 from app.models.store import ModelFiles
 from app.preflight import Plan, Planned, settle_memory
-from app.report import aligned, resolved_text
+from app.report import aligned, placed_text, resolved_text
 from app.telemetry.samples import Sample
 
 logger = logging.getLogger(__name__)
@@ -214,6 +214,7 @@ class Deployment:
         assert planned.resolved is not None
         details = self.overview.models[planned.name]
         details.context, details.slots = planned.resolved.context, planned.resolved.parallel
+        details.placed = placed_text(planned)
         details.memory = lambda: self._memory(server)
 
     def _kept(self, number: int) -> Path | None:

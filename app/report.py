@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
+from app.engine import placement
+from app.engine.arguments import ALL_LAYERS
 from app.machine import host
 from app.preflight import Plan, Planned, shortfall
 
@@ -73,10 +75,26 @@ def resolved_text(model: Planned) -> str:
     """The memory-deciding arguments as they were settled."""
     assert model.resolved is not None
     settled = asdict(model.resolved)
-    placement = " ".join(settled.pop("placement"))
+    placed = " ".join(settled.pop("placement"))
     cut = "" if settled.pop("whole") else "cut to fit"
     said = [f"{key} {value}" for key, value in settled.items() if value is not None]
-    return ", ".join([*said, *filter(None, (placement, cut))])
+    return ", ".join([*said, *filter(None, (placed, cut))])
+
+
+def placed_text(model: Planned) -> str:
+    """Where a model's memory lies on a machine with GPUs, and what was cut so that it fits."""
+    needs, resolved = model.footprint, model.resolved
+    if needs is None or resolved is None or not needs.devices:
+        return ""
+    sizes = {**needs.devices, "host": needs.host}
+    said = ", ".join(f"{device} {gigabytes(size)}" for device, size in sizes.items())
+    if resolved.whole:
+        return said
+    overrides = [text for text in resolved.placement if text.endswith(f"={placement.ON_HOST}")]
+    cut = [f"context {resolved.context}", f"{resolved.gpu_layers} layers on the GPU"]
+    cut = cut if resolved.gpu_layers != ALL_LAYERS else cut[:1]
+    cut += [f"tensors in host memory: {text}" for text in overrides]
+    return f"{said}; cut to fit: {', '.join(cut)}"
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> list[str]:

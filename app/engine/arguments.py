@@ -33,6 +33,7 @@ RESOLVED = (*CONTEXT, *GPU_LAYERS, *PARALLEL, *THREADS, *THREADS_BATCH, *CACHE_R
 
 EXTRA = f"{MODEL}/extra_args"
 
+ALL_LAYERS = 9999
 DEFAULT_PARALLEL = 4  # llama-server's own for -np auto
 EMBEDDING_BATCH = 8192  # tokens; the compute buffer grows with it
 
@@ -105,7 +106,7 @@ def wanted(model: ModelSettings) -> Wanted:
         return Wanted(*numbers, placement=_form_placement(model), unified=not extra.has(*SPLIT))
     line = cli.read(model.cli)
     if line.last(*GPU_LAYERS) == "all":
-        layers = 9999
+        layers = ALL_LAYERS
     else:
         layers = _whole(line, GPU_LAYERS)
     return Wanted(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.engine import placement
-from app.engine.arguments import DEFAULT_PARALLEL, Resolved, Wanted
+from app.engine.arguments import ALL_LAYERS, DEFAULT_PARALLEL, Resolved, Wanted
 from app.engine.capabilities import Capabilities
 from app.engine.spawn import run
 from app.errors import ConfigError
@@ -116,7 +116,7 @@ def _resolved(
     context = wanted.context or fitted.context or header.training_context or FALLBACK_CONTEXT
     layers = wanted.gpu_layers
     if layers is None and capabilities.devices:
-        layers = fitted.gpu_layers if fitted.gpu_layers is not None else 9999
+        layers = fitted.gpu_layers if fitted.gpu_layers is not None else ALL_LAYERS
     # Two children with all cores each run many times slower than with half of them each.
     threads = wanted.threads or max(1, machine.threads // machine.models)
     cache_ram = wanted.cache_ram

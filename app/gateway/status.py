@@ -54,6 +54,7 @@ class Details:
     slots: int | None = None
     endpoint: str = ""
     embedding: bool = False
+    placed: str = ""  # where its memory lies, for people
     memory: Callable[[], Held] = Held
 
 
@@ -175,6 +176,7 @@ def _model(overview: Overview, view: View) -> dict[str, object]:
         "slots": details.slots,
         "memory": {"gpu": dict(held.gpu), "host": held.host},
         "need": dict(view.need),
+        "placed": details.placed,
         "embedding": details.embedding,
         "in_flight": view.leased,
         "queued": view.admitted - view.leased,

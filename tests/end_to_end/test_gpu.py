@@ -72,6 +72,7 @@ def test_gpus_are_seen_everywhere(start, cache, gpus):
         wait_for(page, "document.querySelectorAll('.plot h3').length >= 11")
         titles = "GPU Utilization (%)", "GPU Memory (GB)", "GPU Temperature (°C)"
         assert [t for t in texts(page, ".plot h3") if t.startswith("GPU")] == list(titles)
+        assert texts(page, "#rows .placed") == ["planned: CUDA0 1.15 GB, host 3.1 MB"] * 2
         usage = page.locator(".plot", has_text=titles[0]).locator(".legend li")
         wait_for(page, "document.body.innerText.includes('GPU 0: NVIDIA-Sham: 2.41 GB of 17.2 GB')")
         until(lambda: usage.all_inner_texts() == ["0 37", "1 37"], 30)

@@ -50,7 +50,7 @@ class Models {
     const row = {
       url: h("span", { id: `url-${this.rows.size}` }), pill: h("span", { className: "pill" }),
       tier: h("span", { className: "tier" }), reason: h("span", { className: "reason" }),
-      coming: h("span"), held: h("span"), share: h("span"), context: cell("Context"),
+      coming: h("span"), held: h("span"), placed: h("span", { className: "placed" }), share: h("span"), context: cell("Context"),
       slots: cell("Slots"), flight: cell("In flight"), waiting: cell("Waiting"),
       requests: cell("Requests"), denied: cell("Denied"), buttons: {},
     };
@@ -68,7 +68,7 @@ class Models {
     this.body.append(h("tr", {},
       h("th", { scope: "row" }, model.name, h("span", { className: "url" }, row.url, " ", copy)),
       h("td", {}, row.pill, row.tier, row.progress, row.reason),
-      h("td", { className: "memory" }, row.held, row.memory),
+      h("td", { className: "memory" }, row.held, row.memory, row.placed),
       row.context, row.slots, row.flight, row.waiting, row.requests, row.denied,
       h("td", {}, actions)));
     this.rows.set(model.name, row);
@@ -91,6 +91,7 @@ class Models {
     const held = devices || model.memory.host;
     const said = held ? `${bytes(held)} held` : needed ? `needs ${bytes(needed)}` : "–";
     setText(row.held, said);
+    setText(row.placed, model.placed && `planned: ${model.placed}`);
     row.memory.setAttribute("aria-label", `Memory of ${model.name}: ${said}`);
     row.share.style.width = `${Math.min(100, (100 * held) / (devices ? totals.onGpus : totals.onHost))}%`;
     setText(row.context, model.context === null ? "–" : String(model.context));
