@@ -246,8 +246,7 @@ async def settle_memory(
         if fits and room.takes(needs):
             break
     if best is None:  # the last one tried was all GPUs
-        resolved = await footprint.cut(wanted, files.first, files.header, known, machine)
-        resolved, needs = await _spread(planned, wanted, resolved, files, (known, machine, room))
+        resolved, needs = await _cut(planned, wanted, files, (known, machine, room))
         best = chosen, resolved, needs
     chosen, resolved, needs = best
     if planned.files.mmproj is not None:
@@ -255,6 +254,26 @@ async def settle_memory(
     resolved = replace(resolved, placement=(*chosen, *resolved.placement))
     room.take(needs)
     return replace(planned, resolved=resolved, footprint=needs)
+
+
+async def _cut(
+    planned: Planned,
+    wanted: Wanted,
+    files: ModelFiles | Preview,
+    where: tuple[Capabilities, Machine, Room],
+) -> tuple[Resolved, Footprint]:
+    """What the planning tool makes of it. It counts a little otherwise than we start it, and looks
+    at what is free now: where it took too much it is asked for so much less, once."""
+    known, machine, room = where
+    resolved = await footprint.cut(wanted, files.first, files.header, known, machine)
+    found = await _spread(planned, wanted, resolved, files, where)
+    over = {d: size - machine.headroom.get(d, 0) for d, size in found[1].devices.items()}
+    if not any(size > 0 for size in over.values()):
+        return found
+    less = {d: size - max(0, over.get(d, 0)) for d, size in machine.headroom.items()}
+    machine = replace(machine, headroom=less)
+    resolved = await footprint.cut(wanted, files.first, files.header, known, machine)
+    return await _spread(planned, wanted, resolved, files, where)
 
 
 async def _spread(

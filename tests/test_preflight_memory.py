@@ -24,11 +24,11 @@ given = dict(zip(words, words[1:]))
 with open(sys.argv[0] + ".asked", "a") as asked:
     print(*words, file=asked)
 if "--fit-print" not in words:
-    print({cut!r})
+    print({cut!r}.format(layers=20 if int(given["-fitt"].split(",")[0]) < 16900 else 19))
     sys.exit()
 print("Host 1 1 1")
 split = given.get("--tensor-split") or given.get("-ts")
-size = {size} if given["-ngl"] == "9999" else 100
+size = {size} if given["-ngl"] == "9999" else 400 * int(given["-ngl"])
 if split is None:
     print(given.get("--device", "CUDA0"), size, 0, 0)
 else:
@@ -103,13 +103,22 @@ def test_or_all_by_all_that_they_have(settled):
 def test_one_that_is_too_large_for_both_is_cut(settled):
     resolved, devices, asked = settled(room(), 50 << 10, cut="-c 8192 -ngl 20 -ts 1,1")
     assert not resolved.whole and resolved.gpu_layers == 20
-    assert resolved.placement == ("-ts", "1,1") and devices == {"CUDA0": 0, "CUDA1": 0}
+    assert resolved.placement == ("-ts", "1,1") and devices == {"CUDA0": 3, "CUDA1": 3}
     assert f"-fitt {1024},{1024}" in asked
+
+
+def test_where_the_cut_is_a_little_too_large_it_is_asked_for_less(settled):
+    """20 layers of 400 MiB are more than 8 GiB less CUDA's own; 19 are not."""
+    small = Room({"CUDA0": 8 * GIB, "host": 99 * GIB}, {})
+    resolved, devices, asked = settled(small, 9 << 10, cut="-c 8192 -ngl {layers}", gpus=1)
+    assert resolved.gpu_layers == 19 and devices == {"CUDA0": 7}
+    margins = [line.split("-fitt ")[1] for line in asked.splitlines() if "-fitt" in line]
+    assert margins == ["16784", "16992"]
 
 
 def test_one_gpu_and_a_budget_below_it(settled):
     small = Room({"CUDA0": 8 * GIB, "host": 99 * GIB}, {})
     resolved, devices, asked = settled(small, 7 << 10, gpus=1)
     assert resolved.whole and resolved.placement == () and devices == {"CUDA0": 7}
-    resolved, _, asked = settled(small, 8 << 10, cut="-c 8192 -ngl 20", gpus=1)
+    resolved, _, asked = settled(small, 8 << 10, cut="-c 8192 -ngl 15", gpus=1)
     assert not resolved.whole and f"-fitt {(24 - 8) * 1024 + 400}" in asked
