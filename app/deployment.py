@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from app import console, examples
+from app.allotment import Planned, settle_memory
 from app.console import ModelLogger
 from app.engine import arguments, learned, rope
 from app.engine.client import Address, Client
@@ -30,7 +31,7 @@ from app.memory.pool import Pool
 from app.memory.residency import Need
 from app.memory.tiers import Slots, Tiered
 from app.models.store import ModelFiles
-from app.preflight import Plan, Planned, settle_memory
+from app.preflight import Plan
 from app.report import aligned, placed_text, resolved_text
 from app.telemetry.samples import Sample
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from app.engine import arguments, capabilities, footprint, placement
-from app.engine.arguments import Resolved, Wanted
+from app.allotment import TINY_NAME, Files, Planned, Room, settle_memory
+from app.engine import arguments, capabilities, placement
 from app.engine.capabilities import Capabilities
-from app.engine.footprint import Footprint, Machine
+from app.engine.footprint import Machine
 from app.engine.process import die_with_us
 from app.errors import ConfigError, FormError
 from app.form import cli
@@ -29,7 +29,6 @@ from app.machine import gpu, host
 from app.memory.budget import beside_others, budget, hardware, headroom, lacking, need, together
 from app.memory.residency import Need
 from app.models import reference
-from app.models.gguf import Header
 from app.models.hub import Located as OnHub
 from app.models.reference import Reference, Tiny
 from app.models.store import Located, ModelFiles, Preview, Registered, Store
@@ -39,57 +38,6 @@ logger = logging.getLogger(__name__)
 KEY_VARIABLE = "LLAMACPP_API_KEY"
 ALLOW_VARIABLE = "LLAMACPP_ALLOW_FROM"
 ANYWHERE, HERE = "0.0.0.0", "127.0.0.1"
-TINY_NAME = "tiny"
-
-
-@dataclass(frozen=True)
-class Files:
-    """Where a model's files are, and what is known of them already."""
-
-    model: Located
-    mmproj: Located | None
-    preview: ModelFiles | Preview | None
-
-    @property
-    def header(self) -> Header | None:
-        return self.preview.header if self.preview is not None else None
-
-    @property
-    def size(self) -> int:
-        """Bytes, as far as they are known."""
-        return sum(located.size for located in self._sized())
-
-    @property
-    def missing(self) -> int:
-        """Bytes that are still to come, as far as they are known."""
-        return sum(located.missing for located in self._sized())
-
-    def _sized(self) -> list[OnHub | ModelFiles]:
-        both = (self.model, self.mmproj)
-        return [located for located in both if isinstance(located, OnHub | ModelFiles)]
-
-
-@dataclass(frozen=True)
-class Planned:
-    """One model: its settings with name and reference settled, and where its files are.
-
-    `resolved` and `footprint` are None for a model that nothing is known of before it is here.
-    """
-
-    settings: ModelSettings
-    reference: Reference
-    files: Files
-    wanted: Wanted
-    resolved: Resolved | None = None
-    footprint: Footprint | None = None
-
-    @property
-    def name(self) -> str:
-        return self.settings.endpoint_name
-
-    @property
-    def label(self) -> str:
-        return TINY_NAME if isinstance(self.reference, Tiny) else self.settings.model
 
 
 @dataclass(frozen=True)
@@ -224,98 +172,6 @@ async def _look_into(
     return located, await store.preview(located, folder)
 
 
-async def settle_memory(
-    planned: Planned,
-    files: ModelFiles | Preview,
-    known: Capabilities,
-    machine: Machine,
-    room: Room,
-) -> Planned:
-    """With what its files say of the memory that it gets: on the single GPU with most room that it
-    fits on as a whole, else over all; beside the models before, where that can be. Cut only where
-    it fits nowhere. Raises ConfigError."""
-    given = planned.wanted.placement
-    best: tuple[tuple[str, ...], Resolved, Footprint] | None = None
-    for chosen in placement.candidates(known.devices, given, room.budget, room.assigned):
-        wanted = replace(planned.wanted, placement=(*given, *chosen))
-        resolved = footprint.whole(wanted, files.header, known, machine)
-        resolved, needs = await _spread(planned, wanted, resolved, files, (known, machine, room))
-        fits = machine.holds(needs)
-        if fits and (best is None or room.takes(needs)):
-            best = chosen, resolved, needs
-        if fits and room.takes(needs):
-            break
-    if best is None:  # the last one tried was all GPUs
-        resolved, needs = await _cut(planned, wanted, files, (known, machine, room))
-        best = chosen, resolved, needs
-    chosen, resolved, needs = best
-    if planned.files.mmproj is not None:
-        needs = needs.plus(projector_size(planned.files.mmproj))
-    resolved = replace(resolved, placement=(*chosen, *resolved.placement))
-    room.take(needs)
-    return replace(planned, resolved=resolved, footprint=needs)
-
-
-async def _cut(
-    planned: Planned,
-    wanted: Wanted,
-    files: ModelFiles | Preview,
-    where: tuple[Capabilities, Machine, Room],
-) -> tuple[Resolved, Footprint]:
-    """What the planning tool makes of it. It counts a little otherwise than we start it, and looks
-    at what is free now: where it took too much it is asked for so much less, once."""
-    known, machine, room = where
-    resolved = await footprint.cut(wanted, files.first, files.header, known, machine)
-    found = await _spread(planned, wanted, resolved, files, where)
-    over = {d: size - machine.headroom.get(d, 0) for d, size in found[1].devices.items()}
-    if not any(size > 0 for size in over.values()):
-        return found
-    less = {d: size - max(0, over.get(d, 0)) for d, size in machine.headroom.items()}
-    machine = replace(machine, headroom=less)
-    resolved = await footprint.cut(wanted, files.first, files.header, known, machine)
-    return await _spread(planned, wanted, resolved, files, where)
-
-
-async def _spread(
-    planned: Planned,
-    wanted: Wanted,
-    resolved: Resolved,
-    files: ModelFiles | Preview,
-    where: tuple[Capabilities, Machine, Room],
-) -> tuple[Resolved, Footprint]:
-    """With the proportion in which several GPUs take it: by what the models before leave, where it
-    fits so, else by all that they have; and what it needs then."""
-    known, machine, room = where
-    for shares in (room.left, room.budget):
-        placed = (*wanted.placement, *resolved.placement)
-        split = placement.split(known.devices, placed, shares)
-        found = replace(resolved, placement=(*resolved.placement, *split))
-        argv = arguments.planning(planned.settings, found, wanted)
-        divided = wanted.slots(known) > 1
-        needs = await footprint.predict(argv, files, known, machine, divided=divided)
-        if not split or room.takes(needs):
-            break
-    return found, needs
-
-
-@dataclass
-class Room:
-    """Bytes by device: what there is, and what the models before take."""
-
-    budget: dict[str, int]
-    assigned: dict[str, int]
-
-    @property
-    def left(self) -> dict[str, int]:
-        return {d: max(0, size - self.assigned.get(d, 0)) for d, size in self.budget.items()}
-
-    def takes(self, needs: Footprint) -> bool:
-        return not lacking(together([need(needs), self.assigned]), self.budget)
-
-    def take(self, needs: Footprint) -> None:
-        self.assigned = dict(together([need(needs), self.assigned]))
-
-
 def shortfall(found: Plan) -> str:
     """What the models lack, as one sentence; "" where they fit: side by side, or, where they share
     memory, each by itself."""
@@ -339,11 +195,6 @@ def check_memory(found: Plan) -> None:
             f"{lack}: take fewer or smaller models, a smaller Model/context_size, or fewer "
             f"Model/gpu_layers{share}"
         )
-
-
-def projector_size(located: Located) -> int:
-    """Bytes; 0 where there is no knowing yet."""
-    return located.size if isinstance(located, OnHub | ModelFiles) else 0
 
 
 def check_disk(missing: int, store: Store) -> None:

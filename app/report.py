@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
+from app.allotment import Planned
 from app.engine import placement
 from app.engine.arguments import ALL_LAYERS
 from app.machine import host
-from app.preflight import Plan, Planned, shortfall
+from app.preflight import Plan, shortfall
 
 HEADINGS = (
     "model",

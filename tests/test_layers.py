@@ -48,6 +48,7 @@ FOLDERS = {
         "live",
     ],
     "top": [
+        "allotment",
         "preflight",
         "report",
         "examples",

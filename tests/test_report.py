@@ -1,10 +1,10 @@
 import pytest
 
+from app.allotment import Files, Planned
 from app.engine.arguments import Resolved, Wanted
 from app.engine.footprint import Footprint
 from app.form.settings import ModelSettings
 from app.models.reference import Tiny
-from app.preflight import Files, Planned
 from app.report import placed_text, resolved_text
 
 GB = 10**9

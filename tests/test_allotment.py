@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from app.allotment import Files, Planned, Room, settle_memory
 from app.engine.arguments import Wanted
 from app.engine.capabilities import Capabilities
 from app.engine.footprint import Machine
@@ -12,7 +13,6 @@ from app.memory.budget import headroom
 from app.models.gguf import Header
 from app.models.reference import Tiny
 from app.models.store import ModelFiles
-from app.preflight import Files, Planned, Room, settle_memory
 
 GIB = 1 << 30
 HEADER = Header({"general.architecture": "llama", "llama.context_length": 8192}, (), 0)
