@@ -93,8 +93,6 @@ async def settle_memory(
         resolved, needs = await _cut(planned, wanted, files, (known, machine, room))
         best = chosen, resolved, needs
     chosen, resolved, needs = best
-    if planned.files.mmproj is not None:
-        needs = needs.plus(projector_size(planned.files.mmproj))
     resolved = replace(resolved, placement=(*chosen, *resolved.placement))
     room.take(needs)
     return replace(planned, resolved=resolved, footprint=needs)
@@ -137,6 +135,8 @@ async def _spread(
         argv = arguments.planning(planned.settings, found, wanted)
         divided = wanted.slots(known) > 1
         needs = await footprint.predict(argv, files, known, machine, divided=divided)
+        if planned.files.mmproj is not None:
+            needs = needs.plus(projector_size(planned.files.mmproj))
         if not split or room.takes(needs):
             break
     return found, needs

@@ -42,14 +42,19 @@ else:
 def settled(tmp_path):
     """`settled(room, size in MiB)`: what was resolved, GiB by device, and what was asked."""
 
-    def settle(room, size, cut="-c 8192 -ngl -1", gpus=2):
+    def settle(room, size, cut="-c 8192 -ngl -1", gpus=2, projector=0):
         tool = tmp_path / "llama-fit-params"
         tool.write_text(TOOL.format(size=size, cut=cut))
         tool.chmod(0o755)
         sizes = {f"CUDA{number}": 24 * GIB for number in range(gpus)}
         known = Capabilities({}, tmp_path / "llama-server", sizes, sizes)
         files = ModelFiles((tmp_path / "m.gguf",), HEADER)
-        planned = Planned(ModelSettings(), Tiny(), Files(files, None, files), Wanted())
+        mmproj = None
+        if projector:
+            mmproj = ModelFiles((tmp_path / "p.gguf",), HEADER)
+            with mmproj.first.open("wb") as file:
+                file.truncate(projector << 20)  # a sparse one
+        planned = Planned(ModelSettings(), Tiny(), Files(files, mmproj, files), Wanted())
         machine = Machine(0, 4, 1, {}, headroom(sizes, room.budget))
         found = asyncio.run(settle_memory(planned, files, known, machine, room))
         devices = {name: size >> 30 for name, size in found.footprint.devices.items()}
@@ -98,6 +103,13 @@ def test_or_all_by_all_that_they_have(settled):
     resolved, devices, _ = settled(room(CUDA0=22), 40 << 10)
     assert resolved.placement == ("--tensor-split", "24576,24576")
     assert devices == {"CUDA0": 20, "CUDA1": 20}
+
+
+def test_a_projector_has_to_find_room_as_well(settled):
+    resolved, devices, _ = settled(room(), 21 << 10, projector=1 << 10)
+    assert resolved.placement == ("--device", "CUDA0") and devices == {"CUDA0": 22}
+    resolved, devices, _ = settled(room(), 21 << 10, projector=3 << 10)
+    assert resolved.placement[0] == "--tensor-split" and devices == {"CUDA0": 13, "CUDA1": 10}
 
 
 def test_one_that_is_too_large_for_both_is_cut(settled):
