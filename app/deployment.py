@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -24,9 +24,11 @@ from app.examples import Target
 from app.form.settings import GeneralSettings
 from app.gateway.status import Held, Overview
 from app.machine import gpu, host
+from app.machine.gpu import Device
 from app.memory import checkpoint
-from app.memory.budget import HOST, need, on_devices
+from app.memory.budget import HOST, need, on_devices, together
 from app.memory.checkpoint import Checkpoints, Helper
+from app.memory.ledger import Tier, View
 from app.memory.pool import Pool
 from app.memory.residency import Need
 from app.memory.tiers import Slots, Tiered
@@ -272,6 +274,17 @@ class Deployment:
         if self.general.disable_logs:
             return ()
         return SHOWN if planned.settings.verbose or self.general.debug else ("error",)
+
+
+def devices(plan: Plan, view: Callable[[], Sequence[View]]) -> Sequence[Device]:
+    """The GPUs as the driver shows them; those that it is not there for (not NVIDIA's) as
+    llama-server listed them, and of what is used only what models count for."""
+    found = gpu.devices()
+    if found:
+        return found
+    here = together([each.need for each in view() if each.tier is Tier.GPU])
+    listed = plan.capabilities.device_memory
+    return [Device(name, name, "", here.get(name, 0), size) for name, size in listed.items()]
 
 
 def announce(plan: Plan, overview: Overview, placeholder: str) -> None:

@@ -10,11 +10,12 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from app import __version__, console, dashboard, examples, moving, preflight, report
-from app.deployment import Deployment, announce, endpoint, targets
+from app.deployment import Deployment, announce, devices, endpoint, targets
 from app.display import Display
 from app.engine.client import Client
 from app.errors import AppError, LoadError, LostError
@@ -310,7 +311,7 @@ class Instance:
             {m.name: Details(m.label, embedding=m.settings.embedding) for m in plan.models},
             idle_limit=hours * 3600 if hours else None,
             active_for=settings.idle.last_action_interval,
-            devices=gpu.devices,
+            devices=partial(devices, plan, self._pool.view),
             view=self._pool.view,
             host=host.memory_used,
         )

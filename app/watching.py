@@ -13,7 +13,6 @@ from app.gateway.request import Request
 from app.gateway.routes import EVENTS, METRICS, PAGE
 from app.gateway.static import Document, assemble
 from app.gateway.status import Overview
-from app.machine import gpu
 from app.plots import Plots
 from app.telemetry import prometheus
 from app.telemetry.history import History
@@ -44,7 +43,7 @@ class Watching:
         self._document = Document(assemble("index.html"))
         self._plots = Plots(models)
         self._metrics = Metrics(
-            models, overview.view, gpu.devices, lambda: overview.idle(time.monotonic())
+            models, overview.view, overview.devices, lambda: overview.idle(time.monotonic())
         )
 
         def hello(request: Request) -> dict[str, object]:

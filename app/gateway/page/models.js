@@ -19,7 +19,7 @@ class Models {
   }
 
   show(status) {
-    const gpus = status.devices.map((device) => ({ ...device, label: `GPU ${device.id}: ${device.name}` }));
+    const gpus = status.devices.map((device) => ({ ...device, label: `GPU ${device.id}${device.name && `: ${device.name}`}` }));
     this.showMachine([...gpus, { ...status.host, id: "host", label: "Host memory" }]);
     const onGpus = status.devices.reduce((sum, device) => sum + device.total, 0);
     for (const model of status.models) {
