@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,13 @@ class Weights:
         return Registered(model_id, name)
 
     async def fetch(self, found: Registered) -> Path:
-        """A file, or the folder of a package. Raises TransferError."""
+        """A file, or the folder of a package. Raises TransferError.
+
+        In a thread of its own: it may take many minutes, and the task is to be told of what
+        happens meanwhile, an abort above all.
+        """
         try:
-            path = await self._connection.call(lambda _: _download(found.id), None)
+            path = await asyncio.to_thread(_download, found.id)
         except (ValueError, OSError, AttributeError) as error:
             raise TransferError(f"{found.name} ({found.id}): {error}") from None
         if not path:

@@ -10,6 +10,7 @@ import pytest
 from app.models import tiny
 from tests.clearml_api import ApiServer
 from tests.end_to_end.test_serving import chat, client, until
+from tests.hub import Hub
 
 
 @pytest.fixture
@@ -182,6 +183,24 @@ def test_two_clearml_models_beside_each_other(start, api, tmp_path):
     assert len(app.children) == 2
     for name in ("short", "long"):
         assert chat(client(app, name)).usage.completion_tokens == 8
+
+
+def test_the_task_is_told_while_a_clearml_model_comes(start, api, tmp_path):
+    """A download of minutes, aborted in the UI. Result: the task says what it is doing, and then
+    why it ended; nobody waits for the download."""
+    tiny.write(tmp_path / "m.gguf")
+    with Hub({"org/repo": {"m.gguf": (tmp_path / "m.gguf").read_bytes()}}) as files:
+        files.pause = 20.0
+        model = api.state.new_model("slow", f"{files.url}/org/repo/resolve/main/m.gguf")
+        app = online(start, api, "--model", model)
+        app.line("listening on")
+        (task,) = api.state.tasks.values()
+        until(lambda: "downloading" in parameters_of(task).get("properties/progress", ""))
+        api.state.act("tasks.stop", {"task": task["id"]})
+        app.line("stopping: aborted in ClearML", timeout=20)
+        assert app.wait(30) == 143
+    assert "does not answer" not in app.output
+    assert parameters_of(task)["properties/stop_reason"] == "aborted in ClearML"
 
 
 @pytest.mark.parametrize("kind, status", [("unknown", 2), ("gone", 3)])
