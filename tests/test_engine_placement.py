@@ -25,7 +25,7 @@ def test_a_persons_own_word_is_left_alone(given):
 
 @pytest.mark.parametrize(
     "given, devices, expected",
-    [(None, 1, -1), (None, 2, 66_000_000), (100, 1, 100_000), (-1, 4, -1), (0, 1, 0)],
+    [(None, 1, -1), (None, 2, 66_000 << 10), (100, 1, 100 << 10), (-1, 4, -1), (0, 1, 0)],
 )
 def test_the_threshold(given, devices, expected):
     assert threshold(given, devices) == expected

@@ -14,7 +14,7 @@ DECIDING = tuple(
 DEVICE = ("-dev", "--device")
 OVERRIDES = ("-ot", "--override-tensor")
 ON_HOST = "CPU"
-ONE_GPU, SEVERAL = -1, 66_000  # KB: the thresholds where the form names none
+ONE_GPU, SEVERAL = -1, 66_000  # KiB: the thresholds where the form names none
 
 
 def candidates(
@@ -49,8 +49,8 @@ def used(given: Sequence[str], devices: Sequence[str]) -> tuple[str, ...]:
 
 def threshold(given: int | None, devices: int) -> int:
     """Bytes: tensors up to this size are never moved out of GPU memory; -1 is none."""
-    kilobytes = given if given is not None else ONE_GPU if devices < 2 else SEVERAL
-    return kilobytes * 1000 if kilobytes >= 0 else -1
+    kib = given if given is not None else ONE_GPU if devices < 2 else SEVERAL
+    return kib << 10 if kib >= 0 else -1
 
 
 def spare_small(placement: Sequence[str], tensors: Sequence[Tensor], least: int) -> tuple[str, ...]:
