@@ -98,6 +98,16 @@ async def settle_memory(
     return replace(planned, resolved=resolved, footprint=needs)
 
 
+def with_threads(planned: Planned, machine: Machine) -> Planned:
+    """With its part of the CPU threads, once it is known how many models run at the same time."""
+    wanted, resolved = planned.wanted, planned.resolved
+    if resolved is None:
+        return planned
+    threads = wanted.threads or machine.threads_each
+    batch = wanted.threads_batch or threads
+    return replace(planned, resolved=replace(resolved, threads=threads, threads_batch=batch))
+
+
 async def _cut(
     planned: Planned,
     wanted: Wanted,
@@ -135,6 +145,7 @@ async def _spread(
         argv = arguments.planning(planned.settings, found, wanted)
         divided = wanted.slots(known) > 1
         needs = await footprint.predict(argv, files, known, machine, divided=divided)
+        needs = needs.on_host(found.prompt_cache(known))
         if planned.files.mmproj is not None:
             needs = needs.plus(projector_size(planned.files.mmproj))
         if not split or room.takes(needs):

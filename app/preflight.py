@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from app.allotment import TINY_NAME, Files, Planned, Room, settle_memory
+from app.allotment import TINY_NAME, Files, Planned, Room, settle_memory, with_threads
 from app.engine import arguments, capabilities, placement
 from app.engine.capabilities import Capabilities
 from app.engine.footprint import Machine
@@ -26,7 +26,18 @@ from app.form.settings import (
 )
 from app.gateway.server import Network
 from app.machine import gpu, host
-from app.memory.budget import beside_others, budget, hardware, headroom, lacking, need, together
+from app.memory.budget import (
+    HOST,
+    LEAST_FREE,
+    at_once,
+    beside_others,
+    budget,
+    hardware,
+    headroom,
+    lacking,
+    need,
+    together,
+)
 from app.memory.residency import Need
 from app.models import reference
 from app.models.hub import Located as OnHub
@@ -73,6 +84,13 @@ class Plan:
         return Room(dict(self.budget), dict(together(needs)))
 
     @property
+    def reserve(self) -> int:
+        """Bytes of host memory that stay free beside parked models: what the prompt caches of the
+        others may come to, and a margin."""
+        known = [m.resolved for m in self.models if m.resolved is not None]
+        return LEAST_FREE + sum(each.prompt_cache(self.capabilities) for each in known)
+
+    @property
     def names(self) -> tuple[str, ...]:
         return tuple(model.name for model in self.models)
 
@@ -101,7 +119,7 @@ async def plan(settings: Settings, around: Surroundings) -> Plan:
     sizes = hardware(known.device_memory, {device.cuda: device.total for device in driver})
     available = budget(sizes, host.memory_limit(), general.max_cuda_memory)
     machine = Machine(
-        host.memory_limit(),
+        available[HOST],
         host.thread_count(),
         len(models),
         environment,
@@ -114,8 +132,12 @@ async def plan(settings: Settings, around: Surroundings) -> Plan:
         with naming_item(number, listed=bool(settings.general.models)):
             planned.append(await _plan_model(model, around, known, (machine, room)))
             check_names([other.name for other in planned])
+    needs = [need(model.footprint) for model in planned if model.footprint is not None]
+    unknown = len(planned) - len(needs)
+    machine = replace(machine, at_once=max(1, unknown + at_once(needs, available)))
     sharing = general.cpu_offloading or general.disk_swapping
-    found = Plan(tuple(planned), known, around.store, machine, available, sharing)
+    models = tuple(with_threads(model, machine) for model in planned)
+    found = Plan(models, known, around.store, machine, available, sharing)
     check_disk(sum(model.files.missing for model in planned), around.store)
     return found
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from app.allotment import Files, Planned, Room, settle_memory
-from app.engine.arguments import Wanted
+from app.allotment import Files, Planned, Room, settle_memory, with_threads
+from app.engine.arguments import Resolved, Wanted
 from app.engine.capabilities import Capabilities
 from app.engine.footprint import Machine
 from app.form.settings import ModelSettings
@@ -42,12 +42,13 @@ else:
 def settled(tmp_path):
     """`settled(room, size in MiB)`: what was resolved, GiB by device, and what was asked."""
 
-    def settle(room, size, cut="-c 8192 -ngl -1", gpus=2, projector=0):
+    def settle(room, size, cut="-c 8192 -ngl -1", gpus=2, projector=0, memory=0):
         tool = tmp_path / "llama-fit-params"
         tool.write_text(TOOL.format(size=size, cut=cut))
         tool.chmod(0o755)
         sizes = {f"CUDA{number}": 24 * GIB for number in range(gpus)}
-        known = Capabilities({}, tmp_path / "llama-server", sizes, sizes)
+        flags = {"--cache-ram": ("--cache-ram",)}
+        known = Capabilities(flags, tmp_path / "llama-server", sizes, sizes)
         files = ModelFiles((tmp_path / "m.gguf",), HEADER)
         mmproj = None
         if projector:
@@ -55,7 +56,7 @@ def settled(tmp_path):
             with mmproj.first.open("wb") as file:
                 file.truncate(projector << 20)  # a sparse one
         planned = Planned(ModelSettings(), Tiny(), Files(files, mmproj, files), Wanted())
-        machine = Machine(0, 4, 1, {}, headroom(sizes, room.budget))
+        machine = Machine(memory, 4, 1, {}, headroom(sizes, room.budget))
         found = asyncio.run(settle_memory(planned, files, known, machine, room))
         devices = {name: size >> 30 for name, size in found.footprint.devices.items()}
         return found.resolved, devices, (tmp_path / "llama-fit-params.asked").read_text()
@@ -134,3 +135,28 @@ def test_one_gpu_and_a_budget_below_it(settled):
     assert resolved.whole and resolved.placement == () and devices == {"CUDA0": 7}
     resolved, _, asked = settled(small, 8 << 10, cut="-c 8192 -ngl 15", gpus=1)
     assert not resolved.whole and f"-fitt {(24 - 8) * 1024 + 400}" in asked
+
+
+def test_the_cache_of_prompts_is_host_memory_that_is_taken(settled):
+    shared = room()
+    resolved, _, _ = settled(shared, 1 << 10, memory=40 * GIB)
+    assert resolved.cache_ram == 4 << 10
+    assert 4 * GIB < shared.assigned["host"] < 5 * GIB
+
+
+@pytest.mark.parametrize(
+    "wanted, at_once, expected",
+    [
+        (Wanted(), 0, (2, 2)),
+        (Wanted(), 1, (8, 8)),
+        (Wanted(), 3, (2, 2)),
+        (Wanted(threads=5), 1, (5, 5)),
+        (Wanted(threads_batch=5), 1, (8, 5)),
+    ],
+)
+def test_threads_are_divided_among_who_runs_at_the_same_time(wanted, at_once, expected):
+    machine = Machine(0, 8, 4, {}, at_once=at_once)
+    resolved = Resolved(512, None, 1, 1, 1, 0)
+    planned = Planned(ModelSettings(), Tiny(), Files(None, None, None), wanted, resolved)
+    found = with_threads(planned, machine).resolved
+    assert (found.threads, found.threads_batch) == expected

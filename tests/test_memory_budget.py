@@ -1,6 +1,6 @@
 import pytest
 
-from app.memory.budget import CONTEXT, LEAST_FREE, beside_others, hardware, headroom
+from app.memory.budget import CONTEXT, LEAST_FREE, at_once, beside_others, hardware, headroom
 
 
 def test_the_smaller_of_what_llama_server_and_the_driver_say():
@@ -30,6 +30,21 @@ GIB = 1 << 30
 def test_what_one_model_may_take(free, available, expected):
     known = {} if free is None else {"CUDA0": free}
     assert headroom(known, {"CUDA0": available, "host": 1}) == {"CUDA0": expected}
+
+
+@pytest.mark.parametrize(
+    "needs, expected",
+    [
+        ([], 0),
+        ([{"a": 10}] * 3, 1),
+        ([{"a": 9}, {"a": 3}, {"a": 4}, {"a": 3}], 3),
+        ([{"a": 6}, {"a": 6}, {"b": 9}, {"b": 9}, {"a": 1, "b": 1}], 3),
+        ([{"a": 5, "host": 90}, {"a": 5, "host": 20}], 1),
+        ([{"a": 11}], 0),
+    ],
+)
+def test_how_many_run_at_once(needs, expected):
+    assert at_once(needs, {"a": 10, "b": 10, "host": 100}) == expected
 
 
 @pytest.mark.parametrize(

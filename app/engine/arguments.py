@@ -96,6 +96,11 @@ class Resolved:
     placement: tuple[str, ...] = ()
     whole: bool = True
 
+    def prompt_cache(self, binary: Binary) -> int:
+        """Bytes of host memory that prompts may take beside the model; one without a bound counts
+        for nothing."""
+        return max(0, self.cache_ram) << 20 if binary.knows(CACHE_RAM[1]) else 0
+
 
 def wanted(model: ModelSettings) -> Wanted:
     """Raises FormError for a CLI whose memory arguments are no whole numbers."""

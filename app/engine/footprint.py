@@ -33,7 +33,8 @@ TIMEOUT = 120.0
 
 @dataclass(frozen=True)
 class Machine:
-    """What is shared: `memory` in bytes and CPU threads, among `models` models.
+    """What is shared: `memory` of the host in bytes, and CPU threads, among `models` models, of
+    which `at_once` can run at the same time (0: it is not known yet, so it may be all).
 
     `headroom` are bytes of each GPU that one model may take on the empty machine; tensors up to
     `threshold` bytes stay on the GPU (-1: any may leave).
@@ -45,6 +46,12 @@ class Machine:
     environment: Mapping[str, str]
     headroom: Mapping[str, int] = field(default_factory=dict)
     threshold: int = -1
+    at_once: int = 0
+
+    @property
+    def threads_each(self) -> int:
+        """Two children with all cores each run many times slower than with half of them each."""
+        return max(1, self.threads // (self.at_once or self.models))
 
     def holds(self, needs: Footprint) -> bool:
         """Whether its GPUs have all of that for one model."""
@@ -71,10 +78,14 @@ class Footprint:
     def total(self) -> int:
         return sum(self.devices.values()) + self.host
 
+    def on_host(self, size: int) -> Footprint:
+        """With so many bytes more of host memory."""
+        return Footprint(self.devices, self.host + size)
+
     def plus(self, size: int) -> Footprint:
         """With so many bytes more on the first device, or in host memory where there is none."""
         if not self.devices:
-            return Footprint({}, self.host + size)
+            return self.on_host(size)
         first = next(iter(self.devices))
         return Footprint({**self.devices, first: self.devices[first] + size}, self.host)
 
@@ -117,8 +128,7 @@ def _resolved(
     layers = wanted.gpu_layers
     if layers is None and capabilities.devices:
         layers = fitted.gpu_layers if fitted.gpu_layers is not None else ALL_LAYERS
-    # Two children with all cores each run many times slower than with half of them each.
-    threads = wanted.threads or max(1, machine.threads // machine.models)
+    threads = wanted.threads or machine.threads_each
     cache_ram = wanted.cache_ram
     if cache_ram is None:
         cache_ram = int(machine.memory * CACHE_RAM_SHARE / machine.models / MIB)

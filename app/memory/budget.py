@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from app.engine.footprint import Footprint
 from app.memory.residency import Need
@@ -67,6 +67,20 @@ def need(footprint: Footprint) -> Need:
 def on_devices(buffers: Mapping[str, int]) -> Need:
     """Bytes of a process's buffers on each GPU, with what CUDA takes besides."""
     return {device: size + CONTEXT for device, size in buffers.items() if size}
+
+
+def at_once(needs: Sequence[Need], available: Need) -> int:
+    """How many of these can be in memory at the same time at most: the smallest ones, each by the
+    device of which it takes most."""
+
+    def share(each: Need) -> float:
+        return max((size / max(1, available.get(d, 0)) for d, size in each.items()), default=0.0)
+
+    beside: list[Need] = []
+    for each in sorted(needs, key=share):
+        if not lacking(together([*beside, each]), available):
+            beside.append(each)
+    return len(beside)
 
 
 def together(needs: list[Need]) -> Need:
