@@ -81,7 +81,8 @@ class Deployment:
         if why_not:
             return
         logger.info("idle models are moved to CPU RAM by CUDA checkpoints")
-        self.parking = Checkpoints(Helper(environment), host.memory_free, gpu.free)
+        helper = Helper(environment)
+        self.parking = Checkpoints(helper, host.memory_free, gpu.free, self.plan.reserve)
 
     async def bring_up(self) -> None:
         """All models at once. Raises the AppError of the only model, or when all have failed;

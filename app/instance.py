@@ -27,7 +27,7 @@ from app.gateway.proxy import Proxy, Rules
 from app.gateway.server import Server
 from app.gateway.status import Details, Overview, Phase
 from app.machine import gpu, host, private
-from app.memory.ledger import Model, Tier
+from app.memory.ledger import Free, Model, Tier
 from app.memory.pool import BOUND, Pool
 from app.models.store import Store
 from app.preflight import ALLOW_VARIABLE, KEY_VARIABLE, Plan, Surroundings
@@ -301,7 +301,7 @@ class Instance:
             time.monotonic,
             resident_tier=tier,
             bound=bound,
-            free=gpu.free,
+            free=Free(gpu.free, lambda: host.memory_free() - plan.reserve),
         )
         hours = settings.idle.idle_time_limit
         if hours is None and self._connection.under_agent:

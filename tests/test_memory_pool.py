@@ -5,7 +5,7 @@ import random
 import pytest
 
 from app.errors import LoadError, RequestError
-from app.memory.ledger import Model, ModelState, Tier
+from app.memory.ledger import Free, Model, ModelState, Tier
 from app.memory.pool import MAX_WAITING, Pool
 from tests.fakes import until
 
@@ -20,6 +20,7 @@ class FakeServer:
         self.progress = 0.5
         self.holds, self.problem = {}, "broken"
         self.taken = []
+        self.parked = False
 
     def took(self, sizes):
         self.taken.append(sizes)
@@ -32,20 +33,35 @@ class FakeServer:
             raise LoadError(self.problem)
         self.world.memory += self.size
         assert self.world.memory <= self.world.limit, "out of memory"
-        self.exit = asyncio.get_running_loop().create_future()
+        if not self.parked:
+            self.exit = asyncio.get_running_loop().create_future()
+        self.parked = False
         self.world.log.append(f"start {self.name}")
 
     async def stop(self):
         if self.exit is None or self.exit.done():
             return
         await asyncio.sleep(0.03)  # slower than a start, so that over-commit shows
+        if self.parked:
+            self.parked = False
+            self.world.log.append(f"end {self.name}")
+            return self.exit.set_result(-9)
         self.world.memory -= self.size
         self.exit.set_result(0)
         self.world.log.append(f"stop {self.name}")
 
     async def leave(self):
-        await self.stop()
-        return Tier.DISK
+        if self.world.ram is None or self.size > self.world.ram_left():
+            await self.stop()
+            return Tier.DISK
+        await asyncio.sleep(0.03)
+        self.world.memory -= self.size
+        self.parked = True
+        self.world.log.append(f"park {self.name}")
+        return Tier.RAM
+
+    def parks(self):
+        return self.size if self.world.ram is not None else 0
 
     def measured(self):
         return self.holds
@@ -67,10 +83,14 @@ class World:
     def __init__(self, limits=None, **sizes):
         self.memory, self.log, self.now = 0, [], 0.0
         self.others = None  # what other programs hold, where the driver tells
+        self.ram = None  # for parked models, where the machine can do that
         ticks = itertools.count()
         models = [Model(name, limit=(limits or {}).get(name)) for name in sizes]
         self.pool = Pool(
-            models, {"d": self.limit}, lambda: self.now + next(ticks) * 1e-6, free=self.free
+            models,
+            {"d": self.limit},
+            lambda: self.now + next(ticks) * 1e-6,
+            free=Free(self.free, self.ram_left),
         )
         self.servers = {name: FakeServer(self, name, size) for name, size in sizes.items()}
         for name, server in self.servers.items():
@@ -80,6 +100,11 @@ class World:
         if self.others is None:
             return {}
         return {"d": self.limit - self.others - self.memory}
+
+    def ram_left(self):
+        left = self.ram - sum(server.size for server in self.servers.values() if server.parked)
+        assert left >= 0, "out of CPU RAM"
+        return left
 
     async def use(self, name, seconds=0.0, wait=None):
         with self.pool.admit(name):
@@ -550,6 +575,42 @@ def test_what_a_lone_load_took_is_told(run):
         assert world.servers["a"].taken == [{"d": 7}]
         await asyncio.gather(world.use("b"), world.use("c"))
         assert world.servers["b"].taken == world.servers["c"].taken == []
+
+    run(scenario)
+
+
+def test_who_was_parked_longest_ago_goes_on_to_disk(run):
+    """Room for two on the GPU and for one and a half in CPU RAM. Result: who leaves the GPU is kept
+    in CPU RAM, as the one that was used last; who was there goes on to disk, and its process ends.
+    """
+
+    async def scenario():
+        world = World(a=10, b=10, c=10, d=10)
+        world.ram = 15
+        for name in "abcd":
+            await world.use(name)
+        await until(lambda: world.view("b").tier is Tier.RAM)
+        assert (world.view("a").state, world.view("a").tier) == (ModelState.COLD, Tier.DISK)
+        assert world.view("b").state is ModelState.PARKED
+        assert world.log.index("end a") < world.log.index("park b")
+        await world.use("b")
+        assert world.log[-1] == "start b" and not world.servers["b"].parked
+
+    run(scenario)
+
+
+def test_many_at_once_never_take_more_cpu_ram_than_there_is(run):
+    """The fakes fail on over-commit of either memory."""
+
+    async def scenario():
+        world = World(a=6, b=6, c=6, d=6, e=12, f=12)
+        world.ram = 14
+        clock = asyncio.create_task(passing(world))
+        for _ in range(3):
+            await asyncio.gather(*(world.use(name) for name in "abcd"))
+            await asyncio.gather(world.use("e"), world.use("f"))
+        clock.cancel()
+        assert {"park a", "end a"} <= {*world.log}
 
     run(scenario)
 

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from app.memory.residency import Refuse, Resident, Serve, Swap, Wait, decide
+from app.memory.residency import Refuse, Resident, Serve, Swap, Wait, decide, park
 
 BUDGET = {"g": 24}
 
@@ -63,6 +63,26 @@ def test_several_devices_each_have_their_own():
     assert decide("t", {"0": 8}, [a, b], budget).evict == ("a",)
     assert {*decide("t", {"0": 8, "1": 8}, [a, b], budget).evict} == {"a", "b"}
     assert isinstance(decide("t", {"2": 1}, [a, b], budget), Refuse)
+
+
+@pytest.mark.parametrize(
+    "size, parked, expected",
+    [
+        pytest.param(10, [], (), id="room"),
+        pytest.param(30, [on("a", 9, last_used=1), on("b", 9)], ("b",), id="longest-ago"),
+        pytest.param(40, [on("a", 9, last_used=1), on("b", 9)], ("b", "a"), id="all-it-takes"),
+        pytest.param(30, [on("a", 9, held=True), on("b", 9, last_used=1)], ("b",), id="asked-for"),
+        pytest.param(30, [on("a", 9, priority=1), on("b", 9)], ("b",), id="priority"),
+        pytest.param(30, [on("a", 9, last_used=7)], None, id="used-later"),
+        pytest.param(40, [on("a", 9, last_used=1), on("b", 9, priority=2)], None, id="not-enough"),
+    ],
+)
+def test_who_goes_on_to_disk_for_one_that_is_parked(size, parked, expected):
+    decision = park(on("t", size, last_used=5), parked, {"g": 22})
+    if expected is None:
+        assert isinstance(decision, Refuse) and decision.reason
+    else:
+        assert isinstance(decision, Swap) and decision.evict == expected and decision.reason
 
 
 def crowd(dice, budget):

@@ -62,6 +62,7 @@ def test_parked_and_restored(run):
         llama, parking = Llama(), Parking()
         found = tiered(llama, parking)
         assert await found.leave() is Tier.RAM and found.measured() == {}
+        assert found.parks() == 5
         await found.start()
         assert parking.log == [("park", 7, {"CUDA0": 5}), ("restore", 7)]
         assert llama.log == ["close"] and found.measured() == {"host": 1}
@@ -74,8 +75,10 @@ def test_what_it_holds_decides_where_it_is_more_than_was_predicted(run):
         parking = Parking()
         predicted = {"CUDA0": 5, "CUDA1": 5}
         found = Tiered(Llama(), None, parking, lambda: {"CUDA0": 8, "CUDA1": 4}, predicted)
+        assert found.parks() == 13
         await found.leave()
         assert parking.log == [("park", 7, {"CUDA0": 8, "CUDA1": 5})]
+        assert Tiered(Llama(), None, None, dict, predicted).parks() == 0
 
     run(scenario)
 

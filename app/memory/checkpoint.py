@@ -19,6 +19,7 @@ from typing import Any
 
 from app.engine.process import die_with_us
 from app.memory import mover
+from app.memory.budget import LEAST_FREE
 from app.memory.mover import CHECKPOINTED, RUNNING, STATES
 from app.memory.tiers import NoRoomError, ParkingError
 
@@ -123,7 +124,7 @@ class Checkpoints:
         helper: Helper,
         room: Callable[[], int],
         gpu_room: Callable[[], Mapping[str, int]] = dict,
-        margin: int = 1 << 30,
+        margin: int = LEAST_FREE,
     ) -> None:
         self._helper = helper
         self._room = room

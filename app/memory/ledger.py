@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -34,6 +34,9 @@ class Server(Protocol):
     async def stop(self) -> None:
         """End, keeping nothing."""
 
+    def parks(self) -> int:
+        """Bytes of CPU RAM that it takes while it is away, or would; 0 where it takes none."""
+
     async def exited(self) -> int: ...
 
     def explain(self, code: int) -> str: ...
@@ -46,6 +49,16 @@ class Server(Protocol):
         or went meanwhile."""
 
 
+@dataclass(frozen=True)
+class Free:
+    """Bytes that nobody holds now, read anew each time: by GPU, where that is known, and those of
+    CPU RAM that parked models may still take."""
+
+    gpus: Callable[[], Mapping[str, int]] = dict
+    ram: Callable[[], int] = int
+
+
+NOT_KNOWN = Free()
 Upstream = TypeVar("Upstream")
 
 

@@ -16,11 +16,13 @@ from typing import Generic
 from app.console import ModelLogger
 from app.engine import backoff
 from app.errors import AppError, LoadError, RequestError
-from app.memory import turns
-from app.memory.budget import GIB, beside_others, together
+from app.memory import residency, turns
+from app.memory.budget import GIB, HOST, beside_others, together
 from app.memory.ledger import (
     COMING,
     LEAVING,
+    NOT_KNOWN,
+    Free,
     Model,
     ModelState,
     Server,
@@ -29,6 +31,7 @@ from app.memory.ledger import (
     View,
     Waiter,
 )
+from app.memory.residency import Resident, Swap
 from app.memory.turns import Load, Row, Stage
 
 logger = logging.getLogger(__name__)
@@ -52,16 +55,16 @@ class Pool(Generic[Upstream]):
         *,
         resident_tier: Tier = Tier.RAM,
         bound: float = BOUND,
-        free: Callable[[], Mapping[str, int]] = dict,
+        free: Free = NOT_KNOWN,
     ) -> None:
-        """`budget` in bytes by device; `clock` gives seconds that only grow; `free` tells how many
-        bytes nobody holds now, by device where that is known."""
+        """`budget` in bytes by device; `clock` gives seconds that only grow."""
         self._models = {model.name: model for model in models}
         self._budget = budget
         self._clock = clock
         self._resident_tier = resident_tier
         self._bound = bound
         self._free = free
+        self._parking = asyncio.Lock()
         self._room: Mapping[str, int] = budget  # less what other programs hold
         self._room_until = 0.0
         self._moves = 0  # so many have begun
@@ -343,7 +346,7 @@ class Pool(Generic[Upstream]):
         self._room_until = now + LOOK
         ours = together([m.need for m in models if m.state is ModelState.READY])
         wanted = {d: max(need.get(d, 0) for need in waiting) for d in self._budget}
-        self._room = beside_others(self._budget, self._free(), ours, wanted)
+        self._room = beside_others(self._budget, self._free.gpus(), ours, wanted)
 
     def _refused(self, model: Model[Upstream], reason: str, now: float) -> bool:
         """Where it is other programs that take the room, its callers wait a moment before they are
@@ -424,7 +427,7 @@ class Pool(Generic[Upstream]):
         self._learn(model)
         try:
             if keep:
-                model.tier = await model.server.leave()
+                model.tier = await self._keep(model, model.server)
             else:
                 await model.server.stop()
                 model.tier = Tier.DISK
@@ -433,8 +436,32 @@ class Pool(Generic[Upstream]):
             self._failed(model, str(error))
         finally:
             model.leaving = None
-            model.leave_cost = self._clock() - begun
+            if keep:
+                model.leave_cost = self._clock() - begun
             self._schedule()
+
+    async def _keep(self, model: Model[Upstream], server: Server) -> Tier:
+        """Where it goes. In CPU RAM others may have to make room for it, and go on to disk."""
+        if not server.parks():
+            return await server.leave()
+        async with self._parking:  # one at a time: each takes of what the one before has left
+            parked = [m for m in self._models.values() if m.state is ModelState.PARKED]
+            in_ram = [self._in_ram(other) for other in parked]
+            decision = residency.park(self._in_ram(model), in_ram, {HOST: self._free.ram()})
+            for name in decision.evict if isinstance(decision, Swap) else ():
+                log = ModelLogger(logger, name)
+                log.info("goes on to disk, for %s: %s", model.name, decision.reason)
+                self._let_go(self._models[name], keep=False)
+            leaving = [other.leaving for other in parked if other.leaving is not None]
+            if leaving:
+                await asyncio.wait(leaving)
+            return await server.leave()
+
+    def _in_ram(self, model: Model[Upstream]) -> Resident:
+        """As one that holds CPU RAM; who is asked for now is about to leave it by itself."""
+        need = {HOST: model.server.parks() if model.server is not None else 0}
+        held, used = bool(model.waiters), model.last_used
+        return Resident(model.name, need, held, last_used=used, priority=model.priority)
 
     async def _come(self, model: Model[Upstream], leaving: Sequence[Model[Upstream]]) -> None:
         assert model.server is not None
@@ -444,7 +471,7 @@ class Pool(Generic[Upstream]):
             await asyncio.wait(away)
         begun = self._clock()
         log.info("loading" if model.state is ModelState.LOADING else "waking")
-        before, move = self._free(), self._alone(model)
+        before, move = self._free.gpus(), self._alone(model)
         try:
             await model.server.start()
         except BaseException as error:
@@ -458,7 +485,7 @@ class Pool(Generic[Upstream]):
             return
         model.coming = None
         if before and move is not None and move == self._alone(model):
-            after = self._free()
+            after = self._free.gpus()
             model.server.took({d: size - after.get(d, size) for d, size in before.items()})
         self._arrived(model, self._clock() - begun)
 

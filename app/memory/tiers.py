@@ -146,7 +146,7 @@ class Tiered:
         self.slots = slots
         self._parking = parking
         self._measure = measure
-        self._parked = False
+        self._parked: Mapping[str, int] | None = None  # what of each GPU lies in CPU RAM
         self._predicted = predicted or {}
         self._learn = learn
         self._log = ModelLogger(logger, server.process.name)
@@ -156,8 +156,8 @@ class Tiered:
         return self.server.progress
 
     async def start(self) -> None:
-        if self._parked:
-            self._parked = False
+        if self._parked is not None:
+            self._parked = None
             assert self._parking is not None
             try:
                 await self._parking.restore(self.server.process.pid)
@@ -172,9 +172,10 @@ class Tiered:
     async def leave(self) -> Tier:
         if self._parking is not None:
             self.server.client.close()
+            held = self._on_devices()
             try:
-                await self._parking.park(self.server.process.pid, self._on_devices())
-                self._parked = True
+                await self._parking.park(self.server.process.pid, held)
+                self._parked = held
                 return Tier.RAM
             except NoRoomError as error:
                 self._log.info("goes to disk: %s", error)
@@ -187,20 +188,25 @@ class Tiered:
         await self.server.stop()
         return Tier.DISK
 
+    def parks(self) -> int:
+        if self._parking is None:
+            return 0
+        return sum((self._on_devices() if self._parked is None else self._parked).values())
+
     def _on_devices(self) -> Mapping[str, int]:
         held = {**self._predicted, **self._measure()}
         larger = {d: max(size, self._predicted.get(d, 0)) for d, size in held.items()}
         return {device: size for device, size in larger.items() if device != HOST}
 
     async def stop(self) -> None:
-        if self._parked:
+        if self._parked is not None:
             await self._kill()
         else:
             await self.server.stop()
 
     async def _kill(self) -> None:
         """A process whose GPU memory is elsewhere answers nothing, not even SIGTERM."""
-        self._parked = False
+        self._parked = None
         self.server.client.close()
         self.server.process.kill()
         await self.server.exited()
@@ -212,7 +218,8 @@ class Tiered:
         return self.server.explain(code)
 
     def measured(self) -> Mapping[str, int]:
-        return self._measure() if self.server.process.running and not self._parked else {}
+        here = self.server.process.running and self._parked is None
+        return self._measure() if here else {}
 
     def took(self, sizes: Mapping[str, int]) -> None:
         """Where another program came in the same moment, that is no model of this size."""
