@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from app.engine import arguments, footprint, placement
@@ -9,7 +10,8 @@ from app.engine.arguments import Resolved, Wanted
 from app.engine.capabilities import Capabilities
 from app.engine.footprint import Footprint, Machine
 from app.form.settings import ModelSettings
-from app.memory.budget import lacking, need, together
+from app.memory.budget import at_once, lacking, need, together
+from app.memory.residency import Need
 from app.models.gguf import Header
 from app.models.hub import Located as OnHub
 from app.models.reference import Reference, Tiny
@@ -98,6 +100,13 @@ async def settle_memory(
     return replace(planned, resolved=resolved, footprint=needs)
 
 
+def running(planned: Sequence[Planned], budget: Need) -> int:
+    """How many of them can be in memory at the same time; nothing speaks against one that nothing
+    is known of yet."""
+    needs = [need(each.footprint) for each in planned if each.footprint is not None]
+    return max(1, at_once(needs, budget) + len(planned) - len(needs))
+
+
 def with_threads(planned: Planned, machine: Machine) -> Planned:
     """With its part of the CPU threads, once it is known how many models run at the same time."""
     wanted, resolved = planned.wanted, planned.resolved
@@ -145,7 +154,7 @@ async def _spread(
         argv = arguments.planning(planned.settings, found, wanted)
         divided = wanted.slots(known) > 1
         needs = await footprint.predict(argv, files, known, machine, divided=divided)
-        needs = needs.on_host(found.prompt_cache(known))
+        needs = replace(needs, cache=found.prompt_cache(known))
         if planned.files.mmproj is not None:
             needs = needs.plus(projector_size(planned.files.mmproj))
         if not split or room.takes(needs):

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from app.allotment import TINY_NAME, Files, Planned, Room, settle_memory, with_threads
+from app.allotment import TINY_NAME, Files, Planned, Room, running, settle_memory, with_threads
 from app.engine import arguments, capabilities, placement
 from app.engine.capabilities import Capabilities
 from app.engine.footprint import Machine
@@ -29,7 +29,6 @@ from app.machine import gpu, host
 from app.memory.budget import (
     HOST,
     LEAST_FREE,
-    at_once,
     beside_others,
     budget,
     hardware,
@@ -132,12 +131,10 @@ async def plan(settings: Settings, around: Surroundings) -> Plan:
         with naming_item(number, listed=bool(settings.general.models)):
             planned.append(await _plan_model(model, around, known, (machine, room)))
             check_names([other.name for other in planned])
-    needs = [need(model.footprint) for model in planned if model.footprint is not None]
-    unknown = len(planned) - len(needs)
-    machine = replace(machine, at_once=max(1, unknown + at_once(needs, available)))
+    machine = replace(machine, at_once=running(planned, available))
+    settled = tuple(with_threads(each, machine) for each in planned)
     sharing = general.cpu_offloading or general.disk_swapping
-    models = tuple(with_threads(model, machine) for model in planned)
-    found = Plan(models, known, around.store, machine, available, sharing)
+    found = Plan(settled, known, around.store, machine, available, sharing)
     check_disk(sum(model.files.missing for model in planned), around.store)
     return found
 

@@ -141,5 +141,5 @@ def _model(model: Planned) -> Mapping[str, object]:
         "to_download": model.files.missing,
         "training_context": header.training_context if header else None,
         "resolved": asdict(resolved) if resolved else None,
-        "memory": {"devices": dict(needs.devices), "host": needs.host} if needs else None,
+        "memory": asdict(needs) if needs else None,
     }

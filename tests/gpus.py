@@ -63,10 +63,12 @@ class Gpus:
         """No process is shown, as in a container."""
         (self.folder / "hide").touch()
 
-    def driver(self):
-        """With one that moves processes to CPU RAM and back."""
+    def driver(self, *, parks=True):
+        """With one that moves processes to CPU RAM and back, if it `parks`."""
         compiled(CUDA, self.folder / "libcuda.so.1")
         (self.folder / "cuda").mkdir()
+        if not parks:
+            (self.folder / "cuda" / "Checkpoint.fail").touch()
 
     @property
     def environment(self):

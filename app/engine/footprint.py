@@ -8,7 +8,7 @@ import logging
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from app.engine import placement
@@ -69,25 +69,23 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes that a model holds: by device, as llama-server names them, and in host memory."""
+    """Bytes that a model holds: by device, as llama-server names them, and in host memory; `cache`
+    are those of the latter that its prompts may come to take."""
 
     devices: Mapping[str, int]
     host: int
+    cache: int = 0
 
     @property
     def total(self) -> int:
         return sum(self.devices.values()) + self.host
 
-    def on_host(self, size: int) -> Footprint:
-        """With so many bytes more of host memory."""
-        return Footprint(self.devices, self.host + size)
-
     def plus(self, size: int) -> Footprint:
         """With so many bytes more on the first device, or in host memory where there is none."""
         if not self.devices:
-            return self.on_host(size)
+            return replace(self, host=self.host + size)
         first = next(iter(self.devices))
-        return Footprint({**self.devices, first: self.devices[first] + size}, self.host)
+        return replace(self, devices={**self.devices, first: self.devices[first] + size})
 
 
 def read_fitted(printed: str) -> Fitted:

@@ -61,7 +61,7 @@ def budget(devices: Mapping[str, int], memory: int, most: float | None) -> dict[
 
 def need(footprint: Footprint) -> Need:
     """With what every llama-server takes besides its model."""
-    return {**on_devices(footprint.devices), HOST: footprint.host + PROCESS}
+    return {**on_devices(footprint.devices), HOST: footprint.host + footprint.cache + PROCESS}
 
 
 def on_devices(buffers: Mapping[str, int]) -> Need:

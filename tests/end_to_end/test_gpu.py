@@ -199,14 +199,18 @@ def test_a_gpu_that_only_the_driver_sees(start, gpus):
     assert get(hidden, "/api/status")[1]["devices"] == []
 
 
-def test_the_check_for_machines_with_a_gpu(tmp_path, gpu):
-    """scripts/gpu_check runs, and finds what it looks for."""
+@pytest.mark.parametrize("moves", [True, False], ids=["parked", "stopped"])
+def test_the_check_for_machines_with_a_gpu(tmp_path, gpu, moves):
+    """scripts/gpu_check runs, and finds what it looks for; on a driver that parks, and on one that
+    is too old for it."""
+    gpu.driver(parks=moves)
     for name in "ab":
         tiny.write(tmp_path / f"{name}.gguf")
     models = [text for name in "ab" for text in ("--model", str(tmp_path / f"{name}.gguf"))]
+    quick = [] if moves else ["--quick"]
     clean = {k: v for k, v in os.environ.items() if not k.startswith(LEFT_OUT)}
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "gpu_check.py", *models, "--alternations", "4"],
+        [sys.executable, ROOT / "scripts" / "gpu_check.py", *models, *quick, "--alternations", "4"],
         env={**clean, **gpu.llama_server(find("", {}), COUNTED, PREDICTED)},
         capture_output=True,
         text=True,
@@ -214,5 +218,6 @@ def test_the_check_for_machines_with_a_gpu(tmp_path, gpu):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all is well" in done.stdout and "BAD" not in done.stdout
-    for seen in ("gpu_0_utilization", "plotted: gpu_temperature of GPU 0", "KV cache kept"):
-        assert seen in done.stdout
+    seen = ["plotted: gpu_temperature of GPU 0", "KV cache kept", "503 after"]
+    seen += ["gpu_0_utilization", "the link's rate"] if moves else ["cold, disk"]
+    assert all(text in done.stdout for text in seen), done.stdout
