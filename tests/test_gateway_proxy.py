@@ -39,6 +39,9 @@ class Running:
     def measured(self):
         return {}
 
+    def parks(self):
+        return 0
+
     async def leave(self):
         return Tier.DISK
 
@@ -355,6 +358,66 @@ def test_a_multipart_body_is_passed_on_as_it_comes(run, socket):
             await asyncio.wait_for(first.wait(), 5)
             await client.send(b"two")
             assert (await client.response())[2] == b"text"
+
+    run(scenario)
+
+
+def form(*parts):
+    """Content type and body of a form with these (name, value) parts, as browsers send it."""
+    named = (
+        f'----x.(+y\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in parts
+    )
+    return "multipart/form-data; boundary=--x.(+y", ("".join(named) + "----x.(+y--\r\n").encode()
+
+
+@pytest.mark.parametrize(
+    "parts, status",
+    [
+        ([("model", "two"), ("file", "RIFF")], 200),
+        ([("file", "RIFF" * 50_000), ("model", "two")], 200),
+        ([("model", "none"), ("file", "RIFF")], 404),
+        ([("file", "RIFF")], 400),
+        ([("file", 'name="model"\r\n\r\ntwo\r\n'), ("note", "model")], 400),
+    ],
+)
+def test_a_form_names_its_model_in_a_part(run, socket, parts, status):
+    """Of several models, as OpenAI's clients send audio: `model` is a field of the form."""
+
+    async def scenario():
+        bodies = []
+
+        async def listening(reader, writer, head):
+            bodies.append((head.decode().lower(), await body_of(reader, head)))
+            writer.write(reply(b"text"))
+
+        front = Front(("one", "two"))
+        kind, body = form(*parts)
+        async with Child(socket, listening), front.before(socket):
+            client = await RawClient.to(front.port)
+            head = "POST /v1/audio/transcriptions HTTP/1.1\r\nhost: h\r\n"
+            head += f"content-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
+            await client.send(head.encode() + body)
+            told = await client.response()
+            assert told[0] == status
+            if status == 200:
+                ((sent, whole),) = bodies
+                assert told[2] == b"text" and whole == body and f"content-type: {kind}" in sent
+            else:
+                assert not bodies and b"one, two" in told[2]
+
+    run(scenario)
+
+
+def test_a_form_without_a_boundary_is_refused(run, socket):
+    async def scenario():
+        front = Front(("one", "two"))
+        async with front.before(socket):
+            client = await RawClient.to(front.port)
+            head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n"
+            await client.send(head + b"{}")
+            status, _, body = await client.response()
+            assert status == 400 and b"boundary" in body
 
     run(scenario)
 

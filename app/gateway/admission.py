@@ -5,11 +5,18 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Iterable
 
 from app.errors import RequestError
 from app.gateway.heads import Headers
 
+BOUNDARY = re.compile(rb'^multipart/form-data;.*\bboundary=(?:"([^"]+)"|([^\s;]+))', re.I)
+NAMED_MODEL = re.compile(
+    rb'^content-disposition: *form-data;[^\r\n]*\bname="?model"?(?:;|\r|$)', re.I | re.M
+)
+MOST_PARTS = 64  # of a form in which a model is looked for
+LONGEST_HEAD = 4096  # bytes of a part's head
 MEDIA_KEYS = ("url", "image_url", "video_url", "audio_url", "file_url")
 MESSAGE_KEYS = ("messages", "input", "system", "prompt")
 
@@ -51,6 +58,20 @@ def parse_json(body: bytes) -> object:
         raise RequestError(400, "the body is nested too deeply") from None
     except ValueError as error:  # UnicodeDecodeError is one
         raise RequestError(400, f"the body is not valid JSON: {error}") from None
+
+
+def parse_form(kind: bytes | None, body: bytes) -> dict[str, object]:
+    """Of a body in parts (RFC 7578) just the field `model`, where it has one; `kind` is its
+    content type. Raises RequestError 400."""
+    boundary = BOUNDARY.search(kind or b"")
+    if boundary is None:
+        raise RequestError(400, "the body is no multipart/form-data with a boundary")
+    line = b"--" + (boundary[1] or boundary[2])
+    for part in body.split(line, MOST_PARTS)[1:]:
+        head, blank, value = part.partition(b"\r\n\r\n")
+        if blank and NAMED_MODEL.search(head[:LONGEST_HEAD]):
+            return {"model": value.removesuffix(b"\r\n").decode(errors="replace")}
+    return {}
 
 
 def _no_constant(word: str) -> object:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from app.engine.client import Client, Exchange
 from app.errors import NotConnectedError, RequestError, UpstreamError
-from app.gateway.admission import Keys, check_body, parse_json
+from app.gateway.admission import Keys, check_body, parse_form, parse_json
 from app.gateway.limits import Limits
 from app.gateway.relay import Relay, request_headers
 from app.gateway.request import JSON, Request
@@ -84,10 +84,12 @@ class Proxy:
             await self._serve(request, found, name, (body, parsed))
 
     async def _body(self, request: Request, found: ToModel) -> tuple[bytes | None, object]:
-        """A JSON body, as it came and read; None for one that is passed on as it comes."""
-        if found.multipart:
+        """The body, as it came and read; None for one that is passed on as it comes."""
+        if found.multipart and (found.model or len(self._names) == 1):
             return None, {}
         body = await request.body(self._limits.body)
+        if found.multipart:
+            return body, parse_form(request.header(b"content-type"), body)
         parsed = parse_json(body)
         check_body(parsed, allow_remote_media=self._rules.allow_remote_media)
         return body, parsed
@@ -143,7 +145,7 @@ class Proxy:
         exchange: Exchange | None = None
         try:
             headers = request_headers(request.headers)
-            if body is not None:
+            if body is not None and not found.multipart:
                 # It is JSON, whatever `curl -d` called it; llama-server bounds forms at 1 MiB.
                 headers = [header for header in headers if header[0] != JSON[0]] + [JSON]
             head = (request.method, found.path, headers)
