@@ -301,7 +301,8 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "threads",
         "Threads",
-        "CPU threads for generation. Empty: the machine's cores.",
+        "CPU threads for generation. Empty: the machine's cores, divided among the models that can "
+        "be in memory at the same time.",
         Kind.INTEGER,
         minimum=1,
         maximum=1024,
@@ -513,7 +514,7 @@ FIELDS: tuple[Field, ...] = (
         GENERAL,
         "cuda_memory_threshold",
         "CUDA Memory Manager Minimum Threshold",
-        "In KB: chunks up to this size are never moved out of GPU memory. Empty: -1 (none) on one "
+        "In KiB: chunks up to this size are never moved out of GPU memory. Empty: -1 (none) on one "
         "GPU, 66000 on several.",
         Kind.INTEGER,
         minimum=-1,
