@@ -226,6 +226,23 @@ def test_a_crash_while_resident_frees_the_place_and_the_only_model_comes_back_by
     run(scenario)
 
 
+@pytest.mark.parametrize("names", ["a", "ab"], ids=["only", "pinned"])
+def test_every_crash_is_noticed_not_just_the_first(run, names):
+    """The only model, and a pinned one, come back by themselves: each of their processes is
+    watched, also those that came so."""
+
+    async def scenario():
+        world = World(**dict.fromkeys(names, 10))
+        world.pool.pin("a", True)
+        for number in range(1, 4):
+            await world.use("a")  # which forgives the crash before
+            world.servers["a"].crash()
+            await until(lambda n=number: world.log.count("start a") == n + 1)
+            await until(lambda: world.view("a").state is ModelState.READY)
+
+    run(scenario)
+
+
 def test_a_crash_of_one_of_several_is_repaired_by_the_next_request(run):
     async def scenario():
         world = World(a=20, b=20)

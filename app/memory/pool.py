@@ -555,7 +555,7 @@ class Pool(Generic[Upstream]):
         self._failed(model, server.explain(code))
         self._schedule()
         if len(self._models) == 1 or model.pinned:
-            await self._reload(model)
+            self._run(self._reload(model))  # not here: what comes then needs a watch of its own
 
     async def _reload(self, model: Model[Upstream]) -> None:
         """The only model is loaded again without being asked, as often as it takes."""

@@ -277,6 +277,18 @@ def test_a_kill_of_llama_server_during_a_stream(start, endless):
     assert app.end() == 143
 
 
+def test_every_kill_is_noticed(start):
+    """The only model comes back by itself, and is watched again: three times."""
+    app = start().ready()
+    for _ in range(3):
+        (child,) = app.children
+        psutil.Process(child).kill()
+        until(lambda gone=child: app.children and gone not in app.children)
+        until(lambda: get(app, "/ready")[0] == 200)
+        assert chat(client(app)).usage.completion_tokens == 8
+    assert app.output.count("killed by signal 9") == 3
+
+
 def test_a_stream_ends_within_the_drain(start):
     """SIGTERM during a stream that ends in time. Result: all of it arrives, new ones do not."""
     app = start().ready()
