@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import itertools
 import random
 
@@ -8,6 +9,8 @@ from app.errors import LoadError, RequestError
 from app.memory.ledger import Free, Model, ModelState, Tier
 from app.memory.pool import MAX_WAITING, Pool
 from tests.fakes import until
+
+READY, PARKED = ModelState.READY, ModelState.PARKED
 
 
 class FakeServer:
@@ -20,7 +23,7 @@ class FakeServer:
         self.progress = 0.5
         self.holds, self.problem = {}, "broken"
         self.taken = []
-        self.parked = False
+        self.parked, self.crashes = False, 0
 
     def took(self, sizes):
         self.taken.append(sizes)
@@ -73,7 +76,10 @@ class FakeServer:
         return f"killed by signal {-code}"
 
     def crash(self):
-        self.world.memory -= self.size
+        if not self.parked:
+            self.world.memory -= self.size
+        self.parked = False
+        self.crashes += 1
         self.exit.set_result(-9)
 
 
@@ -679,6 +685,54 @@ def test_random_callers_are_all_served_within_the_budget(run, seed):
         assert all(v.leased == v.admitted == v.waiting == 0 for v in world.pool.view())
 
     run(scenario)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_after_crashes_and_a_persons_mischief_everybody_is_served(run, seed):
+    """Callers, and beside them crashes, pins, parks and unloads; every second machine parks.
+    Result: once it is over each model is served, and nothing is counted that is not there."""
+
+    async def scenario():
+        dice = random.Random(seed)
+        world = World(**{name: dice.randint(6, 12) for name in "abc"})
+        world.ram = 15 if seed % 2 else None
+
+        async def caller():
+            for _ in range(12):
+                with contextlib.suppress(RequestError, asyncio.TimeoutError):
+                    use = world.use(dice.choice("abc"), dice.random() * 0.01)
+                    await asyncio.wait_for(use, dice.choice([0.02, 5]))
+                await asyncio.sleep(dice.random() * 0.02)
+
+        clock = asyncio.create_task(passing(world))
+        doing = asyncio.create_task(mischief(world, dice))
+        await asyncio.gather(*(caller() for _ in range(6)))
+        doing.cancel()
+        for name in "abc":
+            world.pool.pin(name, False)
+        for name in "abc":
+            await until(lambda n=name: world.view(n).state is not ModelState.FAILED)
+            assert await world.use(name, wait=20) == f"to {name}"
+            assert not world.servers[name].exit.done(), "nobody noticed"
+        clock.cancel()
+        assert any(server.crashes for server in world.servers.values())
+        assert all(v.leased == v.admitted == v.waiting == 0 for v in world.pool.view())
+
+    run(scenario)
+
+
+async def mischief(world, dice):
+    pool = world.pool
+    deeds = [pool.park, pool.unload, lambda name: pool.pin(name, True)]
+    deeds += [lambda name: pool.pin(name, False)] * 2
+    while True:
+        await asyncio.sleep(dice.random() * 0.04)
+        name = dice.choice("abc")
+        if dice.random() < 0.4 and world.view(name).state in (READY, PARKED):
+            world.servers[name].crash()
+        else:
+            with contextlib.suppress(RequestError):
+                dice.choice(deeds)(name)
 
 
 async def passing(world):
