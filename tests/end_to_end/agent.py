@@ -20,7 +20,8 @@ def repository(folder):
     folder.mkdir()
     listed = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT)
     for name in listed.decode().splitlines():
-        if name.startswith(("app/", "requirements.txt", "templates/")) and (ROOT / name).is_file():
+        ours = name.startswith(("app/", "requirements.txt", "templates/", "__main__.py"))
+        if ours and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "all"]):

@@ -13,7 +13,7 @@ import pytest
 
 from app.models import tiny
 from tests.clearml_api import ApiServer
-from tests.end_to_end.agent import Agent, Executing, repository, wait_for
+from tests.end_to_end.agent import GIT, Agent, Executing, repository, wait_for
 from tests.end_to_end.conftest import LEFT_OUT, ROOT, free_port
 from tests.end_to_end.test_task import edited, form, parameters_of
 
@@ -34,14 +34,14 @@ def weights(tmp_path):
     return str(tiny.ensure(tmp_path))
 
 
-def command(api, tmp_path, *line):
+def command(api, tmp_path, *line, cwd=ROOT):
     """A command of a person's, with credentials."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith(LEFT_OUT)}
     environment = {**clean, **api.environment, "CLEARML_CONFIG_FILE": str(tmp_path / "no.conf")}
     path = f"{os.path.dirname(sys.executable)}:{clean['PATH']}"
     return subprocess.run(
         line,
-        cwd=ROOT,
+        cwd=cwd,
         env={**environment, "CLEARML_CACHE_DIR": str(tmp_path / "person"), "PATH": path},
         capture_output=True,
         text=True,
@@ -140,19 +140,32 @@ def test_an_idle_end_with_all_requirements_installed(api, tmp_path, source, weig
 
 
 @pytest.mark.parametrize(
-    "entry",
-    [["--module", "app", "--skip-task-init"], ["--module", "app"], ["--script", "app/__main__.py"]],
+    "code, entry",
+    [
+        ("repo", ["--module", "app", "--skip-task-init"]),
+        ("repo", ["--module", "app"]),
+        ("repo", ["--script", "app/__main__.py"]),
+        ("folder", ["--module", "app", "--skip-task-init"]),
+        ("folder", ["--module", "app"]),
+    ],
+    ids=lambda given: given if isinstance(given, str) else " ".join(given),
 )
-def test_clearml_task(api, tmp_path, source, weights, entry):
-    """ClearML's own command, also where it puts a Task.init() before ours."""
+def test_clearml_task(api, tmp_path, source, weights, code, entry):
+    """ClearML's own command, also where it puts a Task.init() before ours; the code named by its
+    repository, or by a checkout of it."""
+    where = ["--repo", source, "--branch", "main"]
+    if code == "folder":
+        subprocess.run([*GIT, "clone", "-q", source, tmp_path / "checkout"], check=True)
+        where = ["--folder", "."]
     with Agent(api, tmp_path / "agent", "work") as agent:
         wait_for(lambda: api.state.queues, lambda: agent.output)
         done = command(
             api,
             tmp_path,
-            *["clearml-task", "--project", "Serving", "--name", "by hand", "--repo", source],
-            *["--branch", "main", *entry, "--task-type", "inference", "--queue", "work", "--args"],
+            *["clearml-task", "--project", "Serving", "--name", "by hand", *where, *entry],
+            *["--task-type", "inference", "--queue", "work", "--args"],
             *[f"model={weights}", "endpoint_name=tiny", "idle_time_limit=0.0008"],
+            cwd=tmp_path / "checkout" if code == "folder" else ROOT,
         )
         (task,) = api.state.tasks.values()
         status(agent, api, task, "completed")
