@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from huggingface_hub import HfApi, constants, hf_hub_download, hf_hub_url
+from huggingface_hub import HfApi, constants, errors, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -37,6 +37,10 @@ PARTIAL = 206
 
 Progress = Callable[[int], None]  # bytes that arrived since the last call
 
+# What the hub's library raises where the hub is at fault, or the way to it: HTTPError is its HTTP
+# client's own, RuntimeError that of hf_xet, which brings what lies in the hub's chunked storage.
+NOT_HAD = (errors.HTTPError, OSError, RuntimeError)  # type: ignore[attr-defined]
+
 
 @dataclass(frozen=True)
 class Located:
@@ -56,7 +60,11 @@ class Located:
 
 
 class _Meter:
-    """Takes the place of tqdm: tells `progress` what arrives, draws nothing."""
+    """Takes the place of tqdm: tells `progress` what arrives, draws nothing.
+
+    Of chunked storage (Xet) two things are told: `update` what was written, `update_transfer` what
+    came over the network for it. A meter that knows the latter is not asked to count it as well.
+    """
 
     progress: Progress = staticmethod(lambda _: None)
 
@@ -67,6 +75,9 @@ class _Meter:
     def update(self, size: float | None = 1) -> None:
         self.n += int(size or 0)
         self.progress(int(size or 0))
+
+    def update_transfer(self, size: int) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -88,6 +99,11 @@ class _Meter:
         return lambda *_, **__: None  # set_description, refresh, reset …
 
 
+def meter(progress: Progress) -> type[_Meter]:
+    """What the library makes its progress bars of."""
+    return type("Meter", (_Meter,), {"progress": staticmethod(progress)})
+
+
 def shared_cache() -> Path:
     """The cache that all of this user's programs share, as HF_HOME and others say."""
     return Path(constants.HF_HUB_CACHE)
@@ -104,7 +120,7 @@ def locate(file: HubFile, cache: Path | None) -> Located:
             return _locate(file.repo, revision, path, cache)
         except (EntryNotFoundError, RevisionNotFoundError, FormError) as error:
             first = first or error
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
+        except (*NOT_HAD, HFValidationError) as error:
             first = error
             break
     if isinstance(first, FormError):
@@ -136,7 +152,7 @@ def _files(repo: str, revision: str, cache: Path | None) -> list[str]:
         return HfApi().list_repo_files(repo, revision=revision)
     except (RepositoryNotFoundError, RevisionNotFoundError):
         raise
-    except (HfHubHTTPError, OSError):
+    except NOT_HAD:
         folder = (cache or shared_cache()) / repo_folder_name(repo_id=repo, repo_type="model")
         try:
             commit = (folder / "refs" / revision).read_text()
@@ -148,11 +164,11 @@ def _files(repo: str, revision: str, cache: Path | None) -> list[str]:
 
 def fetch(located: Located, cache: Path | None, progress: Progress) -> list[Path]:
     """All parts, in one folder under their own names. Raises TransferError."""
-    meter = type("Meter", (_Meter,), {"progress": staticmethod(progress)})
+    counting = meter(progress)
 
     def download(path: str, revision: str) -> Path:
         found = hf_hub_download(
-            located.repo, path, revision=revision, cache_dir=cache, tqdm_class=meter
+            located.repo, path, revision=revision, cache_dir=cache, tqdm_class=counting
         )
         return Path(found)
 
@@ -163,7 +179,7 @@ def fetch(located: Located, cache: Path | None, progress: Progress) -> list[Path
             found = download(path, located.revision)
             if located.commit not in found.parts:  # it has moved on meanwhile
                 found = download(path, located.commit)
-        except (HfHubHTTPError, OSError) as error:
+        except NOT_HAD as error:
             raise TransferError(f"{located.repo}/{path}: {type(error).__name__}: {error}") from None
         here.append(found)
     return here
@@ -195,7 +211,7 @@ class Beginning:
             try:
                 self._ask(min(max(end, before + STEP), self._size))
                 problem = "it ends too early"
-            except Exception as error:  # noqa: BLE001 the HTTP client's, the library's affair
+            except NOT_HAD as error:
                 problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"
             futile = 0 if len(self.data) > before else futile + 1
         if len(self.data) < end:
@@ -239,7 +255,7 @@ def _nearest(repo: str, revision: str, path: str) -> str:
     """A hint at the file that may have been meant; best effort, the refusal stands anyhow."""
     try:
         listed = HfApi().list_repo_files(repo, revision=revision)
-    except (HfHubHTTPError, OSError, KeyError):
+    except (*NOT_HAD, KeyError):
         return ""
     files = [name for name in listed if name.endswith(".gguf")]
     near = difflib.get_close_matches(path, files, n=1, cutoff=0.3) or files[:1]

@@ -165,6 +165,13 @@ def test_a_hub_that_may_not_be_asked(serve, hub):
     assert "not in the cache, and HF_HUB_OFFLINE forbids to ask" in app.output
 
 
+@pytest.mark.parametrize("path", ["m.gguf", "L*.gguf"])
+def test_a_hub_that_cannot_be_asked_at_all(start, path):
+    app = start("--model", f"org/repo/{path}", HF_ENDPOINT="ftp://127.0.0.1:9")
+    assert app.wait(30) == 2
+    assert f"looked for {path!r}" in app.output and "Traceback" not in app.output
+
+
 def test_a_corrupt_file_is_refused(serve, hub, weights):
     whole = weights["m.gguf"]
     hub.repositories["org/repo"]["dir/m.gguf"] = whole[:-1000]
