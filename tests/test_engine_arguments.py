@@ -137,6 +137,20 @@ def test_a_flag_that_the_binary_does_not_know(model, problem):
         check(model, NEW)
 
 
+@pytest.mark.parametrize(
+    "cli, hint",
+    [
+        ("--no-mmap", "--no-mmap any more: use --load-mode none"),
+        ("--draft-max 3", "--draft-max: use another one"),
+    ],
+)
+def test_a_flag_that_is_gone_is_refused_with_what_says_the_same_now(cli, hint):
+    known = {flag: (flag,) for flag in ("--load-mode", "--no-mmproj")}
+    binary = Binary(known, removed={"--draft-max": "use another one"})
+    with pytest.raises(FormError, match=hint):
+        check(ModelSettings(cli=cli), binary)
+
+
 def test_another_spelling_of_a_refused_flag_is_refused():
     binary = Binary({"-x": ("-x", "--api-key"), "--model": ("--model",)})
     with pytest.raises(FormError, match="-x is not allowed"):

@@ -16,6 +16,9 @@ HELP = """\
 -cb,   --cont-batching, -nocb, --no-cont-batching
                                         whether to enable continuous batching
 -fa,   --flash-attn [on|off|auto]       set Flash Attention use
+--draft, --draft-n, --draft-max N       the argument has been removed. use --spec-draft-n-max or
+                                        --spec-ngram-mod-n-max
+                                        (env: LLAMA_ARG_DRAFT_MAX)
 --host HOST                             or UNIX socket paths ending in .sock
 """
 
@@ -27,11 +30,14 @@ def program(path, text, status=0):
 
 
 def test_parse_help():
-    flags = parse_help(HELP)
+    flags, removed = parse_help(HELP)
     assert flags["--ctx-size"] == flags["-c"] == ("-c", "--ctx-size")
     assert flags["-nocb"][1] == "--cont-batching"
     assert "--host" in flags and "-fa" in flags
     assert "--not-a-flag" not in flags and "-----" not in flags
+    advice = "the argument has been removed. use --spec-draft-n-max or --spec-ngram-mod-n-max"
+    assert removed == dict.fromkeys(["--draft", "--draft-n", "--draft-max"], advice)
+    assert "--draft-max" not in flags
 
 
 def test_parse_devices():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,11 +46,23 @@ ALLOWED = re.compile(
 NEVER = re.compile(r"(LLAMA|AIP|HF|CLEARML|TRAINS)_.*|.*(TOKEN|SECRET|KEY).*", re.I)
 
 
+# Flags that went without a word, and what says the same now.
+RENAMED = {
+    "--mmap": "--load-mode mmap",
+    "--no-mmap": "--load-mode none",
+    "--mlock": "--load-mode mlock",
+    "--direct-io": "--load-mode dio",
+    "-dio": "--load-mode dio",
+}
+
+
 @dataclass(frozen=True)
 class Binary:
-    """What decides spelling: every flag that llama-server knows, with all its spellings."""
+    """What decides spelling: every flag that llama-server knows, with all its spellings; `removed`
+    are those that it knows no longer, with its own advice."""
 
     flags: Mapping[str, tuple[str, ...]]
+    removed: Mapping[str, str] = dataclasses.field(default_factory=dict, kw_only=True)
 
     def knows(self, flag: str) -> bool:
         return flag in self.flags
@@ -180,12 +193,23 @@ def check(model: ModelSettings, binary: Binary) -> None:
 def _check_options(key: str, line: CommandLine, binary: Binary) -> None:
     for option in line.options:
         if not binary.knows(option.flag):
-            near = difflib.get_close_matches(option.flag, binary.flags, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise FormError(key, f"this llama-server does not know {option.flag}{hint}")
+            raise FormError(
+                key, f"this llama-server does not know {option.flag}{_hint(option.flag, binary)}"
+            )
         for spelling in binary.flags[option.flag]:
             if cli.REFUSED.fullmatch(spelling):
                 raise FormError(key, f"{option.flag} is not allowed here")
+
+
+def _hint(flag: str, binary: Binary) -> str:
+    """What may have been meant."""
+    if flag in binary.removed:
+        return f": {binary.removed[flag]}"
+    now = RENAMED.get(flag)
+    if now is not None and binary.knows(now.split()[0]):
+        return f" any more: use {now}"
+    near = difflib.get_close_matches(flag, binary.flags, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 @dataclass(frozen=True)

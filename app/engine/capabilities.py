@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from app.errors import ConfigError
 
 CONTAINER = Path("/app/llama-server")
 OPTIONS = re.compile(r"^(-{1,2}\w[\w-]*(?:,\s+-{1,2}\w[\w-]*)*)(?:\s|$)")
+REMOVED = re.compile(r"the argument has been removed.*?(?=\s*\(env:|$)")
 TIMEOUT = 60.0  # seconds; with CUDA, --list-devices initialises every GPU
 
 
@@ -66,24 +67,45 @@ def find(given: str, environment: Mapping[str, str]) -> Path:
 async def probe(path: Path, environment: Mapping[str, str]) -> Capabilities:
     """Ask the binary. Raises ConfigError where it does not run."""
     text = await _ask(path, environment, "--help")
-    flags = parse_help(text)
+    flags, removed = parse_help(text)
     if not {"--model", "--ctx-size"} <= flags.keys():
         raise ConfigError(f"{path} is no llama-server: its --help knows no --model")
     listed = await _ask(path, environment, "--list-devices") if "--list-devices" in flags else ""
     devices = parse_devices(listed)
     totals = {name: total for name, (total, _) in devices.items()}
     free = {name: free for name, (_, free) in devices.items() if free is not None}
-    return Capabilities(flags, path, totals, free, "unix socket" in text.lower())
+    unix = "unix socket" in text.lower()
+    return Capabilities(flags, path, totals, free, unix, removed=removed)
 
 
-def parse_help(text: str) -> dict[str, tuple[str, ...]]:
-    found = {}
-    for line in text.splitlines():
-        head = OPTIONS.match(line)
-        if head:
-            names = tuple(re.split(r",\s+", head[1]))
+def parse_help(text: str) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """Every flag with all its spellings; and those that it only knows to refuse, with its words."""
+    found: dict[str, tuple[str, ...]] = {}
+    gone: dict[str, str] = {}
+    for head, about in _options(text.splitlines()):
+        names = tuple(re.split(r",\s+", head))
+        advice = REMOVED.search(about)
+        if advice is None:
             found.update(dict.fromkeys(names, names))
-    return found
+        else:
+            gone.update(dict.fromkeys(names, " ".join(advice[0].split())))
+    return found, gone
+
+
+def _options(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Spellings and description of each option; the latter goes on over indented lines."""
+    option, about = "", ""
+    for line in lines:
+        head = OPTIONS.match(line)
+        if option and (head or not line.startswith(" ")):
+            yield option, about
+            option = ""
+        if head:
+            option, about = head[1], line[head.end(1) :]
+        else:
+            about += line
+    if option:
+        yield option, about
 
 
 def parse_devices(text: str) -> dict[str, tuple[int, int | None]]:
