@@ -29,6 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts" / "bench")]
 import memory as bench  # noqa: E402
 
 from app.machine import gpu  # noqa: E402
+from app.memory.budget import CONTEXT  # noqa: E402
 from app.memory.pool import LOOK  # noqa: E402
 
 PORT = 18141
@@ -218,7 +219,8 @@ def short(predicted: dict[str, int]) -> None:
     device = next(iter(predicted))
     free = gpu.free()[device]
     before = model("a")["state"]
-    with held_by_another(device, free - predicted[device] // 2):
+    # Less what the other one's own context takes: half of the room is left.
+    with held_by_another(device, free - predicted[device] // 2 - CONTEXT):
         time.sleep(3 * LOOK)
         begun = time.monotonic()
         try:
