@@ -10,7 +10,7 @@ from app.engine.arguments import Resolved, Wanted
 from app.engine.capabilities import Capabilities
 from app.engine.footprint import Footprint, Machine
 from app.form.settings import ModelSettings
-from app.memory.budget import at_once, lacking, need, together
+from app.memory.budget import HOST, at_once, lacking, need, together
 from app.memory.residency import Need
 from app.models.gguf import Header
 from app.models.hub import Located as OnHub
@@ -154,12 +154,21 @@ async def _spread(
         argv = arguments.planning(planned.settings, found, wanted)
         divided = wanted.slots(known) > 1
         needs = await footprint.predict(argv, files, known, machine, divided=divided)
-        needs = replace(needs, cache=found.prompt_cache(known))
         if planned.files.mmproj is not None:
             needs = needs.plus(projector_size(planned.files.mmproj))
+        if wanted.cache_ram is None:  # of its own accord it is in nobody's way
+            found = found.with_cache_within(_left_of_host(needs, room))
+        needs = replace(needs, cache=found.prompt_cache(known))
         if not split or room.takes(needs):
             break
     return found, needs
+
+
+def _left_of_host(needs: Footprint, room: Room) -> int:
+    """Bytes of host memory that stay free beside a model, and those before it if it fits so."""
+    size = need(needs)[HOST]
+    beside = room.left.get(HOST, 0) - size
+    return max(0, beside if beside >= 0 else room.budget.get(HOST, 0) - size)
 
 
 @dataclass

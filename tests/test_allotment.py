@@ -144,6 +144,13 @@ def test_the_cache_of_prompts_is_host_memory_that_is_taken(settled):
     assert 4 * GIB < shared.assigned["host"] < 5 * GIB
 
 
+@pytest.mark.parametrize("assigned, cache", [(0, 4.0), (97, 1.9), (99, 4.0)])
+def test_of_its_own_accord_the_cache_takes_what_the_models_leave(settled, assigned, cache):
+    """Of 99 GiB; where the models before leave nothing they take turns, each with all of it."""
+    resolved, _, _ = settled(room(host=assigned), 1 << 10, memory=40 * GIB)
+    assert resolved.cache_ram / 1024 == pytest.approx(cache, abs=0.1)
+
+
 @pytest.mark.parametrize(
     "wanted, at_once, expected",
     [

@@ -151,6 +151,29 @@ def test_a_flag_that_is_gone_is_refused_with_what_says_the_same_now(cli, hint):
         check(ModelSettings(cli=cli), binary)
 
 
+def test_the_prompt_cache_may_be_set_in_extra_arguments():
+    """It has no field of its own; it is settled once, and sent once."""
+    model = ModelSettings(extra_args="--cache-ram 64 --no-warmup")
+    assert wanted(model).cache_ram == 64
+    binary = Binary({flag: (flag,) for flag in ("--cache-ram", "--no-warmup")})
+    check(model, binary)
+    resolved = Resolved(512, None, 1, 1, 1, 64)
+    argv = build(model, resolved, Launch("m", (), "m"), binary)
+    assert argv.count("--cache-ram") == 1 and argv[argv.index("--cache-ram") + 1] == "64"
+    assert argv[-1] == "--no-warmup"
+    with pytest.raises(FormError, match="Model/extra_args: -cram much"):
+        wanted(ModelSettings(extra_args="--cache-ram much"))
+
+
+@pytest.mark.parametrize(
+    "extra, problem",
+    [("--ctx-size 5", "has a field of its own"), ("--fit on", "is settled before the start")],
+)
+def test_what_is_settled_otherwise_is_no_extra_argument(extra, problem):
+    with pytest.raises(FormError, match=problem):
+        check(ModelSettings(extra_args=extra), Binary({"--ctx-size": ("--ctx-size",)}))
+
+
 def test_another_spelling_of_a_refused_flag_is_refused():
     binary = Binary({"-x": ("-x", "--api-key"), "--model": ("--model",)})
     with pytest.raises(FormError, match="-x is not allowed"):

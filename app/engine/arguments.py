@@ -109,6 +109,10 @@ class Resolved:
     placement: tuple[str, ...] = ()
     whole: bool = True
 
+    def with_cache_within(self, size: int) -> Resolved:
+        """With a prompt cache of at most so many bytes."""
+        return dataclasses.replace(self, cache_ram=min(self.cache_ram, size >> 20))
+
     def prompt_cache(self, binary: Binary) -> int:
         """Bytes of host memory that prompts may take beside the model; one without a bound counts
         for nothing."""
@@ -121,7 +125,8 @@ def wanted(model: ModelSettings) -> Wanted:
         context, layers = model.context_size or None, model.gpu_layers
         numbers = (context, layers, model.parallel, model.threads, model.threads_batch)
         extra = cli.read(model.extra_args, EXTRA)
-        return Wanted(*numbers, placement=_form_placement(model), unified=not extra.has(*SPLIT))
+        cache = _whole(extra, CACHE_RAM, least=-1, key=EXTRA)
+        return Wanted(*numbers, cache, _form_placement(model), not extra.has(*SPLIT))
     line = cli.read(model.cli)
     if line.last(*GPU_LAYERS) == "all":
         layers = ALL_LAYERS
@@ -153,7 +158,9 @@ def _form_placement(model: ModelSettings) -> tuple[str, ...]:
     return fields + _placement(cli.read(model.extra_args, EXTRA))
 
 
-def _whole(line: CommandLine, flags: tuple[str, ...], least: int = 0) -> int | None:
+def _whole(
+    line: CommandLine, flags: tuple[str, ...], least: int = 0, key: str = cli.KEY
+) -> int | None:
     """The option's number; None where it is absent, `auto`, or -1 (llama-server's "auto")."""
     text = line.last(*flags)
     if text is None or text == "auto":
@@ -161,7 +168,7 @@ def _whole(line: CommandLine, flags: tuple[str, ...], least: int = 0) -> int | N
     try:
         number = int(text)
     except ValueError:
-        raise FormError(cli.KEY, f"{flags[0]} {text}: not a whole number") from None
+        raise FormError(key, f"{flags[0]} {text}: not a whole number") from None
     return number if number >= least else None
 
 
@@ -178,7 +185,9 @@ def check(model: ModelSettings, binary: Binary) -> None:
     _check_options(cli.KEY, cli.read(model.cli), binary)
     extra = cli.read(model.extra_args, EXTRA)
     for option in extra.options:
-        if option.flag in RESOLVED:
+        if option.flag in FIT:
+            raise FormError(EXTRA, f"{option.flag}: what fits is settled before the start")
+        if option.flag in RESOLVED and option.flag not in CACHE_RAM:
             raise FormError(EXTRA, f"{option.flag} has a field of its own")
     if extra.model or extra.endpoint_name or extra.mmproj:
         raise FormError(EXTRA, "model, name and mmproj have fields of their own")
@@ -239,7 +248,7 @@ def build(model: ModelSettings, resolved: Resolved, launch: Launch, binary: Bina
     if launch.debug:
         argv += _first_known(binary, ("--verbosity", "5"), ("--log-verbosity", "5"))
     if model.cli:
-        return [*argv, *_command_line(model)]
+        return [*argv, *_unresolved(cli.read(model.cli))]
     if model.embedding:
         batch = str(min(resolved.context, EMBEDDING_BATCH))
         argv += ["--pooling", launch.pooling or "mean"]
@@ -247,7 +256,7 @@ def build(model: ModelSettings, resolved: Resolved, launch: Launch, binary: Bina
     for field in MODEL_FIELDS:
         argv += _field(field, getattr(model, field.name), binary)
     argv += rope.build(model, yarn=launch.yarn)
-    return [*argv, *cli.read(model.extra_args, EXTRA).argv()]
+    return [*argv, *_unresolved(cli.read(model.extra_args, EXTRA))]
 
 
 def again(model: ModelSettings, binary: Binary) -> Sequence[str]:
@@ -291,8 +300,9 @@ def _slots(model: ModelSettings, resolved: Resolved, binary: Binary) -> Sequence
     )
 
 
-def _command_line(model: ModelSettings) -> Sequence[str]:
-    options = [o for o in cli.read(model.cli).options if o.flag not in RESOLVED]
+def _unresolved(line: CommandLine) -> Sequence[str]:
+    """Its arguments, but for those that were settled."""
+    options = [option for option in line.options if option.flag not in RESOLVED]
     return CommandLine(options=tuple(options)).argv()
 
 
