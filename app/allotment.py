@@ -126,14 +126,14 @@ async def _cut(
     """What the planning tool makes of it. It counts a little otherwise than we start it, and looks
     at what is free now: where it took too much it is asked for so much less, once."""
     known, machine, room = where
-    resolved = await footprint.cut(wanted, files.first, files.header, known, machine)
+    resolved = await footprint.cut(wanted, files, known, machine)
     found = await _spread(planned, wanted, resolved, files, where)
     over = {d: size - machine.headroom.get(d, 0) for d, size in found[1].devices.items()}
     if not any(size > 0 for size in over.values()):
         return found
     less = {d: size - max(0, over.get(d, 0)) for d, size in machine.headroom.items()}
     machine = replace(machine, headroom=less)
-    resolved = await footprint.cut(wanted, files.first, files.header, known, machine)
+    resolved = await footprint.cut(wanted, files, known, machine)
     return await _spread(planned, wanted, resolved, files, where)
 
 

@@ -110,6 +110,8 @@ async def plan(settings: Settings, around: Surroundings) -> Plan:
     environment = arguments.environment(around.environment, str(around.store.cache), api_key="")
     known = await capabilities.probe(binary, environment)
     logger.info("llama-server: %s", binary)
+    if known.devices and known.fit_params is None:
+        logger.warning("no llama-fit-params beside it: what fits is computed from headers, roughly")
     if not die_with_us():
         logger.warning("no setpriv (util-linux) here: killed, we might leave llama-server behind")
     models = settings.models

@@ -18,4 +18,6 @@ def test_it_has_what_the_agent_and_we_need():
     text = FILE.read_text()
     for package in ("git", "python3", "python3-pip", "python3-venv", "util-linux"):
         assert re.search(rf"\s{package}\s", text), package
-    assert "requirements.txt" in text and "ENTRYPOINT []" in text
+    assert (
+        "/app/llama-fit-params" in text and "requirements.txt" in text and "ENTRYPOINT []" in text
+    )

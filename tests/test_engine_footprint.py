@@ -17,7 +17,8 @@ HEADER = Header({"general.architecture": "llama", "llama.context_length": 8192},
 
 
 def settled(wanted, capabilities, header=HEADER):
-    return asyncio.run(cut(wanted, Path("m.gguf"), header, capabilities, MACHINE))
+    files = ModelFiles((Path("m.gguf"),), header)
+    return asyncio.run(cut(wanted, files, capabilities, MACHINE))
 
 
 def with_tool(tmp_path, body, flags=()):
@@ -108,7 +109,8 @@ def test_the_planning_tool_leaves_what_is_not_for_models(tmp_path, placement, ma
     known = replace(known, device_memory={"CUDA0": 80 << 30, "CUDA1": 80 << 30})
     known = replace(known, device_free={"CUDA0": 12 << 20, "CUDA1": 13 << 20})
     machine = replace(MACHINE, headroom={"CUDA0": 10 << 20, "CUDA1": 10 << 20})
-    asyncio.run(cut(Wanted(placement=placement), Path("m.gguf"), HEADER, known, machine))
+    files = ModelFiles((Path("m.gguf"),), HEADER)
+    asyncio.run(cut(Wanted(placement=placement), files, known, machine))
     asked = (tmp_path / "llama-fit-params.asked").read_text().split()
     assert asked[asked.index("-fitt") + 1] == margins
 
@@ -133,11 +135,12 @@ KV = Header(
 )
 
 
-def predicted(tmp_path, known, context=4096):
+def predicted(tmp_path, known, *placement, context=4096, layers=9999):
     first = tmp_path / "m.gguf"
     first.write_bytes(b"x" * 1000)
     files = ModelFiles((first,), KV)
-    return asyncio.run(predict(["-c", str(context)], files, known, MACHINE))
+    argv = ["-c", str(context), "-ngl", str(layers), *placement]
+    return asyncio.run(predict(argv, files, known, MACHINE))
 
 
 def test_the_prediction_is_the_planning_tools(tmp_path):
@@ -145,7 +148,7 @@ def test_the_prediction_is_the_planning_tools(tmp_path):
     known = with_tool(tmp_path, body)
     assert predicted(tmp_path, known) == Footprint({"CUDA0": 123 << 20}, 6 << 20)
     asked = (tmp_path / "llama-fit-params.asked").read_text()
-    assert asked == f"-m {tmp_path}/m.gguf -c 4096 --fit off --fit-print on\n"
+    assert asked == f"-m {tmp_path}/m.gguf -c 4096 -ngl 9999 --fit off --fit-print on\n"
 
 
 def test_a_shared_context_takes_the_most_of_either_answer(tmp_path):
@@ -177,6 +180,43 @@ def test_without_its_numbers_the_header_is_computed(tmp_path, body):
     assert found.host == 0 and found.total == 1000 + 4096 * 24 * 8 * 64 * 2 * 2 + 4 * 512 * (
         1 << 17
     )
+
+
+def test_without_the_tool_a_model_goes_where_its_arguments_say(tmp_path):
+    """One that is split over two GPUs, one that names its GPU, one with layers in host memory."""
+    sizes = {"CUDA0": 80 << 30, "CUDA1": 80 << 30}
+    known = Capabilities({}, tmp_path / "llama-server", sizes)
+    (all_of_it,) = predicted(tmp_path, known, "--device", "CUDA1").devices.items()
+    assert all_of_it[0] == "CUDA1"
+    split = predicted(tmp_path, known, "--tensor-split", "3,1").devices
+    assert split["CUDA0"] == 3 * split["CUDA1"] and sum(split.values()) == all_of_it[1]
+    some = predicted(tmp_path, known, "--device", "CUDA0", layers=5)
+    assert 0 < some.devices["CUDA0"] < all_of_it[1] and some.host > 0
+
+
+def test_without_the_tool_a_model_is_cut_by_its_header(tmp_path):
+    """A context of 256 KiB a token, first; then layers."""
+    weights = tmp_path / "big.gguf"
+    with weights.open("wb") as file:
+        file.truncate(10 << 30)
+    header = Header({**KV.metadata, "llama.context_length": 1 << 17}, (), 0)
+    files = ModelFiles((weights,), header)
+    known = Capabilities({}, tmp_path / "llama-server", {"CUDA0": 80 << 30})
+
+    def fitted(room, **form):
+        wanted = Wanted(**form)
+        machine = replace(MACHINE, headroom={"CUDA0": room << 30})
+        found = asyncio.run(cut(wanted, files, known, machine))
+        argv = ["-c", str(found.context), "-np", "4", "-ngl", str(found.gpu_layers)]
+        needs = asyncio.run(predict(argv, files, known, machine))
+        assert not found.whole and (needs.devices["CUDA0"] <= room << 30 or found.gpu_layers == 0)
+        return found.context, found.gpu_layers
+
+    context, layers = fitted(16)
+    assert 4096 < context < 1 << 17 and layers == 9999
+    assert fitted(8)[0] == 4096 and 0 < fitted(8)[1] < 24
+    assert fitted(16, context=1 << 17)[0] == 1 << 17
+    assert fitted(12, gpu_layers=9999)[1] == 9999
 
 
 def test_without_gpu_all_is_in_host_memory(tmp_path):

@@ -22,6 +22,7 @@ FOLDERS = {
         "arguments",
         "capabilities",
         "placement",
+        "arithmetic",
         "footprint",
         "learned",
         "client",

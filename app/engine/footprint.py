@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from app.engine import placement
+from app.engine import arithmetic, placement
 from app.engine.arguments import ALL_LAYERS, DEFAULT_PARALLEL, Resolved, Wanted
 from app.engine.capabilities import Capabilities
 from app.engine.spawn import run
@@ -23,11 +23,10 @@ logger = logging.getLogger(__name__)
 
 MIB = 1 << 20
 HOST = "Host"  # the planning tool's name for memory that is on no device
-BATCH = 512  # tokens computed at once, llama-server's own
 SANE_CONTEXT = 1 << 24  # tokens; beyond, the planning tool takes gigabytes and minutes itself
-LEAST_COMPUTE = 64 * MIB
 CACHE_RAM_SHARE = 0.1
 FALLBACK_CONTEXT = 4096
+LEAST_CONTEXT = 4096  # tokens; before it gets shorter, layers go to host memory, as --fit has it
 TIMEOUT = 120.0
 
 
@@ -106,16 +105,32 @@ def whole(wanted: Wanted, header: Header, capabilities: Capabilities, machine: M
 
 
 async def cut(
-    wanted: Wanted,
-    first: Path,
-    header: Header,
-    capabilities: Capabilities,
-    machine: Machine,
+    wanted: Wanted, files: ModelFiles | Preview, capabilities: Capabilities, machine: Machine
 ) -> Resolved:
     """The same for a model that does not fit as a whole: what the form does not say is what
     llama-server would choose. Raises ConfigError."""
-    fitted = await _fitted(wanted, first, capabilities, machine)
-    return _resolved(wanted, fitted, header, capabilities, machine)
+    if not capabilities.devices:
+        fitted = Fitted()
+    elif capabilities.fit_params is None:  # old builds have not got it, nor have small images
+        fitted = _by_header(wanted, files, capabilities.devices, machine)
+    else:
+        fitted = await _fitted(wanted, files.first, capabilities, machine)
+    return _resolved(wanted, fitted, files.header, capabilities, machine)
+
+
+def _by_header(
+    wanted: Wanted, files: ModelFiles | Preview, devices: Sequence[str], machine: Machine
+) -> Fitted:
+    """Without the planning tool: a shorter context, then fewer layers."""
+    used = placement.used(wanted.placement, devices)
+    room = sum(machine.headroom.get(device, 0) for device in used)
+    header, size = files.header, files.size
+    most = header.training_context or FALLBACK_CONTEXT
+    least = min(most, LEAST_CONTEXT)
+    context = wanted.context or arithmetic.longest_context(header, size, room, least, most)
+    if wanted.gpu_layers is not None:
+        return Fitted(context)
+    return Fitted(context, arithmetic.most_layers(header, size, context, room))
 
 
 def _resolved(
@@ -153,11 +168,10 @@ def _uncut(wanted: Wanted, fitted: Fitted, header: Header) -> bool:
 async def _fitted(
     wanted: Wanted, first: Path, capabilities: Capabilities, machine: Machine
 ) -> Fitted:
-    """Ask the planning tool, which old builds have not. It looks at what is free, and knows of no
-    cache that slots share: it would find room for a whole one for each."""
+    """Ask the planning tool. It looks at what is free, and knows of no cache that slots share: it
+    would find room for a whole one for each."""
     tool = capabilities.fit_params
-    if tool is None or not capabilities.devices:
-        return Fitted()
+    assert tool is not None
     argv = ["-m", str(first), "-np", str(wanted.slots(capabilities))]
     if wanted.context:
         argv += ["-c", str(wanted.context)]
@@ -201,7 +215,7 @@ async def predict(
         if found is not None:
             return found
         logger.debug("%s: no prediction: %s", tool, failed)
-    return compute(files.header, files.size, context, capabilities.devices)
+    return _computed(argv, files, context, capabilities.devices)
 
 
 def read_printed(printed: str, weights: int = 0) -> Footprint | None:
@@ -224,12 +238,17 @@ def _is_row(row: Sequence[str]) -> bool:
     return len(row) == 4 and all(cell.isdigit() for cell in row[1:])
 
 
-def compute(header: Header, size: int, context: int, devices: Sequence[str]) -> Footprint:
-    """Weights, KV cache and a guess at the compute buffers, all on the first device."""
-    vocabulary = header.value("vocab_size") or 0
-    buffers = max(LEAST_COMPUTE, 4 * BATCH * int(vocabulary))
-    total = size + header.kv_bytes * context + buffers
-    return Footprint({devices[0]: total}, 0) if devices else Footprint({}, total)
+def _computed(
+    argv: Sequence[str], files: ModelFiles | Preview, context: int, devices: Sequence[str]
+) -> Footprint:
+    """By the header, over the devices that are used in the proportion that is asked for."""
+    used = placement.used(argv, devices)
+    layers = int(argv[argv.index("-ngl") + 1]) if "-ngl" in argv and used else None
+    there, host = arithmetic.held(files.header, files.size, context, layers)
+    if not used:
+        return Footprint({}, there + host)
+    shares = placement.shares(argv, used)
+    return Footprint({device: int(there * share) for device, share in shares.items()}, host)
 
 
 async def _ask(tool: Path, argv: Sequence[str], machine: Machine) -> tuple[int, str, str]:

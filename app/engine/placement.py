@@ -47,6 +47,19 @@ def used(given: Sequence[str], devices: Sequence[str]) -> tuple[str, ...]:
     return tuple(named[-1].split(",")) if named else tuple(devices)
 
 
+def shares(given: Sequence[str], devices: Sequence[str]) -> dict[str, float]:
+    """Which part of a model each of its devices gets, as far as the arguments say; they add up to
+    one. The first devices are those that are named."""
+    pairs = zip(given, given[1:], strict=False)
+    named = [value for flag, value in pairs if flag in ("-ts", "--tensor-split")]
+    words = re.split("[,/]", named[-1]) if named else ["1"] * len(devices)
+    numbers = [float(word) for word in words][: len(devices)]
+    total = sum(numbers)
+    if not total:
+        return {devices[0]: 1.0}
+    return {d: number / total for d, number in zip(devices, numbers, strict=False) if number}
+
+
 def threshold(given: int | None, devices: int) -> int:
     """Bytes: tensors up to this size are never moved out of GPU memory; -1 is none."""
     kib = given if given is not None else ONE_GPU if devices < 2 else SEVERAL

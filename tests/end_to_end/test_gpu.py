@@ -179,6 +179,17 @@ def test_idle_models_are_parked_in_cpu_ram(start, cache, tmp_path):
     assert not any(psutil.pid_exists(pid) for pid in pids) and not app.folders
 
 
+def test_without_the_planning_tool_the_header_says_what_fits(start, cache, gpu):
+    """As in llama.cpp's own server image."""
+    environment = gpu.llama_server(find("", {}), HELD, PREDICTED)
+    (gpu.folder / "llama-fit-params").unlink()
+    app = start(*sharing(cache, disk_swapping=True), **environment).ready()
+    assert "no llama-fit-params beside it" in app.output
+    assert served(app, "a") and served(app, "b")
+    for model in overview(app)["models"]:
+        assert 64 << 20 < model["need"]["CUDA0"] <= HELD + 100 << 20
+
+
 def others(gpu, size):
     gpu.set(0, others=size)
     time.sleep(2 * LOOK)
