@@ -15,6 +15,10 @@ import pytest
 
 from app.models import tiny
 
+# A shell ignores it for what it runs in the background, and so would every process of ours.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ROOT = Path(__file__).parent.parent.parent
 READY, LISTENING = "ready", re.compile(r"listening on (http://\S+)")
 LEFT_OUT = ("CLEARML", "TRAINS", "HF_", "LLAMACPP", "XDG_RUNTIME")
