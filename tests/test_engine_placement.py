@@ -1,6 +1,6 @@
 import pytest
 
-from app.engine.placement import candidates, spare_small, split, threshold, used
+from app.engine.placement import candidates, shares, spare_small, split, threshold, used
 from app.models.gguf import Tensor
 
 F32 = 0
@@ -21,6 +21,20 @@ def test_the_single_gpu_with_most_room_first_then_all():
 def test_a_persons_own_word_is_left_alone(given):
     assert candidates(["CUDA0", "CUDA1"], given, {}, {}) == [()]
     assert candidates(["CUDA0"], (), {}, {}) == [()]
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ((), {"CUDA0": 0.5, "CUDA1": 0.5}),
+        (("--tensor-split", "3,1"), {"CUDA0": 0.75, "CUDA1": 0.25}),
+        (("-ts", "1/0/7"), {"CUDA0": 1.0}),
+        (("-ts", "0,0"), {"CUDA0": 0.5, "CUDA1": 0.5}),
+        (("-ts", "much"), {"CUDA0": 0.5, "CUDA1": 0.5}),
+    ],
+)
+def test_the_shares_of_each_device(given, expected):
+    assert shares(given, ["CUDA0", "CUDA1"]) == expected
 
 
 @pytest.mark.parametrize(

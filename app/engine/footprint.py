@@ -26,7 +26,7 @@ HOST = "Host"  # the planning tool's name for memory that is on no device
 SANE_CONTEXT = 1 << 24  # tokens; beyond, the planning tool takes gigabytes and minutes itself
 CACHE_RAM_SHARE = 0.1
 FALLBACK_CONTEXT = 4096
-LEAST_CONTEXT = 4096  # tokens; before it gets shorter, layers go to host memory, as --fit has it
+LEAST_CONTEXT = 4096  # tokens; rather than less, layers go to host memory, as --fit has it
 TIMEOUT = 120.0
 
 

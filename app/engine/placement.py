@@ -48,15 +48,17 @@ def used(given: Sequence[str], devices: Sequence[str]) -> tuple[str, ...]:
 
 
 def shares(given: Sequence[str], devices: Sequence[str]) -> dict[str, float]:
-    """Which part of a model each of its devices gets, as far as the arguments say; they add up to
-    one. The first devices are those that are named."""
+    """Which part of a model each of its devices gets, as far as the arguments say it; they add up
+    to one."""
     pairs = zip(given, given[1:], strict=False)
     named = [value for flag, value in pairs if flag in ("-ts", "--tensor-split")]
-    words = re.split("[,/]", named[-1]) if named else ["1"] * len(devices)
-    numbers = [float(word) for word in words][: len(devices)]
+    try:
+        numbers = [float(word) for word in re.split("[,/]", named[-1])][: len(devices)]
+    except (IndexError, ValueError):  # none is given, or one that llama-server will refuse
+        numbers = []
+    if not sum(numbers) > 0:
+        numbers = [1.0] * len(devices)
     total = sum(numbers)
-    if not total:
-        return {devices[0]: 1.0}
     return {d: number / total for d, number in zip(devices, numbers, strict=False) if number}
 
 
