@@ -182,7 +182,7 @@ def test_a_corrupt_file_is_refused(serve, hub, weights):
 
 
 def test_our_pages_answer_while_it_downloads_and_a_signal_ends_it(serve, hub):
-    hub.pause = 1.0
+    hub.pause = 0.3
     app = serve(REFERENCE)
     app.line("listening on")
     assert get(app, "/health") == (503, {"status": "loading"})
