@@ -20,7 +20,14 @@ from app.machine import private
 from app.models.store import Store
 from app.preflight import Surroundings
 from app.task.connection import Connection
-from app.task.launch import Launcher, Script, checkout, describe, task_name
+from app.task.launch import (
+    Launcher,
+    Script,
+    checkout,
+    describe,
+    task_name,
+    without_credentials,
+)
 from app.task.weights import Weights
 
 logger = logging.getLogger(__name__)
@@ -78,7 +85,9 @@ async def launch(request: Request, environment: Mapping[str, str], wish: Wish) -
     if not general.queue:
         raise FormError("General/queue", "is empty: name the queue with --queue")
     script = _script(wish)
-    name = task_name(wish.name or general.instance_name or settings.models[0].endpoint_name)
+    first = settings.models[0]
+    known = (wish.name, general.instance_name, first.endpoint_name, first.model)
+    name = task_name(next((each for each in known if each), ""))
     names = [name] if wish.replicas == 1 else [f"{name} {n + 1}" for n in range(wish.replicas)]
     if wish.replicas > 1 and not general.gateway_route:
         logger.warning("without --route the %d replicas have endpoints of their own", wish.replicas)
@@ -99,7 +108,10 @@ async def launch(request: Request, environment: Mapping[str, str], wish: Wish) -
 def _script(wish: Wish) -> Script:
     if wish.repository:
         branch = wish.branch or ("" if wish.commit else "main")
-        return Script(wish.repository, branch, wish.commit)
+        repository = without_credentials(wish.repository)
+        if repository != wish.repository:
+            logger.warning("--repo: its user and password are left out: the agent has its own")
+        return Script(repository, branch, wish.commit)
     script, warnings = checkout(Path(__file__).parent.parent)
     for warning in warnings:
         logger.warning("%s", warning)

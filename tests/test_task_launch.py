@@ -3,7 +3,7 @@ import subprocess
 import pytest
 
 from app.errors import ConfigError
-from app.task.launch import Script, checkout, describe, task_name
+from app.task.launch import Script, checkout, describe, task_name, without_credentials
 
 GIT = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
 
@@ -40,6 +40,23 @@ def test_what_an_agent_would_not_find_is_said(folder):
     script, warnings = checkout(folder)
     assert script.repository == "https://host/x.git"
     assert len(warnings) == 2 and "not pushed" in warnings[1]
+
+
+@pytest.mark.parametrize(
+    "address, expected",
+    [
+        ("https://user:ghp_secret@host/x.git", "https://host/x.git"),
+        ("https://ghp_secret@host/x.git", "https://host/x.git"),
+        ("http://user:p%40ss@host:80/x", "http://host:80/x"),
+        ("ssh://git@host:22/x.git", "ssh://git@host:22/x.git"),  # without it ssh asks as another
+        ("ssh://git:secret@host/x.git", "ssh://git@host/x.git"),
+        ("git@host:team/x.git", "git@host:team/x.git"),
+        ("https://host/@team/x.git", "https://host/@team/x.git"),
+        ("/folder/x", "/folder/x"),
+    ],
+)
+def test_an_address_keeps_no_credentials(address, expected):
+    assert without_credentials(address) == expected
 
 
 def test_without_an_origin_the_repository_must_be_named(folder, tmp_path):

@@ -18,7 +18,8 @@ from app.task.sdk import SdkTimeoutError
 DEADLINE = 60.0
 ENTRY_POINT = "-m app"
 TASK_TYPE = "inference"
-CREDENTIALS = re.compile(r"(?<=://)[^/@]+@")
+USER_OF_HTTP = re.compile(r"(?<=^http://)[^/@]+@|(?<=^https://)[^/@]+@")
+PASSWORD = re.compile(r"(?<=://)([^/@:]+):[^/@]*@")  # of ssh the user is part of the address
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,13 @@ def checkout(folder: Path) -> tuple[Script, list[str]]:
         warnings.append(f"commit {commit[:10]} is not pushed: an agent cannot fetch it")
     file = folder / "requirements.txt"
     requirements = file.read_text() if file.is_file() else ""
-    # An address may hold a token, and a task is open to everybody who may read the project.
-    return Script(CREDENTIALS.sub("", repository), branch, commit, requirements), warnings
+    return Script(without_credentials(repository), branch, commit, requirements), warnings
+
+
+def without_credentials(repository: str) -> str:
+    """An address may hold a token, and a task is open to everybody who may read the project; the
+    agent has its own."""
+    return PASSWORD.sub(r"\1@", USER_OF_HTTP.sub("", repository))
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -221,16 +221,18 @@ def test_a_services_agent_refuses_a_bad_form(api, tmp_path, source):
 
 
 def test_launch_prints_what_it_would_do(api, tmp_path, weights):
-    line = [sys.executable, "-m", "app", "launch", "--dry-run", "--repo", "https://host/x.git"]
+    line = [sys.executable, "-m", "app", "launch", "--dry-run"]
+    line += ["--repo", "https://me:ghp_secret@host/x.git"]
     sets = ["--set", f"Model/model={weights}", "--set", "General/container_args=-v /models:/models"]
     done = command(api, tmp_path, *line, *sets, "--queue", "gpu", "--route", "r", "--replicas", "2")
     told = json.loads(done.stdout)
     assert told["queue"] == "gpu" and [t["name"] for t in told["tasks"]] == [
-        "llama.cpp 1",
-        "llama.cpp 2",
+        f"{weights} 1",
+        f"{weights} 2",
     ]
     task = told["tasks"][0]
     assert task["script"]["repository"] == "https://host/x.git"
+    assert "ghp_secret" not in done.stdout + done.stderr
     assert task["hyperparams"]["General"]["gateway_route"]["value"] == "r"
     assert task["container"]["arguments"] == "-v /models:/models"
     assert api.state.tasks == {} and api.calls == []
