@@ -219,6 +219,7 @@ class Deployment:
         details = self.overview.models[planned.name]
         details.context, details.slots = planned.resolved.context, planned.resolved.parallel
         details.placed = placed_text(planned)
+        details.cache = planned.resolved.prompt_cache(self.plan.capabilities)
         details.memory = lambda: self._memory(server)
 
     def _kept(self, number: int) -> Path | None:

@@ -91,6 +91,7 @@ def test_the_whole_status():
         "slots": 4,
         "memory": {"gpu": {}, "host": 0},
         "need": {},
+        "prompt_cache": 0,
         "placed": "",
         "embedding": False,
         "in_flight": 2,

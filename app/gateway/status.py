@@ -47,7 +47,8 @@ class Held:
 @dataclass
 class Details:
     """What the set-up found out of one model; `memory` tells what it holds now, each GPU by
-    llama-server's name for it and only where the driver says it."""
+    llama-server's name for it and only where the driver says it; `cache` are the bytes of what it
+    is counted with that prompts may come to take."""
 
     reference: str = ""
     context: int | None = None
@@ -55,6 +56,7 @@ class Details:
     endpoint: str = ""
     embedding: bool = False
     placed: str = ""  # where its memory lies, for people
+    cache: int = 0
     memory: Callable[[], Held] = Held
 
 
@@ -176,6 +178,7 @@ def _model(overview: Overview, view: View) -> dict[str, object]:
         "slots": details.slots,
         "memory": {"gpu": dict(held.gpu), "host": held.host},
         "need": dict(view.need),
+        "prompt_cache": details.cache,
         "placed": details.placed,
         "embedding": details.embedding,
         "in_flight": view.leased,

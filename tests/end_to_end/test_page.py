@@ -218,7 +218,11 @@ def test_models_are_unloaded_loaded_and_pinned_by_hand(start, cache, open_page):
     page.get_by_role("button", name="Unload alpha").click()
     wait_for(page, f"{states} === 'cold,ready'")
     time.sleep(1.0)  # what an open page asks for wakes nothing
-    assert [model["state"] for model in overview(app)["models"]] == ["cold", "ready"]
+    models = overview(app)["models"]
+    assert [model["state"] for model in models] == ["cold", "ready"]
+    # Without the prompt cache, which is a thousand times the model.
+    needs = round((models[0]["need"]["host"] - models[0]["prompt_cache"]) / 1e6)
+    assert texts(page, "#rows td.memory")[0] == f"needs {needs} MB" and 0 < needs < 500
     page.get_by_role("button", name="Park team/beta-2.x").click()
     wait_for(page, f"{states}.startsWith('cold,') && !{states}.includes('ready')")
     page.get_by_role("button", name="Load alpha", exact=True).click()

@@ -87,7 +87,8 @@ class Models {
     row.progress.setAttribute("aria-valuenow", String(percent || 0));
     row.coming.style.width = `${percent || 0}%`;
     const devices = Object.values(model.memory.gpu).reduce((sum, size) => sum + size, 0);
-    const needed = Object.values(model.need).reduce((sum, size) => sum + size, 0);
+    const counted = Object.values(model.need).reduce((sum, size) => sum + size, 0);
+    const needed = Math.max(0, counted - model.prompt_cache); // which is there only once it is used
     const held = devices || model.memory.host;
     const said = held ? `${bytes(held)} held` : needed ? `needs ${bytes(needed)}` : "–";
     setText(row.held, said);
