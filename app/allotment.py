@@ -109,12 +109,11 @@ def running(planned: Sequence[Planned], budget: Need) -> int:
 
 def with_threads(planned: Planned, machine: Machine) -> Planned:
     """With its part of the CPU threads, once it is known how many models run at the same time."""
-    wanted, resolved = planned.wanted, planned.resolved
-    if resolved is None:
+    if planned.resolved is None:
         return planned
-    threads = wanted.threads or machine.threads_each
-    batch = wanted.threads_batch or threads
-    return replace(planned, resolved=replace(resolved, threads=threads, threads_batch=batch))
+    threads, batch = machine.threads_for(planned.wanted)
+    resolved = replace(planned.resolved, threads=threads, threads_batch=batch)
+    return replace(planned, resolved=resolved)
 
 
 async def _cut(

@@ -47,10 +47,11 @@ class Machine:
     threshold: int = -1
     at_once: int = 0
 
-    @property
-    def threads_each(self) -> int:
-        """Two children with all cores each run many times slower than with half of them each."""
-        return max(1, self.threads // (self.at_once or self.models))
+    def threads_for(self, wanted: Wanted) -> tuple[int, int]:
+        """One model's, and those for reading prompts. Two children with all cores each run many
+        times slower than with half of them each."""
+        threads = wanted.threads or max(1, self.threads // (self.at_once or self.models))
+        return threads, wanted.threads_batch or threads
 
     def holds(self, needs: Footprint) -> bool:
         """Whether its GPUs have all of that for one model."""
@@ -141,7 +142,6 @@ def _resolved(
     layers = wanted.gpu_layers
     if layers is None and capabilities.devices:
         layers = fitted.gpu_layers if fitted.gpu_layers is not None else ALL_LAYERS
-    threads = wanted.threads or machine.threads_each
     cache_ram = wanted.cache_ram
     if cache_ram is None:
         cache_ram = int(machine.memory * CACHE_RAM_SHARE / machine.models / MIB)
@@ -149,8 +149,7 @@ def _resolved(
         context,
         layers,
         wanted.parallel or DEFAULT_PARALLEL,
-        threads,
-        wanted.threads_batch or threads,
+        *machine.threads_for(wanted),
         cache_ram,
         placed,
         whole=not placed and _uncut(wanted, fitted, header),
