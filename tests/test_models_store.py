@@ -46,6 +46,19 @@ def test_bytes_of_chunked_storage_are_counted_once():
     assert seen == [30, 70]
 
 
+class Silent(hub.Beginning):
+    """A hub that never answers, and a client that does not say why."""
+
+    def _ask(self, end):
+        raise TimeoutError()
+
+
+def test_a_time_out_without_a_word_is_told_by_its_kind():
+    located = hub.Located("org/repo", "main", "0" * 40, ("m.gguf",), (100,), 100)
+    with pytest.raises(TransferError, match="its header cannot be read: TimeoutError$"):
+        Silent(located, 0).read(0, 10)
+
+
 def test_the_tiny_model(tmp_path):
     files = locate_and_fetch(Store(str(tmp_path), {}), Tiny())
     assert files.first.parent == tmp_path

@@ -48,6 +48,8 @@ def test_what_an_agent_would_not_find_is_said(folder):
         ("https://user:ghp_secret@host/x.git", "https://host/x.git"),
         ("https://ghp_secret@host/x.git", "https://host/x.git"),
         ("http://user:p%40ss@host:80/x", "http://host:80/x"),
+        ("https://user:p@ss@host/x", "https://host/x"),
+        ("ssh://git:p@ss@host/x", "ssh://git@host/x"),
         ("ssh://git@host:22/x.git", "ssh://git@host:22/x.git"),  # without it ssh asks as another
         ("ssh://git:secret@host/x.git", "ssh://git@host/x.git"),
         ("git@host:team/x.git", "git@host:team/x.git"),

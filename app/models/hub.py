@@ -180,7 +180,7 @@ def fetch(located: Located, cache: Path | None, progress: Progress) -> list[Path
             if located.commit not in found.parts:  # it has moved on meanwhile
                 found = download(path, located.commit)
         except NOT_HAD as error:
-            raise TransferError(f"{located.repo}/{path}: {type(error).__name__}: {error}") from None
+            raise TransferError(f"{located.repo}/{path}: {_said(error)}") from None
         here.append(found)
     return here
 
@@ -212,7 +212,7 @@ class Beginning:
                 self._ask(min(max(end, before + STEP), self._size))
                 problem = "it ends too early"
             except NOT_HAD as error:
-                problem = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+                problem = _said(error)
             futile = 0 if len(self.data) > before else futile + 1
         if len(self.data) < end:
             raise TransferError(f"{self._url}: its header cannot be read: {problem}")
@@ -248,7 +248,12 @@ def _explain(repo: str, revision: str, path: str, error: Exception) -> str:
         return f"{looked}: not in the cache, and {why}"
     if isinstance(error, EntryNotFoundError) and isinstance(error, HfHubHTTPError):
         return f"{looked}: no such file{_nearest(repo, revision, path)}"
-    return f"{looked}: {type(error).__name__}: {str(error).splitlines()[0]}"
+    return f"{looked}: {_said(error)}"
+
+
+def _said(error: Exception) -> str:
+    """In one line; a time-out may say nothing at all."""
+    return f"{type(error).__name__}: {str(error).strip()}".rstrip(": ").splitlines()[0]
 
 
 def _nearest(repo: str, revision: str, path: str) -> str:

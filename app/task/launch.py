@@ -18,8 +18,9 @@ from app.task.sdk import SdkTimeoutError
 DEADLINE = 60.0
 ENTRY_POINT = "-m app"
 TASK_TYPE = "inference"
-USER_OF_HTTP = re.compile(r"(?<=^http://)[^/@]+@|(?<=^https://)[^/@]+@")
-PASSWORD = re.compile(r"(?<=://)([^/@:]+):[^/@]*@")  # of ssh the user is part of the address
+# To the last "@": git takes one in a password as it is.
+USER_OF_HTTP = re.compile(r"(?<=^http://)[^/]+@|(?<=^https://)[^/]+@")
+PASSWORD = re.compile(r"(?<=://)([^/@:]+):[^/]*@")  # of ssh the user is part of the address
 
 
 @dataclass(frozen=True)

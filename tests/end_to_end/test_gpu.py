@@ -213,7 +213,7 @@ def test_a_gpu_that_only_the_driver_sees(start, gpus):
 @pytest.mark.parametrize("moves", [True, False], ids=["parked", "stopped"])
 def test_the_check_for_machines_with_a_gpu(tmp_path, gpu, moves):
     """scripts/gpu_check runs, and finds what it looks for; on a driver that parks, and on one that
-    is too old for it."""
+    fails to."""
     gpu.driver(parks=moves)
     for name in "ab":
         tiny.write(tmp_path / f"{name}.gguf")
