@@ -8,6 +8,15 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any
 
+
+def say(text: str) -> None:
+    """What a command was asked for, on stdout; what happens meanwhile is on stderr."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+logger = logging.getLogger(__name__)
+
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 APP = "app"
 

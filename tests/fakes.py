@@ -3,8 +3,8 @@
 import asyncio
 import contextlib
 
-from app.gateway.limits import Limits
-from app.gateway.server import Server
+from app.gateway.http.limits import Limits
+from app.gateway.http.server import Server
 
 
 @contextlib.asynccontextmanager

@@ -2,9 +2,10 @@ import json
 
 import pytest
 
+from app.commands.options import DESCRIPTIONS, fields_help, parser, request
 from app.errors import ConfigError
 from app.form.fields import FIELDS
-from app.main import COMMANDS, DESCRIPTIONS, fields_help, parser, request
+from app.main import COMMANDS
 
 
 def parsed(*argv):

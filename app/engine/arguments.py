@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from app.engine import rope
 from app.errors import FormError
-from app.form import cli
-from app.form.cli import CommandLine
+from app.form import pasted
 from app.form.fields import MODEL, MODEL_FIELDS, Field, Kind
+from app.form.pasted import CommandLine
 from app.form.settings import ModelSettings, given_fields
 
 CONTEXT = ("-c", "--ctx-size")
@@ -124,10 +124,10 @@ def wanted(model: ModelSettings) -> Wanted:
     if not model.cli:
         context, layers = model.context_size or None, model.gpu_layers
         numbers = (context, layers, model.parallel, model.threads, model.threads_batch)
-        extra = cli.read(model.extra_args, EXTRA)
+        extra = pasted.read(model.extra_args, EXTRA)
         cache = _whole(extra, CACHE_RAM, least=-1, key=EXTRA)
         return Wanted(*numbers, cache, _form_placement(model), not extra.has(*SPLIT))
-    line = cli.read(model.cli)
+    line = pasted.read(model.cli)
     if line.last(*GPU_LAYERS) == "all":
         layers = ALL_LAYERS
     else:
@@ -155,11 +155,11 @@ def _form_placement(model: ModelSettings) -> tuple[str, ...]:
         ("--main-gpu", "" if model.main_gpu is None else str(model.main_gpu)),
     )
     fields = tuple(text for flag, value in given if value for text in (flag, value))
-    return fields + _placement(cli.read(model.extra_args, EXTRA))
+    return fields + _placement(pasted.read(model.extra_args, EXTRA))
 
 
 def _whole(
-    line: CommandLine, flags: tuple[str, ...], least: int = 0, key: str = cli.KEY
+    line: CommandLine, flags: tuple[str, ...], least: int = 0, key: str = pasted.KEY
 ) -> int | None:
     """The option's number; None where it is absent, `auto`, or -1 (llama-server's "auto")."""
     text = line.last(*flags)
@@ -182,8 +182,8 @@ def ignored_by_cli(model: ModelSettings) -> list[str]:
 
 def check(model: ModelSettings, binary: Binary) -> None:
     """Raises FormError for a flag that this binary does not know or that we refuse."""
-    _check_options(cli.KEY, cli.read(model.cli), binary)
-    extra = cli.read(model.extra_args, EXTRA)
+    _check_options(pasted.KEY, pasted.read(model.cli), binary)
+    extra = pasted.read(model.extra_args, EXTRA)
     for option in extra.options:
         if option.flag in FIT:
             raise FormError(EXTRA, f"{option.flag}: what fits is settled before the start")
@@ -206,7 +206,7 @@ def _check_options(key: str, line: CommandLine, binary: Binary) -> None:
                 key, f"this llama-server does not know {option.flag}{_hint(option.flag, binary)}"
             )
         for spelling in binary.flags[option.flag]:
-            if cli.REFUSED.fullmatch(spelling):
+            if pasted.REFUSED.fullmatch(spelling):
                 raise FormError(key, f"{option.flag} is not allowed here")
 
 
@@ -248,7 +248,7 @@ def build(model: ModelSettings, resolved: Resolved, launch: Launch, binary: Bina
     if launch.debug:
         argv += _first_known(binary, ("--verbosity", "5"), ("--log-verbosity", "5"))
     if model.cli:
-        return [*argv, *_unresolved(cli.read(model.cli))]
+        return [*argv, *_unresolved(pasted.read(model.cli))]
     if model.embedding:
         batch = str(min(resolved.context, EMBEDDING_BATCH))
         argv += ["--pooling", launch.pooling or "mean"]
@@ -256,12 +256,12 @@ def build(model: ModelSettings, resolved: Resolved, launch: Launch, binary: Bina
     for field in MODEL_FIELDS:
         argv += _field(field, getattr(model, field.name), binary)
     argv += rope.build(model, yarn=launch.yarn)
-    return [*argv, *_unresolved(cli.read(model.extra_args, EXTRA))]
+    return [*argv, *_unresolved(pasted.read(model.extra_args, EXTRA))]
 
 
 def again(model: ModelSettings, binary: Binary) -> Sequence[str]:
     """For every start but the first: somebody waits, whose own request warms the model up."""
-    given = (*cli.read(model.cli).options, *cli.read(model.extra_args, EXTRA).options)
+    given = (*pasted.read(model.cli).options, *pasted.read(model.extra_args, EXTRA).options)
     if any(option.flag in ("--warmup", "--no-warmup") for option in given):
         return ()
     return _first_known(binary, ("--no-warmup",))
@@ -292,7 +292,7 @@ def _resolved(resolved: Resolved, binary: Binary) -> Iterator[str]:
 
 def _slots(model: ModelSettings, resolved: Resolved, binary: Binary) -> Sequence[str]:
     """With several slots one request may use the whole context, and slots keep their KV."""
-    if resolved.parallel == 1 or (model.cli and cli.read(model.cli).has(*UNIFIED)):
+    if resolved.parallel == 1 or (model.cli and pasted.read(model.cli).has(*UNIFIED)):
         return ()
     return (
         *_first_known(binary, ("--kv-unified",)),

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.engine.arguments import Binary
-from app.engine.spawn import run
 from app.errors import ConfigError
+from app.machine.children import run
 
 CONTAINER = Path("/app/llama-server")
 OPTIONS = re.compile(r"^(-{1,2}\w[\w-]*(?:,\s+-{1,2}\w[\w-]*)*)(?:\s|$)")

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -20,8 +19,8 @@ from dataclasses import dataclass
 from app.console import ModelLogger
 from app.engine import output
 from app.engine.lifecycle import Event, State, next_state
-from app.engine.spawn import exit_status
 from app.errors import LoadError
+from app.machine.children import die_with_us, exit_status
 
 POLL_INTERVAL = 0.02
 RELAY_DRAIN = 1.0  # seconds that output may still come after the exit
@@ -260,16 +259,3 @@ class Process:
 
     def _move(self, event: Event) -> None:
         self.state = next_state(self.state, event)
-
-
-def die_with_us() -> list[str]:
-    """A prefix to a command: the kernel kills it when we end, however we end.
-
-    The signal follows the thread that spawned, so spawn from the main thread. Who was killed
-    before the kernel knew of it is no longer the parent, and the command is not begun.
-    """
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        return []
-    still_ours = '[ "$PPID" = "$0" ] && exec "$@"'
-    return [setpriv, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", still_ours, str(os.getpid())]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from app.engine.client import Client
+from app.engine.http import Client
 from app.engine.lifecycle import State
 from app.engine.process import Command, Process
 from app.errors import UpstreamError

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import json
 import re
 from collections.abc import Iterable
 
-from app.errors import RequestError
-from app.gateway.heads import Headers
+from app.errors import ConfigError, RequestError
+from app.gateway.http.heads import Headers
+from app.gateway.http.limits import Network
 
 BOUNDARY = re.compile(rb'^multipart/form-data;.*\bboundary=(?:"([^"]+)"|([^\s;]+))', re.I)
 NAMED_MODEL = re.compile(
@@ -108,3 +110,34 @@ def _remote(value: object) -> bool:
         return False
     scheme, separator, _ = value.strip().partition(":")
     return bool(separator) and scheme.lower() in ("http", "https", "file", "ftp")
+
+
+KEY_VARIABLE = "LLAMACPP_API_KEY"
+ALLOW_VARIABLE = "LLAMACPP_ALLOW_FROM"
+ANYWHERE, HERE = "0.0.0.0", "127.0.0.1"
+
+
+def allowed_networks(text: str) -> list[Network]:
+    """Of LLAMACPP_ALLOW_FROM, networks between commas. Raises ConfigError. Pure."""
+    try:
+        return [ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise ConfigError(f"{ALLOW_VARIABLE}: {error}: write networks as 10.0.0.0/8") from None
+
+
+def listening_host(given: str, *, under_agent: bool, has_key: bool) -> str:
+    """Where to listen. Raises ConfigError where everybody could use the models. Pure."""
+    chosen = given or (ANYWHERE if under_agent or has_key else HERE)
+    if not under_agent and not has_key and not _loopback(chosen):
+        raise ConfigError(
+            f"General/host: {chosen} is open to the network: set {KEY_VARIABLE} to a key that "
+            f"callers must send, or listen on {HERE}"
+        )
+    return chosen
+
+
+def _loopback(chosen: str) -> bool:
+    try:
+        return ipaddress.ip_address(chosen).is_loopback
+    except ValueError:
+        return chosen == "localhost"

@@ -7,12 +7,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from app.engine.client import Client, Exchange
+from app.engine.http import Client, Exchange
 from app.errors import NotConnectedError, RequestError, UpstreamError
 from app.gateway.admission import Keys, check_body, parse_form, parse_json
-from app.gateway.limits import Limits
+from app.gateway.http.limits import Limits
+from app.gateway.http.request import JSON, Request
 from app.gateway.relay import Relay, request_headers
-from app.gateway.request import JSON, Request
 from app.gateway.routes import (
     HEALTH,
     PAGE,

@@ -7,8 +7,8 @@ import json
 import time
 
 from app.errors import RequestError, UpstreamError
-from app.gateway.heads import Headers
-from app.gateway.request import Request
+from app.gateway.http.heads import Headers
+from app.gateway.http.request import Request
 from app.telemetry.samples import Ends
 
 HOP_BY_HOP = {

@@ -17,11 +17,11 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app.engine.process import die_with_us
+from app.machine.children import die_with_us
 from app.memory import mover
-from app.memory.budget import LEAST_FREE
 from app.memory.mover import CHECKPOINTED, RUNNING, STATES
 from app.memory.tiers import NoRoomError, ParkingError
+from app.planning.budget import LEAST_FREE
 
 logger = logging.getLogger(__name__)
 

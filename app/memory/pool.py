@@ -14,10 +14,8 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Generic
 
 from app.console import ModelLogger
-from app.engine import backoff
 from app.errors import AppError, LoadError, RequestError
-from app.memory import residency, turns
-from app.memory.budget import GIB, HOST, beside_others, together
+from app.memory import backoff, residency, turns
 from app.memory.ledger import (
     COMING,
     LEAVING,
@@ -33,6 +31,8 @@ from app.memory.ledger import (
 )
 from app.memory.residency import Resident, Swap
 from app.memory.turns import Load, Row, Stage
+from app.planning.amounts import GIB, HOST, together
+from app.planning.budget import beside_others
 
 logger = logging.getLogger(__name__)
 

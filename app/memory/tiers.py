@@ -7,30 +7,19 @@ back is a warm load, and its KV cache is written to files and read again.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from app.console import ModelLogger
-from app.engine.client import Client
 from app.engine.server import LlamaServer
-from app.errors import UpstreamError
-from app.machine import host
-from app.memory.budget import GIB, HOST
+from app.memory.kv import Slots
 from app.memory.ledger import Tier
+from app.planning.amounts import GIB, HOST
 
 logger = logging.getLogger(__name__)
 
-ASK = 5.0  # seconds
-MOVE = 120.0  # seconds for one slot's KV cache
-LEAST_TOKENS = 8  # fewer are read again sooner than restored
-LEAST_FREE = 1 << 30  # bytes that stay free beside what is saved
 FAR_OFF = 1.5  # times what was predicted
-USELESS = 5  # times in a row that a restored cache did not help
-LONG_PROMPT = 64  # tokens of a request that would have shown that it helps
 
 
 class Parking(Protocol):
@@ -50,81 +39,6 @@ class ParkingError(Exception):
 
 class NoRoomError(ParkingError):
     """Found before anything was moved: the process is as it was."""
-
-
-@dataclass
-class Slots:
-    """The KV cache of one llama-server's slots, in files of `folder` while it is away, as far as
-    `room` (bytes that can still be written there) allows it."""
-
-    client: Client
-    folder: Path
-    log: ModelLogger
-    room: Callable[[Path], int] = host.disk_free
-
-    def __post_init__(self) -> None:
-        self._per_token = 0.0  # bytes, as the last file had it
-        self._saved: dict[int, int] = {}  # slot → tokens
-        self._unproven = False
-        self._useless = 0
-
-    @property
-    def useful(self) -> bool:
-        return self._useless < USELESS
-
-    async def save(self) -> None:
-        """What every idle slot holds. Never raises: without it the prompt is read again."""
-        self._saved = {}
-        if not self.useful:
-            return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            slots = (await self.client.get("/slots", ASK)).json()
-            for slot in slots:
-                tokens = slot.get("n_prompt_tokens", 0) + slot.get("n_decoded", 0)
-                if tokens >= LEAST_TOKENS:
-                    await self._save(slot["id"], tokens)
-        except (UpstreamError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            self.log.warning("its KV cache could not be kept: %s", error)
-
-    async def _save(self, slot: int, tokens: int) -> None:
-        free, file = self.room(self.folder), self.folder / f"{slot}.bin"
-        if free < LEAST_FREE + tokens * self._per_token:
-            gib = free / (1 << 30)
-            self.log.info("the KV cache of slot %d is not kept: %.1f GiB are free", slot, gib)
-            return
-        answer = await self.client.post(f"/slots/{slot}?action=save", {"filename": file.name}, MOVE)
-        if answer.status != 200:  # what there is of it would only take room
-            file.unlink(missing_ok=True)
-            return
-        self._saved[slot] = answer.json()["n_saved"]
-        with contextlib.suppress(OSError):
-            self._per_token = file.stat().st_size / max(1, self._saved[slot])
-
-    async def restore(self) -> None:
-        """What was saved, into the same slots. Never raises."""
-        for slot, tokens in self._saved.items():
-            try:
-                body = {"filename": f"{slot}.bin"}
-                answer = await self.client.post(f"/slots/{slot}?action=restore", body, MOVE)
-                if answer.status != 200 or answer.json().get("n_restored") != tokens:
-                    self.log.warning("the KV cache of slot %d did not come back whole", slot)
-                else:
-                    self._unproven = True
-            except (UpstreamError, ValueError) as error:
-                self.log.warning("its KV cache could not be restored: %s", error)
-            with contextlib.suppress(OSError):
-                (self.folder / f"{slot}.bin").unlink()
-        self._saved = {}
-
-    def seen(self, prompt: int, cached: int) -> None:
-        """A request's prompt tokens, and how many of them the cache held."""
-        if not self._unproven or prompt < LONG_PROMPT:
-            return
-        self._unproven = False
-        self._useless = 0 if cached else self._useless + 1
-        if not self.useful:
-            self.log.info("its KV cache is no longer kept: it did not help %d times", USELESS)
 
 
 class Tiered:

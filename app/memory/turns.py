@@ -13,7 +13,8 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from app.memory.residency import Need, Refuse, Resident, Swap, Wait, decide
+from app.memory.residency import Refuse, Resident, Swap, Wait, decide
+from app.planning.amounts import Need
 
 QUANTUM = 4.0  # times what a switch costs: at least 4/5 of the time is spent on requests
 LEAST_QUANTUM = 0.2  # seconds

@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from app.errors import ConfigError
 from app.task.sdk import SdkThread, SdkTimeoutError
+from app.telemetry.scalars import Point
 
 logger = logging.getLogger(__name__)
 
@@ -54,16 +55,6 @@ class Outcome(enum.Enum):
     STOPPED = "stopped"
     FAILED = "failed"
     MOVED = "moved"  # it is no longer ours: it waits on another queue
-
-
-@dataclass(frozen=True)
-class Point:
-    """One scalar: `iteration` is seconds since the start."""
-
-    title: str
-    series: str
-    value: float
-    iteration: int
 
 
 @dataclass(frozen=True)

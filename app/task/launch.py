@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import ConfigError
+from app.form.checks import MIN_NAME
 from app.form.fields import BY_KEY
-from app.form.settings import MIN_NAME
 from app.task.connection import Connection
 from app.task.sdk import SdkTimeoutError
 

@@ -5,51 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
-from app.task.connection import Point
+from app.telemetry.scalars import Gauge, Point, points
 from app.telemetry.windows import Rates, Windows
 
 logger = logging.getLogger(__name__)
 
 INTERVAL = 15.0
-
-REQUESTS = "Total Number of Requests"
-TOKENS_PER_SECOND = "Tokens per Second"
-LATENCY = "Latency"
-GENERATED = "Generated Tokens"
-PROMPT = "Prompt Tokens"
-FIRST_TOKEN = "Time to First Token"
-QUEUE_WAIT = "Queue Wait"
-IN_FLIGHT = "Requests in Flight"
-DENIED = "Denied Requests"
-MODEL_MEMORY = "Model Memory"
-MODEL_SWITCHES = "Model Switches"
-IDLE = "Idle Time"
-
-
-@dataclass(frozen=True)
-class Gauge:
-    """What is as it is now: requests, gigabytes, hours."""
-
-    title: str
-    series: str
-    value: float
-
-
-def points(rates: Mapping[str, Rates], iteration: int) -> list[Point]:
-    """The scalars of one window; times in milliseconds, and no point where nothing ended."""
-    found = []
-    for series, rate in rates.items():
-        found += [
-            Point(REQUESTS, series, rate.requests, iteration),
-            Point(TOKENS_PER_SECOND, series, rate.tokens_per_second, iteration),
-            Point(GENERATED, series, rate.generated_tokens, iteration),
-            Point(PROMPT, series, rate.prompt_tokens, iteration),
-        ]
-        times = ((LATENCY, rate.latency), (FIRST_TOKEN, rate.first_token), (QUEUE_WAIT, rate.wait))
-        found += [Point(t, series, s * 1000, iteration) for t, s in times if s is not None]
-    return found
 
 
 class Reporter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from app.form.settings import TOTAL
+from app.form.checks import TOTAL
 from app.telemetry.samples import Sample
 
 

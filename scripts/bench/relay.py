@@ -27,10 +27,10 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from app.engine.client import Address, Client  # noqa: E402
+from app.engine.http import Address, Client  # noqa: E402
 from app.gateway.admission import Keys  # noqa: E402
+from app.gateway.http.server import Server  # noqa: E402
 from app.gateway.proxy import Proxy, Rules  # noqa: E402
-from app.gateway.server import Server  # noqa: E402
 from app.memory.ledger import Model  # noqa: E402
 from app.memory.pool import Pool  # noqa: E402
 

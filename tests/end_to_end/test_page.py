@@ -11,9 +11,9 @@ import time
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from app import examples
-from app.examples import Target
 from app.models import tiny
+from app.page import examples
+from app.page.examples import Target
 from tests.end_to_end.browser import PROGRAM, Gateway, chromium
 from tests.end_to_end.test_serving import chat, client, get, until
 

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app import examples
-from app.examples import Target
+from app.page import examples
+from app.page.examples import Target
 from tests.clearml_api import ApiServer
 from tests.end_to_end.conftest import free_port
 from tests.end_to_end.test_page import SLOW, two_models

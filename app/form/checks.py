@@ -1,0 +1,76 @@
+"""What one field says must agree with the others. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from app.errors import FormError
+from app.form.fields import MODEL
+from app.form.settings import GeneralSettings, ModelSettings, rope_factor
+
+NAME_SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
+MAX_GPUS = 16  # llama.cpp's own limit
+MIN_NAME = 3  # characters of a queue's or project's name; ClearML's own limit
+TOTAL = "total"
+RESERVED_SEGMENTS = {"v1", "api", "health", "ready", "metrics", "service", ".", ".."}
+
+
+def check_general(general: GeneralSettings) -> None:
+    """What one field says must agree with the others. Raises FormError."""
+    if general.disk_swapping and general.cpu_offloading:
+        problem = "cannot be on together with General/cpu_offloading: turn one of them off"
+        raise FormError("General/disk_swapping", problem)
+    for field in ("instance_name", "project", "queue"):
+        name = getattr(general, field)
+        if 0 < len(name) < MIN_NAME:
+            problem = f"{name!r}: ClearML's names have at least {MIN_NAME} characters"
+            raise FormError(f"General/{field}", problem)
+
+
+def check_model(model: ModelSettings) -> None:
+    """What one field says must agree with the others. Raises FormError."""
+    if model.endpoint_name:
+        check_endpoint_name(model.endpoint_name)
+    factor = rope_factor(model)
+    if factor is not None and model.rope_freq_scale is not None:
+        problem = f"the factor {model.rope_scaling} and Model/rope_freq_scale say the same thing"
+        raise FormError(f"{MODEL}/rope_scaling", f"{problem}: set only one of them")
+    if model.tensor_split:
+        check_tensor_split(model.tensor_split)
+
+
+def check_tensor_split(text: str) -> None:
+    """Shares by GPU, such as 3,2. Raises FormError."""
+    shares = text.replace("/", ",").split(",")
+    try:
+        numbers = [float(share) for share in shares]
+    except ValueError:
+        numbers = []
+    whole = all(math.isfinite(number) and number >= 0 for number in numbers)
+    if not numbers or not whole or sum(numbers) <= 0 or len(numbers) > MAX_GPUS:
+        raise FormError(f"{MODEL}/tensor_split", f"{text!r} is no list of shares such as 3,2")
+
+
+def check_endpoint_name(name: str) -> None:
+    """A name is a URL path: segments of [A-Za-z0-9._-] joined by "/"."""
+    key = f"{MODEL}/endpoint_name"
+    if name == TOTAL:
+        raise FormError(key, f"{name!r} is the name of the plots' sum over all models")
+    for segment in name.split("/"):
+        if not NAME_SEGMENT.fullmatch(segment):
+            problem = f"{name!r} is no URL path: use letters, digits, '.', '_', '-' between '/'"
+            raise FormError(key, problem)
+        if segment in RESERVED_SEGMENTS:
+            raise FormError(key, f"{name!r} holds the reserved segment {segment!r}")
+
+
+def default_endpoint_name(reference: str) -> str:
+    """A legal name made from a model reference: other characters replaced, reserved ones marked."""
+    segments = []
+    for raw in reference.replace("*", "").split("/"):
+        segment = re.sub(r"[^A-Za-z0-9._-]+", "-", raw)
+        if segment and segment not in (".", ".."):
+            segments.append(f"_{segment}" if segment in RESERVED_SEGMENTS else segment)
+    name = "/".join(segments) or "model"
+    return f"_{name}" if name == TOTAL else name

@@ -1,0 +1,64 @@
+"""A configuration file: one JSON object a section, as `--config` takes it. Pure, but for text."""
+
+from __future__ import annotations
+
+import json
+
+from app.errors import ConfigError
+from app.form.fields import FIELDS, MODEL, MODEL_FIELDS, MODELS_KEY
+from app.form.merge import Form, as_text, models_list
+from app.form.settings import convert
+
+SCALARS = (str, int, float, bool, type(None))
+
+
+def read(name: str, text: str) -> dict[str, str]:
+    """`{"Model": {"model": …}, …}` as "Section/name" → text; null is "not given"."""
+    try:
+        sections = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"--config {name}: not JSON: {error}") from None
+    if not isinstance(sections, dict):
+        raise ConfigError(f"--config {name}: must be an object of sections")
+    parameters = {}
+    for section, fields in sections.items():
+        if not isinstance(fields, dict):
+            raise ConfigError(f"--config {name}: {section} must be an object of fields")
+        for field, value in fields.items():
+            if f"{section}/{field}" == MODELS_KEY and isinstance(value, list):
+                value = json.dumps(value)
+            if not isinstance(value, SCALARS):
+                raise ConfigError(f"--config {name}: {section}/{field} must be one value")
+            parameters[f"{section}/{field}"] = as_text(value)
+    return parameters
+
+
+def write(form: Form) -> str:
+    """What `read` takes: every field that holds something, but for secrets; the overrides of a
+    list's items are written into them. Raises FormError."""
+    sections: dict[str, dict[str, object]] = {}
+    listed = bool(form.values[MODELS_KEY])
+    for field in FIELDS:
+        text = form.values[field.key]
+        if field.secret or not text.strip() or (listed and field.section == MODEL):
+            continue
+        section = sections.setdefault(field.section, {})
+        section[field.name] = _items(form) if field.key == MODELS_KEY else convert(field, text)
+    return json.dumps(sections, indent=2, ensure_ascii=False)
+
+
+def _items(form: Form) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    for number, item in enumerate(models_list(form.values[MODELS_KEY])):
+        texts = {**item, **form.overrides.get(number, {})}
+        values = ((field.name, convert(field, texts.get(field.name, ""))) for field in MODEL_FIELDS)
+        found.append({name: value for name, value in values if value is not None})
+    return found
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """`Section/name=value` of `--set`."""
+    key, equals, value = text.partition("=")
+    if not equals or "/" not in key:
+        raise ConfigError(f"--set {text}: write it as Section/name=value")
+    return key.strip(), value

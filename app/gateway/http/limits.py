@@ -1,0 +1,25 @@
+"""What the front bounds: the client side is hostile. Sizes in bytes, times in seconds."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True)
+class Limits:
+    connections: int = 2048
+    target: int = 16 * 1024
+    head: int = 64 * 1024  # request line and headers
+    headers: int = 128
+    body: int = 100 << 20  # as llama-server's own
+    pipelined: int = 16  # requests that wait behind the one being answered
+    buffered: int = 256 * 1024  # of a request body that nobody has read yet
+    head_time: float = 15.0  # from a head's first byte to its last
+    body_pause: float = 30.0  # between two pieces of a body
+    keep_alive: float = 75.0  # between two requests
+    write_pause: float = 120.0  # for which a client may read nothing
+    linger: float = 2.0  # for which the rest of a refused body is read and dropped
+    sweep: float = 1.0  # between two looks at the clocks

@@ -1,0 +1,220 @@
+"""One request of a client, and the response to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Protocol
+
+from app.errors import RequestError
+from app.gateway.http.heads import Headers
+
+BODILESS = (204, 304)
+PASSED_ON = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip")
+LOOPBACK = re.compile(rb"(localhost|127\.\d+\.\d+\.\d+|\[::1\])(:\d+)?", re.I)
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+JSON = (b"content-type", b"application/json; charset=utf-8")
+
+
+class Wire(Protocol):
+    """The connection that a request came by."""
+
+    @property
+    def write_paused(self) -> float | None: ...
+
+    @property
+    def local(self) -> bool: ...
+
+    def send(self, data: bytes) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def body_taken(self) -> None: ...
+
+
+class Flow(Protocol):
+    """The source of a response body, which a slow client slows down."""
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
+class Request:
+    """One request and the response to it."""
+
+    def __init__(self, connection: Wire, method: str, target: str, headers: Headers) -> None:
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.received = time.monotonic()
+        self.keep_alive = True
+        self.version = "1.1"
+        self.started = False  # the response's head is on its way
+        self.finished = False
+        self.flow: Flow | None = None
+        self._connection = connection
+        self._chunks: deque[bytes] = deque()
+        self._buffered = 0
+        self._complete = False
+        self._failure: RequestError | None = None
+        self._arrived = asyncio.Event()
+        self._expects = self.header(b"expect") is not None
+        self._framing = b""
+
+    def header(self, name: bytes) -> bytes | None:
+        return next((value for key, value in self.headers if key == name), None)
+
+    @property
+    def local(self) -> bool:
+        """A person on this machine sent it: no proxy passed it on for others, and no other site's
+        page in a browser did, not even one whose name was made to mean this machine (DNS
+        rebinding)."""
+        origin, host = self.header(b"origin"), self.header(b"host") or b""
+        ours = origin is None or origin.partition(b"://")[2] == host
+        passed_on = any(self.header(name) is not None for name in PASSED_ON)
+        named = LOOPBACK.fullmatch(host) is not None
+        return self._connection.local and ours and named and not passed_on
+
+    # The request's body.
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives; what is not taken holds the client back."""
+        if self._expects and not self._complete and not self._chunks:
+            self._connection.send(CONTINUE)
+        self._expects = False
+        while True:
+            while self._chunks:
+                chunk = self._chunks.popleft()
+                self._buffered -= len(chunk)
+                self._connection.body_taken()
+                yield chunk
+            if self._complete:
+                return
+            if self._failure is not None:
+                raise self._failure
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    async def body(self, limit: int) -> bytes:
+        """The whole body. Raises RequestError 413 where it is larger than `limit` bytes."""
+        length = self.header(b"content-length")
+        if length is not None and int(length) > limit:
+            raise RequestError(413, f"the body is larger than {limit} bytes")
+        pieces, size = [], 0
+        async for chunk in self.chunks():
+            size += len(chunk)
+            if size > limit:
+                raise RequestError(413, f"the body is larger than {limit} bytes")
+            pieces.append(chunk)
+        return b"".join(pieces)
+
+    @property
+    def buffered(self) -> int:
+        return self._buffered
+
+    @property
+    def complete(self) -> bool:
+        """The whole body has arrived."""
+        return self._complete
+
+    def feed(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+        self._buffered += len(chunk)
+        self._arrived.set()
+
+    def feed_end(self) -> None:
+        self._complete = True
+        self._arrived.set()
+
+    def fail(self, error: RequestError) -> None:
+        """The body will not become whole."""
+        self._failure = error
+        self._arrived.set()
+
+    # The response.
+
+    def start(self, status: int, headers: Headers, length: int | None = None) -> None:
+        """Send the head. `length` in bytes; with None the body is framed in chunks, or, for
+        HTTP/1.0, ended by closing the connection."""
+        self.started = True
+        if not self._complete:
+            self.keep_alive = False  # the rest of the body is in the way of a next request
+        lines = [b"HTTP/1.1 %d %b" % (status, _phrase(status)), b"date: " + _date()]
+        lines += [b"%b: %b" % header for header in headers]
+        if status not in BODILESS:
+            if length is not None:
+                lines.append(b"content-length: %d" % length)
+            elif self.version == "1.1":
+                lines.append(b"transfer-encoding: chunked")
+                self._framing = b"%x\r\n%b\r\n"
+            else:
+                self.keep_alive = False
+        if self.version == "1.0" and self.keep_alive:
+            lines.append(b"connection: keep-alive")
+        elif not self.keep_alive:
+            lines.append(b"connection: close")
+        self._connection.send(b"\r\n".join(lines) + b"\r\n\r\n")
+
+    def flow_from(self, source: Flow | None) -> None:
+        """Where the body will come from: slowed down whenever the client does not keep up."""
+        self.flow = source
+        if source is not None and self._connection.write_paused is not None:
+            source.pause()  # it still reads the response before this one
+
+    def write(self, chunk: bytes) -> None:
+        """A piece of the body."""
+        if self.method == "HEAD" or self.finished:
+            return
+        if self._framing:
+            chunk = self._framing % (len(chunk), chunk)
+        self._connection.send(chunk)
+
+    def finish(self) -> None:
+        if self.finished:
+            return
+        if self._framing and self.method != "HEAD":
+            self._connection.send(b"0\r\n\r\n")
+        self.finished = True
+
+    def abort(self) -> None:
+        """Break the connection: the client must see that the body is not whole."""
+        self.finished = True
+        self._connection.abort()
+
+    def reply(self, status: int, body: bytes, headers: Headers | None = None) -> None:
+        """A whole small response."""
+        self.start(status, headers or [JSON], len(body))
+        self.write(body)
+        self.finish()
+
+    def refuse(self, error: RequestError) -> None:
+        headers = [JSON]
+        if error.retry_after is not None:
+            headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+        self.reply(error.status, json.dumps(error.body()).encode(), headers)
+
+
+def _phrase(status: int) -> bytes:
+    try:
+        return HTTPStatus(status).phrase.encode()
+    except ValueError:
+        return b"Unknown"
+
+
+_dated = (0, b"")
+
+
+def _date() -> bytes:
+    """The Date header's value, made once a second."""
+    global _dated
+    second = int(time.time())
+    if _dated[0] != second:
+        _dated = (second, formatdate(second, usegmt=True).encode())
+    return _dated[1]

@@ -1,0 +1,96 @@
+"""The listening socket and the connections on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import time
+from collections.abc import Sequence
+
+from app.errors import ConfigError
+from app.gateway.http.connection import Connection, Handler
+from app.gateway.http.limits import Limits, Network
+
+LAST_WORDS = 1.0  # seconds for busy connections to finish when all is closed
+
+
+class Server:
+    """Listens, and hands each request to `handler`; with `allowed`, of these networks only."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        limits: Limits | None = None,
+        allowed: Sequence[Network] = (),
+    ) -> None:
+        self.allowed = allowed
+        self.handler = handler
+        self.limits = limits or Limits()
+        self.closing = False
+        self._connections: set[Connection] = set()
+        self._empty = asyncio.Event()
+        self._listener: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def start(self, host: str, port: int | None, fallback: int = 8080) -> tuple[str, int]:
+        """Bind, and say where. A given port that is taken is an error; without one it is
+        `fallback`, or a free one. Raises ConfigError."""
+        try:
+            self._listener = await self._listen(host, port or fallback)
+        except OSError as error:
+            if port is not None:
+                what = f"{host}:{port} cannot be listened on: {error.strerror or error}"
+                raise ConfigError(f"General/port: {what}") from None
+            try:
+                self._listener = await self._listen(host, 0)
+            except OSError as second:
+                raise ConfigError(f"General/host: {host}: {second.strerror or second}") from None
+        self._sweeper = asyncio.create_task(self._sweep())
+        address = self._listener.sockets[0].getsockname()
+        return address[0], address[1]
+
+    async def _listen(self, host: str, port: int) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(lambda: Connection(self), host, port, backlog=1024)
+
+    async def close(self) -> None:
+        """Stop listening, let busy connections finish for a moment, break the rest."""
+        self.closing = True
+        if self._listener is not None:
+            self._listener.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in list(self._connections):
+            if not connection.busy:
+                connection.abort()
+        if self._connections:
+            self._empty.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), LAST_WORDS)
+        for connection in list(self._connections):
+            connection.abort()
+
+    def allows(self, address: str) -> bool:
+        """Whether this peer may connect at all."""
+        if not self.allowed:
+            return True
+        peer = ipaddress.ip_address(address.partition("%")[0])
+        mapped = getattr(peer, "ipv4_mapped", None) or peer
+        return any(mapped in network for network in self.allowed)
+
+    def admit(self, connection: Connection) -> bool:
+        self._connections.add(connection)
+        return len(self._connections) <= self.limits.connections
+
+    def forget(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._empty.set()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self.limits.sweep)
+            now = time.monotonic()
+            for connection in [c for c in self._connections if c.overdue(now)]:
+                connection.abort()

@@ -1,0 +1,52 @@
+"""`POST /api/models/<name>/load|park|unload|pin|unpin`: what a person may ask of a model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+from app.errors import AppError, RequestError
+from app.gateway.admission import Keys
+from app.gateway.http.request import Request
+from app.gateway.proxy import Page
+from app.gateway.routes import ACTION, ACTIONS
+from app.memory.pool import Pool
+
+logger = logging.getLogger(__name__)
+
+
+def pages(pool: Pool[Any], keys: Keys) -> dict[str, Page]:
+    """By action, what does it; each needs a key, or a caller on this machine."""
+    running: set[asyncio.Task[None]] = set()
+
+    def begin(request: Request, name: str, action: str) -> None:
+        if not keys and not request.local:
+            raise RequestError(403, "without an API key only this machine may change models")
+        if action in ("pin", "unpin"):
+            pool.pin(name, action == "pin")
+        elif action == "load":
+            pool.check(name)
+            task = asyncio.ensure_future(_load(pool, name))
+            running.add(task)
+            task.add_done_callback(running.discard)
+        elif action == "park":
+            pool.park(name)
+        else:
+            pool.unload(name)
+        view = next(view for view in pool.view() if view.name == name)
+        body = {"name": name, "state": view.state.value, "pinned": view.pinned}
+        request.reply(202, json.dumps(body).encode())
+
+    def page(action: str) -> Page:
+        return lambda request, name: begin(request, name or "", action)
+
+    return {ACTION.format(action=action): page(action) for action in ACTIONS}
+
+
+async def _load(pool: Pool[Any], name: str) -> None:
+    try:
+        await pool.load(name)
+    except (AppError, RequestError) as error:
+        logger.warning("%s", error, extra={"subject": name})

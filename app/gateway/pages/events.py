@@ -1,0 +1,193 @@
+"""What an open page is told, as it happens: one response that goes on, of server-sent events.
+
+Format: WHATWG HTML, 9.2; read with fetch, since EventSource cannot send a key. Events: `hello`
+(once), `status` (as /api/status, when it has changed), `history` (all rows) and `row` (one more)
+for the plots, `log` (a list of lines). Each is encoded once, however many read it; one that does
+not keep up is sent nothing until it does, and then all of it again. Viewers hold no model and no
+idle clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from app.errors import RequestError
+from app.gateway.http.request import Request
+from app.telemetry.history import INTERVAL, History
+from app.telemetry.logs import Entry, LogBook
+
+logger = logging.getLogger(__name__)
+
+TICK = 0.25  # seconds between two looks at what is new
+CALM = 5.0  # after which the status is sent again, changed or not
+MAX_VIEWERS = 64
+HEAD = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+# These change without anything having happened.
+CLOCKS = ("uptime", "idle", "last_activity", "host", "devices")
+
+
+@dataclass(frozen=True)
+class Sources:
+    """`hello` tells a viewer what does not change, `status` is /api/status, `values` are a row of
+    the history."""
+
+    hello: Callable[[Request], Mapping[str, object]]
+    status: Callable[[], Mapping[str, object]]
+    values: Callable[[], list[float | None]]
+    history: History
+    logs: LogBook
+
+
+class _Viewer:
+    """One open response, as the Flow of gateway.http.request."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.paused = False
+        self.fresh = True  # has to be told everything
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+
+    def send(self, events: bytes) -> None:
+        if self.paused:
+            self.fresh = True
+        elif not self.fresh:
+            self.request.write(events)
+
+
+class Live:
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._viewers: set[_Viewer] = set()
+        self._sampling: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
+        self._closed = False
+        self._told_status: Mapping[str, object] = {}
+        self._told_at = 0.0
+        self._told_line = 0
+
+    def start(self) -> None:
+        self._sampling = asyncio.create_task(self._sample())
+
+    def stop(self) -> None:
+        """Tell the last of it, and end every response."""
+        self._closed = True
+        for task in (self._sampling, self._telling):
+            if task is not None:
+                task.cancel()
+        if self._viewers:
+            self._tell()
+        for viewer in self._viewers:
+            if not viewer.gone.done():
+                viewer.gone.set_result(None)
+
+    async def show(self, request: Request) -> None:
+        """Answer one viewer, until it leaves or all ends. Raises RequestError 503."""
+        if self._closed or len(self._viewers) >= MAX_VIEWERS:
+            problem = "the instance is stopping" if self._closed else f"{MAX_VIEWERS} pages watch"
+            raise RequestError(503, problem, retry_after=10)
+        request.keep_alive = False
+        request.start(200, HEAD)
+        if request.method == "HEAD":
+            request.finish()
+            return
+        viewer = _Viewer(request)
+        self._viewers.add(viewer)
+        request.flow_from(viewer)
+        if self._telling is None:
+            self._telling = asyncio.create_task(self._tell_on())
+        try:
+            await viewer.gone
+            request.finish()
+        finally:
+            request.flow_from(None)
+            self._viewers.discard(viewer)
+
+    async def _sample(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL)
+            try:
+                row = self._sources.history.add(time.time(), self._sources.values())
+            except Exception:  # noqa: BLE001 one that fails must not end the next ones
+                logger.exception("the plots' row could not be made")
+                continue
+            self._send(_event("row", row))
+
+    async def _tell_on(self) -> None:
+        """While anybody looks."""
+        try:
+            while self._viewers:
+                try:
+                    self._tell()
+                except Exception:  # noqa: BLE001 as above
+                    logger.exception("open pages could not be told")
+                await asyncio.sleep(TICK)
+        finally:
+            self._telling = None
+
+    def _tell(self) -> None:
+        status = self._sources.status()
+        news = self._new_lines()
+        now = time.monotonic()
+        if now - self._told_at >= CALM or _happened(status) != _happened(self._told_status):
+            self._told_status, self._told_at = status, now
+            news += _event("status", _json(status))
+        if news:
+            self._send(news)
+        for viewer in [v for v in self._viewers if v.fresh and not v.paused]:
+            viewer.fresh = False
+            viewer.send(self._everything(viewer.request, status))
+
+    def _new_lines(self) -> bytes:
+        lines = self._sources.logs.after(self._told_line)
+        if not lines:
+            return b""
+        self._told_line = lines[-1].number
+        return _event("log", _lines(lines))
+
+    def _everything(self, request: Request, status: Mapping[str, object]) -> bytes:
+        sources = self._sources
+        columns = [list(column) for column in sources.history.columns]
+        hello = {**sources.hello(request), "columns": columns, "interval": INTERVAL}
+        kept = [line for line in sources.logs.after(0) if line.number <= self._told_line]
+        return (
+            _event("hello", _json(hello))
+            + _event("status", _json(status))
+            + _event("history", sources.history.rows())
+            + _event("log", _lines(kept))
+        )
+
+    def _send(self, events: bytes) -> None:
+        for viewer in self._viewers:
+            viewer.send(events)
+
+
+def _happened(status: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in status.items() if key not in CLOCKS}
+
+
+def _lines(lines: list[Entry]) -> bytes:
+    """Time, level, subject and text of each."""
+    return _json([[round(e.time, 3), e.level, e.subject, e.text] for e in lines])
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _event(name: str, data: bytes) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), data)

@@ -1,0 +1,128 @@
+"""What we say of ourselves: /health, /ready, /v1/models, /api/status. Wakes no model."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from app.gateway.http.request import Request
+from app.gateway.proxy import Page
+from app.gateway.routes import HEALTH, MODEL, MODELS, READY, STATUS
+from app.memory.ledger import ModelState, View
+from app.telemetry.overview import SERVABLE, Overview, Phase, last_activity
+
+
+def health(overview: Overview) -> tuple[int, dict[str, object]]:
+    views = overview.view()
+    if overview.phase is Phase.STOPPING:
+        return 503, {"status": "draining"}
+    if any(view.state in SERVABLE for view in views):
+        return 200, {"status": "ok"}
+    if all(view.state is ModelState.FAILED for view in views):
+        return 503, {"status": "failed"}
+    return 503, {"status": "loading"}
+
+
+def ready(overview: Overview) -> tuple[int, dict[str, object]]:
+    views = overview.view()
+    if overview.phase is Phase.SERVING and all(_as_it_should_be(v) for v in views):
+        return 200, {"status": "ready"}
+    progress = {v.name: {"state": v.state.value, "progress": v.progress} for v in views}
+    return 503, {"status": health(overview)[1]["status"], "models": progress}
+
+
+def _as_it_should_be(view: View) -> bool:
+    """In memory, or out of it because that is another's turn: not because it failed."""
+    on_request = (*SERVABLE, ModelState.LOADING)
+    return view.state is ModelState.READY or (view.state in on_request and not view.reason)
+
+
+def model_object(overview: Overview, view: View) -> dict[str, object]:
+    """OpenAI's model object, with our state and tier."""
+    return {
+        "id": view.name,
+        "object": "model",
+        "created": int(overview.begun_at),
+        "owned_by": "llamacpp",
+        "state": view.state.value,
+        "tier": view.tier.value,
+    }
+
+
+def status(overview: Overview, now: float) -> dict[str, object]:
+    views = overview.view()
+    idle = overview.idle(now)
+    used, total = overview.host()
+    return {
+        "version": overview.version,
+        "status": overview.status(now),
+        "uptime": round(now - overview.begun, 3),
+        "endpoint": overview.endpoint,
+        "idle": {"seconds": round(idle, 3), "limit": overview.idle_limit},
+        "last_activity": last_activity(overview, now).isoformat(),
+        "models": [_model(overview, view) for view in views],
+        "devices": [
+            {"id": d.id, "name": d.name, "used": d.used, "total": d.total}
+            for d in overview.devices()
+        ],
+        "host": {"used": used, "total": total},
+    }
+
+
+def _model(overview: Overview, view: View) -> dict[str, object]:
+    details, held = overview.models[view.name], overview.memory(view)
+    return {
+        "name": view.name,
+        "reference": details.reference,
+        "state": view.state.value,
+        "tier": view.tier.value,
+        "reason": view.reason,
+        "progress": view.progress,
+        "context": details.context,
+        "slots": details.slots,
+        "memory": {"gpu": dict(held.gpu), "host": held.host},
+        "need": dict(view.need),
+        "prompt_cache": details.cache,
+        "placed": details.placed,
+        "embedding": details.embedding,
+        "in_flight": view.leased,
+        "queued": view.admitted - view.leased,
+        "requests": view.requests,
+        "denied": view.denied,
+        "switches": view.switches,
+        "pinned": view.pinned,
+        "endpoint": details.endpoint,
+    }
+
+
+def pages(overview: Overview) -> dict[str, Page]:
+    """By path, what answers a request for it (or for the part of it on one model)."""
+
+    def answer(request: Request, code: int, body: object) -> None:
+        request.reply(code, json.dumps(body).encode())
+
+    def show_health(request: Request, _: str | None) -> None:
+        answer(request, *health(overview))
+
+    def show_ready(request: Request, _: str | None) -> None:
+        answer(request, *ready(overview))
+
+    def show_models(request: Request, name: str | None) -> None:
+        kept = [view for view in overview.view() if name in (None, view.name)]
+        data = [model_object(overview, view) for view in kept]
+        answer(request, 200, {"object": "list", "data": data})
+
+    def show_model(request: Request, name: str | None) -> None:
+        view = next(view for view in overview.view() if view.name == name)
+        answer(request, 200, model_object(overview, view))
+
+    def show_status(request: Request, _: str | None) -> None:
+        answer(request, 200, status(overview, time.monotonic()))
+
+    return {
+        HEALTH: show_health,
+        READY: show_ready,
+        MODELS: show_models,
+        MODEL: show_model,
+        STATUS: show_status,
+    }

@@ -1,0 +1,69 @@
+"""Start programs without forking Python.
+
+uvloop forks, and runs Python's hooks in the child before it executes the program: hooks of modules
+that are being imported by another thread at that moment (the ClearML SDK is) wait for ever, and
+the loop waits for them. `subprocess` uses vfork, and runs nothing of Python's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Done:
+    """Exit status (negative for a signal), and what was written."""
+
+    status: int
+    output: str
+    errors: str
+
+
+def run(argv: Sequence[str], environment: Mapping[str, str], timeout: float) -> Done:
+    """Run a short program to its end, in whatever thread. Raises OSError where it cannot be run,
+    subprocess.TimeoutExpired (it is killed then)."""
+    done = subprocess.run(
+        argv,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+    )
+    output, errors = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
+    return Done(done.returncode, output, errors)
+
+
+async def exit_status(child: subprocess.Popen[bytes]) -> int:
+    """Await the end of a child."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    try:
+        descriptor = os.pidfd_open(child.pid)
+    except (AttributeError, OSError):  # a kernel before 5.3, or a sandbox
+        return await asyncio.to_thread(child.wait)
+    try:
+        loop.add_reader(descriptor, ended.set)
+        await ended.wait()
+        return child.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def die_with_us() -> list[str]:
+    """A prefix to a command: the kernel kills it when we end, however we end.
+
+    The signal follows the thread that spawned, so spawn from the main thread. Who was killed
+    before the kernel knew of it is no longer the parent, and the command is not begun.
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        return []
+    still_ours = '[ "$PPID" = "$0" ] && exec "$@"'
+    return [setpriv, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", still_ours, str(os.getpid())]

@@ -1,0 +1,42 @@
+"""Amounts of memory by device, and sums over them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+HOST = "host"
+Need = Mapping[str, int]  # device → bytes
+GIB = 1 << 30
+
+
+def at_once(needs: Sequence[Need], available: Need) -> int:
+    """How many of these can be in memory at the same time at most: the smallest ones, each by the
+    device of which it takes most."""
+
+    def share(each: Need) -> float:
+        return max((size / max(1, available.get(d, 0)) for d, size in each.items()), default=0.0)
+
+    beside: list[Need] = []
+    for each in sorted(needs, key=share):
+        if not lacking(together([*beside, each]), available):
+            beside.append(each)
+    return len(beside)
+
+
+def together(needs: list[Need]) -> Need:
+    """What all of them hold at the same time."""
+    devices = dict.fromkeys(device for each in needs for device in each)
+    return {device: sum(each.get(device, 0) for each in needs) for device in devices}
+
+
+def lacking(wanted: Need, available: Need) -> str:
+    """What is missing, as words; "" where it fits."""
+    for device, size in wanted.items():
+        if size > available.get(device, 0):
+            has = available.get(device, 0) / GIB
+            return f"{_named(device)}: {size / GIB:.2f} GiB are needed, of {has:.2f} GiB"
+    return ""
+
+
+def _named(device: str) -> str:
+    return "host memory" if device == HOST else device

@@ -1,0 +1,76 @@
+"""A model's settings with name and reference settled, and what can be said of a form anywhere."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+from app.engine import arguments
+from app.errors import FormError
+from app.form import pasted
+from app.form.checks import check_endpoint_name, default_endpoint_name
+from app.form.merge import naming_field, naming_item
+from app.form.settings import ModelSettings, Settings
+from app.models import reference
+from app.models.reference import Reference, Tiny
+from app.models.store import Located, Registered
+
+TINY_NAME = "tiny"
+
+logger = logging.getLogger(__name__)
+
+
+def check_form(settings: Settings) -> None:
+    """What can be said of a form anywhere, without a machine to run it on. Raises FormError."""
+    named = []
+    for number, model in enumerate(settings.models, start=1):
+        with naming_item(number, listed=bool(settings.general.models)):
+            model = settle(model)
+            reference.parse(model.model, offline=False)
+            if model.mmproj:
+                with naming_field("mmproj"):
+                    reference.parse(model.mmproj, offline=False)
+            named.append(model.endpoint_name or default_endpoint_name(model.model))
+            check_names(named)
+
+
+def settle(model: ModelSettings) -> ModelSettings:
+    """With what a pasted command line says of model and name. Raises FormError."""
+    for note in pasted.read(model.extra_args, arguments.EXTRA).notes:
+        logger.warning("%s", note)
+    if not model.cli:
+        return model
+    line = pasted.read(model.cli)
+    for note in line.notes:
+        logger.warning("%s", note)
+    if line.model and model.model and line.model != model.model:
+        raise FormError("Model/model", f"is {model.model!r}, but Model/cli has -m {line.model!r}")
+    if line.mmproj and model.mmproj and line.mmproj != model.mmproj:
+        problem = f"is {model.mmproj!r}, but Model/cli has --mmproj {line.mmproj!r}"
+        raise FormError("Model/mmproj", problem)
+    name = model.endpoint_name or line.endpoint_name
+    if name:
+        check_endpoint_name(name)
+    return replace(
+        model,
+        model=model.model or line.model,
+        mmproj=model.mmproj or line.mmproj,
+        endpoint_name=name,
+    )
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises FormError for a name that stands twice. Pure."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise FormError("Model/endpoint_name", f"{twice!r} is the name of two models")
+
+
+def named(model: ModelSettings, found: Reference, located: Located) -> ModelSettings:
+    if model.endpoint_name:
+        return model
+    if isinstance(found, Tiny):
+        return replace(model, endpoint_name=TINY_NAME)
+    known_as = located.name if isinstance(located, Registered) else model.model
+    return replace(model, endpoint_name=default_endpoint_name(known_as))

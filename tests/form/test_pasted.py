@@ -1,0 +1,54 @@
+import pytest
+
+from app.errors import FormError
+from app.form.pasted import read
+
+
+def test_a_pasted_command_line():
+    line = read('llama-server -m a/b/c.gguf -a "my-name" -c 4096 -ngl -1 --port 80 --jinja --no-ui')
+    assert (line.model, line.endpoint_name) == ("a/b/c.gguf", "my-name")
+    assert line.argv() == ("-c", "4096", "-ngl", "-1", "--jinja")
+    assert [note.split()[1] for note in line.notes] == ["--port", "--no-ui"]
+
+
+def test_the_last_of_a_repeated_option_counts():
+    assert read("-c 1 --ctx-size 2").last("-c", "--ctx-size") == "2"
+    assert read("-c 1").last("-np") is None
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--tools all",
+        "--agent",
+        "-ag",
+        "--mcp-servers-config x",
+        "--ui-mcp-proxy",
+        "--path /",
+        "--media-path /",
+        "--log-file x",
+        "--log_file x",
+        "--slot-save-path x",
+        "--models-dir x",
+        "--api-key k",
+        "--api_key k",
+        "--api-key-file k",
+        "--ssl-key-file k",
+        "--hf-token t",
+        "-hft t",
+        "--props",
+        "--rpc h:1",
+        "--reuse-port",
+        "--sleep-idle-seconds 1",
+    ],
+)
+def test_refused_by_name(flag):
+    with pytest.raises(FormError, match="not allowed") as raised:
+        read(f"-c 1 {flag}")
+    assert raised.value.field == "Model/cli"
+
+
+@pytest.mark.parametrize("text", ["'open", "stray -c 1", "-m", "-m a b", "-a"])
+def test_what_is_no_command_line(text):
+    with pytest.raises(FormError):
+        read(text)

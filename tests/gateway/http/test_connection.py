@@ -1,0 +1,512 @@
+import asyncio
+import contextlib
+from random import Random
+
+import pytest
+
+from app.errors import ConfigError, RequestError
+from app.gateway.http.server import Server
+from tests.fakes import RawClient, serving
+
+GET = b"GET %b HTTP/1.1\r\nhost: h\r\n\r\n"
+POST = b"POST /p HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n%b"
+
+
+async def echo(request):
+    body = await request.body(1 << 20)
+    request.reply(200, request.method.encode() + b" " + request.target.encode() + b" " + body)
+
+
+async def ask(port, data):
+    client = await RawClient.to(port)
+    await client.send(data)
+    try:
+        return await client.response()
+    finally:
+        await client.close()
+
+
+def test_keep_alive_answers_one_after_the_other(run):
+    async def scenario():
+        async with serving(echo) as port:
+            client = await RawClient.to(port)
+            for number in range(3):
+                await client.send(POST % (1, b"%d" % number))
+                status, headers, body = await client.response()
+                assert (status, body) == (200, b"POST /p %d" % number)
+                assert "connection" not in headers and "date" in headers
+            await client.close()
+
+    run(scenario)
+
+
+def test_pipelined_requests_are_answered_in_order_one_at_a_time(run):
+    async def scenario():
+        running = most = 0
+
+        async def slow(request):
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0.01)
+            running -= 1
+            await echo(request)
+
+        async with serving(slow) as port:
+            client = await RawClient.to(port)
+            await client.send(b"".join(POST % (1, b"%d" % n) for n in range(5)))
+            bodies = [(await client.response())[2] for _ in range(5)]
+            assert bodies == [b"POST /p %d" % n for n in range(5)]
+            assert most == 1
+            await client.close()
+
+    run(scenario)
+
+
+def test_too_many_pipelined_requests_end_the_connection(run):
+    async def scenario():
+        async with serving(echo, pipelined=2) as port:
+            client = await RawClient.to(port)
+            await client.send(b"".join(GET % b"/x" for _ in range(10)))
+            text = await client.rest()
+            assert text.count(b"HTTP/1.1 200") == 3
+            assert text.count(b"HTTP/1.1 429") == 1
+
+    run(scenario)
+
+
+def test_http_1_0_is_answered_without_chunks_and_closed(run):
+    async def stream(request):
+        request.start(200, [])
+        request.write(b"one")
+        request.write(b"two")
+        request.finish()
+
+    async def scenario():
+        async with serving(stream) as port:
+            client = await RawClient.to(port)
+            await client.send(b"GET / HTTP/1.0\r\n\r\n")
+            text = await client.rest()
+            assert text.endswith(b"\r\n\r\nonetwo")
+            assert b"transfer-encoding" not in text and b"connection: close" in text
+
+    run(scenario)
+
+
+def test_a_head_request_gets_no_body(run):
+    async def scenario():
+        async with serving(echo) as port:
+            client = await RawClient.to(port)
+            await client.send(b"HEAD /x HTTP/1.1\r\nhost: h\r\n\r\n" + GET % b"/y")
+            head = await client.reader.readuntil(b"\r\n\r\n")
+            assert b"content-length: 8" in head
+            assert (await client.response())[2] == b"GET /y "
+            await client.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "request_bytes, status",
+    [
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", 400, id="no-host"),
+        pytest.param(b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400, id="two-hosts"),
+        pytest.param(b"PUT / HTTP/1.1\r\nhost: a\r\n\r\n", 405, id="method"),
+        pytest.param(b"SOURCE / HTTP/1.1\r\nhost: a\r\n\r\n", 405, id="icecast"),
+        pytest.param(b"GET / HTTP/2.0\r\nhost: a\r\n\r\n", 505, id="version-2"),
+        pytest.param(b"GET / HTTP/0.9\r\nhost: a\r\n\r\n", 505, id="version-0.9"),
+        pytest.param(
+            b"POST / HTTP/1.0\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 400, id="te-in-1.0"
+        ),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            400,
+            id="te-gzip",
+        ),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nhost: a\r\n"
+            b"content-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+            400,
+            id="cl-and-te",
+        ),
+        pytest.param(
+            b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+            400,
+            id="two-lengths",
+        ),
+        pytest.param(b"GET / HTTP/1.1\r\nhost: a\r\nx: a\r\n b\r\n\r\n", 400, id="obs-fold"),
+        pytest.param(b"GET / HTTP/1.1\nhost: a\n\n", 400, id="bare-lf"),
+        pytest.param(b"GET / HTTP/1.1\r\nhost: a\x00\r\n\r\n", 400, id="nul"),
+        pytest.param(b"rubbish\r\n\r\n", 400, id="rubbish"),
+        pytest.param(b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nhost: a\r\n\r\n", 414, id="target"),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nhost: a\r\n" + b"x: y\r\n" * 200 + b"\r\n", 431, id="headers"
+        ),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"y" * 70_000 + b"\r\n\r\n", 431, id="head"
+        ),
+        pytest.param(b"GET / HTTP/1.1\r\nhost: a\r\nx: " + b"y" * 70_000, 431, id="endless-head"),
+    ],
+)
+def test_what_is_no_request_is_refused_and_the_connection_closed(run, request_bytes, status):
+    async def scenario():
+        async with serving(echo) as port:
+            client = await RawClient.to(port)
+            await client.send(request_bytes)
+            text = await client.rest()
+            assert text.startswith(b"HTTP/1.1 %d " % status), text
+            assert text.count(b"HTTP/1.1 ") == 1 and b'"error"' in text
+            await client.close()
+
+    run(scenario)
+
+
+def test_a_wish_to_upgrade_is_ignored(run):
+    async def scenario():
+        async with serving(echo) as port:
+            client = await RawClient.to(port)
+            wish = b"connection: upgrade\r\nupgrade: h2c\r\n"
+            for data in (GET % b"/a", POST % (2, b"hi")):
+                head, end, body = data.partition(b"\r\n\r\n")
+                await client.send(head + b"\r\n" + wish + b"\r\n" + body + GET % b"/b")
+                assert (await client.response())[0] == 200
+                assert (await client.response())[2] == b"GET /b "
+
+    run(scenario)
+
+
+def test_a_head_that_grows_without_end_is_refused_and_what_still_comes_dropped(run):
+    async def scenario():
+        async with serving(echo, linger=0.3, sweep=0.05) as port:
+            client = await RawClient.to(port)
+            await client.send(b"GET / HTTP/1.1\r\nhost: a\r\nx: ")
+            with contextlib.suppress(ConnectionError):
+                for _ in range(1000):
+                    await client.send(b"y" * 1024)
+                    await asyncio.sleep(0)
+            assert (await client.response())[0] == 431
+            assert not await client.rest()
+
+    run(scenario)
+
+
+def test_a_body_over_the_limit_is_413(run):
+    async def scenario():
+        async with serving(echo) as port:
+            for data in (
+                POST % (2 << 20, b""),
+                b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n"
+                + (b"10000\r\n" + b"x" * 65536 + b"\r\n") * 20,
+            ):
+                status, headers, _ = await ask(port, data)
+                assert (status, headers["connection"]) == (413, "close")
+
+    run(scenario)
+
+
+def test_a_body_that_breaks_off_is_its_requests_fault(run):
+    async def scenario():
+        async with serving(echo) as port:
+            head = b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n"
+            status, _, body = await ask(port, head + b"5\r\nhello\r\nzz\r\n")
+            assert status == 400 and b"not valid HTTP" in body
+
+    run(scenario)
+
+
+def test_100_continue_is_sent_when_the_body_is_wanted(run):
+    async def scenario():
+        async with serving(echo) as port:
+            client = await RawClient.to(port)
+            head = (
+                b"POST /p HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n"
+            )
+            await client.send(head)
+            assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            await client.send(b"hi")
+            assert (await client.response())[2] == b"POST /p hi"
+            await client.close()
+
+    run(scenario)
+
+
+def test_an_upload_that_nobody_reads_is_held_back(run):
+    async def scenario():
+        go_on = asyncio.Event()
+        seen = []
+
+        async def late(request):
+            seen.append(request)
+            await go_on.wait()
+            size = 0
+            async for chunk in request.chunks():
+                size += len(chunk)
+            request.reply(200, b"%d" % size)
+
+        async with serving(late) as port:
+            client = await RawClient.to(port)
+            total = 32 << 20
+            sending = asyncio.create_task(client.send(POST % (total, b"x" * total)))
+            await asyncio.sleep(0.3)
+            assert not sending.done()
+            assert seen[0].buffered < 2 << 20
+            go_on.set()
+            await sending
+            assert (await client.response())[2] == b"%d" % total
+            await client.close()
+
+    run(scenario)
+
+
+def test_a_client_that_does_not_read_holds_the_source_back(run):
+    async def scenario():
+        class Source:
+            running = True
+
+            def pause(self):
+                self.running = False
+
+            def resume(self):
+                self.running = True
+
+        source = Source()
+        sent = 0
+
+        async def endless(request):
+            nonlocal sent
+            request.flow_from(source)
+            request.start(200, [])
+            while sent < 32 << 20:
+                if source.running:
+                    request.write(b"x" * 65536)
+                    sent += 65536
+                await asyncio.sleep(0 if source.running else 0.001)
+            request.finish()
+
+        async with serving(endless) as port:
+            client = await RawClient.to(port)
+            await client.send(GET % b"/")
+            await asyncio.sleep(0.5)
+            assert not source.running and sent < 16 << 20
+            _, _, body = await client.response()
+            assert len(body) == 32 << 20
+            await client.close()
+
+    run(scenario)
+
+
+def test_a_client_that_has_not_read_the_response_before_holds_the_next_source_back(run):
+    async def scenario():
+        class Source:
+            paused = False
+
+            def pause(self):
+                self.paused = True
+
+            def resume(self):
+                self.paused = False
+
+        sources = []
+
+        async def large(request):
+            sources.append(Source())
+            request.flow_from(sources[-1])
+            request.reply(200, b"x" * (16 << 20))
+
+        async with serving(large) as port:
+            client = await RawClient.to(port)
+            await client.send(GET % b"/1" + GET % b"/2")
+            while len(sources) < 2:
+                await asyncio.sleep(0.01)
+            assert sources[1].paused
+
+    run(scenario)
+
+
+def test_a_client_that_leaves_cancels_its_request(run):
+    async def scenario():
+        begun, cancelled = asyncio.Event(), asyncio.Event()
+
+        async def forever(request):
+            begun.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                cancelled.set()
+
+        async with serving(forever) as port:
+            client = await RawClient.to(port)
+            await client.send(GET % b"/")
+            await begun.wait()
+            await client.close()
+            await asyncio.wait_for(cancelled.wait(), 5)
+
+    run(scenario)
+
+
+def test_what_comes_for_a_client_that_has_left_is_dropped(run):
+    async def scenario():
+        begun, failures = asyncio.Event(), asyncio.Queue()
+
+        async def late(request):
+            request.start(200, [])
+            begun.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                try:
+                    request.write(b"a token that was on its way")
+                    failures.put_nowait(None)
+                except RuntimeError as error:
+                    failures.put_nowait(error)
+
+        async with serving(late) as port:
+            client = await RawClient.to(port)
+            await client.send(GET % b"/")
+            await begun.wait()
+            client.writer.transport.abort()
+            assert await asyncio.wait_for(failures.get(), 5) is None
+
+    run(scenario)
+
+
+def test_a_fault_of_ours_is_a_500_and_ends_only_its_request(run, caplog):
+    async def faulty(request):
+        if request.target == "/bad":
+            raise ZeroDivisionError
+        await echo(request)
+
+    async def scenario():
+        async with serving(faulty) as port:
+            client = await RawClient.to(port)
+            await client.send(GET % b"/bad" + GET % b"/good")
+            assert (await client.response())[0] == 500
+            assert (await client.response())[0] == 200
+            await client.close()
+
+    run(scenario)
+
+
+def test_a_refusal_is_in_openais_shape_and_says_when_to_come_back(run):
+    async def full(request):
+        raise RequestError(429, "full", retry_after=0.2)
+
+    async def scenario():
+        async with serving(full) as port:
+            status, headers, body = await ask(port, GET % b"/")
+            assert (status, headers["retry-after"]) == (429, "1")
+            assert body == (
+                b'{"error": {"message": "full", "type": "rate_limit_error", '
+                b'"param": null, "code": 429}}'
+            )
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "data, limits",
+    [
+        pytest.param(b"", {"head_time": 0.1}, id="says-nothing"),
+        pytest.param(b"GET / HT", {"head_time": 0.1}, id="slow-head"),
+        pytest.param(POST % (10, b"x"), {"body_pause": 0.1}, id="slow-body"),
+        pytest.param(GET % b"/", {"keep_alive": 0.1}, id="idle"),
+    ],
+)
+def test_a_client_that_takes_too_long_is_left(run, data, limits):
+    async def scenario():
+        async with serving(echo, sweep=0.05, **limits) as port:
+            client = await RawClient.to(port)
+            await client.send(data)
+            await asyncio.wait_for(client.rest(), 5)
+            await client.close()
+
+    run(scenario)
+
+
+def test_connections_are_bounded(run):
+    async def scenario():
+        async with serving(echo, connections=2) as port:
+            first, second = await RawClient.to(port), await RawClient.to(port)
+            third = await RawClient.to(port)
+            assert (await third.rest()).startswith(b"HTTP/1.1 503 ")
+            await first.send(GET % b"/")
+            assert (await first.response())[0] == 200
+            await first.close()
+            # Its place is free as soon as the front has seen it leave.
+            while (await ask(port, GET % b"/"))[0] != 200:
+                await asyncio.sleep(0.01)
+            await second.close()
+
+    run(scenario)
+
+
+def test_a_given_port_that_is_taken_is_an_error_and_none_given_finds_a_free_one(run):
+    async def scenario():
+        async with serving(echo) as port:
+            with pytest.raises(ConfigError, match=f"General/port: 127.0.0.1:{port}"):
+                await Server(echo).start("127.0.0.1", port)
+            other = Server(echo)
+            _, found = await other.start("127.0.0.1", None, fallback=port)
+            assert found != port
+            await other.close()
+
+    run(scenario)
+
+
+def test_a_host_that_is_not_ours_is_an_error(run):
+    async def scenario():
+        with pytest.raises(ConfigError, match="General/"):
+            await Server(echo).start("192.0.2.1", None)
+
+    run(scenario)
+
+
+PIECES = [
+    b"GET /a HTTP/1.1\r\n",
+    b"POST /p HTTP/1.1\r\n",
+    b"HEAD /h HTTP/1.0\r\n",
+    b"host: h\r\n",
+    b"content-length: 5\r\n",
+    b"content-length: -1\r\n",
+    b"transfer-encoding: chunked\r\n",
+    b"connection: close\r\n",
+    b"connection: upgrade\r\nupgrade: h2c\r\n",
+    b"expect: 100-continue\r\n",
+    b"\r\n",
+    b"hello",
+    b"5\r\nhello\r\n",
+    b"0\r\n\r\n",
+    b"\x00\xff\x16\x03\x01",
+    b"x" * 5000,
+]
+
+
+def test_rubbish_of_every_kind_leaves_the_front_as_it_was(run, caplog):
+    """Seeded: requests put together at random, cut anywhere, left anywhere. Result: nothing but
+    answers and closed connections, and the next proper request is served."""
+
+    async def scenario():
+        random = Random(7)
+        async with serving(echo, linger=0.05, sweep=0.02, head_time=0.2, body_pause=0.2) as port:
+
+            async def rubbish():
+                client = await RawClient.to(port)
+                with contextlib.suppress(ConnectionError):
+                    for _ in range(random.randint(1, 12)):
+                        data = random.choice(PIECES)
+                        await client.send(data[: random.randint(0, 2 * len(data))])
+                        if random.random() < 0.2:
+                            await asyncio.sleep(0)
+                    if random.random() < 0.3:
+                        client.writer.transport.abort()
+                    elif random.random() < 0.5:
+                        await asyncio.wait_for(client.rest(), 5)
+                await client.close()
+
+            for _ in range(12):
+                await asyncio.gather(*(rubbish() for _ in range(20)))
+            status, _, body = await ask(port, POST % (2, b"ok"))
+            assert (status, body) == (200, b"POST /p ok")
+
+    run(scenario)
+    assert caplog.records == []

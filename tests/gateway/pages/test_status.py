@@ -1,0 +1,126 @@
+from dataclasses import replace
+
+import pytest
+
+from app.gateway.pages.status import health, ready, status
+from app.machine.gpu import Device
+from app.memory.ledger import ModelState, Tier, View
+from app.telemetry.overview import Details, Held, Overview, Phase
+
+S = ModelState
+
+
+def overview(*states, phase=Phase.SERVING, leased=0, last_used=0.0, admitted=0):
+    views = [
+        View(f"m{n}", state, Tier.RAM, "", None, admitted, leased, 3, 1, last_used)
+        for n, state in enumerate(states)
+    ]
+    details = {view.name: Details("ref", 4096, 4, f"http://h/{view.name}/v1") for view in views}
+    return Overview(
+        "1",
+        details,
+        3600,
+        60,
+        lambda: [Device("0", "CUDA0", "H200", 1, 2)],
+        lambda: views,
+        lambda: (3, 4),
+        phase,
+        begun=0.0,
+        begun_at=0.0,
+        serving_since=0.0,
+    )
+
+
+@pytest.mark.parametrize(
+    "found, expected",
+    [
+        (overview(S.READY), (200, "ok")),
+        (overview(S.COLD), (200, "ok")),
+        (overview(S.FAILED, S.COLD), (200, "ok")),
+        (overview(S.DOWNLOADING), (503, "loading")),
+        (overview(S.FAILED, S.LOADING), (503, "loading")),
+        (overview(S.FAILED), (503, "failed")),
+        (overview(S.READY, phase=Phase.STOPPING), (503, "draining")),
+    ],
+)
+def test_health(found, expected):
+    code, body = health(found)
+    assert (code, body) == (expected[0], {"status": expected[1]})
+
+
+def test_ready_tells_the_progress():
+    assert ready(overview(S.READY)) == (200, {"status": "ready"})
+    code, body = ready(overview(S.READY, S.DOWNLOADING))
+    assert code == 503 and body["models"]["m1"] == {"state": "downloading", "progress": None}
+    assert ready(overview(S.READY, S.PARKED, S.COLD, S.LOADING))[0] == 200  # others' turns
+    again = overview(S.LOADING)
+    again.view = lambda: [replace(view, reason="crashed") for view in overview(S.LOADING).view()]
+    assert ready(again)[0] == 503
+    assert ready(overview(S.READY, phase=Phase.SETTING_UP))[0] == 503
+
+
+@pytest.mark.parametrize(
+    "found, now, expected",
+    [
+        (overview(S.LOADING, phase=Phase.SETTING_UP), 1000, "setting up"),
+        (overview(S.READY), 59, "active"),
+        (overview(S.READY), 61, "idle"),
+        (overview(S.READY, last_used=50), 61, "active"),
+        (overview(S.READY, leased=1), 1000, "active"),
+        (overview(S.READY, phase=Phase.STOPPING), 1, "stopping"),
+    ],
+)
+def test_status_words(found, now, expected):
+    assert found.status(now) == expected
+
+
+def test_the_whole_status():
+    found = status(overview(S.READY, last_used=50.0, admitted=3, leased=2), now=61.0)
+    assert found["uptime"] == 61 and found["idle"] == {"seconds": 0, "limit": 3600}
+    assert found["last_activity"] == "1970-01-01T00:01:01+00:00"
+    assert found["devices"] == [{"id": "0", "name": "H200", "used": 1, "total": 2}]
+    assert found["host"] == {"used": 3, "total": 4}
+    (model,) = found["models"]
+    assert model == {
+        "name": "m0",
+        "reference": "ref",
+        "state": "ready",
+        "tier": "ram",
+        "reason": "",
+        "progress": None,
+        "context": 4096,
+        "slots": 4,
+        "memory": {"gpu": {}, "host": 0},
+        "need": {},
+        "prompt_cache": 0,
+        "placed": "",
+        "embedding": False,
+        "in_flight": 2,
+        "queued": 1,
+        "requests": 3,
+        "denied": 1,
+        "switches": 0,
+        "pinned": False,
+        "endpoint": "http://h/m0/v1",
+    }
+
+
+def test_what_waits_for_a_load_is_queued():
+    (model,) = status(overview(S.LOADING, admitted=3), now=1.0)["models"]
+    assert (model["in_flight"], model["queued"]) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "tier, held, expected",
+    [
+        (Tier.GPU, Held({"CUDA0": 7}, 5), Held({"0": 7}, 5)),
+        (Tier.GPU, Held(host=5), Held({"0": 9, "CUDA1": 8}, 5)),  # as in a container
+        (Tier.RAM, Held(host=5), Held(host=5)),
+    ],
+)
+def test_the_memory_of_a_model(tier, held, expected):
+    found = overview(S.READY)
+    found.models["m0"].memory = lambda: held
+    need = {"CUDA0": 9, "CUDA1": 8, "host": 1}
+    view = replace(found.view()[0], tier=tier, need=need)
+    assert found.memory(view) == expected and expected.total == sum(expected.gpu.values()) + 5

@@ -1,0 +1,70 @@
+import asyncio
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from app.machine.children import exit_status, run
+
+HOOKED = """
+    import os, time
+    os.register_at_fork(after_in_child=lambda: time.sleep(600))  # as a held import lock does
+    import asyncio, sys, uvloop
+    from app.engine.process import Command, Process
+
+    async def answers():
+        return True
+
+    async def main():
+        process = Process("x", Command(["/bin/sleep", "60"], {}), answers, grace=0.5)
+        await process.start()
+        await process.stop()
+
+    loop = uvloop.new_event_loop()
+    loop.run_until_complete(main())
+    print("done")
+"""
+
+
+def test_no_hook_of_pythons_runs_in_a_child():
+    """A hook that hangs after a fork, under uvloop. Result: the process starts all the same."""
+    script = textwrap.dedent(HOOKED)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=30)
+    assert done.stdout == b"done\n", done.stderr
+
+
+@pytest.mark.parametrize("command, expected", [("exit 3", 3), ("kill -9 $$", -signal.SIGKILL)])
+def test_the_exit_status(run, command, expected):
+    async def scenario():
+        child = subprocess.Popen(["/bin/sh", "-c", command])
+        assert await asyncio.wait_for(exit_status(child), 10) == expected
+
+    run(scenario)
+
+
+def test_without_pidfd_a_thread_waits(run, monkeypatch):
+    def refused(_):
+        raise OSError("no such system call")
+
+    monkeypatch.setattr("os.pidfd_open", refused)
+
+    async def scenario():
+        child = subprocess.Popen(["/bin/sh", "-c", "exit 4"])
+        assert await asyncio.wait_for(exit_status(child), 10) == 4
+
+    run(scenario)
+
+
+def test_a_short_program():
+    done = run_short("echo out; echo err >&2; exit 5")
+    assert (done.status, done.output, done.errors) == (5, "out\n", "err\n")
+    with pytest.raises(subprocess.TimeoutExpired):
+        run_short("exec sleep 60", timeout=0.1)
+    with pytest.raises(OSError):
+        run(["/no/such/program"], {}, 1)
+
+
+def run_short(script, timeout=10):
+    return run(["/bin/sh", "-c", script], {"PATH": "/bin:/usr/bin"}, timeout)

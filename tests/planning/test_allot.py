@@ -1,0 +1,169 @@
+"""Where models go on a machine with two GPUs, by what a planning tool says of them."""
+
+import asyncio
+
+import pytest
+
+from app.engine.arguments import Resolved, Wanted
+from app.engine.capabilities import Capabilities
+from app.form.settings import ModelSettings
+from app.models.gguf import Header
+from app.models.reference import Tiny
+from app.models.store import ModelFiles
+from app.planning.allot import Files, Planned, Room, settle_memory, with_threads
+from app.planning.budget import headroom
+from app.planning.footprint import Machine
+
+GIB = 1 << 30
+HEADER = Header({"general.architecture": "llama", "llama.context_length": 8192}, (), 0)
+# A model of {size} MiB; what does not fit anywhere, it cuts to {cut}.
+TOOL = """#!/usr/bin/env python3
+import sys
+words = sys.argv[1:]
+given = dict(zip(words, words[1:]))
+with open(sys.argv[0] + ".asked", "a") as asked:
+    print(*words, file=asked)
+if "--fit-print" not in words:
+    print({cut!r}.format(layers=20 if int(given["-fitt"].split(",")[0]) < 16900 else 19))
+    sys.exit()
+print("Host 1 1 1")
+split = given.get("--tensor-split") or given.get("-ts")
+size = {size} if given["-ngl"] == "9999" else 400 * int(given["-ngl"])
+if split is None:
+    print(given.get("--device", "CUDA0"), size, 0, 0)
+else:
+    shares = [int(share) for share in split.split(",")]
+    for number, share in enumerate(shares):
+        print(f"CUDA{{number}}", size * share // sum(shares), 0, 0)
+"""
+
+
+@pytest.fixture
+def settled(tmp_path):
+    """`settled(room, size in MiB)`: what was resolved, GiB by device, and what was asked."""
+
+    def settle(room, size, cut="-c 8192 -ngl -1", gpus=2, projector=0, memory=0):
+        tool = tmp_path / "llama-fit-params"
+        tool.write_text(TOOL.format(size=size, cut=cut))
+        tool.chmod(0o755)
+        sizes = {f"CUDA{number}": 24 * GIB for number in range(gpus)}
+        flags = {"--cache-ram": ("--cache-ram",)}
+        known = Capabilities(flags, tmp_path / "llama-server", sizes, sizes)
+        files = ModelFiles((tmp_path / "m.gguf",), HEADER)
+        mmproj = None
+        if projector:
+            mmproj = ModelFiles((tmp_path / "p.gguf",), HEADER)
+            with mmproj.first.open("wb") as file:
+                file.truncate(projector << 20)  # a sparse one
+        planned = Planned(ModelSettings(), Tiny(), Files(files, mmproj, files), Wanted())
+        machine = Machine(memory, 4, 1, {}, headroom(sizes, room.budget))
+        found = asyncio.run(settle_memory(planned, files, known, machine, room))
+        devices = {name: size >> 30 for name, size in found.footprint.devices.items()}
+        return found.resolved, devices, (tmp_path / "llama-fit-params.asked").read_text()
+
+    return settle
+
+
+def room(**assigned):
+    sizes = {name: size * GIB for name, size in assigned.items()}
+    return Room({"CUDA0": 24 * GIB, "CUDA1": 24 * GIB, "host": 99 * GIB}, sizes)
+
+
+def test_the_single_gpu_with_most_room(settled):
+    shared = room(CUDA0=1)
+    resolved, devices, asked = settled(shared, 10 << 10)
+    assert resolved.placement == ("--device", "CUDA1") and devices == {"CUDA1": 10}
+    assert shared.assigned["CUDA1"] > 10 * GIB
+    assert all("--fit-print" in line for line in asked.splitlines())  # nobody looks at what is free
+
+
+def test_what_fits_on_none_as_a_whole_is_spread_over_both(settled):
+    resolved, devices, _ = settled(room(), 30 << 10)
+    assert resolved.placement == ("--tensor-split", "24576,24576")
+    assert devices == {"CUDA0": 15, "CUDA1": 15}
+    assert resolved.gpu_layers == 9999 and resolved.context == 8192 and resolved.whole
+
+
+def test_it_is_spread_by_what_others_leave_where_it_fits_so(settled):
+    resolved, devices, _ = settled(room(CUDA0=8), 30 << 10)
+    assert resolved.placement == ("--tensor-split", "16384,24576")
+    assert devices == {"CUDA0": 12, "CUDA1": 18}
+
+
+def test_small_ones_are_spread_where_no_single_gpu_has_room_beside_others(settled):
+    resolved, devices, _ = settled(room(CUDA0=20, CUDA1=20), 5 << 10)
+    assert resolved.placement[0] == "--tensor-split" and devices == {"CUDA0": 2, "CUDA1": 2}
+
+
+def test_where_nothing_fits_beside_others_a_turn_takes_one_gpu(settled):
+    resolved, devices, _ = settled(room(CUDA0=20, CUDA1=21), 10 << 10)
+    assert resolved.placement == ("--device", "CUDA0") and devices == {"CUDA0": 10}
+
+
+def test_or_all_by_all_that_they_have(settled):
+    resolved, devices, _ = settled(room(CUDA0=22), 40 << 10)
+    assert resolved.placement == ("--tensor-split", "24576,24576")
+    assert devices == {"CUDA0": 20, "CUDA1": 20}
+
+
+def test_a_projector_has_to_find_room_as_well(settled):
+    resolved, devices, _ = settled(room(), 21 << 10, projector=1 << 10)
+    assert resolved.placement == ("--device", "CUDA0") and devices == {"CUDA0": 22}
+    resolved, devices, _ = settled(room(), 21 << 10, projector=3 << 10)
+    assert resolved.placement[0] == "--tensor-split" and devices == {"CUDA0": 13, "CUDA1": 10}
+
+
+def test_one_that_is_too_large_for_both_is_cut(settled):
+    resolved, devices, asked = settled(room(), 50 << 10, cut="-c 8192 -ngl 20 -ts 1,1")
+    assert not resolved.whole and resolved.gpu_layers == 20
+    assert resolved.placement == ("-ts", "1,1") and devices == {"CUDA0": 3, "CUDA1": 3}
+    assert f"-fitt {1024},{1024}" in asked
+
+
+def test_where_the_cut_is_a_little_too_large_it_is_asked_for_less(settled):
+    """20 layers of 400 MiB are more than 8 GiB less CUDA's own; 19 are not."""
+    small = Room({"CUDA0": 8 * GIB, "host": 99 * GIB}, {})
+    resolved, devices, asked = settled(small, 9 << 10, cut="-c 8192 -ngl {layers}", gpus=1)
+    assert resolved.gpu_layers == 19 and devices == {"CUDA0": 7}
+    margins = [line.split("-fitt ")[1] for line in asked.splitlines() if "-fitt" in line]
+    assert margins == ["16784", "16992"]
+
+
+def test_one_gpu_and_a_budget_below_it(settled):
+    small = Room({"CUDA0": 8 * GIB, "host": 99 * GIB}, {})
+    resolved, devices, asked = settled(small, 7 << 10, gpus=1)
+    assert resolved.whole and resolved.placement == () and devices == {"CUDA0": 7}
+    resolved, _, asked = settled(small, 8 << 10, cut="-c 8192 -ngl 15", gpus=1)
+    assert not resolved.whole and f"-fitt {(24 - 8) * 1024 + 400}" in asked
+
+
+def test_the_cache_of_prompts_is_host_memory_that_is_taken(settled):
+    shared = room()
+    resolved, _, _ = settled(shared, 1 << 10, memory=40 * GIB)
+    assert resolved.cache_ram == 4 << 10
+    assert 4 * GIB < shared.assigned["host"] < 5 * GIB
+
+
+@pytest.mark.parametrize("assigned, cache", [(0, 4.0), (97, 1.9), (99, 4.0)])
+def test_of_its_own_accord_the_cache_takes_what_the_models_leave(settled, assigned, cache):
+    """Of 99 GiB; where the models before leave nothing they take turns, each with all of it."""
+    resolved, _, _ = settled(room(host=assigned), 1 << 10, memory=40 * GIB)
+    assert resolved.cache_ram / 1024 == pytest.approx(cache, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "wanted, at_once, expected",
+    [
+        (Wanted(), 0, (2, 2)),
+        (Wanted(), 1, (8, 8)),
+        (Wanted(), 3, (2, 2)),
+        (Wanted(threads=5), 1, (5, 5)),
+        (Wanted(threads_batch=5), 1, (8, 5)),
+    ],
+)
+def test_threads_are_divided_among_who_runs_at_the_same_time(wanted, at_once, expected):
+    machine = Machine(0, 8, 4, {}, at_once=at_once)
+    resolved = Resolved(512, None, 1, 1, 1, 0)
+    planned = Planned(ModelSettings(), Tiny(), Files(None, None, None), wanted, resolved)
+    found = with_threads(planned, machine).resolved
+    assert (found.threads, found.threads_batch) == expected
