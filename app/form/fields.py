@@ -530,9 +530,9 @@ FIELDS: tuple[Field, ...] = (
         GENERAL,
         "port",
         "Port",
-        "Port to listen on. Empty: 8080, or a free one where that is taken.",
+        "Port to listen on. 0: any free port. Empty: 8080, or any free port if 8080 is taken.",
         Kind.INTEGER,
-        minimum=1,
+        minimum=0,
         maximum=65535,
     ),
     Field(

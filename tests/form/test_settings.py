@@ -85,6 +85,7 @@ def test_a_form_that_we_wrote_reads_the_same_again():
         ("Model/temperature", "warm", "not a number"),
         ("Model/embedding", "maybe", "neither true nor false"),
         ("General/port", "65536", "more than 65535"),
+        ("General/port", "-1", "less than 0"),
         ("Model/model", "a\x00b", "NUL"),
         ("Model/endpoint_name", "a b", "no URL path"),
         ("Model/endpoint_name", "total", "plots"),
@@ -125,6 +126,12 @@ def test_a_factor_and_a_frequency_scale_exclude_each_other():
 @pytest.mark.parametrize("text", ["true", "True", "1", "yes", "ON"])
 def test_a_ticked_checkbox(text):
     assert parse(merge({"Model/embedding": text})).models[0].embedding is True
+
+
+def test_port_0_is_a_port_and_none_is_not():
+    assert parse(merge({"General/port": "0"})).general.port == 0
+    assert parse(merge({"Args/port": "0"})).general.port == 0
+    assert parse(merge()).general.port is None
 
 
 @pytest.mark.parametrize(

@@ -34,10 +34,10 @@ class Server:
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int | None, fallback: int = 8080) -> tuple[str, int]:
-        """Bind, and say where. A given port that is taken is an error; without one it is
-        `fallback`, or a free one. Raises ConfigError."""
+        """Bind, and say where. A given port that is taken is an error, 0 is a free one; without
+        one it is `fallback`, or a free one. Raises ConfigError."""
         try:
-            self._listener = await self._listen(host, port or fallback)
+            self._listener = await self._listen(host, fallback if port is None else port)
         except OSError as error:
             if port is not None:
                 what = f"{host}:{port} cannot be listened on: {error.strerror or error}"

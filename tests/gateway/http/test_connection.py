@@ -453,6 +453,17 @@ def test_a_given_port_that_is_taken_is_an_error_and_none_given_finds_a_free_one(
     run(scenario)
 
 
+def test_port_0_is_any_free_port(run):
+    async def scenario():
+        async with serving(echo) as taken:
+            other = Server(echo)
+            _, found = await other.start("127.0.0.1", 0, fallback=taken)
+            assert found not in (0, taken)
+            await other.close()
+
+    run(scenario)
+
+
 def test_a_host_that_is_not_ours_is_an_error(run):
     async def scenario():
         with pytest.raises(ConfigError, match="General/"):
