@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 
@@ -17,16 +16,12 @@ from app.planning.plan import Surroundings, check_memory, plan
 from app.task.connection import Connection
 from app.task.weights import Weights
 
-logger = logging.getLogger(__name__)
-
 
 async def check(request: Request, environment: Mapping[str, str], *, json: bool) -> int:
     """Print what would be served, and whether it can be. Raises AppError."""
     form = merge(request.config, request.overrides)
     if token := form.values[HF_TOKEN_KEY].strip():
         os.environ.setdefault("HF_TOKEN", token)
-    for warning in form.warnings:
-        logger.warning("%s", warning)
     settings = parse(form.without(HF_TOKEN_KEY))
     connection = Connection(offline=request.offline, environment=environment)
     await connection.attach()

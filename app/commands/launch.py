@@ -42,8 +42,6 @@ async def launch(request: Request, environment: Mapping[str, str], wish: Wish) -
     if form.values[HF_TOKEN_KEY].strip():
         problem = "everybody who may read the task could read it: set HF_TOKEN where the agent runs"
         raise FormError(HF_TOKEN_KEY, problem)
-    for warning in form.warnings:
-        logger.warning("%s", warning)
     settings = parse(form)
     check_form(settings)
     general = settings.general

@@ -6,7 +6,7 @@ import json
 
 from app.errors import ConfigError
 from app.form.fields import FIELDS, MODEL, MODEL_FIELDS, MODELS_KEY
-from app.form.merge import Form, as_text, models_list
+from app.form.merge import Form, as_text, is_known, models_list, nearest
 from app.form.settings import convert
 
 SCALARS = (str, int, float, bool, type(None))
@@ -16,7 +16,7 @@ def read(name: str, text: str) -> dict[str, str]:
     """`{"Model": {"model": …}, …}` as "Section/name" → text; null is "not given"."""
     try:
         sections = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"--config {name}: not JSON: {error}") from None
     if not isinstance(sections, dict):
         raise ConfigError(f"--config {name}: must be an object of sections")
@@ -25,12 +25,23 @@ def read(name: str, text: str) -> dict[str, str]:
         if not isinstance(fields, dict):
             raise ConfigError(f"--config {name}: {section} must be an object of fields")
         for field, value in fields.items():
-            if f"{section}/{field}" == MODELS_KEY and isinstance(value, list):
+            key = f"{section}/{field}"
+            refuse_unknown(f"--config {name}:", key)
+            if key == MODELS_KEY and isinstance(value, list):
                 value = json.dumps(value)
             if not isinstance(value, SCALARS):
-                raise ConfigError(f"--config {name}: {section}/{field} must be one value")
-            parameters[f"{section}/{field}"] = as_text(value)
+                raise ConfigError(f"--config {name}: {key} must be one value")
+            parameters[key] = as_text(value)
     return parameters
+
+
+def refuse_unknown(source: str, key: str) -> None:
+    """What a person types is refused where a task's hyperparameter would only be warned of: there
+    is somebody to mend it at once. Raises ConfigError."""
+    if not is_known(key):
+        near = nearest(key)
+        hint = f"did you mean {near}?" if near else "--help lists the fields"
+        raise ConfigError(f"{source} {key}: no such field; {hint}")
 
 
 def write(form: Form) -> str:
@@ -61,4 +72,6 @@ def assignment(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or "/" not in key:
         raise ConfigError(f"--set {text}: write it as Section/name=value")
-    return key.strip(), value
+    key = key.strip()
+    refuse_unknown("--set", key)
+    return key, value

@@ -74,8 +74,10 @@ def merge(*layers: Parameters) -> Form:
                 from_args.discard(key)
             elif item and item["name"] in MODEL_NAMES:
                 overrides.setdefault(int(item["number"]) - 1, {})[item["name"]] = text
-            elif (item or key.split("/")[0] in SECTIONS) and _argument_field(key) is None:
-                warnings.append(unknown(key))
+            elif (item or key.split("/")[0] in SECTIONS) and not is_known(key):
+                near = nearest(key)
+                hint = f"; did you mean {near}?" if near else ""
+                warnings.append(f"{key}: no such field, ignored{hint}")
         values.update(arguments)
         from_args |= arguments.keys()
         everything |= given.keys() | arguments.keys()
@@ -110,11 +112,26 @@ def _argument_field(key: str) -> Field | None:
     return BY_NAME.get(name) if section == ARGS else None
 
 
-def unknown(key: str) -> str:
+def is_known(key: str) -> bool:
+    """Whether the form has this parameter: a field, one of a listed model, or `Args/<field>`."""
+    item = ITEM.fullmatch(key)
+    return (
+        key in BY_KEY
+        or bool(item and item["name"] in MODEL_NAMES)
+        or _argument_field(key) is not None
+    )
+
+
+def nearest(key: str) -> str:
+    """The parameter that was probably meant by one that the form has not; "" if none is near."""
+    section, _, name = key.partition("/")
+    if name in BY_NAME:  # in another section
+        return BY_NAME[name].key
     names = [*BY_KEY, *(f"{ARGS}/{name}" for name in BY_NAME)]
+    if ITEM.fullmatch(key):
+        names = [f"{section}/{field.name}" for field in MODEL_FIELDS]
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.75)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"{key}: no such field, ignored{hint}"
+    return near[0] if near else ""
 
 
 def parse(form: Form) -> Settings:

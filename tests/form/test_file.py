@@ -1,6 +1,9 @@
+import json
+
 import pytest
 
 from app.errors import ConfigError
+from app.form.fields import FIELDS, MODEL_FIELDS
 from app.form.file import assignment, read
 
 
@@ -19,10 +22,42 @@ def test_a_list_of_models_may_stand_there_as_it_is():
     assert read("f", text) == {"General/models": '[{"model": "m.gguf", "threads": 2}]'}
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"Model": 1}', '{"Model": {"threads": [1]}}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "[" * 100_000, '{"Model": 1}', '{"Model": {"threads": [1]}}']
+)
 def test_what_is_no_configuration_is_refused(text):
     with pytest.raises(ConfigError, match="--config f"):
         read("f", text)
+
+
+UNKNOWN = [
+    ("Model/thread", "did you mean Model/threads?"),
+    ("Model_2/thread", "did you mean Model_2/threads?"),
+    ("Args/thread", "did you mean Args/threads?"),
+    ("General/threads", "did you mean Model/threads?"),
+    ("Foo/threads", "did you mean Model/threads?"),
+    ("model/cli", "did you mean Model/cli?"),
+    ("Foo/bar", "--help lists the fields"),
+    ("properties/status", "--help lists the fields"),
+    ("Model_0/threads", "did you mean Model/threads?"),
+]
+
+
+@pytest.mark.parametrize("key, hint", UNKNOWN)
+def test_a_field_that_there_is_not_is_refused_with_the_nearest(key, hint):
+    section, name = key.split("/")
+    with pytest.raises(ConfigError) as raised:
+        read("f", json.dumps({"Model": {"threads": 1}, section: {name: None}}))
+    assert str(raised.value) == f"--config f: {key}: no such field; {hint}"
+    with pytest.raises(ConfigError) as raised:
+        assignment(f"{key}=1")
+    assert str(raised.value) == f"--set {key}: no such field; {hint}"
+
+
+def test_every_name_of_a_field_is_taken():
+    keys = [field.key for field in FIELDS] + [f"Args/{field.name}" for field in FIELDS]
+    keys += [f"Model_2/{field.name}" for field in MODEL_FIELDS]
+    assert [assignment(f"{key}=1") for key in keys] == [(key, "1") for key in keys]
 
 
 def test_assignment():
