@@ -59,16 +59,17 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "cli",
         "CLI",
-        "llama-server arguments. If set, they replace every other field of this model except "
-        "Model, Multimodal Projector, Model Endpoint Name, Max Concurrent Requests, Preload, Pin "
-        "and Priority. Its own -m and --mmproj may be Hugging Face paths.",
+        "llama-server arguments, as on its command line. If set, they replace every other field of "
+        "this model except Model, Multimodal Projector, Model Endpoint Name, Max Concurrent "
+        "Requests, Preload, Pin and Priority. The value of -m or --mmproj may be a Hugging Face "
+        "path.",
         Kind.TEXT,
     ),
     Field(
         MODEL,
         "verbose",
         "Verbose",
-        "Show llama-server's detailed log.",
+        "Show llama-server's detailed log, not only its errors.",
         Kind.CHECKBOX,
         "false",
         on=(("--verbosity", "4"), ("--log-verbosity", "4")),
@@ -77,8 +78,8 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "no_mmap",
         "No MMAP",
-        "Read the model into memory instead of mapping the file: steadier on some systems, but "
-        "the memory can no longer be reclaimed or shared.",
+        "Read the model file into memory instead of mapping it. Steadier on some systems, but the "
+        "operating system can then neither reclaim nor share that memory.",
         Kind.CHECKBOX,
         "false",
         on=(("--load-mode", "none"), ("--no-mmap",)),
@@ -87,7 +88,7 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "continuous_batching",
         "Continuous Batching",
-        "Work on several requests in one batch: better throughput for concurrent requests.",
+        "Process several requests in one batch. This raises the throughput of concurrent requests.",
         Kind.CHECKBOX,
         "true",
         on=(("--cont-batching",),),
@@ -106,23 +107,26 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "model",
         "Model",
-        "The GGUF file: a ClearML Model ID, a Hugging Face path provider/repo/path/to/model.gguf "
-        "(of a revision: provider/repo@revision/path), or a path on the machine. Of a split model "
-        "the first part, or a glob such as L*.gguf that matches just its parts.",
+        "The GGUF file: a ClearML Model ID, a Hugging Face path (provider/repo/path/to/model.gguf, "
+        "or provider/repo@revision/path/to/model.gguf for one revision), or a path on the machine. "
+        "For a split model, name its first part, or a glob such as L*.gguf that matches its parts "
+        "and nothing else.",
         cli_keeps=True,
     ),
     Field(
         MODEL,
         "endpoint_name",
         "Model Endpoint Name",
-        "The name that callers use, in the URL and as `model`. Empty: made from Model.",
+        "The name by which callers choose the model, in the URL or as `model` in the body. Empty: "
+        "derived from Model.",
         cli_keeps=True,
     ),
     Field(
         MODEL,
         "gpu_layers",
         "Number of GPU Layers",
-        "How many layers to keep in GPU memory; 9999 keeps all. Empty: as many as fit.",
+        "How many of the model's layers to keep in GPU memory; 9999 keeps all. Empty: as many as "
+        "fit.",
         Kind.INTEGER,
         minimum=0,
         maximum=9999,
@@ -133,7 +137,7 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "repeat_penalty",
         "Repeat Penalty",
-        "Penalty for repeated tokens; 1.0 is none. Empty: llama-server's own (1.0).",
+        "Penalty for repeated tokens; 1.0 is no penalty. Empty: llama-server's default (1.0).",
         Kind.FLOAT,
         minimum=0.01,
         maximum=100,
@@ -143,7 +147,7 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "temperature",
         "Temperature",
-        "Default sampling temperature. Empty: llama-server's own (0.8).",
+        "Sampling temperature for requests that name none. Empty: llama-server's default (0.8).",
         Kind.FLOAT,
         minimum=0,
         maximum=100,
@@ -153,7 +157,8 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "top_k",
         "Top-K",
-        "Sample from so many of the likeliest tokens; 0 is all. Empty: llama-server's own (40).",
+        "Sample only from this many of the most likely tokens; 0 is all of them. Empty: "
+        "llama-server's default (40).",
         Kind.INTEGER,
         minimum=0,
         maximum=1 << 30,
@@ -163,8 +168,8 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "top_p",
         "Top-P",
-        "Sample from the likeliest tokens that together reach this probability; 1 is all. "
-        "Empty: llama-server's own (0.95).",
+        "Sample only from the most likely tokens whose probabilities add up to this; 1 is all of "
+        "them. Empty: llama-server's default (0.95).",
         Kind.FLOAT,
         minimum=0,
         maximum=1,
@@ -174,8 +179,8 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "min_p",
         "Min-P",
-        "Drop tokens below this share of the likeliest one's probability; 0 is none. "
-        "Empty: llama-server's own (0.05).",
+        "Drop tokens whose probability is below this share of the most likely token's; 0 drops "
+        "none. Empty: llama-server's default (0.05).",
         Kind.FLOAT,
         minimum=0,
         maximum=1,
@@ -185,7 +190,8 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "xtc_probability",
         "XTC Probability",
-        "How often XTC (exclude top choices) is applied. Empty: llama-server's own (0: never).",
+        "How often XTC (exclude top choices) removes the most likely tokens; 0 is never. Empty: "
+        "llama-server's default (0).",
         Kind.FLOAT,
         minimum=0,
         maximum=1,
@@ -195,8 +201,8 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "xtc_threshold",
         "XTC Threshold",
-        "XTC excludes tokens above this probability, but for the least of them. "
-        "Empty: llama-server's own (0.1).",
+        "XTC removes all tokens above this probability except the least likely of them. Empty: "
+        "llama-server's default (0.1).",
         Kind.FLOAT,
         minimum=0,
         maximum=1,
@@ -206,7 +212,8 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "typical_p",
         "Typical-P",
-        "Locally typical sampling; 1 is off. Empty: llama-server's own (1).",
+        "The parameter p of locally typical sampling; 1 turns it off. Empty: llama-server's "
+        "default (1).",
         Kind.FLOAT,
         minimum=0,
         maximum=1,
@@ -216,7 +223,8 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "repeat_last_n",
         "Repeat Last N",
-        "So many last tokens count for Repeat Penalty; 0 is none. Empty: llama-server's own (64).",
+        "How many of the last tokens Repeat Penalty takes into account; 0 is none. Empty: "
+        "llama-server's default (64).",
         Kind.INTEGER,
         minimum=0,
         maximum=1 << 30,
@@ -226,8 +234,8 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "context_size",
         "Context Size",
-        "Tokens that all slots share; one request may use them all. 0 or empty: what the model "
-        "was trained with, or what fits.",
+        "Tokens of context, shared by all slots (see Parallel): one request may use all of them. 0 "
+        "or empty: as many as the model was trained with, or as fit.",
         Kind.INTEGER,
         minimum=0,
         maximum=1 << 30,
@@ -238,7 +246,8 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "rope_freq_base",
         "RoPE Frequency Base",
-        "Base frequency of RoPE; 10000 for many models. Empty or 0: the model's own.",
+        "Base frequency of RoPE (rotary position embedding); 10000 for many models. Empty or 0: "
+        "the model's own.",
         Kind.FLOAT,
         minimum=0,
         maximum=1e12,
@@ -248,14 +257,15 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "rope_scaling",
         "RoPE Scaling",
-        "How the context is stretched: a factor, such as 2, or a method: none, linear, yarn. "
+        "How RoPE stretches the context: a factor, such as 2, or a method (none, linear or yarn). "
         "Empty: the model's own.",
     ),
     Field(
         MODEL,
         "rope_freq_scale",
         "RoPE Frequency Scale",
-        "Frequency scaling of RoPE; 0.5 stretches the context by 2. Empty: the model's own.",
+        "Factor on the frequencies of RoPE; 0.5 makes the context twice as long. Empty: the "
+        "model's own.",
         Kind.FLOAT,
         minimum=1e-6,
         maximum=1000,
@@ -265,7 +275,8 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "yarn_ext_factor",
         "YaRN Extrapolation Mix Factor",
-        "Of the YaRN method: 1 is full extrapolation, -1 turns it off. Empty: the model's own.",
+        "How much YaRN extrapolates: 1 is full extrapolation, -1 turns it off. The YaRN fields "
+        "apply only if RoPE Scaling or the model says yarn. Empty: the model's own.",
         Kind.FLOAT,
         minimum=-1,
         maximum=100,
@@ -274,7 +285,7 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "yarn_attn_factor",
         "YaRN Attention Factor",
-        "Of the YaRN method: scales the attention. Empty: the model's own (1.0).",
+        "YaRN's factor on the attention. Empty: the model's own (1.0).",
         Kind.FLOAT,
         minimum=0,
         maximum=100,
@@ -283,7 +294,8 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "yarn_beta_fast",
         "YaRN Beta Fast",
-        "Of the YaRN method: correction of near tokens. Empty: the model's own (32.0).",
+        "YaRN's beta fast: how relations between near tokens are scaled. Empty: the model's own "
+        "(32.0).",
         Kind.FLOAT,
         minimum=0,
         maximum=10_000,
@@ -292,7 +304,8 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "yarn_beta_slow",
         "YaRN Beta Slow",
-        "Of the YaRN method: correction of far tokens. Empty: the model's own (1.0).",
+        "YaRN's beta slow: how relations between distant tokens are scaled. Empty: the model's own "
+        "(1.0).",
         Kind.FLOAT,
         minimum=0,
         maximum=10_000,
@@ -301,8 +314,8 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "threads",
         "Threads",
-        "CPU threads for generation. Empty: the machine's cores, divided among the models that can "
-        "be in memory at the same time.",
+        "CPU threads for generating tokens. Empty: the machine's cores, divided among the models "
+        "that can be in memory at the same time.",
         Kind.INTEGER,
         minimum=1,
         maximum=1024,
@@ -313,7 +326,7 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "threads_batch",
         "Threads Batch",
-        "CPU threads for reading prompts. Empty: as Threads.",
+        "CPU threads for processing prompts. Empty: as many as Threads.",
         Kind.INTEGER,
         minimum=1,
         maximum=1024,
@@ -324,14 +337,16 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "tensor_split",
         "Tensor Split",
-        "Shares of the model by GPU: 3,2 puts 60 % on the first. Empty: by free memory.",
+        "How much of the model goes to each GPU: 3,2 puts 60 % on the first and 40 % on the "
+        "second. Empty: all on one GPU if the model fits there, else over all GPUs in proportion "
+        "to the memory that other models leave.",
         flag=("--tensor-split",),
     ),
     Field(
         MODEL,
         "parallel",
         "Parallel",
-        "Slots: requests worked on at the same time. Empty: 4.",
+        "Slots: how many requests llama-server works on at the same time. Empty: 4.",
         Kind.INTEGER,
         minimum=1,
         maximum=256,
@@ -342,7 +357,8 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "max_concurrent_requests",
         "Max Concurrent Requests",
-        "Requests beyond this many are denied (429) instead of waiting. Empty: no limit.",
+        "How many requests to this model may run or wait at the same time. Further ones are denied "
+        "with status 429. Empty: no limit.",
         Kind.INTEGER,
         minimum=1,
         maximum=1_000_000,
@@ -352,8 +368,9 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "numa",
         "NUMA",
-        "On machines with several memory nodes: distributed spreads over all, isolate stays on "
-        "the first, numactl follows the system. Empty: off.",
+        "For machines with several NUMA nodes. distributed: threads are spread over all nodes. "
+        "isolate: threads stay on the node where llama-server was started. numactl: threads follow "
+        "the CPU map of numactl. Empty: off.",
         Kind.DROPDOWN,
         choices=("distributed", "isolate", "numactl"),
         sent_as=(("distributed", "distribute"),),
@@ -363,8 +380,8 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "split_mode",
         "Split Mode",
-        "Over several GPUs: none uses one, layer splits by layers, row splits matrices. "
-        "Empty: layer.",
+        "How a model is divided over several GPUs. none: it uses one GPU. layer: each GPU gets "
+        "whole layers. row: each GPU gets rows of the weight matrices. Empty: layer.",
         Kind.DROPDOWN,
         choices=("none", "layer", "row"),
         flag=("--split-mode",),
@@ -373,7 +390,8 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "main_gpu",
         "Main GPU",
-        "The GPU that does the work with Split Mode none, and holds small tensors with row.",
+        "The GPU, counted from 0, that holds the model with Split Mode none, or intermediate "
+        "results and the KV cache with Split Mode row.",
         Kind.INTEGER,
         minimum=0,
         maximum=127,
@@ -383,15 +401,16 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "mmproj",
         "Multimodal Projector",
-        "For models that see or hear: their mmproj GGUF file, named as Model is.",
+        "The mmproj GGUF file of a model that takes images or audio. It is named in the same ways "
+        "as Model.",
         cli_keeps=True,
     ),
     Field(
         MODEL,
         "preload",
         "Preload",
-        "Load at the start: as many of these models as fit together, in their order. Else at the "
-        "first request.",
+        "Load the model when the instance starts. If the ticked models do not fit together, those "
+        "that fit are loaded, in the order of the form. All others load on their first request.",
         Kind.CHECKBOX,
         "true",
         cli_keeps=True,
@@ -400,7 +419,7 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "pin",
         "Pin",
-        "Never move this model out of memory for another one.",
+        "Never move this model out of memory to make room for another one.",
         Kind.CHECKBOX,
         "false",
         cli_keeps=True,
@@ -409,7 +428,9 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "priority",
         "Priority",
-        "Of models that wait for memory the highest goes first, and leaves last. Nobody starves.",
+        "Of the models that wait for memory, the one with the highest priority is loaded first; of "
+        "the models in memory, it is moved out last. A model that has waited long goes first, "
+        "whatever its priority.",
         Kind.INTEGER,
         "0",
         minimum=-100,
@@ -420,48 +441,52 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "extra_args",
         "Extra Arguments",
-        "llama-server arguments besides the fields above, for what the form lacks.",
+        "Further llama-server arguments, for options that have no field in this form.",
         Kind.TEXT,
     ),
     Field(
         GENERAL,
         "models",
         "Model Configuration",
-        "Several models: a JSON list of objects, each with the fields of the section Model. "
-        "Model/<field> then overrides the first, Model_2/<field> the second, and so on.",
+        "Several models: a JSON list with one object a model, whose keys are the field names of "
+        "the section Model. Model/<field> overrides that field of the first model, Model_2/<field> "
+        "of the second, and so on.",
         Kind.TEXT,
     ),
     Field(
         GENERAL,
         "instance_name",
         "Instance Name",
-        "The task's name. Empty: it keeps the one it has, or gets the first model's.",
+        "The task's name. Empty: a task keeps its name, and a new one is named after the first "
+        "model.",
     ),
     Field(
         GENERAL,
         "project",
         "Service Project - Access Control",
-        "The ClearML project of the instance; who may read it may use the instance. Empty: where "
-        "the task is, or Llama.cpp Model Deployment for a task that is created.",
+        "The ClearML project of the instance. Everybody who may read the project may use the "
+        "instance. Empty: a task stays where it is, and a new one is created in Llama.cpp Model "
+        "Deployment.",
     ),
     Field(
         GENERAL,
         "queue",
         "Queue",
-        "Where the instance runs. A task that is started on a CPU-only services agent moves itself "
-        "to this queue.",
+        "The queue whose agents run the instance. A task that was started on a CPU-only services "
+        "agent moves itself to this queue.",
     ),
     Field(
         GENERAL,
         "gateway_route",
         "AI Gateway Route",
-        "Name of a static route of the ClearML AI App Gateway. Empty: a dynamic route is used.",
+        "Name of a static route of the ClearML AI App Gateway. Empty: the gateway makes a dynamic "
+        "route.",
     ),
     Field(
         GENERAL,
         "debug",
         "Enable Debug Mode",
-        "Log every request, and llama-server's debug output.",
+        "Log every request, and show llama-server's debug output.",
         Kind.CHECKBOX,
         "false",
     ),
@@ -469,7 +494,7 @@ FIELDS: tuple[Field, ...] = (
         GENERAL,
         "disable_logs",
         "Disable Logs",
-        "Do not show llama-server's log lines.",
+        "Do not show llama-server's log lines on the console.",
         Kind.CHECKBOX,
         "false",
     ),
@@ -477,8 +502,8 @@ FIELDS: tuple[Field, ...] = (
         GENERAL,
         "cpu_offloading",
         "Enable Automatic CPU Offloading",
-        "Models that do not fit into GPU memory together share it: idle ones move to CPU RAM, and "
-        "come back on request.",
+        "Let models share GPU memory that cannot hold all of them: when a request needs room, idle "
+        "models are moved to CPU RAM. They return on their next request.",
         Kind.CHECKBOX,
         "false",
     ),
@@ -486,8 +511,9 @@ FIELDS: tuple[Field, ...] = (
         GENERAL,
         "disk_swapping",
         "Enable Disk Swapping",
-        "Models that do not fit into GPU memory together share it: idle ones move to disk, and "
-        "come back on request. Not together with Automatic CPU Offloading.",
+        "Let models share GPU memory that cannot hold all of them: when a request needs room, idle "
+        "models are moved to disk. They return on their next request. Cannot be combined with "
+        "Automatic CPU Offloading.",
         Kind.CHECKBOX,
         "false",
     ),
@@ -495,17 +521,18 @@ FIELDS: tuple[Field, ...] = (
         GENERAL,
         "hf_token",
         "Hugging Face Token",
-        "For models that need one. It is taken from the form and removed from the task at once, so "
-        "a second run needs it again, unless the model is in the cache. Better: set HF_TOKEN where "
-        "the agent runs.",
+        "For models that need one. The app reads the token and removes it from the task at once, "
+        "so another run of the task needs it again unless the model is in the cache. Better: set "
+        "HF_TOKEN in the agent's environment.",
         secret=True,
     ),
     Field(
         GENERAL,
         "max_cuda_memory",
         "Max CUDA Memory (GiB)",
-        "GPU memory that the models may use together, per GPU; may exceed the hardware, the "
-        "surplus then lies in CPU RAM. Empty: what the GPU has.",
+        "How much memory of each GPU all models together may use. The value may exceed the GPU: "
+        "what does not fit on it lies in CPU RAM. Empty: what the GPU has. On a machine without a "
+        "GPU it limits host memory.",
         Kind.FLOAT,
         minimum=0.05,
         maximum=100_000,
@@ -514,8 +541,8 @@ FIELDS: tuple[Field, ...] = (
         GENERAL,
         "cuda_memory_threshold",
         "CUDA Memory Manager Minimum Threshold",
-        "In KiB: chunks up to this size are never moved out of GPU memory. Empty: -1 (none) on one "
-        "GPU, 66000 on several.",
+        "In KiB. When a model is larger than the GPU, its tensors up to this size stay in GPU "
+        "memory. Empty: -1 (none has to stay) on one GPU, 66000 on several.",
         Kind.INTEGER,
         minimum=-1,
         maximum=1 << 40,
@@ -524,7 +551,8 @@ FIELDS: tuple[Field, ...] = (
         GENERAL,
         "host",
         "Host",
-        "Address to listen on. Empty: 0.0.0.0 under an agent or with an API key, else 127.0.0.1.",
+        "Address to listen on. Empty: 0.0.0.0 under an agent or if an API key is set, else "
+        "127.0.0.1.",
     ),
     Field(
         GENERAL,
@@ -539,7 +567,8 @@ FIELDS: tuple[Field, ...] = (
         GENERAL,
         "wait_timeout",
         "Wait Timeout (Seconds)",
-        "How long a request may wait for its model to be ready before it gets a 503.",
+        "How long a request may wait for its model to be ready. After that it is refused with "
+        "status 503.",
         Kind.FLOAT,
         "300",
         minimum=0,
@@ -549,7 +578,7 @@ FIELDS: tuple[Field, ...] = (
         GENERAL,
         "drain_timeout",
         "Drain Timeout (Seconds)",
-        "How long running requests may go on when the instance stops.",
+        "How long running requests may go on after the instance was told to stop.",
         Kind.FLOAT,
         "20",
         minimum=0,
@@ -559,14 +588,14 @@ FIELDS: tuple[Field, ...] = (
         GENERAL,
         "llama_server",
         "llama-server",
-        "Path of the llama-server to run. Empty: LLAMA_SERVER, then the PATH, then "
-        "/app/llama-server, then the one that `make install` built.",
+        "Path of the llama-server to run. Empty: the one that LLAMA_SERVER names, else the one on "
+        "the PATH, else /app/llama-server, else the one that `make install` built.",
     ),
     Field(
         GENERAL,
         "allow_remote_media",
         "Allow Remote Media",
-        "Let requests name media by URL, which llama-server then fetches.",
+        "Accept requests that name images or audio by URL; llama-server then fetches that URL.",
         Kind.CHECKBOX,
         "false",
     ),
@@ -588,8 +617,8 @@ FIELDS: tuple[Field, ...] = (
         IDLE,
         "idle_time_limit",
         "Idle Time Limit (Hours)",
-        "Shut down after this long without a request. Empty: 24 under an agent, else never; "
-        "0: never.",
+        "Shut down after this long without a request. 0: never. Empty: 24 under an agent, else "
+        "never.",
         Kind.FLOAT,
         minimum=0,
         maximum=87600,
@@ -598,7 +627,8 @@ FIELDS: tuple[Field, ...] = (
         IDLE,
         "last_action_interval",
         "Last Action Report Interval (Seconds)",
-        "How often the last activity is reported, and how long after it the status stays active.",
+        "How often the last activity is reported. After a request, the status stays active for as "
+        "long.",
         Kind.FLOAT,
         "60",
         minimum=1,
