@@ -26,7 +26,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["app", "app.*"]),
-    package_data={"app.page": ["assets/*", "assets/vendor/*"]},
+    package_data={
+        "app.commands": ["assets/*"],
+        "app.page": ["assets/*", "assets/vendor/*"],
+    },
     install_requires=requirements(),
     extras_require={
         # The source of llama-server on a machine that has none: scripts/build_llama_server.

@@ -18,7 +18,7 @@ from app.telemetry import scalars
 
 NAME = "llamacpp-deployment"
 FILE = f"{NAME}.app.conf"
-TEMPLATES = Path(__file__).parent.parent.parent / "templates"
+ASSETS = Path(__file__).parent / "assets"
 REPOSITORY = "https://github.com/llamacpp-model-deployment/app.git"
 GPUS = 8
 SCALARS = (
@@ -140,7 +140,7 @@ def _pairs(items: list[dict[str, object]]) -> list[list[dict[str, object]]]:
 
 def archive(target: Path, text: str) -> Path:
     """Write the zip to upload. Raises ConfigError."""
-    assets = sorted((TEMPLATES / "assets").iterdir())
+    assets = sorted(ASSETS.iterdir())
     try:
         with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as zipped:
             zipped.writestr(FILE, text)

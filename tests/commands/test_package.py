@@ -10,7 +10,7 @@ import pytest
 from pyhocon import ConfigFactory
 
 from app import __version__
-from app.commands.package import FILE, PICTURES, TEMPLATES, archive, configuration
+from app.commands.package import ASSETS, FILE, PICTURES, archive, configuration
 from app.errors import ConfigError
 from app.form.checks import TOTAL
 from app.memory.ledger import ModelState, Tier, View
@@ -20,6 +20,7 @@ from app.telemetry.overview import Details, Held, Overview, Phase
 from app.telemetry.scalars import gauges, points
 from app.telemetry.windows import Rates
 
+TEMPLATES = Path(__file__).parent.parent.parent / "templates"
 CONF = ConfigFactory.parse_file(TEMPLATES / FILE)
 CONTENTS = [item for line in CONF["dashboard"]["lines"] for item in line["contents"]]
 TARGET = Target("a", "http://h/a/v1", False, "<key>")
@@ -67,7 +68,7 @@ def test_every_property_that_the_page_shows_is_one_that_is_set():
 
 def test_every_asset_that_is_named_is_there():
     named = set(re.findall(r"\$\{ASSET:([^}]+)\}", (TEMPLATES / FILE).read_text()))
-    there = {path.name for path in (TEMPLATES / "assets").iterdir()}
+    there = {path.name for path in ASSETS.iterdir()}
     assert named == there and {*PICTURES.values()} <= named
 
 
