@@ -81,6 +81,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "endpoints",
         "reporter",
         "presence",
+        "container",
         "launch",
         "requeue",
     ],
@@ -122,6 +123,7 @@ PURE = {
     "gateway.http.heads",
     "gateway.routes",
     "gateway.admission",
+    "task.container",
 }
 OWNERS = {
     "clearml": {"task.connection", "task.weights", "task.route"},

@@ -17,6 +17,11 @@ from app.errors import ConfigError
 from app.machine.children import run
 
 CONTAINER = Path("/app/llama-server")
+IMAGE_VARIABLE = "CLEARML_DOCKER_IMAGE"  # set by an agent in docker mode
+BUILD_IMAGE = (
+    "If the container's set-up could not install it (see the log above), build an image that has "
+    "it, `docker build -f templates/Dockerfile -t NAME .`, and set General/container_image to NAME"
+)
 OPTIONS = re.compile(r"^(-{1,2}\w[\w-]*(?:,\s+-{1,2}\w[\w-]*)*)(?:\s|$)")
 REMOVED = re.compile(r"the argument has been removed.*?(?=\s*\(env:|$)")
 TIMEOUT = 60.0  # seconds; with CUDA, --list-devices initialises every GPU
@@ -58,9 +63,11 @@ def find(given: str, environment: Mapping[str, str]) -> Path:
     for candidate in (shutil.which("llama-server"), CONTAINER, built):
         if candidate and os.access(candidate, os.X_OK):
             return Path(candidate).absolute()
+    image = environment.get(IMAGE_VARIABLE, "")
+    where = f" in the container image {image}" if image else ""
     raise ConfigError(
-        f"no llama-server: not in General/llama_server, LLAMA_SERVER, the PATH, {CONTAINER} or "
-        f"{built}. `make install` builds one"
+        f"no llama-server{where}: not in General/llama_server, LLAMA_SERVER, the PATH, {CONTAINER} "
+        f"or {built}. {BUILD_IMAGE if image else '`make install` builds one'}"
     )
 
 

@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 
 MODEL, GENERAL, IDLE, ARGS = "Model", "General", "Idle", "Args"
-CONTAINER_IMAGE = "ghcr.io/llamacpp-model-deployment/app:latest"
+CONTAINER_IMAGE = "nvidia/cuda:12.8.1-runtime-ubuntu24.04"
 
 
 class Kind(enum.Enum):
@@ -603,15 +603,17 @@ FIELDS: tuple[Field, ...] = (
         GENERAL,
         "container_image",
         "Container Image",
-        "Image that an agent in docker mode runs the task in: CUDA, llama-server at "
-        "/app/llama-server, python3, git. Made by templates/Dockerfile.",
+        "Image that an agent in docker mode runs the task in. An image without llama-server gets "
+        "llama.cpp's CUDA release when the container starts (170 MB from GitHub, x86-64); where "
+        "that cannot be, build templates/Dockerfile and name its image.",
         default=CONTAINER_IMAGE,
     ),
     Field(
         GENERAL,
         "container_args",
         "Container Arguments",
-        "Further arguments of `docker run`, such as -e HF_HOME=/models -v /models:/models.",
+        "Further arguments of `docker run`, such as --network host, with which callers reach the "
+        "port, or -e HF_HOME=/models -v /models:/models.",
     ),
     Field(
         IDLE,

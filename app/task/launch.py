@@ -11,7 +11,8 @@ from typing import Any
 
 from app.errors import ConfigError
 from app.form.checks import MIN_NAME
-from app.form.fields import BY_KEY
+from app.form.fields import BY_KEY, GENERAL
+from app.task import container
 from app.task.connection import Connection
 from app.task.sdk import SdkTimeoutError
 
@@ -92,10 +93,8 @@ def describe(
             "type": "str",
             "description": known.title if known else "",
         }
-    container = {
-        "image": parameters.get("General/container_image", ""),
-        "arguments": parameters.get("General/container_args", ""),
-    }
+    names = ("container_image", "container_args", "llama_server")
+    wanted = container.describe(*(parameters.get(f"{GENERAL}/{name}", "") for name in names))
     return {
         "name": name,
         "type": TASK_TYPE,
@@ -110,7 +109,7 @@ def describe(
             "requirements": requirements,
             "diff": "",
         },
-        "container": {key: text for key, text in container.items() if text},
+        "container": {key: text for key, text in wanted.items() if text},
         "hyperparams": sections,
     }
 

@@ -16,6 +16,7 @@ from typing import Any
 from app.errors import ConfigError
 from app.form.settings import GeneralSettings
 from app.machine import host
+from app.task import container
 from app.task.connection import Connection
 from app.task.launch import Launcher
 from app.task.sdk import SdkTimeoutError
@@ -50,8 +51,8 @@ async def move(connection: Connection, general: GeneralSettings, task: str) -> N
 
 
 async def _changes(launcher: Launcher, general: GeneralSettings) -> dict[str, Any]:
-    container = {"image": general.container_image, "arguments": general.container_args}
-    changes: dict[str, Any] = {"container": container}
+    given = (general.container_image, general.container_args, general.llama_server)
+    changes: dict[str, Any] = {"container": container.describe(*given)}
     if general.project:
         changes["project"] = await launcher.project(general.project)
     return changes

@@ -3,6 +3,7 @@ import stat
 
 import pytest
 
+from app.engine import capabilities
 from app.engine.capabilities import check_gpus, find, parse_devices, parse_help, probe
 from app.errors import ConfigError
 
@@ -71,6 +72,23 @@ def test_probe_asks_the_binary(tmp_path):
 def test_probe_refuses_another_program(tmp_path, text, status, problem):
     with pytest.raises(ConfigError, match=problem):
         asyncio.run(probe(program(tmp_path / "llama-server", text, status), {}))
+
+
+@pytest.mark.parametrize(
+    "environment, advice",
+    [
+        ({}, "`make install` builds one"),
+        ({"CLEARML_DOCKER_IMAGE": "nvidia/cuda:1"}, "docker build -f templates/Dockerfile"),
+    ],
+)
+def test_without_a_llama_server_it_says_how_to_get_one(tmp_path, monkeypatch, environment, advice):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(capabilities, "CONTAINER", tmp_path / "none")
+    monkeypatch.setattr(capabilities.sysconfig, "get_path", lambda _: str(tmp_path))
+    with pytest.raises(ConfigError) as raised:
+        find("", environment)
+    assert advice in str(raised.value)
+    assert all(image in str(raised.value) for image in environment.values())
 
 
 def test_the_form_comes_before_the_environment_before_the_path(tmp_path, monkeypatch):

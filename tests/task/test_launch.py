@@ -3,6 +3,7 @@ import subprocess
 import pytest
 
 from app.errors import ConfigError
+from app.task.container import SET_UP
 from app.task.launch import Script, checkout, describe, task_name, without_credentials
 
 GIT = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
@@ -72,7 +73,7 @@ def test_a_description_has_the_form_by_section():
     parameters = {"Model/threads": "2", "General/container_image": "i", "General/queue": ""}
     found = describe("n", Script("r", commit="c"), parameters, ["t"])
     assert found["hyperparams"]["Model"]["threads"]["value"] == "2"
-    assert found["container"] == {"image": "i"}
+    assert found["container"] == {"image": "i", "setup_shell_script": SET_UP}
     assert found["script"]["version_num"] == "c" and found["script"]["branch"] is None
     assert found["script"]["requirements"] == {}
 
