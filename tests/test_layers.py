@@ -75,7 +75,7 @@ FOLDERS = {  # low to high, each with its modules low to high
     ],
     "task": [
         "sdk",
-        "connection",
+        "clearml_task",
         "weights",
         "route",
         "endpoints",
@@ -126,7 +126,7 @@ PURE = {
     "task.container",
 }
 OWNERS = {
-    "clearml": {"task.connection", "task.weights", "task.route"},
+    "clearml": {"task.clearml_task", "task.weights", "task.route"},
     "gguf": {"models.gguf", "models.tiny"},
     "httptools": {"gateway.http.connection", "engine.http"},
     "huggingface_hub": {"models.hub"},

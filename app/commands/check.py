@@ -13,7 +13,7 @@ from app.machine import private
 from app.models.store import Store
 from app.planning import report
 from app.planning.plan import Surroundings, check_memory, plan
-from app.task.connection import Connection
+from app.task.clearml_task import ClearMLTask
 from app.task.weights import Weights
 
 
@@ -23,12 +23,12 @@ async def check(request: Request, environment: Mapping[str, str], *, json: bool)
     if token := form.values[HF_TOKEN_KEY].strip():
         os.environ.setdefault("HF_TOKEN", token)
     settings = parse(form.without(HF_TOKEN_KEY))
-    connection = Connection(offline=request.offline, environment=environment)
-    await connection.attach()
-    store = Store(request.cache_dir, environment, Weights(connection))
+    task = ClearMLTask(offline=request.offline, environment=environment)
+    await task.attach()
+    store = Store(request.cache_dir, environment, Weights(task))
     folder = private.create()
     try:
-        around = Surroundings(store, environment, folder.path, connection.offline)
+        around = Surroundings(store, environment, folder.path, task.offline)
         found = await plan(settings, around)
     finally:
         folder.remove()

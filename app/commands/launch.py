@@ -14,7 +14,7 @@ from app.form.fields import HF_TOKEN_KEY
 from app.form.merge import merge, parse
 from app.instance.life import PROJECT, Request
 from app.planning.settle import check_form
-from app.task.connection import Connection
+from app.task.clearml_task import ClearMLTask
 from app.task.launch import Launcher, Script, checkout, describe, task_name, without_credentials
 
 logger = logging.getLogger(__name__)
@@ -84,8 +84,8 @@ def _script(wish: Wish) -> Script:
 
 
 async def launcher(request: Request, environment: Mapping[str, str]) -> Launcher:
-    connection = Connection(offline=request.offline, environment=environment)
-    await connection.attach()
-    if connection.offline:
+    task = ClearMLTask(offline=request.offline, environment=environment)
+    await task.attach()
+    if task.offline:
         raise ConfigError("that needs a ClearML server: run clearml-init, or set CLEARML_API_HOST")
-    return Launcher(connection)
+    return Launcher(task)

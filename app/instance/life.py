@@ -41,10 +41,10 @@ from app.planning import report
 from app.planning.plan import Plan, Surroundings, check_memory, plan
 from app.planning.settle import check_form
 from app.task import requeue, route
-from app.task.connection import Connection, Outcome
+from app.task.clearml_task import ClearMLTask, Outcome
 from app.task.endpoints import Endpoints
 from app.task.launch import task_name
-from app.task.presence import Display, endpoint_rows
+from app.task.presence import Presence, model_endpoints
 from app.task.reporter import Reporter
 from app.task.route import Route
 from app.task.weights import Weights
@@ -86,7 +86,7 @@ class Instance:
     def __init__(self, request: Request, environment: Mapping[str, str]) -> None:
         self._request = request
         self._environment = environment
-        self._connection = Connection(offline=request.offline, environment=environment)
+        self._connection = ClearMLTask(offline=request.offline, environment=environment)
         self._stop: asyncio.Future[Reason] = asyncio.get_running_loop().create_future()
         self._ended = asyncio.Event()
         self._drain_timeout = 20.0
@@ -101,7 +101,7 @@ class Instance:
         self._overview: Overview | None = None
         self._deployment: Deployment | None = None
         self._reporter: Reporter | None = None
-        self._display: Display | None = None
+        self._display: Presence | None = None
         self._route = Route(self._connection)
         self._endpoints: Endpoints | None = None
 
@@ -251,7 +251,7 @@ class Instance:
             lambda now: gauges(overview, now),
         )
         reporter.start()
-        self._display = Display(
+        self._display = Presence(
             self._connection,
             overview,
             lambda: targets(overview, self._placeholder),
@@ -261,7 +261,7 @@ class Instance:
         meter = host.Meter()
         self._endpoints = Endpoints(
             self._connection,
-            lambda: endpoint_rows(overview, reporter.last, time.monotonic()),
+            lambda: model_endpoints(overview, reporter.last, time.monotonic()),
             lambda: {**host.machine_stats(meter.load()), **gpu.machine_stats(gpu.load())},
         )
 

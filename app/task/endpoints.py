@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.errors import ConfigError
-from app.task.connection import Connection
+from app.task.clearml_task import ClearMLTask
 from app.task.sdk import SdkTimeoutError
 
 logger = logging.getLogger(__name__)
@@ -25,8 +25,8 @@ LIFETIME = 120  # seconds
 DEADLINE = 15.0
 
 
-@dataclass(frozen=True)
-class Row:
+@dataclass(frozen=True, kw_only=True)
+class ModelEndpoint:
     """One model: `url` is "" until it is served; `latency` in ms."""
 
     name: str
@@ -40,12 +40,12 @@ class Row:
 class Endpoints:
     def __init__(
         self,
-        connection: Connection,
-        rows: Callable[[], Sequence[Row]],
+        task: ClearMLTask,
+        rows: Callable[[], Sequence[ModelEndpoint]],
         machine: Callable[[], Mapping[str, object]],
     ) -> None:
         """`machine` as `machine_stats` of the server's workers: percent, MB."""
-        self._connection = connection
+        self._task = task
         self._rows = rows
         self._machine = machine
         self._registered: set[str] = set()
@@ -55,7 +55,7 @@ class Endpoints:
         self._reporting: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        if not self._connection.offline:
+        if not self._task.offline:
             self._reporting = asyncio.create_task(self._report_on())
 
     async def stop(self) -> None:
@@ -85,7 +85,7 @@ class Endpoints:
                 "endpoint_name": row.name,
                 "model_name": row.name,
                 "model_source": row.reference,
-                "reference": [{"type": "task", "value": self._connection.task_id}],
+                "reference": [{"type": "task", "value": self._task.task_id}],
             }
             if row.name not in self._registered:
                 asked = {**fields, "timeout": LIFETIME}
@@ -104,18 +104,18 @@ class Endpoints:
                 }
                 await self._ask("container_status_report", told)
 
-    def _per_minute(self, row: Row) -> float:
+    def _per_minute(self, row: ModelEndpoint) -> float:
         now = time.monotonic()
         then, requests = self._before.get(row.name, (now - row.uptime, 0))
         self._before[row.name] = (now, row.requests)
         return round(60 * (row.requests - requests) / max(1.0, now - then), 2)
 
     def _id(self, name: str) -> str:
-        return f"{self._connection.task_id}-{name}"
+        return f"{self._task.task_id}-{name}"
 
     async def _ask(self, action: str, fields: Mapping[str, Any]) -> bool:
         try:
-            await self._connection.ask("serving", action, fields, DEADLINE)
+            await self._task.ask("serving", action, fields, DEADLINE)
         except ConfigError as error:  # the server says no
             if "unknown" in str(error).lower() or "unsupported" in str(error).lower():
                 self._known = False

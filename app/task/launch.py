@@ -13,7 +13,7 @@ from app.errors import ConfigError
 from app.form.checks import MIN_NAME
 from app.form.fields import BY_KEY, GENERAL
 from app.task import container
-from app.task.connection import Connection
+from app.task.clearml_task import ClearMLTask
 from app.task.sdk import SdkTimeoutError
 
 DEADLINE = 60.0
@@ -117,8 +117,8 @@ def describe(
 class Launcher:
     """Needs a server. Every method raises ConfigError with what the server says."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, task: ClearMLTask) -> None:
+        self._task = task
 
     async def queue(self, name: str) -> str:
         """A queue's ID, of its name or ID."""
@@ -159,6 +159,6 @@ class Launcher:
 
     async def _ask(self, service: str, action: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return await self._connection.ask(service, action, fields, DEADLINE)
+            return await self._task.ask(service, action, fields, DEADLINE)
         except SdkTimeoutError as error:
             raise ConfigError(f"ClearML: {error}") from None

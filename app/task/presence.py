@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from app.memory.ledger import ModelState, View
 from app.page import examples
 from app.page.examples import Target
-from app.task.connection import Connection, Table
-from app.task.endpoints import Row
+from app.task.clearml_task import ClearMLTask, Table
+from app.task.endpoints import ModelEndpoint
 from app.telemetry.overview import Overview, Phase, last_activity
 from app.telemetry.windows import Rates
 
@@ -35,16 +35,16 @@ NO_LIMIT = "∞"
 HOUR = 3600.0
 
 
-class Display:
+class Presence:
     def __init__(
         self,
-        connection: Connection,
+        task: ClearMLTask,
         overview: Overview,
         targets: Callable[[], Sequence[Target]],
         interval: float,
     ) -> None:
         """`interval` in seconds: how often the last activity is told."""
-        self._connection = connection
+        self._task = task
         self._overview = overview
         self._targets = targets
         self._page = ""
@@ -71,7 +71,7 @@ class Display:
         table = Table(*MODELS_TABLE, rows) if rows != self._rows else None
         self._shown, self._rows = found, rows
         if changed or table is not None:
-            self._connection.show(changed, table)
+            self._task.show(changed, table)
         self._show_page(targets)
 
     def _show_page(self, targets: Sequence[Target]) -> None:
@@ -81,7 +81,7 @@ class Display:
         page = examples.page(targets)
         if page != self._page:
             self._page = page
-            self._connection.show_page(*EXAMPLE, page)
+            self._task.show_page(*EXAMPLE, page)
 
     async def _tick(self) -> None:
         while True:
@@ -145,15 +145,22 @@ def models_table(overview: Overview) -> list[list[str]]:
 SERVED = (ModelState.READY, ModelState.PARKED, ModelState.COLD, ModelState.WAKING)
 
 
-def endpoint_rows(overview: Overview, rates: Mapping[str, Rates], now: float) -> list[Row]:
+def model_endpoints(
+    overview: Overview, rates: Mapping[str, Rates], now: float
+) -> list[ModelEndpoint]:
     """The Model Endpoints table: a model has a URL once it was first loaded."""
     found = []
     for view in overview.view():
         details = overview.models[view.name]
         served = view.switches > 0 and view.state in SERVED
         rate = rates.get(view.name)
-        latency = (rate.latency or 0.0) * 1000 if rate is not None else 0.0
-        url = details.endpoint if served else ""
-        uptime = now - overview.begun
-        found.append(Row(view.name, details.reference, url, uptime, view.requests, latency))
+        row = ModelEndpoint(
+            name=view.name,
+            reference=details.reference,
+            url=details.endpoint if served else "",
+            uptime=now - overview.begun,
+            requests=view.requests,
+            latency=(rate.latency or 0.0) * 1000 if rate is not None else 0.0,
+        )
+        found.append(row)
     return found

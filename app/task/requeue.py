@@ -17,7 +17,7 @@ from app.errors import ConfigError
 from app.form.settings import GeneralSettings
 from app.machine import host
 from app.task import container
-from app.task.connection import Connection
+from app.task.clearml_task import ClearMLTask
 from app.task.launch import Launcher
 from app.task.sdk import SdkTimeoutError
 
@@ -33,17 +33,17 @@ def wanted(environment: Mapping[str, str], queue: str) -> bool:
     return bool(queue) and environment.get(SERVICE_TASK, "").lower() not in ("", "0", "false")
 
 
-async def move(connection: Connection, general: GeneralSettings, task: str) -> None:
+async def move(task: ClearMLTask, general: GeneralSettings, task_id: str) -> None:
     """Raises ConfigError; then the task is still ours."""
-    launcher = Launcher(connection)
+    launcher = Launcher(task)
     queue = await launcher.queue(general.queue)
     changes = await _changes(launcher, general)
     logger.info("moving to the queue %s", general.queue)
-    agent = host.ancestor("clearml", "execute", task)
+    agent = host.ancestor("clearml", "execute", task_id)
     await asyncio.sleep(CONSOLE if agent is not None else 0)
     async with _stopped(agent):
         try:
-            await connection.move(queue, changes)
+            await task.move(queue, changes)
         except SdkTimeoutError as error:
             raise ConfigError(f"ClearML: {error}") from None
     if agent is None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from app.errors import ConfigError
-from app.task.connection import Connection
+from app.task.clearml_task import ClearMLTask
 from app.task.sdk import SdkTimeoutError
 
 logger = logging.getLogger(__name__)
@@ -24,16 +24,16 @@ FIELD = "General/gateway_route"
 
 
 class Route:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, task: ClearMLTask) -> None:
+        self._task = task
         self._following: asyncio.Task[None] | None = None
 
     async def available(self) -> bool:
         """Whether this task's server has a gateway; said where it has none."""
-        if not self._connection.under_agent:
+        if not self._task.under_agent:
             return False
         try:
-            return await self._connection.call(_advanced, DEADLINE)
+            return await self._task.call(_advanced, DEADLINE)
         except SdkTimeoutError as error:
             raise ConfigError(f"ClearML: {error}") from None
 
@@ -43,7 +43,7 @@ class Route:
         Raises ConfigError that says what is wrong with a static one.
         """
         try:
-            await self._connection.call(lambda task: _request(task, port, static), DEADLINE)
+            await self._task.call(lambda task: _request(task, port, static), DEADLINE)
         except SdkTimeoutError as error:
             raise ConfigError(f"ClearML: {error}") from None
         except ValueError as error:
@@ -77,7 +77,7 @@ class Route:
 
     async def _endpoint(self) -> str:
         try:
-            return await self._connection.call(_read, DEADLINE)
+            return await self._task.call(_read, DEADLINE)
         except Exception as error:  # noqa: BLE001 an outage of the server; the next look may do
             logger.debug("no look at the endpoint: %s", error)
             return ""

@@ -9,22 +9,22 @@ from typing import Any
 from app.errors import FormError, TransferError
 from app.models.reference import KEY
 from app.models.store import Registered
-from app.task.connection import Connection
+from app.task.clearml_task import ClearMLTask
 from app.task.sdk import SdkTimeoutError
 
 DEADLINE = 60.0
 
 
 class Weights:
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, task: ClearMLTask) -> None:
+        self._task = task
 
     async def find(self, model_id: str) -> Registered:
         """The model's entry in the registry, shown as an input of the task. Raises FormError."""
-        if self._connection.offline:
+        if self._task.offline:
             raise FormError(KEY, f"{model_id} is a ClearML model: that needs a server")
         try:
-            name = await self._connection.call(lambda task: _look_up(task, model_id), DEADLINE)
+            name = await self._task.call(lambda task: _look_up(task, model_id), DEADLINE)
         except SdkTimeoutError as error:
             raise FormError(KEY, f"{model_id}: {error}") from None
         if name is None:

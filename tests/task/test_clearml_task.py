@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from app.task.connection import known_offline
+from app.task.clearml_task import known_offline
 from app.task.sdk import SdkThread, SdkTimeoutError
 
 

@@ -71,7 +71,7 @@ def known_offline(wanted: bool, environment: Mapping[str, str]) -> bool:
     return wanted or environment.get("CLEARML_OFFLINE_MODE", "").lower() not in FALSE
 
 
-class Connection:
+class ClearMLTask:
     def __init__(self, *, offline: bool, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._offline = known_offline(offline, environment)
