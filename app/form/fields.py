@@ -603,17 +603,18 @@ FIELDS: tuple[Field, ...] = (
         GENERAL,
         "container_image",
         "Container Image",
-        "Image that an agent in docker mode runs the task in. An image without llama-server gets "
-        "llama.cpp's CUDA release when the container starts (170 MB from GitHub, x86-64); where "
-        "that cannot be, build templates/Dockerfile and name its image.",
+        "Image in which an agent in docker mode runs the task. If it has no llama-server, "
+        "llama.cpp's CUDA release is installed when the container starts (170 MB from GitHub, "
+        "x86-64). If that is not possible, build an image from templates/Dockerfile and name it "
+        "here.",
         default=CONTAINER_IMAGE,
     ),
     Field(
         GENERAL,
         "container_args",
         "Container Arguments",
-        "Further arguments of `docker run`, such as --network host, with which callers reach the "
-        "port, or -e HF_HOME=/models -v /models:/models.",
+        "Further arguments of `docker run`, such as --network host (so that callers reach the "
+        "port) or -e HF_HOME=/models -v /models:/models.",
     ),
     Field(
         IDLE,
