@@ -276,7 +276,8 @@ FIELDS: tuple[Field, ...] = (
         "yarn_ext_factor",
         "YaRN Extrapolation Mix Factor",
         "How much YaRN extrapolates: 1 is full extrapolation, -1 turns it off. The YaRN fields "
-        "apply only if RoPE Scaling or the model says yarn. Empty: the model's own.",
+        "apply only if the method is yarn, by RoPE Scaling or by the model. Empty: the model's "
+        "own.",
         Kind.FLOAT,
         minimum=-1,
         maximum=100,
@@ -465,8 +466,8 @@ FIELDS: tuple[Field, ...] = (
         "project",
         "Service Project - Access Control",
         "The ClearML project of the instance. Everybody who may read the project may use the "
-        "instance. Empty: a task stays where it is, and a new one is created in Llama.cpp Model "
-        "Deployment.",
+        "instance. Empty: a task stays in its project, and a new one is created in the project "
+        "Llama.cpp Model Deployment.",
     ),
     Field(
         GENERAL,
@@ -620,8 +621,8 @@ FIELDS: tuple[Field, ...] = (
         IDLE,
         "idle_time_limit",
         "Idle Time Limit (Hours)",
-        "Shut down after this long without a request. 0: never. Empty: 24 under an agent, else "
-        "never.",
+        "Shut down after this long without a request. 0: never. Empty: 24 hours under an agent, "
+        "else never.",
         Kind.FLOAT,
         minimum=0,
         maximum=87600,
