@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts" / "bench")]
 import memory as bench  # noqa: E402
 
 from app.machine import gpu  # noqa: E402
-from app.memory.pool import LOOK  # noqa: E402
+from app.memory.room import LOOK  # noqa: E402
 from app.planning.budget import CONTEXT  # noqa: E402
 
 PORT = 18141

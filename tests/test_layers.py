@@ -44,6 +44,8 @@ FOLDERS = {  # low to high, each with its modules low to high
         "tiers",
         "mover",
         "checkpoint",
+        "room",
+        "loads",
         "pool",
     ],
     "telemetry": [

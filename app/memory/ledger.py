@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
+
+from app.memory.residency import Resident
+from app.memory.turns import Row, Stage
+from app.planning.amounts import HOST, Need
 
 
 class Tier(enum.Enum):
@@ -78,6 +82,12 @@ class ModelState(enum.Enum):
 # Who holds memory, and who comes to.
 COMING = (ModelState.LOADING, ModelState.WAKING)
 LEAVING = (ModelState.PARKING, ModelState.STOPPING)
+MOVING = (*COMING, *LEAVING)
+STAGES = {
+    ModelState.READY: Stage.HERE,
+    **dict.fromkeys(COMING, Stage.COMING),
+    **dict.fromkeys(LEAVING, Stage.LEAVING),
+}
 
 
 @dataclass(eq=False)
@@ -88,9 +98,29 @@ class Waiter:
     granted: asyncio.Future[None]
 
 
-@dataclass
+@dataclass(frozen=True)
+class View:
+    """What everybody else may know of a model."""
+
+    name: str
+    state: ModelState
+    tier: Tier
+    reason: str
+    progress: float | None
+    admitted: int
+    leased: int
+    requests: int
+    denied: int
+    last_used: float
+    waiting: int = 0
+    switches: int = 0
+    pinned: bool = False
+    need: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
 class Model(Generic[Upstream]):
-    """One model's row in the ledger. Only the pool writes it."""
+    """One model's row in the ledger. Only the pool and its loads write it."""
 
     name: str
     limit: int | None = None  # Max Concurrent Requests
@@ -120,22 +150,132 @@ class Model(Generic[Upstream]):
     leaving: asyncio.Task[None] | None = None
     watch: asyncio.Task[None] | None = None
 
+    # The line of requests that wait for it.
 
-@dataclass(frozen=True)
-class View:
-    """What everybody else may know of a model."""
+    def join(self, now: float) -> Waiter:
+        """Stand in its line."""
+        if not self.leased and not self.waiters:
+            self.gap = now - self.last_used
+        waiter = Waiter(now, asyncio.get_running_loop().create_future())
+        self.waiters.append(waiter)
+        return waiter
 
-    name: str
-    state: ModelState
-    tier: Tier
-    reason: str
-    progress: float | None
-    admitted: int
-    leased: int
-    requests: int
-    denied: int
-    last_used: float
-    waiting: int = 0
-    switches: int = 0
-    pinned: bool = False
-    need: Mapping[str, int] = field(default_factory=dict)
+    def grant(self) -> None:
+        """Everybody in the line holds the model from here on."""
+        while self.waiters:
+            granted = self.waiters.popleft().granted
+            if not granted.done():
+                self.leased += 1  # here, so that nothing comes between
+                granted.set_result(None)
+
+    def refuse(self, error: Exception) -> None:
+        """Everybody in the line is told."""
+        while self.waiters:
+            granted = self.waiters.popleft().granted
+            if not granted.done():
+                granted.set_exception(error)
+                granted.exception()  # who waited may have left: nobody then takes it
+
+    def release(self, waiter: Waiter, now: float) -> None:
+        """Who was granted the model lets go of it; who was not leaves the line."""
+        granted = waiter.granted
+        if not granted.done():
+            granted.cancel()
+            if waiter in self.waiters:
+                self.waiters.remove(waiter)
+        elif not granted.cancelled() and granted.exception() is None:
+            self.leased -= 1
+            self.last_used = now
+
+    # How others see it.
+
+    def turn(self) -> Row:
+        """As turns are decided from it."""
+        return Row(
+            name=self.name,
+            need=self.need,
+            stage=STAGES.get(self.state, Stage.AWAY),
+            leased=self.leased,
+            waiting_since=self.waiters[0].since if self.waiters else None,
+            waiting=len(self.waiters),
+            priority=self.priority,
+            pinned=self.pinned,
+            last_used=self.last_used,
+            here_since=self.here_since,
+            switch_cost=self.leave_cost + self.come_cost,
+            gap=self.gap,
+        )
+
+    def in_ram(self) -> Resident:
+        """As one that holds CPU RAM; who is asked for now is about to leave it by itself."""
+        need = {HOST: self.server.parks() if self.server is not None else 0}
+        return Resident(
+            name=self.name,
+            need=need,
+            held=bool(self.waiters),
+            last_used=self.last_used,
+            priority=self.priority,
+        )
+
+    def view(self) -> View:
+        progress = self.progress
+        if self.state in COMING and self.server is not None:
+            progress = self.server.progress
+        return View(
+            name=self.name,
+            state=self.state,
+            tier=self.tier,
+            reason=self.reason,
+            progress=progress,
+            admitted=self.admitted,
+            leased=self.leased,
+            requests=self.requests,
+            denied=self.denied,
+            last_used=self.last_used,
+            waiting=len(self.waiters),
+            switches=self.switches,
+            pinned=self.pinned,
+            need=self.need,
+        )
+
+
+class Ledger(Generic[Upstream]):
+    """All rows, and the memory that they share."""
+
+    def __init__(
+        self,
+        models: Iterable[Model[Upstream]],
+        budget: Need,
+        clock: Callable[[], float],
+        resident_tier: Tier = Tier.RAM,
+        free: Free = NOT_KNOWN,
+    ) -> None:
+        """`budget` in bytes by device; `clock` gives seconds that only grow; `resident_tier` is
+        where a model's weights lie while it serves."""
+        self._models = {model.name: model for model in models}
+        self.budget = budget
+        self.now = clock
+        self.resident_tier = resident_tier
+        self.free = free
+        self.closed = False  # from then on nobody comes any more
+        self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def __getitem__(self, name: str) -> Model[Upstream]:
+        return self._models[name]
+
+    def __iter__(self) -> Iterator[Model[Upstream]]:
+        return iter(self._models.values())
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def turns(self) -> list[Row]:
+        return [model.turn() for model in self if model.server]
+
+    def others(self, model: Model[Upstream]) -> list[Model[Upstream]]:
+        return [other for other in self if other is not model]
+
+    def lose(self, reason: str) -> None:
+        """Nothing can be served any more."""
+        if not self.lost.done():
+            self.lost.set_result(reason)

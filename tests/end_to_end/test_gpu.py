@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.engine.capabilities import find
-from app.memory.pool import LOOK
+from app.memory.room import LOOK
 from app.models import tiny
 from tests.clearml_api import ApiServer
 from tests.end_to_end.browser import PROGRAM, chromium

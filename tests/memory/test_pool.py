@@ -500,7 +500,8 @@ class Parked(FakeServer):
 def test_parked_by_hand_keeps_its_process_and_unloaded_ends_it(run):
     async def scenario():
         world = World(a=20)
-        server = world.pool._models["a"].server = Parked(world, "a", 20)
+        server = Parked(world, "a", 20)
+        world.pool.provide("a", server, "to a", {"d": 20})
         await world.pool.load("a")
         world.pool.park("a")
         assert world.view("a").state is ModelState.PARKING

@@ -1,0 +1,245 @@
+"""What the pool has decided, done: models come into memory, leave it, and are watched in between.
+
+Every step is written into the rows of the ledger, and the pool then decides anew (`changed`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Generic
+
+from app.console import ModelLogger
+from app.errors import AppError, LoadError, RequestError
+from app.memory import backoff, residency, turns
+from app.memory.ledger import MOVING, Ledger, Model, ModelState, Server, Tier, Upstream
+from app.memory.residency import Swap
+from app.planning.amounts import HOST, lacking
+
+logger = logging.getLogger(__name__)
+
+FAILURES_TO_GIVE_UP = 5
+MORE_ROOM = 1.3  # times what was predicted
+OUT_OF_MEMORY = re.compile(r"alloc|out of memory|\boom\b|signal 9|create_context|not fit", re.I)
+
+
+class Loads(Generic[Upstream]):
+    def __init__(self, ledger: Ledger[Upstream], changed: Callable[[], None]) -> None:
+        """`changed` is called whenever a model has come, has left or has failed."""
+        self._ledger = ledger
+        self._changed = changed
+        self._moves = 0  # so many have begun
+        self._parking = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # What the pool asks for: from here on the row says so.
+
+    def come(self, model: Model[Upstream], after: Sequence[Model[Upstream]]) -> None:
+        """Bring a model into memory once all of `after` have left."""
+        parked = model.state is ModelState.PARKED
+        model.state = ModelState.WAKING if parked else ModelState.LOADING
+        self._moves += 1
+        model.coming = self._run(self._come(model, after))
+
+    def leave(self, model: Model[Upstream], *, keep: bool = True) -> None:
+        """From here on it counts as leaving; it holds its memory until it is gone."""
+        model.state = ModelState.PARKING if keep else ModelState.STOPPING
+        self._moves += 1
+        model.leaving = self._run(self._leave(model, keep=keep))
+
+    async def close(self) -> None:
+        """Stop every process."""
+        await asyncio.gather(*(self._stop(model) for model in self._ledger))
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def _stop(self, model: Model[Upstream]) -> None:
+        if model.coming is not None:
+            model.coming.cancel()
+            await asyncio.wait({model.coming})
+        if model.leaving is not None:
+            await asyncio.wait({model.leaving})
+        if model.server is not None:
+            model.state = ModelState.STOPPING
+            await model.server.stop()
+            model.state, model.tier = ModelState.COLD, Tier.DISK
+
+    # A model comes.
+
+    async def _come(self, model: Model[Upstream], after: Sequence[Model[Upstream]]) -> None:
+        assert model.server is not None
+        log = ModelLogger(logger, model.name)
+        leaving = [other.leaving for other in after if other.leaving is not None]
+        if leaving:
+            await asyncio.wait(leaving)
+        begun = self._ledger.now()
+        log.info("loading" if model.state is ModelState.LOADING else "waking")
+        before, move = self._ledger.free.gpus(), self._alone(model)
+        try:
+            await model.server.start()
+        except BaseException as error:
+            model.coming, model.tier = None, Tier.DISK
+            if not isinstance(error, LoadError):
+                raise
+            if not self._may_be_too_tight(model, error):
+                self._failed(model, str(error))
+                model.refuse(self._refusal(model, error))
+            self._changed()
+            return
+        model.coming = None
+        if before and move is not None and move == self._alone(model):
+            left = self._ledger.free.gpus()
+            model.server.took({d: size - left.get(d, size) for d, size in before.items()})
+        self._arrived(model, self._ledger.now() - begun)
+
+    def _alone(self, model: Model[Upstream]) -> int | None:
+        """Which of all moves this one is, if nobody else moves now."""
+        moving = any(other.state in MOVING for other in self._ledger.others(model))
+        return None if moving else self._moves
+
+    def _arrived(self, model: Model[Upstream], seconds: float) -> None:
+        assert model.server is not None
+        now = self._ledger.now()
+        model.state, model.reason, model.tier = ModelState.READY, "", self._ledger.resident_tier
+        model.come_cost, model.here_since = seconds, now
+        model.last_used = max(model.last_used, now)
+        model.switches += 1
+        ModelLogger(logger, model.name).info("ready in %.1f s", seconds)
+        self._learn(model)
+        if model.watch is None or model.watch.done():  # it may have been parked, not ended
+            model.watch = self._run(self._watch(model, model.server))
+        self._changed()
+
+    # A model leaves.
+
+    async def _leave(self, model: Model[Upstream], *, keep: bool) -> None:
+        assert model.server is not None
+        begun = self._ledger.now()
+        self._learn(model)
+        try:
+            if keep:
+                model.tier = await self._keep(model, model.server)
+            else:
+                await model.server.stop()
+                model.tier = Tier.DISK
+            model.state = ModelState.PARKED if model.tier is Tier.RAM else ModelState.COLD
+        except AppError as error:
+            self._failed(model, str(error))
+        finally:
+            model.leaving = None
+            if keep:
+                model.leave_cost = self._ledger.now() - begun
+            self._changed()
+
+    async def _keep(self, model: Model[Upstream], server: Server) -> Tier:
+        """Where it goes. In CPU RAM others may have to make room for it, and go on to disk."""
+        if not server.parks():
+            return await server.leave()
+        async with self._parking:  # one at a time: each takes of what the one before has left
+            parked = [other for other in self._ledger if other.state is ModelState.PARKED]
+            in_ram = [other.in_ram() for other in parked]
+            free = {HOST: self._ledger.free.ram()}
+            decision = residency.park(model.in_ram(), in_ram, free)
+            for name in decision.evict if isinstance(decision, Swap) else ():
+                log = ModelLogger(logger, name)
+                log.info("goes on to disk, for %s: %s", model.name, decision.reason)
+                self.leave(self._ledger[name], keep=False)
+            leaving = [other.leaving for other in parked if other.leaving is not None]
+            if leaving:
+                await asyncio.wait(leaving)
+            return await server.leave()
+
+    # What it needs is more than was thought.
+
+    def _may_be_too_tight(self, model: Model[Upstream], error: LoadError) -> bool:
+        """A load that ran out of memory beside others is tried again with more room."""
+        beside = any(other.state is ModelState.READY for other in self._ledger.others(model))
+        larger = {device: int(size * MORE_ROOM) for device, size in model.need.items()}
+        alone = not lacking(larger, self._ledger.budget)
+        if not (beside and alone and OUT_OF_MEMORY.search(str(error))):
+            return False
+        ModelLogger(logger, model.name).warning("needs more room than was predicted: %s", error)
+        model.need, model.state = larger, ModelState.COLD
+        return True
+
+    def _learn(self, model: Model[Upstream]) -> None:
+        """What it really holds counts, where that is more than was predicted; who is idle makes
+        room for it."""
+        assert model.server is not None
+        budget = self._ledger.budget
+        more = {
+            device: min(size, budget[device])
+            for device, size in model.server.measured().items()
+            if size > model.need.get(device, 0) and device in budget
+        }
+        if not more:
+            return
+        model.need = {**model.need, **more}
+        if model.state is not ModelState.READY:
+            return
+        for name in turns.overflow(self._ledger.turns(), budget):
+            if name != model.name:
+                self.leave(self._ledger[name])
+
+    # A model fails.
+
+    async def _watch(self, model: Model[Upstream], server: Server) -> None:
+        """Await the end of a loaded model's process; one that nobody asked for is a failure."""
+        code = await server.exited()
+        if model.state not in (ModelState.READY, ModelState.PARKED):
+            return  # it was asked to stop
+        model.tier = Tier.DISK
+        self._failed(model, server.explain(code))
+        self._changed()
+        if len(self._ledger) == 1 or model.pinned:
+            self._run(self._reload(model))  # not here: what comes then needs a watch of its own
+
+    async def _reload(self, model: Model[Upstream]) -> None:
+        """The only model is loaded again without being asked, as often as it takes."""
+        ledger = self._ledger
+        while not (ledger.closed or ledger.lost.done()) and model.state is not ModelState.READY:
+            if (wait := model.retry_at - ledger.now()) > 0:
+                await asyncio.sleep(wait)
+                continue
+            waiter = model.join(ledger.now())
+            self._changed()
+            try:
+                await waiter.granted
+            except RequestError:
+                await asyncio.sleep(0)  # said, counted and put off by _failed
+            finally:
+                model.release(waiter, ledger.now())
+                self._changed()
+
+    def _failed(self, model: Model[Upstream], reason: str) -> None:
+        model.failures += 1
+        wait = backoff.delay(model.failures)
+        model.retry_at = self._ledger.now() + wait
+        model.state = ModelState.FAILED if wait else ModelState.COLD
+        model.reason = reason
+        ModelLogger(logger, model.name).error("%s", reason)
+        if all(other.failures >= FAILURES_TO_GIVE_UP for other in self._ledger):
+            self._ledger.lose(f"every model failed {FAILURES_TO_GIVE_UP} times: {reason}")
+
+    def _refusal(self, model: Model[Upstream], error: LoadError) -> RequestError:
+        """What the callers of a failed load are told."""
+        wait = max(1.0, model.retry_at - self._ledger.now())
+        refusal = RequestError(503, f"{model.name}: {error}", retry_after=wait)
+        refusal.__cause__ = error
+        return refusal
+
+    # Tasks.
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a fault in the pool", exc_info=error)
+            self._ledger.lose(f"a fault in the pool: {error}")
