@@ -24,7 +24,7 @@ bench:
 	scripts/install --dev
 	scripts/bench/relay
 
-# The zip of the ClearML application, made from the form's fields.
+# make package [REPO=URL]: the zip of the ClearML application, made from the form's fields.
 package: install
-	.venv/bin/python scripts/application > templates/llamacpp-deployment.app.conf
-	.venv/bin/python -m app package
+	.venv/bin/python scripts/application templates/llamacpp-deployment.app.conf
+	.venv/bin/python -m app package $(if $(REPO),--repo $(REPO))

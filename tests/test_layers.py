@@ -88,7 +88,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "requeue",
     ],
     "instance": ["front", "bring_up", "life"],
-    "commands": ["package", "check", "launch", "export", "options"],
+    "commands": ["options", "serve", "check", "launch", "export", "package"],
     "top": ["main", "__main__"],
 }
 ORDER = [

@@ -1,44 +1,57 @@
-import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from app.commands.options import DESCRIPTIONS, fields_help, parser, request
-from app.errors import ConfigError
-from app.form.fields import FIELDS
+from app import main
+from app.commands.options import DEFAULT, parser
 from app.main import COMMANDS
 
-
-def parsed(*argv):
-    return request(parser().parse_args(argv))
+ROOT = Path(__file__).parent.parent
 
 
-def test_model_host_and_port_are_fields():
-    found = parsed("--model", "m", "--host", "::1", "--port", "1", "--set", "Model/threads=2")
-    assert found.overrides == {
-        "Model/model": "m",
-        "General/host": "::1",
-        "General/port": "1",
-        "Model/threads": "2",
-    }
-    assert not found.offline and found.cache_dir is None
+def test_every_module_of_the_folder_is_a_command():
+    modules = {path.stem for path in (ROOT / "app" / "commands").glob("*.py")}
+    assert modules - {"__init__", "options"} == {*COMMANDS}
+    for name, command in COMMANDS.items():
+        assert command.__name__ == f"app.commands.{name}"
+        assert command.__doc__.startswith(f"`{name}`: ")
 
 
-def test_the_usage_names_every_command():
-    assert all(command in parser().format_usage() for command in COMMANDS)
-    assert {*DESCRIPTIONS} == {*COMMANDS}
+def test_the_help_names_every_command():
+    told = parser(DEFAULT, COMMANDS).format_help()
+    for name, command in COMMANDS.items():
+        assert name in parser(DEFAULT, COMMANDS).format_usage()
+        assert command.DESCRIPTION in told
+        assert command.DESCRIPTION in parser(name, COMMANDS).format_help()
 
 
-def test_a_configuration_file(tmp_path):
-    path = tmp_path / "c.json"
-    path.write_text(json.dumps({"Model": {"model": "x"}}))
-    assert parsed("--config", str(path), "--offline").config == {"Model/model": "x"}
+def test_a_command_runs_on_a_loop_of_its_own():
+    async def seven():
+        return 7
+
+    assert main.run(seven()) == 7
 
 
-def test_a_configuration_file_that_is_not_there(tmp_path):
-    with pytest.raises(ConfigError, match="cannot be read"):
-        parsed("--config", str(tmp_path / "none"))
-
-
-def test_help_names_every_field():
-    assert all(field.key in fields_help() for field in FIELDS)
-    assert "Model/context_size" in parser().format_help()
+@pytest.mark.parametrize(
+    "words, problem",
+    [
+        (["--set", "Model/thread=1"], "--set Model/thread: no such field; did you mean Model/t"),
+        (["serve", "--port", "-1"], "General/port: -1 is less than 0"),
+        (["package", "--repo", "x", "/none/a.zip"], "/none/a.zip cannot be written: No such file"),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_status(tmp_path, words, problem):
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "CLEARML_OFFLINE_MODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "app", *words],
+        cwd=tmp_path,
+        env={**environment, "HOME": str(tmp_path), "CLEARML_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    told = done.stdout + done.stderr
+    assert done.returncode == 2 and "Traceback" not in told
+    assert len([line for line in told.splitlines() if problem in line]) == 1, told

@@ -1,24 +1,34 @@
-"""`export`: a task's form as a configuration file."""
+"""`export`: print a task's form as a configuration file."""
 
 from __future__ import annotations
 
+import argparse
 import logging
 from collections.abc import Mapping
 
-from app.commands.launch import launcher
+from app.commands.launch import connect
 from app.console import say
 from app.form import file
 from app.form.merge import merge
-from app.instance.life import Request
+
+DESCRIPTION = "Print the form of a task as JSON, which --config reads."
 
 logger = logging.getLogger(__name__)
 
 
-async def export(request: Request, environment: Mapping[str, str], task: str) -> int:
-    """Print a task's form as a configuration file. Raises AppError."""
-    server = await launcher(request, environment)
-    form = merge(await server.parameters(task))
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("task", metavar="TASK", help="the task's ID")
+
+
+async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    tasks = await connect(environment)
+    export(await tasks.parameters(arguments.task))
+    return 0
+
+
+def export(parameters: Mapping[str, str]) -> None:
+    """Raises FormError for a form that cannot be written."""
+    form = merge(parameters)
     for warning in form.warnings:
         logger.warning("%s", warning)
     say(file.write(form))
-    return 0

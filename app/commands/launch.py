@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import json as as_json
+import argparse
+import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
 
+from app.commands import options
 from app.console import say
 from app.errors import ConfigError, FormError
 from app.form.fields import HF_TOKEN_KEY
-from app.form.merge import merge, parse
+from app.form.merge import Form, merge, parse
+from app.form.settings import Settings
 from app.instance.life import PROJECT, Request
 from app.planning.settle import check_form
+from app.task import launch
 from app.task.clearml_task import ClearMLTask
-from app.task.launch import Launcher, Script, checkout, describe, task_name, without_credentials
+from app.task.launch import Launcher, Script
+
+DESCRIPTION = "Create a task that serves, enqueue it, and print its ID."
+MAX_REPLICAS = 100
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Wish:
-    """How to launch; "" is left to be found out."""
+    """What the command line says of the tasks besides their form; "" is found out."""
 
     queue: str = ""
     route: str = ""
@@ -32,50 +40,104 @@ class Wish:
     branch: str = ""
     commit: str = ""
     tags: Sequence[str] = ()
-    dry_run: bool = False
 
 
-async def launch(request: Request, environment: Mapping[str, str], wish: Wish) -> int:
-    """Create the task, as often as there are to be replicas, and enqueue it. Raises AppError."""
+@dataclass(frozen=True)
+class Order:
+    """What is to be created and enqueued; the queue and the project by name."""
+
+    project: str
+    queue: str
+    tasks: Sequence[Mapping[str, Any]]
+
+
+class Tasks(Protocol):
+    """What is asked of ClearML's server."""
+
+    async def queue(self, name: str) -> str: ...
+
+    async def create(self, task: Mapping[str, Any], project: str) -> str: ...
+
+    async def enqueue(self, task: str, queue: str) -> None: ...
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    options.add_fields(parser)
+    add = parser.add_argument
+    add("--queue", metavar="Q", default="", help="queue, by name or ID: --set General/queue=Q")
+    add("--route", metavar="R", default="", help="route: --set General/gateway_route=R")
+    add("--replicas", metavar="N", type=_count, default=1, help="create N tasks (default: 1)")
+    add("--name", metavar="N", default="", help="name of the task (default: that of the model)")
+    add("--tag", metavar="T", action="append", default=[], help="tag of the task; repeatable")
+    options.add_repository(parser)
+    add("--branch", metavar="B", default="", help="branch of the repository")
+    add("--commit", metavar="C", default="", help="commit of the repository")
+    add("--dry-run", action="store_true", help="print the tasks as JSON and create none")
+
+
+def _count(text: str) -> int:
+    number = int(text) if text.isdecimal() else 0
+    if not 1 <= number <= MAX_REPLICAS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MAX_REPLICAS}")
+    return number
+
+
+async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    wanted = options.invocation(arguments)
+    wish = Wish(
+        queue=arguments.queue,
+        route=arguments.route,
+        replicas=arguments.replicas,
+        name=arguments.name,
+        repository=arguments.repo,
+        branch=arguments.branch,
+        commit=arguments.commit,
+        tags=arguments.tag,
+    )
+    order = draw_up(wanted, wish, options.CHECKOUT)
+    if arguments.dry_run:
+        say(json.dumps(asdict(order), indent=2))
+    else:
+        await place(order, await connect(environment, offline=wanted.offline))
+    return 0
+
+
+def draw_up(wanted: Request, wish: Wish, checkout: Path) -> Order:
+    """The tasks that a command line describes. Raises ConfigError."""
+    form, settings = _form(wanted, wish)
+    script = _script(wish, checkout)
+    names = _names(wish, settings)
+    if wish.replicas > 1 and not settings.general.gateway_route:
+        logger.warning("without --route each of the %d replicas has its own URL", wish.replicas)
+    tasks = [launch.describe(name, script, form.to_write(), wish.tags) for name in names]
+    return Order(settings.general.project or PROJECT, settings.general.queue, tasks)
+
+
+def _form(wanted: Request, wish: Wish) -> tuple[Form, Settings]:
     given = {"General/queue": wish.queue, "General/gateway_route": wish.route}
-    form = merge(request.config, request.overrides, {k: v for k, v in given.items() if v})
+    form = merge(wanted.config, wanted.overrides, given)
     if form.values[HF_TOKEN_KEY].strip():
         problem = "everybody who may read the task could read it: set HF_TOKEN where the agent runs"
         raise FormError(HF_TOKEN_KEY, problem)
     settings = parse(form)
     check_form(settings)
-    general = settings.general
-    if not general.queue:
+    if not settings.general.queue:
         raise FormError("General/queue", "is empty: name the queue with --queue")
-    script = _script(wish)
+    return form, settings
+
+
+def _names(wish: Wish, settings: Settings) -> list[str]:
     first = settings.models[0]
-    known = (wish.name, general.instance_name, first.endpoint_name, first.model)
-    name = task_name(next((each for each in known if each), ""))
-    names = [name] if wish.replicas == 1 else [f"{name} {n + 1}" for n in range(wish.replicas)]
-    if wish.replicas > 1 and not general.gateway_route:
-        logger.warning("without --route the %d replicas have endpoints of their own", wish.replicas)
-    tasks = [describe(each, script, form.to_write(), wish.tags) for each in names]
-    project = general.project or PROJECT
-    if wish.dry_run:
-        say(as_json.dumps({"project": project, "queue": general.queue, "tasks": tasks}, indent=2))
-        return 0
-    server = await launcher(request, environment)
-    queue = await server.queue(general.queue)
-    for task in tasks:
-        created = await server.create(task, project)
-        await server.enqueue(created, queue)
-        say(created)
-    return 0
+    known = (wish.name, settings.general.instance_name, first.endpoint_name, first.model)
+    name = launch.task_name(next((each for each in known if each), ""))
+    return [name] if wish.replicas == 1 else [f"{name} {n + 1}" for n in range(wish.replicas)]
 
 
-def _script(wish: Wish) -> Script:
+def _script(wish: Wish, checkout: Path) -> Script:
     if wish.repository:
         branch = wish.branch or ("" if wish.commit else "main")
-        repository = without_credentials(wish.repository)
-        if repository != wish.repository:
-            logger.warning("--repo: its user and password are left out: the agent has its own")
-        return Script(repository, branch, wish.commit)
-    script, warnings = checkout(Path(__file__).parent.parent)
+        return Script(options.public(wish.repository), branch, wish.commit)
+    script, warnings = launch.checkout(checkout)
     for warning in warnings:
         logger.warning("%s", warning)
     if wish.branch or wish.commit:
@@ -83,9 +145,19 @@ def _script(wish: Wish) -> Script:
     return script
 
 
-async def launcher(request: Request, environment: Mapping[str, str]) -> Launcher:
-    task = ClearMLTask(offline=request.offline, environment=environment)
+async def place(order: Order, tasks: Tasks) -> None:
+    """Create and enqueue each task, and print its ID. Raises ConfigError."""
+    queue = await tasks.queue(order.queue)
+    for task in order.tasks:
+        created = await tasks.create(task, order.project)
+        await tasks.enqueue(created, queue)
+        say(created)
+
+
+async def connect(environment: Mapping[str, str], *, offline: bool = False) -> Launcher:
+    """Raises ConfigError where there is no server."""
+    task = ClearMLTask(offline=offline, environment=environment)
     await task.attach()
     if task.offline:
-        raise ConfigError("that needs a ClearML server: run clearml-init, or set CLEARML_API_HOST")
+        raise ConfigError("this needs a ClearML server: run clearml-init, or set CLEARML_API_HOST")
     return Launcher(task)

@@ -1,25 +1,31 @@
-"""The ClearML application: its file (`.app.conf`), and the zip that an administrator uploads.
+"""`package`: write the zip of the ClearML application, which an administrator uploads.
 
-Format: ClearML's documentation of custom applications. Nothing here was tried on an Enterprise
-server.
+It holds the application's file (`.app.conf`) and its pictures. Format: ClearML's documentation of
+custom applications. Nothing here was tried on an Enterprise server.
 """
 
 from __future__ import annotations
 
+import argparse
+import io
+import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from app import __version__
+from app.commands import options
 from app.console import say
 from app.errors import ConfigError
 from app.form import wizard
+from app.task import launch
 from app.task.presence import EXAMPLE, MODELS_TABLE
 from app.telemetry import scalars
 
+DESCRIPTION = "Write the zip of the ClearML application, for an administrator to upload."
 NAME = "llamacpp-deployment"
 FILE = f"{NAME}.app.conf"
 ASSETS = Path(__file__).parent / "assets"
-REPOSITORY = "https://github.com/llamacpp-model-deployment/app.git"
 GPUS = 8
 SCALARS = (
     (scalars.REQUESTS, "Total Number of Requests"),
@@ -52,6 +58,7 @@ STATUS_LINE = (
     '<a href="/settings/workspace-configuration">GENERATE TOKEN</a></p>'
     "<p>Endpoint: <code>{endpoint}</code></p><p>{progress}</p>"
 )
+ICON, NO_INSTANCE = "icon.svg", "no-instance.html"
 PICTURES = {
     "setting": "status-setting-up.svg",
     "active": "status-active.svg",
@@ -60,7 +67,28 @@ PICTURES = {
 }
 
 
-def configuration(repository: str = REPOSITORY, branch: str = "main", queue: str = "") -> str:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    name = f"{NAME}.zip"
+    parser.add_argument(
+        "output", metavar="ZIP", nargs="?", default=name, help=f"file to write (default: {name})"
+    )
+    options.add_repository(parser)
+    parser.add_argument(
+        "--branch", metavar="B", default="main", help="branch of the repository (default: main)"
+    )
+    parser.add_argument("--queue", metavar="Q", default="", help="queue that the form proposes")
+
+
+async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    repository = options.public(arguments.repo) or launch.origin(options.CHECKOUT)
+    text = configuration(repository, arguments.branch, arguments.queue)
+    target = Path(arguments.output)
+    replace_file(target, archive(text))
+    say(str(target))
+    return 0
+
+
+def configuration(repository: str, branch: str = "main", queue: str = "") -> str:
     """The application's file."""
     root: dict[str, object] = {
         "id": NAME,
@@ -69,8 +97,8 @@ def configuration(repository: str = REPOSITORY, branch: str = "main", queue: str
         "provider": "community",
         "description": "Serve GGUF models with llama.cpp: several models share your GPUs, behind "
         "one OpenAI-compatible endpoint.",
-        "icon": "${ASSET:icon.svg}",
-        "no_info_html": "${ASSET:no-instance.html}",
+        "icon": f"${{ASSET:{ICON}}}",
+        "no_info_html": f"${{ASSET:{NO_INSTANCE}}}",
         "default_queue": queue,
         "badges": ["llm", "gguf", "llama.cpp"],
         "resumable": False,
@@ -90,7 +118,7 @@ def configuration(repository: str = REPOSITORY, branch: str = "main", queue: str
         "dashboard": {"lines": _dashboard()},
     }
     lines = [f"{key}: {wizard.hocon(value)}" for key, value in root.items()]
-    return "# Made by `python -m app package`, from app/form/fields.py.\n" + "\n".join(lines) + "\n"
+    return "# Made from app/form/fields.py.\n" + "\n".join(lines) + "\n"
 
 
 def _dashboard() -> list[dict[str, object]]:
@@ -138,21 +166,31 @@ def _pairs(items: list[dict[str, object]]) -> list[list[dict[str, object]]]:
     return [items[start : start + 2] for start in range(0, len(items), 2)]
 
 
-def archive(target: Path, text: str) -> Path:
-    """Write the zip to upload. Raises ConfigError."""
-    assets = sorted(ASSETS.iterdir())
+def archive(text: str, assets: Path = ASSETS) -> bytes:
+    """The zip to upload: the application's file with this text, and its pictures. Raises
+    ConfigError for a picture that is missing."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr(FILE, text)
+        for name in sorted((ICON, NO_INSTANCE, *PICTURES.values())):
+            zipped.writestr(f"assets/{name}", _read(assets / name))
+    return whole.getvalue()
+
+
+def _read(path: Path) -> bytes:
     try:
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as zipped:
-            zipped.writestr(FILE, text)
-            for asset in assets:
-                zipped.write(asset, f"assets/{asset.name}")
+        return path.read_bytes()
     except OSError as error:
+        problem = f"{path} cannot be read: {error.strerror}"
+        raise ConfigError(f"{problem}. It is a part of this app: install it again") from None
+
+
+def replace_file(target: Path, content: bytes) -> None:
+    """Write the file whole, or leave it as it is. Raises ConfigError."""
+    part = target.with_name(f".{target.name}.part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
         raise ConfigError(f"{target} cannot be written: {error.strerror}") from None
-    return target
-
-
-def package(target: str, *, repository: str, branch: str, queue: str) -> int:
-    """Write the zip that an administrator uploads. Raises ConfigError."""
-    text = configuration(repository, branch, queue)
-    say(str(archive(Path(target), text)))
-    return 0

@@ -42,14 +42,26 @@ def task_name(wished: str) -> str:
     return wished if len(wished) >= MIN_NAME else f"llama.cpp {wished}"
 
 
-def checkout(folder: Path) -> tuple[Script, list[str]]:
-    """The repository that `folder` is a checkout of, and what an agent would not find of it.
+def origin(folder: Path) -> str:
+    """The repository that `folder` is a checkout of, without credentials.
 
-    Raises ConfigError where it is none.
+    Raises ConfigError where it is none; a folder inside another checkout, as that of an installed
+    package may be, is none.
     """
     repository = _git(folder, "config", "--get", "remote.origin.url")
-    if not repository:
-        raise ConfigError(f"{folder} is no checkout of a repository with an origin: name --repo")
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    if not repository or Path(top).resolve() != folder.resolve():
+        problem = f"{folder} is not the checkout of a repository with an origin"
+        raise ConfigError(f"{problem}: name the repository with --repo URL")
+    return without_credentials(repository)
+
+
+def checkout(folder: Path) -> tuple[Script, list[str]]:
+    """The repository, branch and commit of a checkout, and what an agent would not find of it.
+
+    Raises ConfigError where `folder` is none.
+    """
+    repository = origin(folder)
     commit, branch = _git(folder, "rev-parse", "HEAD"), _git(folder, "branch", "--show-current")
     warnings = []
     if _git(folder, "status", "--porcelain", "--untracked-files=no"):
@@ -58,7 +70,7 @@ def checkout(folder: Path) -> tuple[Script, list[str]]:
         warnings.append(f"commit {commit[:10]} is not pushed: an agent cannot fetch it")
     file = folder / "requirements.txt"
     requirements = file.read_text() if file.is_file() else ""
-    return Script(without_credentials(repository), branch, commit, requirements), warnings
+    return Script(repository, branch, commit, requirements), warnings
 
 
 def without_credentials(repository: str) -> str:

@@ -1,6 +1,9 @@
 """The application's file, read as ClearML reads it, and held to what the code reads and reports."""
 
+import io
+import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -10,7 +13,14 @@ import pytest
 from pyhocon import ConfigFactory
 
 from app import __version__
-from app.commands.package import ASSETS, FILE, PICTURES, archive, configuration
+from app.commands.package import (
+    ASSETS,
+    FILE,
+    PICTURES,
+    archive,
+    configuration,
+    replace_file,
+)
 from app.errors import ConfigError
 from app.form.checks import TOTAL
 from app.memory.ledger import ModelState, Tier, View
@@ -20,7 +30,8 @@ from app.telemetry.overview import Details, Held, Overview, Phase
 from app.telemetry.scalars import gauges, points
 from app.telemetry.windows import Rates
 
-TEMPLATES = Path(__file__).parent.parent.parent / "templates"
+ROOT = Path(__file__).parent.parent.parent
+TEMPLATES = ROOT / "templates"
 CONF = ConfigFactory.parse_file(TEMPLATES / FILE)
 CONTENTS = [item for line in CONF["dashboard"]["lines"] for item in line["contents"]]
 TARGET = Target("a", "http://h/a/v1", False, "<key>")
@@ -35,7 +46,7 @@ def overview(name="a", **details):
 
 
 def test_the_file_is_what_the_fields_make():
-    made = subprocess.check_output([sys.executable, "scripts/application"], cwd=TEMPLATES.parent)
+    made = subprocess.check_output([sys.executable, "scripts/application"], cwd=ROOT)
     assert (TEMPLATES / FILE).read_bytes() == made
 
 
@@ -78,12 +89,62 @@ def test_the_task_is_this_repositorys():
     assert configuration("git@host:x.git", "b").count('"git@host:x.git"') == 1
 
 
-def test_the_package_holds_the_file_and_its_assets(tmp_path):
-    found = zipfile.ZipFile(archive(tmp_path / "a.zip", "text"))
+def test_the_package_holds_the_file_and_its_assets():
+    found = zipfile.ZipFile(io.BytesIO(archive("text")))
     assert found.read(FILE) == b"text"
-    assert {f"assets/{name}" for name in PICTURES.values()} <= {*found.namelist()}
-    with pytest.raises(ConfigError, match="cannot be written"):
-        archive(tmp_path / "none" / "a.zip", "text")
+    assert {*found.namelist()} == {FILE, *(f"assets/{path.name}" for path in ASSETS.iterdir())}
+
+
+def test_a_picture_that_is_missing_is_named(tmp_path):
+    shutil.copytree(ASSETS, tmp_path / "assets")
+    (tmp_path / "assets" / "icon.svg").unlink()
+    with pytest.raises(ConfigError, match="icon.svg cannot be read: No such file.*install it"):
+        archive("text", tmp_path / "assets")
+
+
+def test_a_file_is_replaced_whole_or_stays(tmp_path):
+    (tmp_path / "a").write_text("old")
+    replace_file(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_text() == "new"
+    (tmp_path / "folder" / "full").mkdir(parents=True)
+    for target in (tmp_path / "none" / "a", tmp_path / "folder"):
+        with pytest.raises(ConfigError, match=f"{target} cannot be written"):
+            replace_file(target, b"new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "folder"]
+
+
+def test_an_installed_package_writes_the_zip(tmp_path):
+    """Built as `pip install` builds it, and run where there is no checkout."""
+    pytest.importorskip("setuptools")
+    build = [sys.executable, "setup.py", "-q", "build", "--build-base", str(tmp_path / "b")]
+    subprocess.run([*build, "--build-lib", str(tmp_path / "lib")], cwd=ROOT, check=True)
+    (tmp_path / "empty").mkdir()
+    line = [sys.executable, "-m", "app", "package"]
+    options = {"cwd": tmp_path / "empty", "capture_output": True, "text": True, "timeout": 60}
+    options["env"] = {**os.environ, "PYTHONPATH": str(tmp_path / "lib")}
+    done = subprocess.run([*line, "--repo", "https://me:secret@host/x.git"], **options)
+    assert (done.returncode, done.stdout) == (0, "llamacpp-deployment.zip\n"), done.stderr
+    found = zipfile.ZipFile(tmp_path / "empty" / "llamacpp-deployment.zip").read(FILE).decode()
+    assert '"https://host/x.git"' in found and "secret" not in found + done.stderr
+    refused = subprocess.run(line, **options)
+    assert refused.returncode == 2 and "--repo URL" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make here")
+def test_make_package_leaves_the_file_as_it_is_when_the_script_fails(tmp_path):
+    for name in ("Makefile", "scripts", "templates"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    (tmp_path / "app").mkdir()  # nothing that can be imported is there
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    clean = {key: text for key, text in os.environ.items() if key != "PYTHONPATH"}
+    made = ["make", "-o", "install", "package"]
+    done = subprocess.run(made, cwd=tmp_path, env=clean, capture_output=True, timeout=60)
+    assert done.returncode != 0
+    kept = tmp_path / "templates" / FILE
+    assert kept.read_bytes() == (TEMPLATES / FILE).read_bytes()
 
 
 def test_the_properties_say_how_long_it_is_idle():

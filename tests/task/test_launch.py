@@ -4,7 +4,14 @@ import pytest
 
 from app.errors import ConfigError
 from app.task.container import SET_UP
-from app.task.launch import Script, checkout, describe, task_name, without_credentials
+from app.task.launch import (
+    Script,
+    checkout,
+    describe,
+    origin,
+    task_name,
+    without_credentials,
+)
 
 GIT = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
 
@@ -63,10 +70,19 @@ def test_an_address_keeps_no_credentials(address, expected):
 
 
 def test_without_an_origin_the_repository_must_be_named(folder, tmp_path):
-    with pytest.raises(ConfigError, match="name --repo"):
+    with pytest.raises(ConfigError, match="--repo URL"):
         checkout(folder)
-    with pytest.raises(ConfigError, match="name --repo"):
+    with pytest.raises(ConfigError, match="--repo URL"):
         checkout(tmp_path)
+
+
+def test_the_checkout_around_an_installed_package_is_not_ours(folder):
+    git(folder, "remote", "add", "origin", "https://host/somebody-elses.git")
+    installed = folder / ".venv" / "site-packages"
+    installed.mkdir(parents=True)
+    with pytest.raises(ConfigError, match="--repo URL"):
+        origin(installed)
+    assert origin(folder) == "https://host/somebody-elses.git"
 
 
 def test_a_description_has_the_form_by_section():

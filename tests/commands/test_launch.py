@@ -1,0 +1,146 @@
+import argparse
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from app.commands.launch import Wish, add_options, draw_up, place
+from app.errors import ConfigError, FormError
+from app.instance.life import PROJECT, Request
+
+REPOSITORY = "https://host/x.git"
+NO_CHECKOUT = Path("/")
+
+
+def order(config=None, **wish):
+    wanted = Request({"Model/model": "a/b/c.gguf", **(config or {})})
+    return draw_up(wanted, Wish(**{"queue": "gpu", "repository": REPOSITORY, **wish}), NO_CHECKOUT)
+
+
+def value(task, key):
+    section, name = key.split("/")
+    return task["hyperparams"][section][name]["value"]
+
+
+class Tasks:
+    """A server that notes what it is asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    async def queue(self, name):
+        if name == "none":
+            raise ConfigError("there is no queue 'none'")
+        return f"id of {name}"
+
+    async def create(self, task, project):
+        self.asked.append(("create", task["name"], project))
+        return f"task {len(self.asked)}"
+
+    async def enqueue(self, task, queue):
+        self.asked.append(("enqueue", task, queue))
+
+
+def test_a_task_has_the_whole_form_and_its_container():
+    (task,) = order({"Model/threads": "2", "General/container_args": "-v a:b"}).tasks
+    assert value(task, "Model/threads") == "2" and value(task, "Model/parallel") == ""
+    assert value(task, "General/queue") == "gpu"
+    assert task["container"]["image"] == value(task, "General/container_image") != ""
+    assert task["container"]["arguments"] == "-v a:b"
+
+
+def test_the_options_come_over_the_form():
+    found = order({"General/queue": "old", "General/gateway_route": "old"}, route="r", tags=["t"])
+    assert found.queue == "gpu" and found.project == PROJECT
+    assert value(found.tasks[0], "General/gateway_route") == "r"
+    assert found.tasks[0]["tags"] == ["t"]
+    found = order({"General/queue": "old", "General/project": "Mine"}, queue="")
+    assert (found.project, found.queue) == ("Mine", "old")
+
+
+@pytest.mark.parametrize(
+    "config, wish, name",
+    [
+        ({}, {"name": "by option"}, "by option"),
+        ({"General/instance_name": "by form"}, {}, "by form"),
+        ({"Model/endpoint_name": "end/point"}, {}, "end/point"),
+        ({}, {}, "a/b/c.gguf"),
+        ({"Model/endpoint_name": "x"}, {}, "llama.cpp x"),  # ClearML wants three characters
+    ],
+)
+def test_a_tasks_name(config, wish, name):
+    assert [task["name"] for task in order(config, **wish).tasks] == [name]
+
+
+def test_replicas_are_numbered_and_without_a_route_warned_of(caplog):
+    names = [task["name"] for task in order(replicas=2, name="serve").tasks]
+    assert names == ["serve 1", "serve 2"] and "--route" in caplog.text
+    caplog.clear()
+    order(replicas=2, route="r")
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    "wish, branch, commit",
+    [
+        ({}, "main", None),
+        ({"branch": "b"}, "b", None),
+        ({"commit": "c"}, None, "c"),
+        ({"branch": "b", "commit": "c"}, "b", "c"),
+    ],
+)
+def test_which_code_an_agent_fetches(wish, branch, commit):
+    script = order(**wish).tasks[0]["script"]
+    assert script["repository"] == REPOSITORY
+    assert (script["branch"], script["version_num"]) == (branch, commit)
+
+
+def test_where_we_are_no_checkout_the_repository_is_asked_for():
+    with pytest.raises(ConfigError, match="--repo URL"):
+        order(repository="")
+
+
+@pytest.mark.parametrize(
+    "config, wish, problem",
+    [
+        ({}, {"queue": ""}, "General/queue: is empty: name the queue with --queue"),
+        ({"General/hf_token": "hf_x"}, {}, "General/hf_token: everybody"),
+        ({"Model/threads": "x"}, {}, "Model/threads"),
+        ({"Model/model": "a/b"}, {}, "Model/model: 'a/b' does not end in .gguf"),
+    ],
+)
+def test_a_form_that_would_fail_there_is_refused_here(config, wish, problem):
+    with pytest.raises(FormError, match=problem) as raised:
+        order(config, **wish)
+    assert "hf_x" not in str(raised.value)
+
+
+def test_each_task_is_created_enqueued_and_printed(capsys):
+    tasks = Tasks()
+    asyncio.run(place(order(replicas=2, name="serve", route="r"), tasks))
+    assert tasks.asked == [
+        ("create", "serve 1", PROJECT),
+        ("enqueue", "task 1", "id of gpu"),
+        ("create", "serve 2", PROJECT),
+        ("enqueue", "task 3", "id of gpu"),
+    ]
+    assert capsys.readouterr().out == "task 1\ntask 3\n"
+
+
+def test_without_the_queue_no_task_is_created():
+    tasks = Tasks()
+    with pytest.raises(ConfigError, match="no queue"):
+        asyncio.run(place(order(queue="none"), tasks))
+    assert tasks.asked == []
+
+
+@pytest.mark.parametrize("text, accepted", [("1", 1), ("100", 100), ("0", None), ("101", None)])
+def test_how_many_replicas_there_may_be(text, accepted, capsys):
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    if accepted:
+        assert parser.parse_args(["--replicas", text]).replicas == accepted
+        return
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--replicas", text])
+    assert f"'{text}' is not a number from 1 to 100" in capsys.readouterr().err
