@@ -11,7 +11,7 @@ APP = Path(__file__).parent.parent / "app"
 FOLDERS = {  # low to high, each with its modules low to high
     "": ["errors", "console"],
     "form": ["fields", "settings", "checks", "merge", "pasted", "file", "wizard"],
-    "machine": ["children", "private", "host", "gpu"],
+    "machine": ["clock", "threads", "network", "chance", "children", "private", "host", "gpu"],
     "models": ["reference", "gguf", "tiny", "hub", "store"],
     "engine": [
         "lifecycle",
@@ -138,6 +138,18 @@ OWNERS = {
     "pynvml": {"machine.gpu"},
     "uvloop": {"main"},
 }
+# What a simulation of the whole app puts its own in the place of: each has one module.
+SEAMS = {
+    "machine.clock": {"time.monotonic", "time.time", "time.perf_counter", "time.sleep"},
+    "machine.threads": {"asyncio.to_thread", "threading.Thread", "threading.Lock"},
+    "machine.children": {"subprocess.run", "subprocess.Popen", "os.fork", "os.posix_spawn"},
+    "machine.network": {"socket.socket", "socket.create_connection", "create_server"},
+    "machine.chance": {"secrets.token_hex", "secrets.token_urlsafe", "os.urandom"},
+}
+SEAMS["machine.network"] |= {"create_connection", "create_unix_connection", "asyncio.start_server"}
+SEAMS["machine.threads"] |= {"run_in_executor", "ThreadPoolExecutor"}
+SEAMS["machine.chance"] |= {"random.random", "random.choice", "random.randint", "uuid.uuid4"}
+SEAMS["machine.children"] |= {"create_subprocess_exec", "create_subprocess_shell", "os.system"}
 IO = {"asyncio", "subprocess", "socket", "threading", "time", "os", "pathlib"}
 
 
@@ -190,3 +202,22 @@ def test_each_third_party_package_has_its_owner(module):
 def test_pure_modules_do_no_io(module):
     assert imports(module) & IO == set()
     assert external(module) == set()
+
+
+def names_used(module: str) -> set[str]:
+    """Every `name` and `package.name` that a module's code uses, whatever it is imported as."""
+    source = (APP / module.replace(".", "/")).with_suffix(".py").read_text()
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute):
+            owner = f"{node.value.id}." if isinstance(node.value, ast.Name) else ""
+            found |= {node.attr, f"{owner}{node.attr}"}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("seam", SEAMS)
+def test_each_seam_has_one_module(seam):
+    users = {module for module in MODULES if names_used(module) & SEAMS[seam]}
+    assert users == {seam}, "use the seam's module instead"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from app.engine.arguments import Binary
 from app.errors import ConfigError
+from app.machine import threads
 from app.machine.children import run
 
 CONTAINER = Path("/app/llama-server")
@@ -140,7 +140,7 @@ def check_gpus(visible: Sequence[str], used: Sequence[str], wanted_layers: int |
 
 async def _ask(path: Path, environment: Mapping[str, str], flag: str) -> str:
     try:
-        done = await asyncio.to_thread(run, [str(path), flag], environment, TIMEOUT)
+        done = await threads.run(run, [str(path), flag], environment, TIMEOUT)
     except OSError as error:
         raise ConfigError(f"{path} cannot be run: {error.strerror}") from None
     except subprocess.TimeoutExpired:

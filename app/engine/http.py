@@ -17,6 +17,7 @@ from typing import Any, Protocol, cast
 import httptools
 
 from app.errors import NotConnectedError, UpstreamError
+from app.machine import network
 
 Headers = list[tuple[bytes, bytes]]  # names in lower case
 
@@ -344,13 +345,12 @@ class Client:
         return connection
 
     async def _open_transport(self, connection: _Connection) -> None:
-        loop = asyncio.get_running_loop()
         if not self.address.path:
-            await loop.create_connection(lambda: connection, "127.0.0.1", self.address.port)
+            await network.connect(lambda: connection, self.address.port)
             return
         while True:
             try:
-                await loop.create_unix_connection(lambda: connection, self.address.path)
+                await network.connect_unix(lambda: connection, self.address.path)
                 return
             except BlockingIOError:  # more at once than the child's backlog holds
                 await asyncio.sleep(FULL_PAUSE)

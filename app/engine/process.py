@@ -10,8 +10,6 @@ import contextlib
 import logging
 import os
 import signal
-import subprocess
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +18,8 @@ from app.console import ModelLogger
 from app.engine import output
 from app.engine.lifecycle import Event, State, next_state
 from app.errors import LoadError
-from app.machine.children import die_with_us, exit_status
+from app.machine import children, clock
+from app.machine.children import exit_status
 
 POLL_INTERVAL = 0.02
 RELAY_DRAIN = 1.0  # seconds that output may still come after the exit
@@ -75,7 +74,7 @@ class Process:
         self._speaks_protocol = False
         self._said_ready = asyncio.Event()
         self._stdin = -1
-        self._child: subprocess.Popen[bytes]
+        self._child: children.Child
         self._exit: asyncio.Task[int]
         self._relay: asyncio.Task[None]
 
@@ -132,19 +131,18 @@ class Process:
         self._said_ready.clear()
         self._speaks_protocol = False
         self.progress = 0.0
-        self._sign_of_life = time.monotonic()
+        self._sign_of_life = clock.now()
         # Our own pipes: with PIPE, asyncio's wait() lasts until every heir of them is gone.
         output_end, child_output = os.pipe()
         child_input, self._stdin = os.pipe()
         os.set_blocking(self._stdin, False)
         try:
-            self._child = subprocess.Popen(
-                [*die_with_us(), *self._command.argv, *self._again],
+            self._child = children.spawn(
+                [*self._command.argv, *self._again],
+                self._command.environment,
                 stdin=child_input,
                 stdout=child_output,
                 stderr=child_output,
-                env=dict(self._command.environment),
-                start_new_session=True,
             )
         except OSError as error:
             os.close(output_end)
@@ -170,7 +168,7 @@ class Process:
         self._hear(buffer.flush())
 
     def _hear(self, lines: Sequence[str]) -> None:
-        self._sign_of_life = time.monotonic()
+        self._sign_of_life = clock.now()
         for line in lines:
             event = output.read(line)
             if isinstance(event, output.Line):
@@ -233,7 +231,7 @@ class Process:
         left = self._stall_timeout
         while left > 0:  # every line that the child writes moves the end
             await asyncio.sleep(left)
-            left = self._sign_of_life + self._stall_timeout - time.monotonic()
+            left = self._sign_of_life + self._stall_timeout - clock.now()
 
     async def _terminate(self) -> None:
         """Ask it to leave, ask again, SIGKILL it after the grace period, and reap."""

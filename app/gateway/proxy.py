@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -25,6 +24,7 @@ from app.gateway.routes import (
     strip,
 )
 from app.gateway.waiting import HEADER, kept_alive, wait_timeout
+from app.machine import clock
 from app.memory.pool import Pool
 from app.telemetry.samples import Sample, Whole, several
 
@@ -125,7 +125,7 @@ class Proxy:
         for attempt in (1, 2):
             try:
                 async with self._pool.lease(name, wait) as upstream:
-                    answer[1].held = time.monotonic()
+                    answer[1].held = clock.now()
                     await self._relay(request, found, upstream, answer)
                 return
             except NotConnectedError:
@@ -168,7 +168,7 @@ class Proxy:
         exchange.end()
 
     def _finished(self, request: Request, name: str, relay: Relay, status: int) -> None:
-        now = time.monotonic()
+        now = clock.now()
         since = request.received
         first, held = (None if t is None else t - since for t in (relay.first_token, relay.held))
         tokens = relay.ends.tokens()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 
 from app.errors import RequestError, UpstreamError
 from app.gateway.http.heads import Headers
 from app.gateway.http.request import Request
+from app.machine import clock
 from app.telemetry.samples import Ends
 
 HOP_BY_HOP = {
@@ -108,7 +108,7 @@ class Relay:
 
     def data(self, chunk: bytes) -> None:
         if self._events and self.first_token is None:
-            self.first_token = time.monotonic()
+            self.first_token = clock.now()
         self.ends.feed(chunk)
         if self._whole:
             self._pieces.append(chunk)

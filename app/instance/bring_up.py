@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ from app.engine.process import SHOWN, Command
 from app.engine.server import LlamaServer
 from app.errors import AppError, LoadError, RequestError
 from app.form.settings import GeneralSettings
-from app.machine import gpu, host
+from app.machine import chance, gpu, host, network
 from app.machine.gpu import Device
 from app.memory import checkpoint
 from app.memory.checkpoint import Checkpoints, Helper
@@ -167,7 +165,7 @@ class Deployment:
             str(kept) if kept else "",
             self.general.debug,
         )
-        key = secrets.token_hex(32)
+        key = chance.key(32)
         command = self._command(planned, launch, key, remembered)
         server = LlamaServer(planned.name, command, Client(address, key))
         self.servers.append(server)
@@ -271,9 +269,7 @@ class Deployment:
     def _address(self, number: int, *, unix: bool) -> Address:
         if unix:
             return Address(path=str(self.folder / f"{number}.sock"))
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", 0))
-            return Address(port=taken.getsockname()[1])
+        return Address(port=network.free_port())
 
     def _shown(self, planned: Planned) -> tuple[str, ...]:
         if self.general.disable_logs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 
 from app.gateway.admission import Keys
 from app.gateway.http.request import Request
@@ -12,6 +11,7 @@ from app.gateway.pages.document import Document
 from app.gateway.pages.events import Live, Sources
 from app.gateway.proxy import Page
 from app.gateway.routes import EVENTS, METRICS, PAGE
+from app.machine import clock
 from app.page.assemble import assemble
 from app.page.plots import Plots
 from app.telemetry import prometheus
@@ -44,7 +44,7 @@ class Watching:
         self._document = Document(assemble("index.html"))
         self._plots = Plots(models)
         self._metrics = Metrics(
-            models, overview.view, overview.devices, lambda: overview.idle(time.monotonic())
+            models, overview.view, overview.devices, lambda: overview.idle(clock.now())
         )
 
         def hello(request: Request) -> dict[str, object]:
@@ -53,7 +53,7 @@ class Watching:
         self._live = Live(
             Sources(
                 hello,
-                lambda: status.status(overview, time.monotonic()),
+                lambda: status.status(overview, clock.now()),
                 self._plots.values,
                 History(self._plots.columns),
                 logs,

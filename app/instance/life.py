@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import signal
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,7 +31,7 @@ from app.gateway.pages import admin, status
 from app.gateway.proxy import Proxy, Rules
 from app.instance.bring_up import Deployment, announce, devices, endpoint, targets
 from app.instance.front import BookHandler, Watching
-from app.machine import gpu, host, private
+from app.machine import clock, gpu, host, network, private
 from app.memory.ledger import Free, Model, Tier
 from app.memory.pool import BOUND, Pool
 from app.models.store import Store
@@ -214,7 +213,7 @@ class Instance:
             general.host, under_agent=self._connection.under_agent, has_key=any(keys)
         )
         rules = Rules(Keys(keys), general.wait_timeout, general.allow_remote_media, general.debug)
-        windows = Windows(plan.names, time.monotonic())
+        windows = Windows(plan.names, clock.now())
         self._placeholder = examples.KEY if any(keys) else examples.TOKEN if routed else ""
         self._watching = Watching(self._overview, rules.keys, self._placeholder, self._logs)
         self._server = Server(self._front(plan, rules, windows, self._watching), allowed=networks)
@@ -247,7 +246,7 @@ class Instance:
         reporter = self._reporter = Reporter(
             windows,
             self._connection.report,
-            time.monotonic,
+            clock.now,
             lambda now: gauges(overview, now),
         )
         reporter.start()
@@ -261,7 +260,7 @@ class Instance:
         meter = host.Meter()
         self._endpoints = Endpoints(
             self._connection,
-            lambda: model_endpoints(overview, reporter.last, time.monotonic()),
+            lambda: model_endpoints(overview, reporter.last, clock.now()),
             lambda: {**host.machine_stats(meter.load()), **gpu.machine_stats(gpu.load())},
         )
 
@@ -309,7 +308,7 @@ class Instance:
         self._pool = Pool(
             models,
             plan.budget,
-            time.monotonic,
+            clock.now,
             resident_tier=tier,
             bound=bound,
             free=Free(gpu.free, lambda: host.memory_free() - plan.reserve),
@@ -338,13 +337,13 @@ class Instance:
             self._folder.path,
             self._kv_folder(plan),
             self._environment,
-            lambda name, level, text: self._logs.add(time.time(), level, name, text),
+            lambda name, level, text: self._logs.add(clock.wall(), level, name, text),
         )
         if self._endpoints is not None:
             self._endpoints.start()
         await self._deployment.bring_up()
         self._overview.phase = Phase.SERVING
-        self._overview.serving_since = time.monotonic()
+        self._overview.serving_since = clock.now()
         announce(plan, self._overview, self._placeholder)
         if self._endpoints is not None:
             self._endpoints.refresh()
@@ -367,7 +366,7 @@ class Instance:
         overview, pool = self._overview, self._pool
         assert overview is not None and pool is not None
         while not pool.lost.done():
-            idle = overview.idle(time.monotonic())
+            idle = overview.idle(clock.now())
             if expired(idle, overview.idle_limit):
                 hours = (overview.idle_limit or 0.0) / 3600
                 text = f"idle for {hours:.2g} hours, the limit"
@@ -453,5 +452,5 @@ class Instance:
 def _reachable(bound: str, environment: Mapping[str, str]) -> str:
     """An address to call, for one that stands for all of this machine's."""
     if bound in ("0.0.0.0", "::"):
-        return environment.get("CLEARML_AGENT_HOST_IP") or host.own_address()
+        return environment.get("CLEARML_AGENT_HOST_IP") or network.own_address()
     return f"[{bound}]" if ":" in bound else bound

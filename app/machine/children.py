@@ -1,4 +1,4 @@
-"""Start programs without forking Python.
+"""Every process that the app starts: without forking Python, and ended with us.
 
 uvloop forks, and runs Python's hooks in the child before it executes the program: hooks of modules
 that are being imported by another thread at that moment (the ClearML SDK is) wait for ever, and
@@ -13,6 +13,12 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from app.machine import threads
+
+TimeoutExpired = subprocess.TimeoutExpired
+PIPE, NOWHERE = subprocess.PIPE, subprocess.DEVNULL
+Child = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True)
@@ -39,14 +45,28 @@ def run(argv: Sequence[str], environment: Mapping[str, str], timeout: float) -> 
     return Done(done.returncode, output, errors)
 
 
-async def exit_status(child: subprocess.Popen[bytes]) -> int:
+def spawn(
+    argv: Sequence[str], environment: Mapping[str, str], *, stdin: int, stdout: int, stderr: int
+) -> Child:
+    """Start a program that goes on, in a process group of its own. Raises OSError."""
+    return subprocess.Popen(
+        [*die_with_us(), *argv],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env=dict(environment),
+        start_new_session=True,
+    )
+
+
+async def exit_status(child: Child) -> int:
     """Await the end of a child."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     try:
         descriptor = os.pidfd_open(child.pid)
     except (AttributeError, OSError):  # a kernel before 5.3, or a sandbox
-        return await asyncio.to_thread(child.wait)
+        return await threads.run(child.wait)
     try:
         loop.add_reader(descriptor, ended.set)
         await ended.wait()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import pynvml
+
+from app.machine import clock
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Held:
         self._known: dict[int, tuple[float, dict[str, int]]] = {}
 
     def of(self, pid: int) -> dict[str, int]:
-        now = time.monotonic()
+        now = clock.now()
         at, found = self._known.get(pid, (-self._seconds, {}))
         if now - at >= self._seconds:
             found = held(pid)

@@ -7,12 +7,12 @@ import math
 import os
 import re
 import resource
-import socket
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from app.machine import clock
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -186,7 +186,7 @@ class Meter:
         network, disk = psutil.net_io_counters(), psutil.disk_io_counters()
         counts = [network.bytes_recv, network.bytes_sent] if network else [0, 0]
         counts += [disk.read_bytes, disk.write_bytes] if disk else [0, 0]
-        self._before = (time.monotonic(), busy, total, counts)
+        self._before = (clock.now(), busy, total, counts)
 
 
 def machine_stats(load: Load) -> dict[str, object]:
@@ -196,13 +196,3 @@ def machine_stats(load: Load) -> dict[str, object]:
         "memory_used": load.memory_used >> 20,
         "memory_free": (load.memory_total - load.memory_used) >> 20,
     }
-
-
-def own_address() -> str:
-    """The address by which other machines reach this one, as far as it can tell by itself."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: it only picks the interface
-        except OSError:
-            return "127.0.0.1"
-        return str(probe.getsockname()[0])

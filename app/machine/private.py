@@ -11,10 +11,10 @@ import fcntl
 import os
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
 from app.errors import ConfigError
+from app.machine import clock
 
 PREFIX = "lmd-"
 OWNER = "owner"
@@ -73,7 +73,7 @@ def _dead(path: Path, changed: float) -> bool:
     try:
         owner = os.open(path / OWNER, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:
-        return time.time() - changed > MAKING
+        return clock.wall() - changed > MAKING
     try:
         fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -12,12 +12,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app.machine.children import die_with_us
+from app.machine import children
 from app.memory import mover
 from app.memory.mover import CHECKPOINTED, RUNNING, STATES
 from app.memory.tiers import NoRoomError, ParkingError
@@ -39,7 +38,7 @@ class Helper:
         self._environment = environment
         self._words = words
         self._lock = asyncio.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
+        self._child: children.Child | None = None
         self._reader: asyncio.StreamReader | None = None
         self._transport: asyncio.BaseTransport | None = None
 
@@ -59,14 +58,13 @@ class Helper:
         self._transport, _ = await loop.connect_read_pipe(lambda: protocol, self._child.stdout)
         await self._answer(deadline)
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [*die_with_us(), sys.executable, "-I", "-S", mover.__file__, *self._words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=dict(self._environment),
-            start_new_session=True,
+    def _spawn(self) -> children.Child:
+        return children.spawn(
+            [sys.executable, "-I", "-S", mover.__file__, *self._words],
+            self._environment,
+            stdin=children.PIPE,
+            stdout=children.PIPE,
+            stderr=children.NOWHERE,
         )
 
     async def ask(self, do: str, pid: int, deadline: float) -> Any:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import glob
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from app.errors import ConfigError, FormError, TransferError
+from app.machine import clock, threads
 from app.models import gguf, hub, tiny
 from app.models.reference import (
     KEY,
@@ -115,18 +114,18 @@ class Store:
         """Find the files before any bytes move. Raises ConfigError, or TransferError for files
         on this machine that are not whole."""
         if isinstance(reference, HubFile):
-            return await asyncio.to_thread(hub.locate, reference, self._hub)
+            return await threads.run(hub.locate, reference, self._hub)
         if isinstance(reference, ClearMLModel):
             if self._registry is None:
                 raise FormError(KEY, f"{reference.id}: there is no ClearML to ask")
             return await self._registry.find(reference.id)
         if isinstance(reference, LocalFile):
-            return await asyncio.to_thread(_verified, _local(reference))
+            return await threads.run(_verified, _local(reference))
         try:
-            path = await asyncio.to_thread(tiny.ensure, self.cache)
+            path = await threads.run(tiny.ensure, self.cache)
         except OSError as error:
             raise ConfigError(f"the cache folder {self.cache} cannot be written: {error}") from None
-        return await asyncio.to_thread(_verified, [path])
+        return await threads.run(_verified, [path])
 
     async def preview(self, located: Located, folder: Path) -> ModelFiles | Preview | None:
         """The headers, before any weights move; the stand-ins of files that are not here are
@@ -135,7 +134,7 @@ class Store:
             return None
         if isinstance(located, ModelFiles):
             return located
-        return await asyncio.to_thread(_preview, located, folder)
+        return await threads.run(_preview, located, folder)
 
     async def fetch(self, located: Located, name: str, progress: Progress) -> ModelFiles:
         """Bring the files here and verify them. Raises TransferError."""
@@ -145,12 +144,12 @@ class Store:
             assert self._registry is not None
             logger.info("fetching from ClearML", extra={"subject": name})
             path = await self._registry.fetch(located)
-            return await asyncio.to_thread(_of_registry, path)
-        return await asyncio.to_thread(_verified, await self._download(located, name, progress))
+            return await threads.run(_of_registry, path)
+        return await threads.run(_verified, await self._download(located, name, progress))
 
     async def _download(self, located: hub.Located, name: str, progress: Progress) -> list[Path]:
         meter = _Meter(name, located, progress)
-        paths = await asyncio.to_thread(hub.fetch, located, self._hub, meter.arrived)
+        paths = await threads.run(hub.fetch, located, self._hub, meter.arrived)
         meter.finished()
         return paths
 
@@ -164,19 +163,19 @@ class _Meter:
         self._here = located.size - located.missing
         self._missing = located.missing
         self._progress = progress
-        self._begun = self._said = time.monotonic()
+        self._begun = self._said = clock.now()
 
     def arrived(self, size: int) -> None:
         self._here += size
         self._progress(min(1.0, self._here / self._size) if self._size else 0.0)
-        now = time.monotonic()
+        now = clock.now()
         if now - self._said >= REPORT_INTERVAL:
             self._said = now
             self._say(f"downloading: {self._here / 1e6:,.0f} of {self._size / 1e6:,.0f} MB")
 
     def finished(self) -> None:
         if self._missing:
-            seconds = max(time.monotonic() - self._begun, 1e-3)
+            seconds = max(clock.now() - self._begun, 1e-3)
             rate = self._missing / 1e6 / seconds
             self._say(
                 f"downloaded {self._missing / 1e6:,.1f} MB in {seconds:.1f} s ({rate:,.0f} MB/s)"

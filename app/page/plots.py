@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
 from app.form.checks import TOTAL
-from app.machine import gpu, host
+from app.machine import clock, gpu, host
 from app.telemetry.history import Column
 from app.telemetry.samples import Sample
 from app.telemetry.windows import Rates, Windows
@@ -31,7 +30,7 @@ GPU = ("gpu", "gpu_memory", "gpu_temperature")
 class Plots:
     def __init__(self, models: Sequence[str]) -> None:
         self._series = (TOTAL, *models)
-        self._windows = Windows(models, time.monotonic())
+        self._windows = Windows(models, clock.now())
         self._meter = host.Meter()
         self._gpus = [load.id for load in gpu.load()]
 
@@ -45,7 +44,7 @@ class Plots:
 
     def values(self) -> list[float | None]:
         """By column; the window that ends here is as long as since the last call."""
-        rates = self._windows.close(time.monotonic())
+        rates = self._windows.close(clock.now())
         found = [value(rates[series]) for value in RATES.values() for series in self._series]
         load = self._meter.load()
         found += [load.cpu, load.memory_used / 1e9]

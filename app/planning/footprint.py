@@ -3,7 +3,6 @@ what it will then hold."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import shlex
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 from app.engine.arguments import ALL_LAYERS, DEFAULT_PARALLEL, Resolved, Wanted
 from app.engine.capabilities import Capabilities
 from app.errors import ConfigError
+from app.machine import threads
 from app.machine.children import run
 from app.models.gguf import Header
 from app.models.store import ModelFiles, Preview
@@ -253,7 +253,7 @@ def _computed(
 async def _ask(tool: Path, argv: Sequence[str], machine: Machine) -> tuple[int, str, str]:
     """Exit status, what it prints, and the last line of its complaint. Raises ConfigError."""
     try:
-        done = await asyncio.to_thread(run, [str(tool), *argv], machine.environment, TIMEOUT)
+        done = await threads.run(run, [str(tool), *argv], machine.environment, TIMEOUT)
     except subprocess.TimeoutExpired:
         raise ConfigError(f"{tool} did not answer in {TIMEOUT:.0f} s") from None
     lines = done.errors.strip().splitlines()[-1:] or [""]

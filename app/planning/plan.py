@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from app.engine.capabilities import Capabilities
 from app.errors import ConfigError, FormError
 from app.form.merge import naming_field, naming_item
 from app.form.settings import ModelSettings, Settings
-from app.machine import gpu, host
+from app.machine import chance, gpu, host
 from app.machine.children import die_with_us
 from app.models import reference
 from app.models.hub import Located as OnHub
@@ -168,7 +167,7 @@ async def _look_into(
         located = await store.fetch(located, located.paths[0], lambda _: None)
     if isinstance(located, OnHub):
         check_disk(located.missing, store)
-    folder = around.folder / f"preview-{secrets.token_hex(4)}"
+    folder = around.folder / f"preview-{chance.name(4)}"
     return located, await store.preview(located, folder)
 
 

@@ -8,8 +8,6 @@ import enum
 import importlib
 import io
 import logging
-import secrets
-import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from app.errors import ConfigError
+from app.machine import chance, network
 from app.task.sdk import SdkThread, SdkTimeoutError
 from app.telemetry.scalars import Point
 
@@ -239,7 +238,7 @@ class ClearMLTask:
 
         def settle() -> str:
             known = (self._task._get_runtime_properties() or {}).get(KEY_PROPERTY)
-            key = str(known or secrets.token_urlsafe(32))
+            key = str(known or chance.key(32))
             if not known:
                 self._task._set_runtime_properties({KEY_PROPERTY: key})
             return key
@@ -322,11 +321,7 @@ def _listens(url: SplitResult) -> bool:
     if url.scheme not in ("http", "https"):
         return bool(url.scheme)
     port = url.port or (443 if url.scheme == "https" else 80)
-    try:
-        with socket.create_connection((url.hostname or "", port), FILE_SERVER_DEADLINE):
-            return True
-    except OSError:
-        return False
+    return network.answers(url.hostname or "", port, FILE_SERVER_DEADLINE)
 
 
 def _say_failure(future: Any) -> None:

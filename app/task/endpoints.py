@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.errors import ConfigError
+from app.machine import clock
 from app.task.clearml_task import ClearMLTask
 from app.task.sdk import SdkTimeoutError
 
@@ -105,7 +105,7 @@ class Endpoints:
                 await self._ask("container_status_report", told)
 
     def _per_minute(self, row: ModelEndpoint) -> float:
-        now = time.monotonic()
+        now = clock.now()
         then, requests = self._before.get(row.name, (now - row.uptime, 0))
         self._before[row.name] = (now, row.requests)
         return round(60 * (row.requests - requests) / max(1.0, now - then), 2)

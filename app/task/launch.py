@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,13 @@ from typing import Any
 from app.errors import ConfigError
 from app.form.checks import MIN_NAME
 from app.form.fields import BY_KEY, GENERAL
+from app.machine import children
 from app.task import container
 from app.task.clearml_task import ClearMLTask
 from app.task.sdk import SdkTimeoutError
 
 DEADLINE = 60.0
+GIT_DEADLINE = 30.0
 ENTRY_POINT = "-m app"
 TASK_TYPE = "inference"
 # To the last "@": git takes one in a password as it is.
@@ -81,12 +83,10 @@ def without_credentials(repository: str) -> str:
 
 def _git(folder: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=30
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        done = children.run(["git", "-C", str(folder), *arguments], os.environ, GIT_DEADLINE)
+    except (OSError, children.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return done.output.strip() if done.status == 0 else ""
 
 
 def describe(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import html
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 
+from app.machine import clock
 from app.memory.ledger import ModelState, View
 from app.page import examples
 from app.page.examples import Target
@@ -65,7 +65,7 @@ class Presence:
     def update(self, **over: str) -> None:
         """Send what has changed; `over` are properties that are known otherwise."""
         targets = self._targets()
-        found = properties(self._overview, time.monotonic(), targets[0]) | over
+        found = properties(self._overview, clock.now(), targets[0]) | over
         changed = {key: text for key, text in found.items() if self._shown.get(key) != text}
         rows = models_table(self._overview)
         table = Table(*MODELS_TABLE, rows) if rows != self._rows else None

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from app.machine import threads
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ class SdkTimeoutError(Exception):
 class SdkThread:
     def __init__(self) -> None:
         self._calls: queue.Queue[tuple[Callable[[], Any], Future[Any]]] = queue.Queue(WAITING)
-        self._thread = threading.Thread(target=self._run, name="clearml", daemon=True)
+        self._thread = threads.daemon("clearml", self._run)
 
     def start(self) -> None:
         self._thread.start()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 from app.errors import FormError, TransferError
+from app.machine import threads
 from app.models.reference import KEY
 from app.models.store import Registered
 from app.task.clearml_task import ClearMLTask
@@ -38,7 +38,7 @@ class Weights:
         happens meanwhile, an abort above all.
         """
         try:
-            path = await asyncio.to_thread(_download, found.id)
+            path = await threads.run(_download, found.id)
         except (ValueError, OSError, AttributeError) as error:
             raise TransferError(f"{found.name} ({found.id}): {error}") from None
         if not path:

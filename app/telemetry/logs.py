@@ -5,9 +5,10 @@ Lines come from several threads.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from dataclasses import dataclass
+
+from app.machine import threads
 
 KEPT = 300  # lines of each subject
 LONGEST = 1000  # characters of one line
@@ -27,7 +28,7 @@ class Entry:
 
 class LogBook:
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threads.Lock()
         self._kept: dict[str, deque[Entry]] = {}
         self._number = 0
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
+from app.machine import clock
 from app.machine.gpu import Device
 from app.memory.ledger import ModelState, Tier, View
 from app.planning.amounts import HOST
@@ -73,9 +73,9 @@ class Overview:
     host: Callable[[], tuple[int, int]]
     phase: Phase = Phase.SETTING_UP
     endpoint: str = ""
-    begun: float = field(default_factory=time.monotonic)
-    begun_at: float = field(default_factory=time.time)
-    serving_since: float = field(default_factory=time.monotonic)
+    begun: float = field(default_factory=lambda: clock.now())
+    begun_at: float = field(default_factory=lambda: clock.wall())
+    serving_since: float = field(default_factory=lambda: clock.now())
 
     def memory(self, view: View) -> Held:
         """What a model holds now, each GPU by its `id`; what it is counted with where the driver

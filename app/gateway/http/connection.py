@@ -12,7 +12,6 @@ import contextlib
 import ipaddress
 import json
 import logging
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol, cast
@@ -23,6 +22,7 @@ from app.errors import RequestError
 from app.gateway.http.heads import Headers, check_head, without_upgrade
 from app.gateway.http.limits import Limits
 from app.gateway.http.request import Request
+from app.machine import clock
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Connection(asyncio.Protocol):
         self._refused: RequestError | None = None
         self._read_paused = False
         self._dropping = False  # what still arrives is read and dropped
-        self._since = time.monotonic()  # when what the clock watches began
+        self._since = clock.now()  # when what the clock watches began
         self.write_paused: float | None = None
 
     @property
@@ -100,7 +100,7 @@ class Connection(asyncio.Protocol):
             return
         fresh, messages = not self._in_head and self._receiving is None, self._messages
         if self._receiving is not None:
-            self._since = time.monotonic()
+            self._since = clock.now()
         self._feed(data)
         if self._in_head:
             if not fresh:
@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
             self._task.cancel()
 
     def pause_writing(self) -> None:
-        self.write_paused = time.monotonic()
+        self.write_paused = clock.now()
         if self._current is not None and self._current.flow is not None:
             self._current.flow.pause()
 
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
         self._head_parsed = self._head_fed = 0
         self._messages += 1
         self._in_head = True
-        self._since = time.monotonic()
+        self._since = clock.now()
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -233,7 +233,7 @@ class Connection(asyncio.Protocol):
 
     def _answered(self, request: Request) -> None:
         self._current = self._task = None
-        self._since = time.monotonic()
+        self._since = clock.now()
         if self._transport is None or self._transport.is_closing():
             return
         if not request.keep_alive or self._server.closing:
@@ -260,7 +260,7 @@ class Connection(asyncio.Protocol):
     def _drop_rest(self) -> None:
         """Close when what was sent has gone out; a client still sending gets to read it."""
         self._dropping = True
-        self._since = time.monotonic()
+        self._since = clock.now()
         if self._transport is not None and not self._transport.is_closing():
             if self._receiving is None and self._refused is None:
                 self._transport.close()
@@ -281,7 +281,7 @@ class Connection(asyncio.Protocol):
             return
         if wanted and self._read_paused:
             self._read_paused = False
-            self._since = time.monotonic()
+            self._since = clock.now()
             self._transport.resume_reading()
         elif not wanted and not self._read_paused:
             self._read_paused = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import time
 from collections import deque
 from collections.abc import AsyncIterator
 from email.utils import formatdate
@@ -14,6 +13,7 @@ from typing import Protocol
 
 from app.errors import RequestError
 from app.gateway.http.heads import Headers
+from app.machine import clock
 
 BODILESS = (204, 304)
 PASSED_ON = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip")
@@ -53,7 +53,7 @@ class Request:
         self.method = method
         self.target = target
         self.headers = headers
-        self.received = time.monotonic()
+        self.received = clock.now()
         self.keep_alive = True
         self.version = "1.1"
         self.started = False  # the response's head is on its way
@@ -214,7 +214,7 @@ _dated = (0, b"")
 def _date() -> bytes:
     """The Date header's value, made once a second."""
     global _dated
-    second = int(time.time())
+    second = int(clock.wall())
     if _dated[0] != second:
         _dated = (second, formatdate(second, usegmt=True).encode())
     return _dated[1]

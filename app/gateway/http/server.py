@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import time
 from collections.abc import Sequence
 
 from app.errors import ConfigError
 from app.gateway.http.connection import Connection, Handler
 from app.gateway.http.limits import Limits, Network
+from app.machine import clock, network
 
 LAST_WORDS = 1.0  # seconds for busy connections to finish when all is closed
 
@@ -51,8 +51,7 @@ class Server:
         return address[0], address[1]
 
     async def _listen(self, host: str, port: int) -> asyncio.Server:
-        loop = asyncio.get_running_loop()
-        return await loop.create_server(lambda: Connection(self), host, port, backlog=1024)
+        return await network.listen(lambda: Connection(self), host, port)
 
     async def close(self) -> None:
         """Stop listening, let busy connections finish for a moment, break the rest."""
@@ -91,6 +90,6 @@ class Server:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(self.limits.sweep)
-            now = time.monotonic()
+            now = clock.now()
             for connection in [c for c in self._connections if c.overdue(now)]:
                 connection.abort()

@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from app.errors import RequestError
 from app.gateway.http.request import Request
+from app.machine import clock
 from app.telemetry.history import INTERVAL, History
 from app.telemetry.logs import Entry, LogBook
 
@@ -121,7 +121,7 @@ class Live:
         while True:
             await asyncio.sleep(INTERVAL)
             try:
-                row = self._sources.history.add(time.time(), self._sources.values())
+                row = self._sources.history.add(clock.wall(), self._sources.values())
             except Exception:  # noqa: BLE001 one that fails must not end the next ones
                 logger.exception("the plots' row could not be made")
                 continue
@@ -142,7 +142,7 @@ class Live:
     def _tell(self) -> None:
         status = self._sources.status()
         news = self._new_lines()
-        now = time.monotonic()
+        now = clock.now()
         if now - self._told_at >= CALM or _happened(status) != _happened(self._told_status):
             self._told_status, self._told_at = status, now
             news += _event("status", _json(status))

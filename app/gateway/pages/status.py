@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 
 from app.gateway.http.request import Request
 from app.gateway.proxy import Page
 from app.gateway.routes import HEALTH, MODEL, MODELS, READY, STATUS
+from app.machine import clock
 from app.memory.ledger import ModelState, View
 from app.telemetry.overview import SERVABLE, Overview, Phase, last_activity
 
@@ -117,7 +117,7 @@ def pages(overview: Overview) -> dict[str, Page]:
         answer(request, 200, model_object(overview, view))
 
     def show_status(request: Request, _: str | None) -> None:
-        answer(request, 200, status(overview, time.monotonic()))
+        answer(request, 200, status(overview, clock.now()))
 
     return {
         HEALTH: show_health,

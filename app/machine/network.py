@@ -1,0 +1,54 @@
+"""Listening and connecting: the only place that opens sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+LOOPBACK = "127.0.0.1"
+BACKLOG = 1024
+
+Factory = Callable[[], asyncio.BaseProtocol]
+
+
+async def listen(factory: Factory, host: str, port: int) -> asyncio.Server:
+    """Accept connections; port 0 is any free one. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(factory, host, port, backlog=BACKLOG)
+
+
+async def connect(factory: Factory, port: int) -> None:
+    """Connect to a port of this machine. Raises OSError."""
+    await asyncio.get_running_loop().create_connection(factory, LOOPBACK, port)
+
+
+async def connect_unix(factory: Factory, path: str) -> None:
+    """Raises OSError; BlockingIOError where more connect at once than the backlog holds."""
+    await asyncio.get_running_loop().create_unix_connection(factory, path)
+
+
+def answers(host: str, port: int, timeout: float) -> bool:
+    """Whether anybody takes connections there within `timeout` seconds; blocks meanwhile."""
+    try:
+        with socket.create_connection((host, port), timeout):
+            return True
+    except OSError:
+        return False
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on now."""
+    with socket.socket() as taken:
+        taken.bind((LOOPBACK, 0))
+        return int(taken.getsockname()[1])
+
+
+def own_address() -> str:
+    """The address by which other machines reach this one, as far as it can tell by itself."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: it only picks the interface
+        except OSError:
+            return LOOPBACK
+        return str(probe.getsockname()[0])

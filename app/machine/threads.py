@@ -1,0 +1,24 @@
+"""Work that blocks, off the loop: the only place that starts threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Lock = threading.Lock
+
+
+async def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `function` returns or raises, called in a thread of the loop's pool. Who is cancelled
+    meanwhile goes on at once; the thread ends when it ends."""
+    return await asyncio.to_thread(function, *args, **kwargs)
+
+
+def daemon(name: str, target: Callable[[], None]) -> threading.Thread:
+    """A thread that does not keep the process alive; the caller starts it."""
+    return threading.Thread(target=target, name=name, daemon=True)
