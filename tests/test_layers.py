@@ -87,7 +87,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "launch",
         "requeue",
     ],
-    "instance": ["front", "bring_up", "life"],
+    "instance": ["invocation", "front", "bring_up", "life"],
     "commands": ["options", "serve", "check", "launch", "export", "package"],
     "top": ["main", "__main__"],
 }

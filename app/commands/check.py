@@ -11,7 +11,7 @@ from app.console import say
 from app.form.fields import HF_TOKEN_KEY
 from app.form.merge import merge, parse
 from app.form.settings import Settings
-from app.instance.life import Request
+from app.instance.invocation import Invocation
 from app.machine import private
 from app.models.store import Store
 from app.planning import plan, report
@@ -33,7 +33,7 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
 
 
 async def check(
-    wanted: Request,
+    wanted: Invocation,
     environment: Mapping[str, str],
     *,
     as_json: bool,

@@ -16,7 +16,7 @@ from app.errors import ConfigError, FormError
 from app.form.fields import HF_TOKEN_KEY
 from app.form.merge import Form, merge, parse
 from app.form.settings import Settings
-from app.instance.life import PROJECT, Request
+from app.instance.invocation import PROJECT, Invocation
 from app.planning.settle import check_form
 from app.task import launch
 from app.task.clearml_task import ClearMLTask
@@ -102,7 +102,7 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
     return 0
 
 
-def draw_up(wanted: Request, wish: Wish, checkout: Path) -> Order:
+def draw_up(wanted: Invocation, wish: Wish, checkout: Path) -> Order:
     """The tasks that a command line describes. Raises ConfigError."""
     form, settings = _form(wanted, wish)
     script = _script(wish, checkout)
@@ -113,7 +113,7 @@ def draw_up(wanted: Request, wish: Wish, checkout: Path) -> Order:
     return Order(settings.general.project or PROJECT, settings.general.queue, tasks)
 
 
-def _form(wanted: Request, wish: Wish) -> tuple[Form, Settings]:
+def _form(wanted: Invocation, wish: Wish) -> tuple[Form, Settings]:
     given = {"General/queue": wish.queue, "General/gateway_route": wish.route}
     form = merge(wanted.config, wanted.overrides, given)
     if form.values[HF_TOKEN_KEY].strip():

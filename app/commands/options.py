@@ -12,7 +12,7 @@ from app import __version__
 from app.errors import ConfigError, FormError
 from app.form import file
 from app.form.fields import FIELDS, HF_TOKEN_KEY
-from app.instance.life import Request
+from app.instance.invocation import Invocation
 from app.task.launch import without_credentials
 
 PROGRAM = "python -m app"
@@ -89,7 +89,7 @@ def fields_help() -> str:
     return "\n".join(lines)
 
 
-def invocation(arguments: argparse.Namespace) -> Request:
+def invocation(arguments: argparse.Namespace) -> Invocation:
     """What the options of `add_fields` ask for. Raises ConfigError."""
     config = _read(arguments.config) if arguments.config else {}
     overrides = dict(file.assignment(text) for text in arguments.set)
@@ -103,7 +103,7 @@ def invocation(arguments: argparse.Namespace) -> Request:
     ):
         if value is not None:
             overrides[key] = value
-    return Request(config, overrides, arguments.offline, arguments.cache_dir)
+    return Invocation(config, overrides, arguments.offline, arguments.cache_dir)
 
 
 def public(repository: str) -> str:

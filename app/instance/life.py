@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -31,6 +31,7 @@ from app.gateway.pages import admin, status
 from app.gateway.proxy import Proxy, Rules
 from app.instance.bring_up import Deployment, announce, devices, endpoint, targets
 from app.instance.front import BookHandler, Watching
+from app.instance.invocation import PROJECT, Invocation
 from app.machine import clock, gpu, host, network, private
 from app.memory.ledger import Free, Model, Tier
 from app.memory.pool import BOUND, Pool
@@ -56,20 +57,9 @@ from app.telemetry.windows import Windows
 
 logger = logging.getLogger(__name__)
 
-PROJECT = "Llama.cpp Model Deployment"  # of a task that we create, where none is named
 KV_ROOM = 8 << 30  # bytes free in a memory file system, for KV caches of models that are away
 AGENT_IDLE_LIMIT = 24.0  # hours, where the form says none
 AGENT_INTERRUPTED = 254  # what clearml-agent takes for "stopped", not "failed"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for; `config` and `overrides` by "Section/name"."""
-
-    config: Mapping[str, str] = field(default_factory=dict)
-    overrides: Mapping[str, str] = field(default_factory=dict)
-    offline: bool = False
-    cache_dir: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,10 +72,10 @@ class Reason:
 
 
 class Instance:
-    def __init__(self, request: Request, environment: Mapping[str, str]) -> None:
-        self._request = request
+    def __init__(self, invocation: Invocation, environment: Mapping[str, str]) -> None:
+        self._invocation = invocation
         self._environment = environment
-        self._connection = ClearMLTask(offline=request.offline, environment=environment)
+        self._connection = ClearMLTask(offline=invocation.offline, environment=environment)
         self._stop: asyncio.Future[Reason] = asyncio.get_running_loop().create_future()
         self._ended = asyncio.Event()
         self._drain_timeout = 20.0
@@ -145,12 +135,12 @@ class Instance:
 
     async def _settle(self) -> tuple[Settings, Form]:
         """Task and parameters → settings."""
-        request = self._request
-        known = merge(request.config, request.overrides).values
+        invocation = self._invocation
+        known = merge(invocation.config, invocation.overrides).values
         names = ("General/instance_name", "Model/endpoint_name", "Model/model")
         name = task_name(next((known[key] for key in names if known[key]), ""))
         found = await self._connection.open(known["General/project"] or PROJECT, name)
-        form = merge(request.config, found, request.overrides)
+        form = merge(invocation.config, found, invocation.overrides)
         if requeue.wanted(self._environment, form.values["General/queue"]):
             form = form.without(HF_TOKEN_KEY)  # it stays on the task, for whoever will need it
         else:
@@ -192,7 +182,7 @@ class Instance:
 
     async def _plan(self, settings: Settings) -> Plan:
         registry = Weights(self._connection)
-        store = Store(self._request.cache_dir, self._environment, registry)
+        store = Store(self._invocation.cache_dir, self._environment, registry)
         self._folder = private.create()
         offline = self._connection.offline
         around = Surroundings(store, self._environment, self._folder.path, offline)

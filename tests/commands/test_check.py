@@ -9,7 +9,7 @@ import pytest
 from app.commands.check import check
 from app.engine.capabilities import Capabilities
 from app.errors import ConfigError, FormError
-from app.instance.life import Request
+from app.instance.invocation import Invocation
 from app.planning.footprint import Machine
 from app.planning.plan import Plan
 
@@ -37,7 +37,7 @@ def ask(tmp_path, monkeypatch):
 
     def asked(planner, *, as_json=False, **fields):
         config = {key.replace("__", "/"): text for key, text in fields.items()}
-        wanted = Request(config, offline=True, cache_dir=str(tmp_path / "cache"))
+        wanted = Invocation(config, offline=True, cache_dir=str(tmp_path / "cache"))
         return asyncio.run(check(wanted, {}, as_json=as_json, planner=planner))
 
     return asked

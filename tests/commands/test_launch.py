@@ -6,14 +6,14 @@ import pytest
 
 from app.commands.launch import Wish, add_options, draw_up, place
 from app.errors import ConfigError, FormError
-from app.instance.life import PROJECT, Request
+from app.instance.invocation import PROJECT, Invocation
 
 REPOSITORY = "https://host/x.git"
 NO_CHECKOUT = Path("/")
 
 
 def order(config=None, **wish):
-    wanted = Request({"Model/model": "a/b/c.gguf", **(config or {})})
+    wanted = Invocation({"Model/model": "a/b/c.gguf", **(config or {})})
     return draw_up(wanted, Wish(**{"queue": "gpu", "repository": REPOSITORY, **wish}), NO_CHECKOUT)
 
 
