@@ -43,20 +43,42 @@ NOT_HAD = (errors.HTTPError, OSError, RuntimeError)  # type: ignore[attr-defined
 
 
 @dataclass(frozen=True)
+class Part:
+    """One file of a repository: its path below the root, its bytes, whether the cache has it."""
+
+    path: str
+    size: int
+    cached: bool = False
+
+
+@dataclass(frozen=True)
 class Located:
-    """Files that the hub has, at one commit of a revision; `sizes` of each and `missing` (of all,
-    not here yet) in bytes."""
+    """The parts of a model that the hub has, at one commit of a revision."""
 
     repo: str
     revision: str
     commit: str
-    paths: tuple[str, ...]
-    sizes: tuple[int, ...]
-    missing: int
+    parts: tuple[Part, ...]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(part.path for part in self.parts)
 
     @property
     def size(self) -> int:
-        return sum(self.sizes)
+        return sum(part.size for part in self.parts)
+
+    @property
+    def downloads(self) -> dict[str, int]:
+        """Bytes of each part that the cache does not have, by a name that is the same for every
+        model that uses this file."""
+        prefix = f"{self.repo}@{self.commit}"
+        return {f"{prefix}/{part.path}": part.size for part in self.parts if not part.cached}
+
+    @property
+    def missing(self) -> int:
+        """Bytes that the cache does not have."""
+        return sum(self.downloads.values())
 
 
 class _Meter:
@@ -131,19 +153,17 @@ def locate(file: HubFile, cache: Path | None) -> Located:
 
 
 def _locate(repo: str, revision: str, path: str, cache: Path | None) -> Located:
-    commit, missing = "", 0
-    sizes: list[int] = []
+    commit = ""
+    parts = []
     if is_glob(path):
         path = choose(path, _files(repo, revision, cache))
-    paths = shards(path)
-    for part in paths:
-        found = hf_hub_download(
-            repo, part, revision=commit or revision, cache_dir=cache, dry_run=True
+    for shard in shards(path):
+        answer = hf_hub_download(
+            repo, shard, revision=commit or revision, cache_dir=cache, dry_run=True
         )
-        commit = found.commit_hash
-        sizes.append(found.file_size or 0)
-        missing += 0 if found.is_cached else found.file_size or 0
-    return Located(repo, revision, commit, tuple(paths), tuple(sizes), missing)
+        commit = answer.commit_hash
+        parts.append(Part(shard, answer.file_size or 0, answer.is_cached))
+    return Located(repo, revision, commit, tuple(parts))
 
 
 def _files(repo: str, revision: str, cache: Path | None) -> list[str]:
@@ -189,9 +209,9 @@ class Beginning:
     """The beginning of a file on the hub, fetched by Range as far as it is read."""
 
     def __init__(self, located: Located, index: int) -> None:
-        path = located.paths[index]
-        self._url = hf_hub_url(located.repo, path, revision=located.commit)
-        self._size = located.sizes[index]
+        part = located.parts[index]
+        self._url = hf_hub_url(located.repo, part.path, revision=located.commit)
+        self._size = part.size
         self.data = bytearray()
 
     def read(self, offset: int, size: int) -> bytes:

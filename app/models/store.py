@@ -48,8 +48,8 @@ class ModelFiles:
         return sum(path.stat().st_size for path in self.paths)
 
     @property
-    def missing(self) -> int:
-        return 0
+    def downloads(self) -> dict[str, int]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -190,18 +190,18 @@ class _Meter:
 def _preview(located: hub.Located, folder: Path) -> Preview:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for index, (path, size) in enumerate(zip(located.paths, located.sizes, strict=True)):
+    for index, part in enumerate(located.parts):
         beginning = hub.Beginning(located, index)
-        paths.append(folder / Path(path).name)
+        paths.append(folder / Path(part.path).name)
         try:
-            header = gguf.read_header(beginning.read, size)
-            gguf.check_bounds(header, size)
+            header = gguf.read_header(beginning.read, part.size)
+            gguf.check_bounds(header, part.size)
         except gguf.HeaderError as error:
-            problem = f"{located.repo}/{path}: corrupt or incomplete: {error}"
+            problem = f"{located.repo}/{part.path}: corrupt or incomplete: {error}"
             raise TransferError(problem) from None
         with paths[-1].open("wb") as file:
             file.write(beginning.data)
-            file.truncate(size)
+            file.truncate(part.size)
     return Preview(paths[0], gguf.verify(paths), located.size)
 
 

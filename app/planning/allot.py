@@ -38,9 +38,15 @@ class Files:
         return sum(located.size for located in self._sized())
 
     @property
+    def downloads(self) -> dict[str, int]:
+        """Bytes of each file that is still to come, as far as they are known; a file that several
+        models use has the same name in each of them."""
+        return {name: size for each in self._sized() for name, size in each.downloads.items()}
+
+    @property
     def missing(self) -> int:
         """Bytes that are still to come, as far as they are known."""
-        return sum(located.missing for located in self._sized())
+        return sum(self.downloads.values())
 
     def _sized(self) -> list[OnHub | ModelFiles]:
         both = (self.model, self.mmproj)

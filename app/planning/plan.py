@@ -68,6 +68,14 @@ class Plan:
         return LEAST_FREE + sum(each.prompt_cache(self.capabilities) for each in known)
 
     @property
+    def missing(self) -> int:
+        """Bytes that are still to come. A file that several models use comes once."""
+        downloads = {}
+        for model in self.models:
+            downloads.update(model.files.downloads)
+        return sum(downloads.values())
+
+    @property
     def names(self) -> tuple[str, ...]:
         return tuple(model.name for model in self.models)
 
@@ -115,7 +123,7 @@ async def plan(settings: Settings, around: Surroundings) -> Plan:
     settled = tuple(with_threads(each, machine) for each in planned)
     sharing = general.cpu_offloading or general.disk_swapping
     found = Plan(settled, known, around.store, machine, available, sharing)
-    check_disk(sum(model.files.missing for model in planned), around.store)
+    check_disk(found.missing, around.store)
     return found
 
 

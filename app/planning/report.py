@@ -41,9 +41,8 @@ def table(plan: Plan) -> list[str]:
         if model.resolved is not None:
             lines.append(f"{model.name}: {resolved_text(model)}")
     folder = plan.store.hub_folder
-    missing = sum(model.files.missing for model in plan.models)
     free = host.disk_free(folder)
-    lines.append(f"disk: {gigabytes(missing)} needed, {gigabytes(free)} free in {folder}")
+    lines.append(f"disk: {gigabytes(plan.missing)} needed, {gigabytes(free)} free in {folder}")
     return lines
 
 
@@ -52,7 +51,7 @@ def as_json(plan: Plan) -> str:
     folder = plan.store.hub_folder
     disk = {
         "folder": str(folder),
-        "needed": sum(model.files.missing for model in plan.models),
+        "needed": plan.missing,
         "free": host.disk_free(folder),
     }
     machine = {

@@ -54,7 +54,7 @@ class Silent(hub.Beginning):
 
 
 def test_a_time_out_without_a_word_is_told_by_its_kind():
-    located = hub.Located("org/repo", "main", "0" * 40, ("m.gguf",), (100,), 100)
+    located = hub.Located("org/repo", "main", "0" * 40, (hub.Part("m.gguf", 100),))
     with pytest.raises(TransferError, match="its header cannot be read: TimeoutError$"):
         Silent(located, 0).read(0, 10)
 

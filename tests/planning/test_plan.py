@@ -1,9 +1,88 @@
+import asyncio
+
 import pytest
 
 from app.errors import ConfigError, FormError
-from app.form.settings import ModelSettings
+from app.form.settings import GeneralSettings, IdleSettings, ModelSettings, Settings
 from app.gateway.admission import listening_host
+from app.models import hub
+from app.models.gguf import Header
+from app.models.store import Preview
+from app.planning import plan as module
+from app.planning.plan import Surroundings, plan
+from app.planning.report import as_json, table
 from app.planning.settle import check_names, settle
+
+GB = 10**9
+HELP = "-m, --model FNAME  path\n-c, --ctx-size N  size\n-np, --parallel N  slots"
+
+
+class HubStore:
+    """A hub of files, none of which is here: `files` are references and their parts' bytes."""
+
+    def __init__(self, folder, files):
+        self.cache = self.hub_folder = folder
+        self.files = files
+
+    async def locate(self, reference):
+        sizes = self.files[reference.path]
+        stem = reference.path.removesuffix(".gguf")
+        names = [reference.path, *(f"{stem}-{n}" for n in range(1, len(sizes)))]
+        parts = map(hub.Part, names, sizes)
+        return hub.Located(reference.repo, "main", "0" * 40, tuple(parts))
+
+    async def preview(self, located, folder):
+        projector = located.paths[0].startswith("mmproj")
+        architecture = "clip" if projector else "llama"
+        header = Header({"general.architecture": architecture, "llama.context_length": 8}, (), 0)
+        return Preview(folder / "m.gguf", header, located.size)
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    """`planned(files, models)`: the plan on a machine without GPU with 10 GB of free disk."""
+    server = tmp_path / "llama-server"
+    server.write_text(f"#!/bin/sh\necho '{HELP}'\n")
+    server.chmod(0o755)
+    monkeypatch.setattr(module.gpu, "devices", list)
+    monkeypatch.setattr(module.host, "disk_free", lambda folder: 10 * GB)
+
+    def planned(files, *models):
+        listed = tuple(
+            ModelSettings(endpoint_name=f"m{number}", **model)
+            for number, model in enumerate(models)
+        )
+        settings = Settings(listed, GeneralSettings(llama_server=str(server)), IdleSettings())
+        around = Surroundings(HubStore(tmp_path, files), {}, tmp_path, offline=True)
+        return asyncio.run(plan(settings, around))
+
+    return planned
+
+
+M, SET, PROJECTOR = "org/repo/m.gguf", "org/repo/s-00001-of-00003.gguf", "org/repo/mmproj.gguf"
+
+
+@pytest.mark.parametrize(
+    "models, needed",
+    [
+        ([{"model": M}], 6),
+        ([{"model": M}, {"model": M, "context_size": 4}], 6),
+        ([{"model": SET}, {"model": SET}], 9),
+        ([{"model": M, "mmproj": PROJECTOR}, {"model": M, "mmproj": PROJECTOR}], 8),
+    ],
+    ids=["one model", "one file", "a split file", "a projector"],
+)
+def test_a_file_that_several_models_use_is_downloaded_once(planned, models, needed):
+    files = {"m.gguf": [6 * GB], "s-00001-of-00003.gguf": [3 * GB] * 3, "mmproj.gguf": [2 * GB]}
+    found = planned(files, *models)
+    assert f"disk: {needed}.00 GB needed" in table(found)[-1]
+    assert f'"needed": {needed * GB}' in as_json(found)
+
+
+def test_files_that_do_not_fit_on_the_disk_together_are_refused(planned):
+    files = {"m.gguf": [6 * GB], "n.gguf": [6 * GB]}
+    with pytest.raises(ConfigError, match="12.0 GB are to be downloaded, but only 10.0 GB"):
+        planned(files, {"model": M}, {"model": "org/repo/n.gguf"})
 
 
 @pytest.mark.parametrize(
