@@ -36,10 +36,10 @@ class Reporter:
         self._ticking = asyncio.create_task(self._tick())
 
     def stop(self) -> None:
-        """Report the last, shorter window."""
+        """Report the last, shorter window; a failure is logged, so that the task's end goes on."""
         if self._ticking is not None:
             self._ticking.cancel()
-        self.report()
+        self._report_or_log()
 
     def report(self) -> None:
         now = self._clock()
@@ -51,7 +51,10 @@ class Reporter:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(self._interval)
-            try:
-                self.report()
-            except Exception:  # noqa: BLE001 a report that fails must not end the next ones
-                logger.exception("the report failed")
+            self._report_or_log()
+
+    def _report_or_log(self) -> None:
+        try:
+            self.report()
+        except Exception:  # noqa: BLE001 neither the next reports nor the end depend on this one
+            logger.exception("the report failed")

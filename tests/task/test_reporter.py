@@ -41,3 +41,16 @@ def test_every_interval_and_a_last_time_at_the_end(run, caplog):
         assert [p.value for p in sent[-1] if p.title == "Generated Tokens"] == [5, 5]
 
     run(scenario)
+
+
+def test_a_last_report_that_fails_is_logged_and_not_raised(run, caplog):
+    async def scenario():
+        def send(_):
+            raise RuntimeError("no way out")
+
+        reporter = Reporter(Windows(["a"], now=0), send, lambda: 1.0)
+        reporter.start()
+        reporter.stop()
+        assert "the report failed" in caplog.text and "no way out" in caplog.text
+
+    run(scenario)

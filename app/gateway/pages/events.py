@@ -84,13 +84,13 @@ class Live:
         self._sampling = asyncio.create_task(self._sample())
 
     def stop(self) -> None:
-        """Tell the last of it, and end every response."""
+        """Tell the last of it, and end every response, whether or not the telling failed."""
         self._closed = True
         for task in (self._sampling, self._telling):
             if task is not None:
                 task.cancel()
         if self._viewers:
-            self._tell()
+            self._tell_or_log()
         for viewer in self._viewers:
             if not viewer.gone.done():
                 viewer.gone.set_result(None)
@@ -131,13 +131,16 @@ class Live:
         """While anybody looks."""
         try:
             while self._viewers:
-                try:
-                    self._tell()
-                except Exception:  # noqa: BLE001 as above
-                    logger.exception("open pages could not be told")
+                self._tell_or_log()
                 await asyncio.sleep(TICK)
         finally:
             self._telling = None
+
+    def _tell_or_log(self) -> None:
+        try:
+            self._tell()
+        except Exception:  # noqa: BLE001 neither the next news nor the end depend on these
+            logger.exception("open pages could not be told")
 
     def _tell(self) -> None:
         status = self._sources.status()

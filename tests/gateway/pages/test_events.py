@@ -219,3 +219,19 @@ def test_nothing_is_asked_while_nobody_looks(run):
             await until(lambda: watched.live._telling is None)
 
     run(scenario)
+
+
+def test_the_end_ends_every_response_even_if_the_last_of_it_cannot_be_told(run, caplog):
+    async def scenario():
+        watched = Watched()
+        async with watched.serving():
+            client = await watched.viewer()
+            await event(client)
+            watched.live._telling.cancel()  # so that only the end finds the fault
+            watched.status = None  # cannot be read
+            watched.live.stop()
+            assert "could not be told" in caplog.text
+            while await event(client):
+                pass
+
+    run(scenario)
