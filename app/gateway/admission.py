@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from app.errors import ConfigError, RequestError
 from app.gateway.http.heads import Headers
 from app.gateway.http.limits import Network
+from app.gateway.http.request import Request
 
 BOUNDARY = re.compile(rb'^multipart/form-data;.*\bboundary=(?:"([^"]+)"|([^\s;]+))', re.I)
 NAMED_MODEL = re.compile(
@@ -50,6 +51,86 @@ def bearer(headers: Headers) -> bytes | None:
         if name == b"x-api-key":
             return value.strip()
     return None
+
+
+# What a proxy adds when it passes a request on.
+PASSED_ON = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip")
+AUTHORITY = re.compile(r"(?P<name>\[[^\[\]]*\]|[^\[\]:@/\s]+)(?::(?P<port>\d*))?")
+ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<authority>.+)")
+DEFAULT_PORTS = {"http": "80", "https": "443"}
+LONGEST_SHOWN = 100  # characters of a header in an error message
+
+
+def check_local(method: str, headers: Headers) -> None:
+    """For a front that asks for no key. Raises RequestError 403 unless a program on this machine
+    sent the request, or a page that this front itself has served."""
+    reason = stranger(method, headers)
+    if reason is not None:
+        raise RequestError(
+            403,
+            f"without an API key this instance answers only callers on its own machine; {reason}. "
+            f"Call it as http://localhost, or set {KEY_VARIABLE} and send that key",
+        )
+
+
+def stranger(method: str, headers: Headers) -> str | None:
+    """What shows that a page of another site sent the request; None where nothing does.
+
+    Any page in a browser on this machine can send requests to this machine: the browser then names
+    the page's origin. And whoever owns a domain can let its name mean this machine (DNS rebinding),
+    so that its pages may also read the answers: then the Host is that name.
+    """
+    host = next(iter(_values(headers, b"host")), "")
+    authority = _authority(host)
+    if authority is None or not _loopback(authority[0]):
+        return f"the request's Host is {_shown(host)}, not localhost, 127.0.0.1 or [::1]"
+    for origin in _values(headers, b"origin"):
+        if not _same(origin, authority):
+            return f"the request's Origin is {_shown(origin)}, not its Host"
+    if "cross-site" in _values(headers, b"sec-fetch-site") and not _follows_link(method, headers):
+        return "the request's Sec-Fetch-Site is cross-site"
+    return None
+
+
+def _same(origin: str, host: tuple[str, str]) -> bool:
+    """`host` is a name and a port, "" for the scheme's own port."""
+    found = ORIGIN.fullmatch(origin)
+    authority = _authority(found["authority"]) if found else None
+    if found is None or authority is None:
+        return False
+    default = DEFAULT_PORTS[found["scheme"]]
+    return (authority[0], authority[1] or default) == (host[0], host[1] or default)
+
+
+def _follows_link(method: str, headers: Headers) -> bool:
+    """A person opens one of our pages from another site, which cannot read it."""
+    navigates = _values(headers, b"sec-fetch-mode") == ["navigate"]
+    in_a_tab = _values(headers, b"sec-fetch-dest") == ["document"]
+    return method in ("GET", "HEAD") and navigates and in_a_tab
+
+
+def _authority(text: str) -> tuple[str, str] | None:
+    """The name, without the root's dot, and the port as it came."""
+    found = AUTHORITY.fullmatch(text)
+    return (found["name"].removesuffix("."), found["port"] or "") if found else None
+
+
+def _values(headers: Headers, name: bytes) -> list[str]:
+    """Of all headers of this name, in lower case."""
+    return [value.decode("latin-1").strip().lower() for key, value in headers if key == name]
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…")
+
+
+def may_change_models(keys: Keys, request: Request) -> bool:
+    """Whether the caller may load, park, unload and pin models: whoever has sent a key; where none
+    is asked for, whoever sits at this machine, but nobody for whom a proxy passes requests on."""
+    if keys:
+        return True
+    passed_on = any(request.header(name) is not None for name in PASSED_ON)
+    return request.local and not passed_on and stranger(request.method, request.headers) is None
 
 
 def parse_json(body: bytes) -> object:
@@ -136,8 +217,10 @@ def listening_host(given: str, *, under_agent: bool, has_key: bool) -> str:
     return chosen
 
 
-def _loopback(chosen: str) -> bool:
+def _loopback(name: str) -> bool:
+    """A name or an address, IPv6 also in brackets."""
     try:
-        return ipaddress.ip_address(chosen).is_loopback
+        address = ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
     except ValueError:
-        return chosen == "localhost"
+        return name == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback

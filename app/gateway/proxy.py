@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from app.engine.http import Client, Exchange
 from app.errors import NotConnectedError, RequestError, UpstreamError
-from app.gateway.admission import Keys, check_body, parse_form, parse_json
+from app.gateway.admission import Keys, check_body, check_local, parse_form, parse_json
 from app.gateway.http.limits import Limits
 from app.gateway.http.request import JSON, Request
 from app.gateway.relay import Relay, request_headers
@@ -38,13 +38,20 @@ OPEN_PAGES = (HEALTH, READY, PAGE)  # need no key: the page has nothing in it be
 
 @dataclass(frozen=True)
 class Rules:
-    """How requests are treated: `wait_timeout` in seconds."""
+    """How requests are treated: `wait_timeout` in seconds; `routed` where the App Gateway looks
+    after who may call."""
 
     keys: Keys
     wait_timeout: float = 300
     allow_remote_media: bool = False
     debug: bool = False
+    routed: bool = False
     prefixes: list[str] = field(default_factory=list)  # grows when a gateway gives its path
+
+    @property
+    def local_only(self) -> bool:
+        """Nobody but callers on this machine is answered."""
+        return not self.keys and not self.routed
 
 
 class Proxy:
@@ -67,6 +74,8 @@ class Proxy:
         self._limits = Limits()
 
     async def __call__(self, request: Request) -> None:
+        if self._rules.local_only:
+            check_local(request.method, request.headers)
         path = strip(split_target(request.target)[0], self._rules.prefixes)
         if path not in OPEN_PAGES:  # before the route: a 404 names the models
             self._rules.keys.check(request.headers)

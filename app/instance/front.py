@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from app.gateway.admission import Keys
+from app.gateway.admission import Keys, may_change_models
 from app.gateway.http.request import Request
 from app.gateway.pages import status
 from app.gateway.pages.document import Document
@@ -48,7 +48,7 @@ class Watching:
         )
 
         def hello(request: Request) -> dict[str, object]:
-            return {"admin": bool(keys) or request.local, "key": placeholder}
+            return {"admin": may_change_models(keys, request), "key": placeholder}
 
         self._live = Live(
             Sources(

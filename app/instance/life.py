@@ -202,7 +202,13 @@ class Instance:
         address = listening_host(
             general.host, under_agent=self._connection.under_agent, has_key=any(keys)
         )
-        rules = Rules(Keys(keys), general.wait_timeout, general.allow_remote_media, general.debug)
+        rules = Rules(
+            Keys(keys),
+            wait_timeout=general.wait_timeout,
+            allow_remote_media=general.allow_remote_media,
+            debug=general.debug,
+            routed=routed,
+        )
         windows = Windows(plan.names, clock.now())
         self._placeholder = examples.KEY if any(keys) else examples.TOKEN if routed else ""
         self._watching = Watching(self._overview, rules.keys, self._placeholder, self._logs)

@@ -50,8 +50,8 @@ HEAD = (
 )
 BODY = b'{"model":"bench","messages":[{"role":"user","content":"Hello"}],"stream":true}'
 REQUEST = (
-    b"POST /bench/v1/chat/completions HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n"
-    b"content-length: %d\r\n\r\n%b" % (len(BODY), BODY)
+    b"POST /bench/v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
+    b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
 )
 NGINX = """
 user {user}; daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr crit;

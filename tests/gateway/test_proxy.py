@@ -88,10 +88,18 @@ class Front:
 
     async def begin(self, path="/tiny/v1/completions", body=b"{}", headers=b"", host="127.0.0.1"):
         client = await RawClient.to(self.port)
-        head = b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-length: %d\r\n%b\r\n"
-        line = head % (path.encode(), host.encode(), len(body), headers)
-        await client.send(line + body)
+        await client.send(head(path, headers, host, len(body)) + body)
         return client
+
+    async def look(self, path, headers=b"", host="127.0.0.1", method="GET"):
+        client = await RawClient.to(self.port)
+        await client.send(head(path, headers, host, method=method))
+        return await client.response()
+
+
+def head(path, headers=b"", host="localhost", length=0, method="POST"):
+    line = f"{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n"
+    return line.encode() + headers + b"\r\n"
 
 
 async def echo(reader, writer, head):
@@ -191,8 +199,7 @@ def test_who_sends_slowly_takes_nobodys_place(run, socket):
         front = Front(("tiny",), limit=1)
         async with Child(socket, echo), front.before(socket):
             slow = await RawClient.to(front.port)
-            head = b"POST /tiny/v1/completions HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n"
-            await slow.send(head + b"{")
+            await slow.send(head("/tiny/v1/completions", length=2) + b"{")
             await asyncio.sleep(0.05)
             assert (await front.ask())[0] == 200
             await slow.send(b"}")
@@ -355,8 +362,7 @@ def test_a_multipart_body_is_passed_on_as_it_comes(run, socket):
         front = Front(("tiny",))
         async with Child(socket, listening), front.before(socket):
             client = await RawClient.to(front.port)
-            head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nhost: h\r\ncontent-length: 6\r\n\r\n"
-            await client.send(head + b"one")
+            await client.send(head("/v1/audio/transcriptions", length=6) + b"one")
             await asyncio.wait_for(first.wait(), 5)
             await client.send(b"two")
             assert (await client.response())[2] == b"text"
@@ -397,9 +403,8 @@ def test_a_form_names_its_model_in_a_part(run, socket, parts, status):
         kind, body = form(*parts)
         async with Child(socket, listening), front.before(socket):
             client = await RawClient.to(front.port)
-            head = "POST /v1/audio/transcriptions HTTP/1.1\r\nhost: h\r\n"
-            head += f"content-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
-            await client.send(head.encode() + body)
+            typed = f"content-type: {kind}\r\n".encode()
+            await client.send(head("/v1/audio/transcriptions", typed, length=len(body)) + body)
             told = await client.response()
             assert told[0] == status
             if status == 200:
@@ -416,8 +421,7 @@ def test_a_form_without_a_boundary_is_refused(run, socket):
         front = Front(("one", "two"))
         async with front.before(socket):
             client = await RawClient.to(front.port)
-            head = b"POST /v1/audio/transcriptions HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\n"
-            await client.send(head + b"{}")
+            await client.send(head("/v1/audio/transcriptions", length=2) + b"{}")
             status, _, body = await client.response()
             assert status == 400 and b"boundary" in body
 
@@ -444,9 +448,44 @@ def test_our_own_pages_need_the_key_but_for_health_and_ready(run, socket):
                 ("/v1/models", 401),
                 ("/api/status", 401),
             ):
-                client = await RawClient.to(front.port)
-                await client.send(f"GET {path} HTTP/1.1\r\nhost: h\r\n\r\n".encode())
-                assert (await client.response())[0] == status, path
+                assert (await front.look(path))[0] == status, path
+
+    run(scenario)
+
+
+PATHS = ("/", "/health", "/ready", "/metrics", "/api/status", "/api/events", "/v1/models", "/none")
+FOREIGN = (
+    ("evil.example", b""),
+    ("localhost", b"origin: http://evil.example\r\n"),
+    ("localhost", b"sec-fetch-site: cross-site\r\n"),
+)
+
+
+@pytest.mark.parametrize("host, headers", FOREIGN)
+def test_without_keys_no_path_answers_a_page_of_another_site(run, socket, host, headers):
+    async def scenario():
+        front = Front(("tiny",))
+        async with Child(socket, echo) as child, front.before(socket):
+            answers = [await front.look(path, headers, host) for path in PATHS]
+            answers.append(await front.look("/v1/models", headers, host, method="OPTIONS"))
+            typed = b"content-type: text/plain\r\n"
+            answers.append(await front.ask(headers=headers + typed, host=host))
+            for status, told, body in answers:
+                assert status == 403 and json.loads(body)["error"]["type"] == "permission_error"
+                assert not any(name.startswith("access-control") for name in told)
+            assert child.heads == [] and front.samples == []
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("rules", [Rules(Keys(["k"])), Rules(Keys([]), routed=True)])
+@pytest.mark.parametrize("host, headers", FOREIGN)
+def test_with_a_key_or_a_route_others_may_call(run, socket, rules, host, headers):
+    async def scenario():
+        front = Front(("tiny",), rules=rules)
+        async with Child(socket, echo), front.before(socket):
+            assert (await front.ask(headers=headers + b"x-api-key: k\r\n", host=host))[0] == 200
+            assert (await front.look("/health", headers, host))[0] == 200
 
     run(scenario)
 

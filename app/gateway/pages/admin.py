@@ -8,7 +8,7 @@ import logging
 from typing import Any
 
 from app.errors import AppError, RequestError
-from app.gateway.admission import Keys
+from app.gateway.admission import Keys, may_change_models
 from app.gateway.http.request import Request
 from app.gateway.proxy import Page
 from app.gateway.routes import ACTION, ACTIONS
@@ -22,7 +22,7 @@ def pages(pool: Pool[Any], keys: Keys) -> dict[str, Page]:
     running: set[asyncio.Task[None]] = set()
 
     def begin(request: Request, name: str, action: str) -> None:
-        if not keys and not request.local:
+        if not may_change_models(keys, request):
             raise RequestError(403, "without an API key only this machine may change models")
         if action in ("pin", "unpin"):
             pool.pin(name, action == "pin")
