@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 # Answers a request for one of our own paths, or for the part of it on one model.
 Page = Callable[[Request, str | None], Awaitable[None] | None]
+FAULT = 500  # of ours: an exception that nobody foresaw
 LEFT = 499  # nginx's status for a client that left before the end
 OPEN_PAGES = (HEALTH, READY, PAGE)  # need no key: the page has nothing in it before it asks
 
@@ -111,11 +113,14 @@ class Proxy:
         streams = isinstance(parsed, dict) and parsed.get("stream") is True
         wanted = several(parsed)
         relay = Relay(request, Whole(wanted) if wanted else None)
-        status = LEFT
+        status = FAULT
         try:
             with kept_alive(relay, streams=streams):
                 await self._lease_and_relay(request, found, name, (body, relay))
             status = relay.status
+        except asyncio.CancelledError:
+            status = LEFT
+            raise
         except (RequestError, UpstreamError) as error:
             refusal = error
             if not isinstance(refusal, RequestError):

@@ -323,6 +323,24 @@ def test_a_client_that_leaves_is_seen_by_the_child_at_once(run, socket):
     run(scenario)
 
 
+def test_a_fault_of_ours_is_recorded_as_500(run, caplog):
+    class Faulty:
+        async def exchange(self, *_):
+            raise ZeroDivisionError
+
+    async def scenario():
+        front = Front(("tiny",))
+        front.pool.provide("tiny", Running(), Faulty(), {})
+        async with serving(front.proxy) as front.port:
+            assert (await front.ask())[0] == 500
+            assert [sample.status for sample in front.samples] == [500]
+            assert front.pool.view()[0].leased == 0
+        await front.pool.close()
+
+    run(scenario)
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_a_slow_client_holds_the_child_back(run, socket):
     async def scenario():
         sent = 0
