@@ -210,6 +210,26 @@ def test_a_chat_can_be_stopped(start, endless, open_page):
     until(lambda: overview(app)["models"][0]["in_flight"] == 0)
 
 
+def test_a_new_conversation_drops_the_answer_under_way(start, endless, open_page):
+    app = start("--model", str(endless), "--set", "Model/endpoint_name=endless").ready()
+    page = open_page(app.url)
+    posted = []
+    page.on("request", lambda sent: posted.append(sent.post_data) if sent.post_data else 0)
+    wait_for(page, "document.querySelectorAll('#model option').length === 1")
+    page.locator("#tab-chat").click()
+    for prompt in ("first", "second"):
+        page.locator("#prompt").fill(prompt)
+        page.locator("#send").click()
+        wait_for(page, "document.querySelector('#talk li.assistant')?.textContent.length > 50")
+        page.locator("#forget").click()
+        wait_for(page, "!document.getElementById('send').disabled")
+        assert page.locator("#talk li").count() == 0
+        assert page.locator("#chat-state").inner_text() == ""
+        until(lambda: overview(app)["models"][0]["in_flight"] == 0)
+    said = [json.loads(body)["messages"] for body in posted]
+    assert said == [[{"role": "user", "content": prompt}] for prompt in ("first", "second")]
+
+
 def test_models_are_unloaded_loaded_and_pinned_by_hand(start, cache, open_page):
     app = start(*two_models(cache), "--set", "General/disk_swapping=true").ready()
     page = open_page(app.url)

@@ -17,11 +17,19 @@ class Chat {
     });
   }
 
+  // A new conversation. The answer under way belongs to the old one, and is dropped with it.
   clear() {
-    this.running?.abort();
+    this.end();
     this.messages = [];
     this.talk.replaceChildren();
     setText(this.state, "");
+  }
+
+  end() {
+    this.running?.abort();
+    this.running = null;
+    this.send.disabled = false;
+    this.halt.disabled = true;
   }
 
   show(role, text) {
@@ -42,33 +50,32 @@ class Chat {
     }
     this.messages.push({ role: "user", content: prompt });
     this.show("user", prompt);
-    this.running = new AbortController();
+    const running = (this.running = new AbortController());
     this.send.disabled = true;
     this.halt.disabled = false;
     const shown = this.show("assistant", "");
     const answer = { role: "assistant", content: "" };
+    let told = "";
     try {
-      await this.read(model, shown, answer);
+      told = await this.read(model, shown, answer, running.signal);
     } catch (error) {
-      if (error.name === "AbortError") {
-        setText(this.state, "Stopped.");
-      } else {
-        shown.said.append(h("span", { className: "wrong" }, ` ${error.message}`));
-        setText(this.state, "It failed.");
-      }
+      const stopped = error.name === "AbortError";
+      told = stopped ? "Stopped." : "It failed.";
+      if (!stopped) shown.said.append(h("span", { className: "wrong" }, ` ${error.message}`));
     }
+    if (running !== this.running) return; // it was dropped with its conversation
+    setText(this.state, told);
     if (answer.content) this.messages.push(answer);
     else this.messages.pop();
-    this.running = null;
-    this.send.disabled = false;
-    this.halt.disabled = true;
+    this.end();
   }
 
-  async read(model, shown, answer) {
+  // Shows the answer as it comes, and returns what there is to say of it.
+  async read(model, shown, answer, signal) {
     setText(this.state, `${model.name} is asked …`);
     const begun = performance.now();
     const response = await fetch(`${connection.modelUrl(model.name)}/chat/completions`, {
-      method: "POST", signal: this.running.signal,
+      method: "POST", signal,
       headers: connection.headers({ "Content-Type": "application/json" }),
       body: JSON.stringify({ model: model.name, messages: this.messages, stream: true }),
     });
@@ -89,6 +96,6 @@ class Chat {
     });
     const speed = timings?.predicted_per_second ? `, ${Math.round(timings.predicted_per_second)} tokens/s` : "";
     const count = timings ? `${timings.predicted_n} tokens, ` : "";
-    setText(this.state, `${count}first after ${Math.round(first)} ms${speed}`);
+    return `${count}first after ${Math.round(first)} ms${speed}`;
   }
 }
