@@ -15,6 +15,8 @@ FLAGS = (
     "--no-sandbox --disable-dev-shm-usage --disable-gpu --disable-quic --no-first-run "
     "--disable-background-networking --disable-component-update --disable-sync"
 ).split()
+# A domain whose owner lets it mean this machine.
+FLAGS.append("--host-resolver-rules=MAP evil.example 127.0.0.1")
 
 
 @contextmanager
@@ -42,6 +44,26 @@ class Gateway(ThreadingHTTPServer):
     def __exit__(self, *_):
         self.shutdown()
         self.server_close()
+
+
+@contextmanager
+def another_site(html):
+    """A site with this page, at http://evil.example."""
+
+    class Showing(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(html.encode())
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Showing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://evil.example:{server.server_address[1]}/"
+        server.shutdown()
 
 
 class Passing(BaseHTTPRequestHandler):

@@ -14,7 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from app.models import tiny
 from app.page import examples
 from app.page.examples import Target
-from tests.end_to_end.browser import PROGRAM, Gateway, chromium
+from tests.end_to_end.browser import PROGRAM, Gateway, another_site, chromium
 from tests.end_to_end.test_serving import chat, client, get, until
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no chromium")
@@ -253,6 +253,31 @@ def test_models_are_unloaded_loaded_and_pinned_by_hand(start, cache, open_page):
     assert overview(app)["models"][0]["pinned"]
     pin.click()
     until(lambda: not overview(app)["models"][0]["pinned"])
+
+
+POST_BLINDLY = """(url) => fetch(url, {
+    method: "POST", mode: "no-cors", headers: {"content-type": "text/plain"},
+    body: JSON.stringify({prompt: "x", max_tokens: 1}),
+}).then(() => null)"""
+
+
+def test_another_sites_page_reaches_nothing_but_by_a_link(start, open_page):
+    """Without a key. Result: neither a blind POST from its own origin nor its own name for this
+    machine (DNS rebinding) reaches a model or a page of ours; a link opens our page."""
+    app = start().ready()
+    port = app.url.rpartition(":")[2]
+    with another_site(f'<a href="{app.url}/">models</a>') as url:
+        page = open_page(url)
+        page.evaluate(POST_BLINDLY, f"{app.url}/v1/completions")
+        rebound = open_page(f"http://evil.example:{port}/")
+        assert "LLAMACPP_API_KEY" in rebound.locator("body").inner_text()
+        rebound.evaluate(POST_BLINDLY, "/v1/completions")
+        told = rebound.evaluate("fetch('/api/status').then((answer) => answer.status)")
+        assert told == 403 and overview(app)["models"][0]["requests"] == 0
+        page.get_by_role("link").click()
+        wait_for(page, "document.querySelectorAll('#rows tr').length === 1")
+        page.evaluate(POST_BLINDLY, f"{app.url}/v1/completions")
+        assert overview(app)["models"][0]["requests"] == 1
 
 
 def test_a_key_is_asked_for_and_kept_in_this_tab(start, open_page):
