@@ -1,0 +1,52 @@
+import pytest
+
+from app.errors import FormError
+from app.form.checks import check_endpoint_name, default_endpoint_name
+from app.form.merge import merge, parse
+
+
+@pytest.mark.parametrize(
+    "key, text, problem",
+    [
+        ("Model/endpoint_name", "a b", "no URL path"),
+        ("Model/endpoint_name", "total", "plots"),
+        ("Model/tensor_split", "3;1", "no list of shares"),
+        ("Model/tensor_split", "0,0", "no list of shares"),
+        ("Model/tensor_split", ",".join("1" * 17), "no list of shares"),
+    ],
+)
+def test_a_rejection_names_its_field(key, text, problem):
+    with pytest.raises(FormError, match=problem) as raised:
+        parse(merge({key: text}))
+    assert raised.value.field == key
+
+
+def test_a_factor_and_a_frequency_scale_exclude_each_other():
+    parse(merge({"Model/rope_scaling": "yarn", "Model/rope_freq_scale": "0.5"}))
+    with pytest.raises(FormError, match="rope_freq_scale"):
+        parse(merge({"Model/rope_scaling": "2", "Model/rope_freq_scale": "0.5"}))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "/a", "a/", "a//b", "a/v1/b", "..", "a/../b", "health", "a%20b", "ä", "a\n", "service/x"],
+)
+def test_an_illegal_endpoint_name(name):
+    with pytest.raises(FormError):
+        check_endpoint_name(name)
+
+
+@pytest.mark.parametrize(
+    "reference, expected",
+    [
+        ("org/repo/dir/m.Q4_0.gguf", "org/repo/dir/m.Q4_0.gguf"),
+        ("/models/my model.gguf", "models/my-model.gguf"),
+        ("org/v1/L*.gguf", "org/_v1/L.gguf"),
+        ("../x.gguf", "x.gguf"),
+        ("***", "model"),
+        ("total", "_total"),
+    ],
+)
+def test_a_default_endpoint_name_is_made_from_the_reference_and_legal(reference, expected):
+    assert default_endpoint_name(reference) == expected
+    check_endpoint_name(expected)
