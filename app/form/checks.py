@@ -1,4 +1,4 @@
-"""What one field says must agree with the others. Pure."""
+"""What a field's type cannot say: what names look like, and which fields must agree. Pure."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ RESERVED_SEGMENTS = {"v1", "api", "health", "ready", "metrics", "service", ".", 
 
 
 def check_general(general: GeneralSettings) -> None:
-    """What one field says must agree with the others. Raises FormError."""
+    """Raises FormError."""
     if general.disk_swapping and general.cpu_offloading:
         problem = "cannot be on together with General/cpu_offloading: turn one of them off"
         raise FormError("General/disk_swapping", problem)
     for field in ("instance_name", "project", "queue"):
         name = getattr(general, field)
         if 0 < len(name) < MIN_NAME:
-            problem = f"{name!r}: ClearML's names have at least {MIN_NAME} characters"
+            problem = f"{name!r} is too short: ClearML wants at least {MIN_NAME} characters"
             raise FormError(f"General/{field}", problem)
 
 
 def check_model(model: ModelSettings) -> None:
-    """What one field says must agree with the others. Raises FormError."""
+    """Raises FormError."""
     if model.endpoint_name:
         check_endpoint_name(model.endpoint_name)
     factor = rope_factor(model)
@@ -49,24 +49,27 @@ def check_tensor_split(text: str) -> None:
         numbers = []
     whole = all(math.isfinite(number) and number >= 0 for number in numbers)
     if not numbers or not whole or sum(numbers) <= 0 or len(numbers) > MAX_GPUS:
-        raise FormError(f"{MODEL}/tensor_split", f"{text!r} is no list of shares such as 3,2")
+        raise FormError(f"{MODEL}/tensor_split", f"{text!r} is not a list of shares such as 3,2")
 
 
 def check_endpoint_name(name: str) -> None:
-    """A name is a URL path: segments of [A-Za-z0-9._-] joined by "/"."""
+    """A name is a URL path: segments of [A-Za-z0-9._-] joined by "/". Raises FormError."""
     key = f"{MODEL}/endpoint_name"
     if name == TOTAL:
-        raise FormError(key, f"{name!r} is the name of the plots' sum over all models")
+        raise FormError(key, f"{name!r} is taken: the plots use it for the sum over all models")
     for segment in name.split("/"):
         if not NAME_SEGMENT.fullmatch(segment):
-            problem = f"{name!r} is no URL path: use letters, digits, '.', '_', '-' between '/'"
+            problem = (
+                f"{name!r} is not a URL path: use letters, digits, '.', '_' and '-' between '/'"
+            )
             raise FormError(key, problem)
         if segment in RESERVED_SEGMENTS:
-            raise FormError(key, f"{name!r} holds the reserved segment {segment!r}")
+            raise FormError(key, f"{name!r} contains the reserved segment {segment!r}")
 
 
 def default_endpoint_name(reference: str) -> str:
-    """A legal name made from a model reference: other characters replaced, reserved ones marked."""
+    """A valid name made from a model reference: "-" replaces the characters that a name may not
+    have, "_" comes before a reserved segment."""
     segments = []
     for raw in reference.replace("*", "").split("/"):
         segment = re.sub(r"[^A-Za-z0-9._-]+", "-", raw)

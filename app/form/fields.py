@@ -22,14 +22,15 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True)
 class Field:
-    """One field.
+    """One field of the form.
 
-    `flag` are the spellings of llama-server's option that takes the value; `on` and `off` what a
-    ticked and an unticked checkbox send. Each is a choice, newest spelling first: the first that
-    the binary at hand knows is used. `sent_as` are choices that llama-server spells otherwise;
-    its own spelling is taken too. `resolved` fields decide memory: they are settled once, at
-    preflight, and sent from there. `cli_keeps` fields hold although CLI replaces the rest. A
-    `secret` is taken from the form and kept nowhere.
+    `flag`: llama-server's option that takes the value, in every spelling, newest first; the first
+    one that the installed llama-server knows is sent. `on` and `off`: what a ticked and an unticked
+    checkbox send instead, again in every spelling. `sent_as`: choices that llama-server spells
+    otherwise; the form accepts its spelling too. `resolved`: the value decides how much memory the
+    model takes, so it is settled once, before the first start, and always sent. `cli_keeps`: the
+    field is used also where CLI replaces the others. `secret`: the value is taken out of the form
+    and stored nowhere.
     """
 
     section: str

@@ -1,4 +1,5 @@
-"""A configuration file: one JSON object a section, as `--config` takes it. Pure, but for text."""
+"""Fields as a person gives them on the command line: a JSON file (`--config`), or one field
+(`--set`). Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ SCALARS = (str, int, float, bool, type(None))
 
 
 def read(name: str, text: str) -> dict[str, str]:
-    """`{"Model": {"model": …}, …}` as "Section/name" → text; null is "not given"."""
+    """The text of a file, `{"Section": {"name": value}}`, as "Section/name" → text. null means "not
+    given". `name` is the file's, for messages. Raises ConfigError."""
     try:
         sections = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -30,14 +32,14 @@ def read(name: str, text: str) -> dict[str, str]:
             if key == MODELS_KEY and isinstance(value, list):
                 value = json.dumps(value)
             if not isinstance(value, SCALARS):
-                raise ConfigError(f"--config {name}: {key} must be one value")
+                raise ConfigError(f"--config {name}: {key} must be a single value")
             parameters[key] = as_text(value)
     return parameters
 
 
 def refuse_unknown(source: str, key: str) -> None:
-    """What a person types is refused where a task's hyperparameter would only be warned of: there
-    is somebody to mend it at once. Raises ConfigError."""
+    """Refuse a parameter that is not a field. In a task's hyperparameters it is only a warning, but
+    the person who typed this one can correct it at once. Raises ConfigError."""
     if not is_known(key):
         near = nearest(key)
         hint = f"did you mean {near}?" if near else "--help lists the fields"
@@ -45,8 +47,8 @@ def refuse_unknown(source: str, key: str) -> None:
 
 
 def write(form: Form) -> str:
-    """What `read` takes: every field that holds something, but for secrets; the overrides of a
-    list's items are written into them. Raises FormError."""
+    """The text of a file that `read` takes, with every field that is not empty, except secrets.
+    What overrides a listed model is written into its item. Raises FormError."""
     sections: dict[str, dict[str, object]] = {}
     listed = bool(form.values[MODELS_KEY])
     for field in FIELDS:
@@ -68,7 +70,7 @@ def _items(form: Form) -> list[dict[str, object]]:
 
 
 def assignment(text: str) -> tuple[str, str]:
-    """`Section/name=value` of `--set`."""
+    """The key and the text in `--set Section/name=value`. Raises ConfigError."""
     key, equals, value = text.partition("=")
     if not equals or "/" not in key:
         raise ConfigError(f"--set {text}: write it as Section/name=value")

@@ -1,4 +1,4 @@
-"""Layers of hyperparameters → one form → settings. Pure."""
+"""Layers of parameters (defaults, file, task, command line) → one form → settings. Pure."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ ITEM = re.compile(rf"{MODEL}_(?P<number>[1-9]\d?)/(?P<name>\w+)")
 
 @dataclass(frozen=True)
 class Form:
-    """The merged form: every field's text, and what was not understood.
+    """What the layers say together.
 
-    `from_args` are the fields that `Args` gave; `overrides` are texts for items of the models
-    list: by item (from 0), then by field name.
+    `values`: the text of every field, by key. `from_args`: the keys whose text came from `Args`.
+    `overrides`: texts that replace those of a listed model, by its place (from 0) and field name.
+    `warnings`: one for each parameter in our sections that is not a field.
     """
 
     values: Mapping[str, str]
@@ -47,8 +48,9 @@ class Form:
         return replace(self, values={**self.values, key: ""})
 
     def to_write(self) -> dict[str, str]:
-        """What the task keeps: every field, empty ones too, so that a clone shows them all; of a
-        list of models, the list."""
+        """The parameters that the task is to hold: every field, so that a clone shows them all,
+        also the empty ones. Left out are those that `Args` already holds, and, where the task has
+        a list of models, the section `Model`."""
         listed = bool(self.values[MODELS_KEY])
         return {
             key: text
@@ -58,48 +60,55 @@ class Form:
 
 
 def merge(*layers: Parameters) -> Form:
-    """Defaults, then each layer over it; an empty text is "not given" and overrides nothing."""
+    """The fields' defaults, and each layer over what came before it. An empty text means "not
+    given": it replaces nothing. Raises FormError where a layer contradicts itself."""
     values = {field.key: field.default for field in FIELDS}
     from_args: set[str] = set()
-    everything: set[str] = set()
+    named: set[str] = set()
     overrides: dict[int, dict[str, str]] = {}
     warnings: list[str] = []
     for layer in layers:
-        given = {key: text for key, text in layer.items() if text.strip() != ""}
+        given = {key: text for key, text in layer.items() if text.strip()}
+        fields = {key: text for key, text in given.items() if key in BY_KEY}
         arguments = _arguments(given)
-        for key, text in given.items():
-            item = ITEM.fullmatch(key)
-            if key in BY_KEY:
-                values[key] = text
-                from_args.discard(key)
-            elif item and item["name"] in MODEL_NAMES:
-                overrides.setdefault(int(item["number"]) - 1, {})[item["name"]] = text
-            elif (item or key.split("/")[0] in SECTIONS) and not is_known(key):
-                near = nearest(key)
-                hint = f"; did you mean {near}?" if near else ""
-                warnings.append(f"{key}: no such field, ignored{hint}")
-        values.update(arguments)
-        from_args |= arguments.keys()
-        everything |= given.keys() | arguments.keys()
+        values.update(fields | arguments)
+        from_args = (from_args - fields.keys()) | arguments.keys()
+        named |= fields.keys() | arguments.keys()
+        for number, name, text in _items(given):
+            overrides.setdefault(number - 1, {})[name] = text
+        warnings += _warnings(given)
     if values[MODELS_KEY]:
-        first = {BY_KEY[key].name: values[key] for key in everything if _of_model(key)}
+        first = {BY_KEY[key].name: values[key] for key in named if BY_KEY[key].section == MODEL}
         overrides[0] = {**first, **overrides.get(0, {})}
     return Form(values, frozenset(from_args), overrides, tuple(warnings))
 
 
-def _of_model(key: str) -> bool:
-    return key in BY_KEY and BY_KEY[key].section == MODEL
+def _items(given: Parameters) -> Iterator[tuple[int, str, str]]:
+    """Number, field name and text of each `Model_<number>/<name>`."""
+    for key, text in given.items():
+        item = ITEM.fullmatch(key)
+        if item and item["name"] in MODEL_NAMES:
+            yield int(item["number"]), item["name"], text
+
+
+def _warnings(given: Parameters) -> Iterator[str]:
+    for key in given:
+        ours = key.split("/")[0] in SECTIONS or ITEM.fullmatch(key)
+        if ours and not is_known(key):
+            near = nearest(key)
+            hint = f"; did you mean {near}?" if near else ""
+            yield f"{key}: no such field, ignored{hint}"
 
 
 def _arguments(given: Parameters) -> dict[str, str]:
-    """`Args/<field>` (from `clearml-task --args`) by the key of the field that it means."""
+    """The fields that `clearml-task --args` sets, as `Args/<name>`: their texts by key."""
     found = {}
     for key, text in given.items():
         field = _argument_field(key)
         if field is None:
             continue
         other = given.get(field.key, text)
-        # A task that holds the field's default beside Args was written by us, not by a person.
+        # A default beside Args does not contradict it: we write every default into the task.
         if other not in (text, field.default):
             said, also = ("another", "set") if field.secret else (repr(other), repr(text))
             raise FormError(field.key, f"is {said}, but {key} is {also}: set only one of them")
@@ -113,7 +122,8 @@ def _argument_field(key: str) -> Field | None:
 
 
 def is_known(key: str) -> bool:
-    """Whether the form has this parameter: a field, one of a listed model, or `Args/<field>`."""
+    """Whether the form reads this parameter: a field by its key, as `Args/<name>`, or, of a listed
+    model, as `Model_<number>/<name>`."""
     item = ITEM.fullmatch(key)
     return (
         key in BY_KEY
@@ -123,9 +133,9 @@ def is_known(key: str) -> bool:
 
 
 def nearest(key: str) -> str:
-    """The parameter that was probably meant by one that the form has not; "" if none is near."""
+    """The parameter that a misspelt one probably means; "" if none resembles it."""
     section, _, name = key.partition("/")
-    if name in BY_NAME:  # in another section
+    if name in BY_NAME:  # only the section is wrong
         return BY_NAME[name].key
     names = [*BY_KEY, *(f"{ARGS}/{name}" for name in BY_NAME)]
     if ITEM.fullmatch(key):
@@ -135,7 +145,7 @@ def nearest(key: str) -> str:
 
 
 def parse(form: Form) -> Settings:
-    """Raises FormError for the first field that cannot be what it should be."""
+    """Raises FormError for the first field whose text is not accepted."""
     values: dict[str, dict[str, Value]] = {section: {} for section in SECTIONS}
     for field in FIELDS:
         value = convert(field, form.values[field.key])
@@ -154,7 +164,7 @@ def parse(form: Form) -> Settings:
 
 
 def _listed(form: Form) -> Iterator[ModelSettings]:
-    """The models of the list, each with what overrides it."""
+    """The listed models, with their overrides."""
     items = models_list(form.values[MODELS_KEY])
     beyond = [number + 1 for number in form.overrides if number >= len(items)]
     if beyond:
@@ -174,7 +184,7 @@ def _listed(form: Form) -> Iterator[ModelSettings]:
 
 @contextmanager
 def naming_field(name: str) -> Iterator[None]:
-    """What is refused of Model/model is refused of `Model/<name>`, which is read as that one is."""
+    """A FormError about Model/model becomes one about `Model/<name>`, which names a file too."""
     try:
         yield
     except FormError as error:
@@ -184,7 +194,7 @@ def naming_field(name: str) -> Iterator[None]:
 
 @contextmanager
 def naming_item(number: int, *, listed: bool) -> Iterator[None]:
-    """What is refused of `Model` is, for a listed model, refused of that item."""
+    """For a listed model, a FormError about `Model/…` becomes one about that item of the list."""
     try:
         yield
     except FormError as error:
@@ -195,30 +205,31 @@ def naming_item(number: int, *, listed: bool) -> Iterator[None]:
 
 
 def models_list(text: str) -> list[dict[str, str]]:
-    """The items, each value as text. Raises FormError."""
+    """The text of General/models: for each model the texts of its fields. Raises FormError."""
     try:
         items = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise FormError(MODELS_KEY, f"is not JSON: {error}") from None
     if not isinstance(items, list) or not items:
         raise FormError(MODELS_KEY, "is not a list of models")
-    found = []
-    for number, item in enumerate(items, start=1):
-        if not isinstance(item, dict):
-            raise FormError(f"{MODELS_KEY}[{number}]", "is not an object of fields")
-        for name, value in item.items():
-            if name not in MODEL_NAMES:
-                near = difflib.get_close_matches(name, MODEL_NAMES, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise FormError(f"{MODELS_KEY}[{number}].{name}", f"no such field{hint}")
-            if isinstance(value, list | dict):
-                raise FormError(f"{MODELS_KEY}[{number}].{name}", "must be one value")
-        found.append({name: as_text(value) for name, value in item.items()})
-    return found
+    return [_model(item, f"{MODELS_KEY}[{n}]") for n, item in enumerate(items, start=1)]
+
+
+def _model(item: object, key: str) -> dict[str, str]:
+    if not isinstance(item, dict):
+        raise FormError(key, "is not an object of fields")
+    for name, value in item.items():
+        if name not in MODEL_NAMES:
+            near = difflib.get_close_matches(name, MODEL_NAMES, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise FormError(f"{key}.{name}", f"no such field{hint}")
+        if isinstance(value, list | dict):
+            raise FormError(f"{key}.{name}", "must be a single value")
+    return {name: as_text(value) for name, value in item.items()}
 
 
 def as_text(value: object) -> str:
-    """A JSON scalar as the text that a hyperparameter holds."""
+    """A JSON scalar as the text of a hyperparameter."""
     if value is None:
         return ""
     if isinstance(value, bool):

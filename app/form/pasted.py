@@ -1,4 +1,4 @@
-"""The CLI field: llama-server arguments pasted by a person. Pure."""
+"""llama-server arguments that a person has pasted into the form (Model/cli). Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from app.form.fields import MODEL
 
 KEY = f"{MODEL}/cli"
 
-# What would give a caller the shell, files, other hosts, or take the child out of our hands.
+# Options that would give callers a shell, files or other hosts, or that this app depends on.
 REFUSED = re.compile(
     r"--(tools.*|agent|mcp.*|ui-mcp.*|webui-mcp.*|path|media-path|log-file|log-prompts-dir"
     r"|slot-save-path|models-.*|api-key.*|api-prefix|ssl-.*|hf-token|props|rpc|reuse-port"
@@ -33,8 +33,8 @@ class Option:
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What a pasted command says: `model`, `endpoint_name` and `mmproj` are "" where it does
-    not."""
+    """What the arguments say. `model`, `endpoint_name` and `mmproj` are "" where they do not say
+    it; `options` are the others; `notes` tell what was dropped."""
 
     model: str = ""
     endpoint_name: str = ""
@@ -43,7 +43,7 @@ class CommandLine:
     notes: tuple[str, ...] = ()
 
     def last(self, *flags: str) -> str | None:
-        """The value of the last of these flags that is given: llama-server lets the last win."""
+        """The value of the last of these flags, which is the one that llama-server uses."""
         found = [o.values[0] for o in self.options if o.flag in flags and o.values]
         return found[-1] if found else None
 
@@ -55,8 +55,8 @@ class CommandLine:
 
 
 def read(text: str, key: str = KEY) -> CommandLine:
-    """`key` is the field that holds the text. Raises FormError where that is no command line, or
-    holds what we never pass on."""
+    """`key` is the field that holds the text. Raises FormError where the text is not a list of
+    arguments, or contains one that is refused."""
     model = name = mmproj = ""
     kept, notes = [], []
     for option in _options(text, key):
@@ -69,7 +69,7 @@ def read(text: str, key: str = KEY) -> CommandLine:
         elif option.flag in MMPROJ_FLAGS:
             mmproj = _value(option, key)
         elif option.flag in DROPPED or option.flag in DROPPED_WITH_VALUE:
-            notes.append(f"{key}: {option.flag} is ours to set, dropped")
+            notes.append(f"{key}: {option.flag} is set by this app, dropped")
         else:
             kept.append(option)
     return CommandLine(model, name, mmproj, tuple(kept), tuple(notes))
@@ -85,11 +85,11 @@ def _options(text: str, key: str) -> list[Option]:
     options: list[Option] = []
     for word in words:
         if word.startswith("-") and not NUMBER.match(word):
-            # llama.cpp reads --foo_bar as --foo-bar, so the refusals must as well.
+            # llama.cpp reads --foo_bar as --foo-bar, so REFUSED must match that too.
             flag = word.replace("_", "-") if word.startswith("--") else word
             options.append(Option(flag, ()))
         elif not options:
-            raise FormError(key, f"{word!r} belongs to no option")
+            raise FormError(key, f"{word!r} follows no option")
         else:
             last = options.pop()
             options.append(Option(last.flag, (*last.values, word)))

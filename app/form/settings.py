@@ -1,4 +1,5 @@
-"""Hyperparameters → frozen settings. Every rejection names its field. Pure."""
+"""What a form says, as typed values: one frozen class for each section, and how a text becomes a
+value. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ ROPE_METHODS = ("none", "linear", "yarn")
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """One model, as the form's section `Model` names its fields; None is "not given"."""
+    """One model; the fields are those of the form's section `Model`. None: not given."""
 
     model: str = ""
     endpoint_name: str = ""
@@ -70,7 +71,7 @@ class GeneralSettings:
     disable_logs: bool = False
     cpu_offloading: bool = False
     disk_swapping: bool = False
-    hf_token: str = ""  # always: a secret is taken out of the form before it is parsed
+    hf_token: str = ""  # always empty: a secret is taken out of the form before it is parsed
     max_cuda_memory: float | None = None
     cuda_memory_threshold: int | None = None
     host: str = ""
@@ -97,7 +98,7 @@ class Settings:
 
 
 def convert(field: Field, text: str) -> Value:
-    """The field's value, or None where the text is empty."""
+    """The field's value; None for an empty text. Raises FormError."""
     text = text.strip()
     if not text:
         return None
@@ -108,7 +109,7 @@ def convert(field: Field, text: str) -> Value:
     if field.kind is Kind.DROPDOWN:
         return _choice(field, text)
     if "\x00" in text:
-        raise FormError(field.key, "holds a NUL character")
+        raise FormError(field.key, "contains a NUL character")
     return text
 
 
@@ -141,11 +142,11 @@ def _choice(field: Field, text: str) -> str:
     for choice in field.choices:
         if choice.lower() == text.lower():
             return choice
-    raise FormError(field.key, f"{text!r} is none of {', '.join(field.choices)}")
+    raise FormError(field.key, f"{text!r} is not one of {', '.join(field.choices)}")
 
 
 def rope_factor(model: ModelSettings) -> float | None:
-    """The number that rope_scaling is; None for a method's name. Raises FormError."""
+    """The factor that rope_scaling gives; None where it names a method. Raises FormError."""
     text = model.rope_scaling
     if not text or text.lower() in ROPE_METHODS:
         return None
@@ -155,11 +156,13 @@ def rope_factor(model: ModelSettings) -> float | None:
         factor = math.nan
     if not (math.isfinite(factor) and factor > 0):
         methods = ", ".join(ROPE_METHODS)
-        raise FormError(f"{MODEL}/rope_scaling", f"{text!r} is neither a factor nor {methods}")
+        raise FormError(
+            f"{MODEL}/rope_scaling", f"{text!r} is neither a number nor one of {methods}"
+        )
     return factor
 
 
 def given_fields(model: ModelSettings) -> Sequence[str]:
-    """Names of the fields that differ from an empty form's."""
+    """Names of the fields whose values differ from those of an empty form."""
     empty = ModelSettings()
     return [f.name for f in fields(model) if getattr(model, f.name) != getattr(empty, f.name)]

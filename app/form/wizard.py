@@ -15,7 +15,7 @@ Entry = dict[str, object]
 BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 INSTANCE = ("instance_name", "project", "queue", "gateway_route")
-LOOKED_UP = {"project": "project", "queue": "queue"}  # by field, where its choices come from
+LOOKED_UP = {"project": "project", "queue": "queue"}  # field → what ClearML offers as its choices
 PLACEHOLDERS = {
     "instance_name": "Name of this instance",
     "gateway_route": "Choose a route, otherwise a dynamic route will be used",
@@ -25,12 +25,12 @@ PLACEHOLDERS = {
     "hf_token": "Better: HF_TOKEN in the agent's environment",
 }
 REQUIRED = {"queue"}
-# Shown only while another field has this value.
+# A field that is shown only while another one has this value.
 SHOWN_IF: dict[str, tuple[str, object]] = {"disk_swapping": ("cpu_offloading", False)}
 
 
 def wizard() -> list[Entry]:
-    """The launch form's entries, in the product page's order."""
+    """The launch form's entries, in the order of ClearML's own application."""
     apart = {*INSTANCE, "models"}
     general = [f for f in FIELDS if f.section == GENERAL and f.name not in apart]
     idle = [field for field in FIELDS if field.section == IDLE]
@@ -67,7 +67,7 @@ def entry(field: Field, *, target: bool = True) -> Entry:
 
 
 def hyperparameters() -> dict[str, dict[str, str]]:
-    """Every parameter that the wizard targets, with its default, by section."""
+    """Every parameter that the wizard sets, with its default, by section."""
     found: dict[str, dict[str, str]] = {}
     for field in FIELDS:
         if field.section in (GENERAL, IDLE):
@@ -117,7 +117,7 @@ def _default(field: Field) -> object:
 
 
 def hocon(value: object, indent: str = "") -> str:
-    """The value as HOCON text; strings in quotes, so that nothing in them is substituted."""
+    """The value as HOCON text. Strings are quoted, so that HOCON substitutes nothing in them."""
     return "\n".join(_lines(value, indent)).lstrip()
 
 

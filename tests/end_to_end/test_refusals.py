@@ -28,7 +28,7 @@ def refused(start):
     [
         ("Model/context_size=much", "Model/context_size: 'much' is not a whole number"),
         ("Model/parallel=0", "Model/parallel: 0 is less than 1"),
-        ("Model/endpoint_name=a b", "Model/endpoint_name: 'a b' is no URL path"),
+        ("Model/endpoint_name=a b", "Model/endpoint_name: 'a b' is not a URL path"),
         ("Model/cli=--flash-atn on", "Model/cli: this llama-server does not know --flash-atn"),
         ("Model/cli=--api-key x", "Model/cli: --api-key is not allowed here"),
         ("Model/model=org/repo", "Model/model: 'org/repo' does not end in .gguf"),
@@ -100,4 +100,4 @@ def test_a_split_model_and_a_command_line_of_its_own(start, tmp_path):
     first = tmp_path / "m-00001-of-00003.gguf"
     app = start("--set", f"Model/cli=-m {first} -c 1024 -np 2 -a mine --port 1").ready()
     assert app.line(r"^mine +ready +1024 +2 ")
-    assert "--port is ours to set" in app.output
+    assert "--port is set by this app" in app.output

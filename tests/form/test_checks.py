@@ -8,11 +8,11 @@ from app.form.merge import merge, parse
 @pytest.mark.parametrize(
     "key, text, problem",
     [
-        ("Model/endpoint_name", "a b", "no URL path"),
+        ("Model/endpoint_name", "a b", "not a URL path"),
         ("Model/endpoint_name", "total", "plots"),
-        ("Model/tensor_split", "3;1", "no list of shares"),
-        ("Model/tensor_split", "0,0", "no list of shares"),
-        ("Model/tensor_split", ",".join("1" * 17), "no list of shares"),
+        ("Model/tensor_split", "3;1", "not a list of shares"),
+        ("Model/tensor_split", "0,0", "not a list of shares"),
+        ("Model/tensor_split", ",".join("1" * 17), "not a list of shares"),
     ],
 )
 def test_a_rejection_names_its_field(key, text, problem):

@@ -102,9 +102,9 @@ def test_of_a_list_nothing_is_written_under_model():
         ("[1]", "General/models[1]", "is not an object"),
         ('[{"model": "a"}, {"modell": "b"}]', "General/models[2].modell", "did you mean model"),
         ('[{"threads": "x"}]', "General/models[1].threads", "not a whole number"),
-        ('[{"threads": [1]}]', "General/models[1].threads", "must be one value"),
-        ('[{}, {"rope_scaling": "x"}]', "General/models[2].rope_scaling", "neither a factor"),
-        ('[{"endpoint_name": "a b"}]', "General/models[1].endpoint_name", "no URL path"),
+        ('[{"threads": [1]}]', "General/models[1].threads", "must be a single value"),
+        ('[{}, {"rope_scaling": "x"}]', "General/models[2].rope_scaling", "neither a number"),
+        ('[{"endpoint_name": "a b"}]', "General/models[1].endpoint_name", "not a URL path"),
     ],
 )
 def test_a_rejection_names_the_item(text, key, problem):

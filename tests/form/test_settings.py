@@ -53,10 +53,10 @@ def test_an_empty_form_is_the_default():
         ("Model/repeat_last_n", "-1", "less than 0"),
         ("Model/repeat_penalty", "0", "less than 0.01"),
         ("Model/yarn_ext_factor", "-2", "less than -1"),
-        ("Model/numa", "spread", "none of distributed, isolate, numactl"),
-        ("Model/split_mode", "tensor", "none of none, layer, row"),
-        ("Model/rope_scaling", "dynamic", "neither a factor nor none, linear, yarn"),
-        ("Model/rope_scaling", "0", "neither a factor"),
+        ("Model/numa", "spread", "not one of distributed, isolate, numactl"),
+        ("Model/split_mode", "tensor", "not one of none, layer, row"),
+        ("Model/rope_scaling", "dynamic", "neither a number nor one of none, linear, yarn"),
+        ("Model/rope_scaling", "0", "neither a number"),
     ],
 )
 def test_a_rejection_names_its_field(key, text, problem):

@@ -130,5 +130,5 @@ def test_two_different_models_are_refused():
 
 
 def test_a_command_lines_name_is_checked():
-    with pytest.raises(FormError, match="no URL path"):
+    with pytest.raises(FormError, match="not a URL path"):
         settle(ModelSettings(cli="-m /a.gguf -a 'a,b'"))
