@@ -67,6 +67,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "http.server",
         "routes",
         "admission",
+        "body",
         "relay",
         "waiting",
         "proxy",
@@ -125,6 +126,7 @@ PURE = {
     "gateway.http.heads",
     "gateway.routes",
     "gateway.admission",
+    "gateway.body",
     "task.container",
 }
 OWNERS = {

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from app.engine.http import Client, Exchange
 from app.errors import NotConnectedError, RequestError, UpstreamError
-from app.gateway.admission import Keys, check_body, check_local, parse_form, parse_json
+from app.gateway.admission import Keys, check_local
+from app.gateway.body import check_body, parse_form, parse_json
 from app.gateway.http.limits import Limits
 from app.gateway.http.request import JSON, Request
 from app.gateway.relay import Relay, request_headers
