@@ -4,26 +4,8 @@ from random import Random
 
 import pytest
 
-from app.errors import ConfigError, RequestError
-from app.gateway.http.server import Server
 from tests.fakes import RawClient, serving
-
-GET = b"GET %b HTTP/1.1\r\nhost: h\r\n\r\n"
-POST = b"POST /p HTTP/1.1\r\nhost: h\r\ncontent-length: %d\r\n\r\n%b"
-
-
-async def echo(request):
-    body = await request.body(1 << 20)
-    request.reply(200, request.method.encode() + b" " + request.target.encode() + b" " + body)
-
-
-async def ask(port, data):
-    client = await RawClient.to(port)
-    await client.send(data)
-    try:
-        return await client.response()
-    finally:
-        await client.close()
+from tests.gateway.http.asking import GET, POST, ask, echo
 
 
 def test_keep_alive_answers_one_after_the_other(run):
@@ -71,37 +53,6 @@ def test_too_many_pipelined_requests_end_the_connection(run):
             text = await client.rest()
             assert text.count(b"HTTP/1.1 200") == 3
             assert text.count(b"HTTP/1.1 429") == 1
-
-    run(scenario)
-
-
-def test_http_1_0_is_answered_without_chunks_and_closed(run):
-    async def stream(request):
-        request.start(200, [])
-        request.write(b"one")
-        request.write(b"two")
-        request.finish()
-
-    async def scenario():
-        async with serving(stream) as port:
-            client = await RawClient.to(port)
-            await client.send(b"GET / HTTP/1.0\r\n\r\n")
-            text = await client.rest()
-            assert text.endswith(b"\r\n\r\nonetwo")
-            assert b"transfer-encoding" not in text and b"connection: close" in text
-
-    run(scenario)
-
-
-def test_a_head_request_gets_no_body(run):
-    async def scenario():
-        async with serving(echo) as port:
-            client = await RawClient.to(port)
-            await client.send(b"HEAD /x HTTP/1.1\r\nhost: h\r\n\r\n" + GET % b"/y")
-            head = await client.reader.readuntil(b"\r\n\r\n")
-            assert b"content-length: 8" in head
-            assert (await client.response())[2] == b"GET /y "
-            await client.close()
 
     run(scenario)
 
@@ -190,139 +141,6 @@ def test_a_head_that_grows_without_end_is_refused_and_what_still_comes_dropped(r
     run(scenario)
 
 
-def test_a_body_over_the_limit_is_413(run):
-    async def scenario():
-        async with serving(echo) as port:
-            for data in (
-                POST % (2 << 20, b""),
-                b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n"
-                + (b"10000\r\n" + b"x" * 65536 + b"\r\n") * 20,
-            ):
-                status, headers, _ = await ask(port, data)
-                assert (status, headers["connection"]) == (413, "close")
-
-    run(scenario)
-
-
-def test_a_body_that_breaks_off_is_its_requests_fault(run):
-    async def scenario():
-        async with serving(echo) as port:
-            head = b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n"
-            status, _, body = await ask(port, head + b"5\r\nhello\r\nzz\r\n")
-            assert status == 400 and b"not valid HTTP" in body
-
-    run(scenario)
-
-
-def test_100_continue_is_sent_when_the_body_is_wanted(run):
-    async def scenario():
-        async with serving(echo) as port:
-            client = await RawClient.to(port)
-            head = (
-                b"POST /p HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n"
-            )
-            await client.send(head)
-            assert await client.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
-            await client.send(b"hi")
-            assert (await client.response())[2] == b"POST /p hi"
-            await client.close()
-
-    run(scenario)
-
-
-def test_an_upload_that_nobody_reads_is_held_back(run):
-    async def scenario():
-        go_on = asyncio.Event()
-        seen = []
-
-        async def late(request):
-            seen.append(request)
-            await go_on.wait()
-            size = 0
-            async for chunk in request.chunks():
-                size += len(chunk)
-            request.reply(200, b"%d" % size)
-
-        async with serving(late) as port:
-            client = await RawClient.to(port)
-            total = 32 << 20
-            sending = asyncio.create_task(client.send(POST % (total, b"x" * total)))
-            await asyncio.sleep(0.3)
-            assert not sending.done()
-            assert seen[0].buffered < 2 << 20
-            go_on.set()
-            await sending
-            assert (await client.response())[2] == b"%d" % total
-            await client.close()
-
-    run(scenario)
-
-
-def test_a_client_that_does_not_read_holds_the_source_back(run):
-    async def scenario():
-        class Source:
-            running = True
-
-            def pause(self):
-                self.running = False
-
-            def resume(self):
-                self.running = True
-
-        source = Source()
-        sent = 0
-
-        async def endless(request):
-            nonlocal sent
-            request.flow_from(source)
-            request.start(200, [])
-            while sent < 32 << 20:
-                if source.running:
-                    request.write(b"x" * 65536)
-                    sent += 65536
-                await asyncio.sleep(0 if source.running else 0.001)
-            request.finish()
-
-        async with serving(endless) as port:
-            client = await RawClient.to(port)
-            await client.send(GET % b"/")
-            await asyncio.sleep(0.5)
-            assert not source.running and sent < 16 << 20
-            _, _, body = await client.response()
-            assert len(body) == 32 << 20
-            await client.close()
-
-    run(scenario)
-
-
-def test_a_client_that_has_not_read_the_response_before_holds_the_next_source_back(run):
-    async def scenario():
-        class Source:
-            paused = False
-
-            def pause(self):
-                self.paused = True
-
-            def resume(self):
-                self.paused = False
-
-        sources = []
-
-        async def large(request):
-            sources.append(Source())
-            request.flow_from(sources[-1])
-            request.reply(200, b"x" * (16 << 20))
-
-        async with serving(large) as port:
-            client = await RawClient.to(port)
-            await client.send(GET % b"/1" + GET % b"/2")
-            while len(sources) < 2:
-                await asyncio.sleep(0.01)
-            assert sources[1].paused
-
-    run(scenario)
-
-
 def test_a_client_that_leaves_cancels_its_request(run):
     async def scenario():
         begun, cancelled = asyncio.Event(), asyncio.Event()
@@ -387,22 +205,6 @@ def test_a_fault_of_ours_is_a_500_and_ends_only_its_request(run, caplog):
     run(scenario)
 
 
-def test_a_refusal_is_in_openais_shape_and_says_when_to_come_back(run):
-    async def full(request):
-        raise RequestError(429, "full", retry_after=0.2)
-
-    async def scenario():
-        async with serving(full) as port:
-            status, headers, body = await ask(port, GET % b"/")
-            assert (status, headers["retry-after"]) == (429, "1")
-            assert body == (
-                b'{"error": {"message": "full", "type": "rate_limit_error", '
-                b'"param": null, "code": 429}}'
-            )
-
-    run(scenario)
-
-
 @pytest.mark.parametrize(
     "data, limits",
     [
@@ -419,55 +221,6 @@ def test_a_client_that_takes_too_long_is_left(run, data, limits):
             await client.send(data)
             await asyncio.wait_for(client.rest(), 5)
             await client.close()
-
-    run(scenario)
-
-
-def test_connections_are_bounded(run):
-    async def scenario():
-        async with serving(echo, connections=2) as port:
-            first, second = await RawClient.to(port), await RawClient.to(port)
-            third = await RawClient.to(port)
-            assert (await third.rest()).startswith(b"HTTP/1.1 503 ")
-            await first.send(GET % b"/")
-            assert (await first.response())[0] == 200
-            await first.close()
-            # Its place is free as soon as the front has seen it leave.
-            while (await ask(port, GET % b"/"))[0] != 200:
-                await asyncio.sleep(0.01)
-            await second.close()
-
-    run(scenario)
-
-
-def test_a_given_port_that_is_taken_is_an_error_and_none_given_finds_a_free_one(run):
-    async def scenario():
-        async with serving(echo) as port:
-            with pytest.raises(ConfigError, match=f"General/port: 127.0.0.1:{port}"):
-                await Server(echo).start("127.0.0.1", port)
-            other = Server(echo)
-            _, found = await other.start("127.0.0.1", None, fallback=port)
-            assert found != port
-            await other.close()
-
-    run(scenario)
-
-
-def test_port_0_is_any_free_port(run):
-    async def scenario():
-        async with serving(echo) as taken:
-            other = Server(echo)
-            _, found = await other.start("127.0.0.1", 0, fallback=taken)
-            assert found not in (0, taken)
-            await other.close()
-
-    run(scenario)
-
-
-def test_a_host_that_is_not_ours_is_an_error(run):
-    async def scenario():
-        with pytest.raises(ConfigError, match="General/"):
-            await Server(echo).start("192.0.2.1", None)
 
     run(scenario)
 

@@ -1,0 +1,104 @@
+"""A real front, pool and client; the child is scripted."""
+
+import asyncio
+import contextlib
+import time
+
+from app.engine.http import Address, Client
+from app.gateway.admission import Keys
+from app.gateway.pages import admin
+from app.gateway.pages.status import pages
+from app.gateway.proxy import Proxy, Rules
+from app.memory.ledger import Model, Tier
+from app.memory.pool import Pool
+from app.telemetry.overview import Details, Overview, Phase
+from tests.fakes import RawClient, body_of, reply, serving
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n"
+EVENTS = CHUNKED + b"content-type: text/event-stream\r\n\r\n"
+
+
+class Running:
+    """A server that is always up."""
+
+    progress = None
+
+    def __init__(self):
+        self.ended = asyncio.get_running_loop().create_future()
+        self.may_start = asyncio.Event()
+        self.may_start.set()
+
+    async def start(self):
+        await self.may_start.wait()
+
+    def measured(self):
+        return {}
+
+    def parks(self):
+        return 0
+
+    async def leave(self):
+        return Tier.DISK
+
+    async def stop(self):
+        if not self.ended.done():
+            self.ended.set_result(0)
+
+    async def exited(self):
+        return await asyncio.shield(self.ended)
+
+    def explain(self, code):
+        return f"ended with {code}"
+
+
+class Front:
+    """A front before one child for every named model."""
+
+    def __init__(self, names, limit=None, rules=None):
+        self.names, self.samples, self.servers = names, [], {}
+        self.pool = Pool([Model(n, limit=limit) for n in names], {"d": 1}, time.monotonic)
+        details = {name: Details() for name in names}
+        seen = (lambda: [], self.pool.view, lambda: (1, 2))
+        overview = Overview("0", details, None, 60, *seen, Phase.SERVING)
+        rules = rules or Rules(Keys([]))
+        ours = pages(overview) | admin.pages(self.pool, rules.keys)
+        self.proxy = Proxy(self.pool, names, rules, ours, self.samples.append)
+
+    @contextlib.asynccontextmanager
+    async def before(self, socket):
+        client = Client(Address(str(socket)), "child-key")
+        for name in self.names:
+            self.servers[name] = Running()
+            self.pool.provide(name, self.servers[name], client, {})
+        async with serving(self.proxy) as self.port:
+            yield
+        await self.pool.close()
+        client.close()
+
+    async def ask(self, path="/tiny/v1/completions", body=b"{}", **options):
+        client = await self.begin(path, body, **options)
+        return await client.response()
+
+    async def begin(self, path="/tiny/v1/completions", body=b"{}", headers=b"", host="127.0.0.1"):
+        client = await RawClient.to(self.port)
+        await client.send(head(path, headers, host, len(body)) + body)
+        return client
+
+    async def look(self, path, headers=b"", host="127.0.0.1", method="GET"):
+        client = await RawClient.to(self.port)
+        await client.send(head(path, headers, host, method=method))
+        return await client.response()
+
+
+def head(path, headers=b"", host="localhost", length=0, method="POST"):
+    line = f"{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n"
+    return line.encode() + headers + b"\r\n"
+
+
+async def echo(reader, writer, head):
+    writer.write(reply(await body_of(reader, head)))
+
+
+async def answering(reader, writer, head):
+    await body_of(reader, head)
+    writer.write(EVENTS + b"9\r\ndata: a\n\n\r\n0\r\n\r\n")
