@@ -88,7 +88,16 @@ FOLDERS = {  # low to high, each with its modules low to high
         "launch",
         "requeue",
     ],
-    "instance": ["invocation", "front", "bring_up", "life"],
+    "instance": [
+        "invocation",
+        "ending",
+        "opening",
+        "bring_up",
+        "rows",
+        "reports",
+        "front",
+        "life",
+    ],
     "commands": ["options", "serve", "check", "launch", "export", "package"],
     "top": ["main", "__main__"],
 }

@@ -1,17 +1,26 @@
-"""What a browser and Prometheus see of an instance: the page, its live events, /metrics."""
+"""The HTTP front of an instance: who may call, what answers, and what is recorded of a request."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
-from app.gateway.admission import Keys, may_change_models
+from app.engine.http import Client
+from app.gateway.admission import may_change_models
+from app.gateway.http.limits import Network
 from app.gateway.http.request import Request
+from app.gateway.http.server import Server
 from app.gateway.pages import status
+from app.gateway.pages.admin import pages as admin_pages
 from app.gateway.pages.document import Document
 from app.gateway.pages.events import Live, Sources
-from app.gateway.proxy import Page
+from app.gateway.proxy import Page, Proxy, Rules
 from app.gateway.routes import EVENTS, METRICS, PAGE
+from app.instance.ending import Ending, simply
 from app.machine import clock
+from app.memory.pool import Pool
 from app.page.assemble import assemble
 from app.page.plots import Plots
 from app.telemetry import prometheus
@@ -20,6 +29,8 @@ from app.telemetry.logs import LogBook
 from app.telemetry.overview import Overview
 from app.telemetry.prometheus import Metrics
 from app.telemetry.samples import Sample
+
+CLOSE = 2.0  # seconds for connections that are still answered
 
 
 class BookHandler(logging.Handler):
@@ -37,18 +48,38 @@ class BookHandler(logging.Handler):
         self._book.add(record.created, record.levelname.lower(), subject, record.getMessage())
 
 
-class Watching:
-    def __init__(self, overview: Overview, keys: Keys, placeholder: str, logs: LogBook) -> None:
-        """`placeholder` is what the page's commands show in place of the key, "" without one."""
+@dataclass(frozen=True)
+class Callers:
+    """Who may call, and how: `placeholder` stands for the key that they send, "" without one;
+    `networks` are those that may connect, all where there is none."""
+
+    rules: Rules
+    placeholder: str
+    networks: Sequence[Network] = ()
+
+
+class Front:
+    def __init__(
+        self,
+        overview: Overview,
+        pool: Pool[Client],
+        callers: Callers,
+        logs: LogBook,
+        listeners: Sequence[Callable[[Sample], None]],
+    ) -> None:
+        """`listeners` are told of every finished request."""
         models = tuple(overview.models)
+        self._rules = callers.rules
         self._document = Document(assemble("index.html"))
         self._plots = Plots(models)
         self._metrics = Metrics(
             models, overview.view, overview.devices, lambda: overview.idle(clock.now())
         )
+        self._listeners = (self._plots.add, self._metrics.add, *listeners)
 
         def hello(request: Request) -> dict[str, object]:
-            return {"admin": may_change_models(keys, request), "key": placeholder}
+            admin = may_change_models(callers.rules.keys, request)
+            return {"admin": admin, "key": callers.placeholder}
 
         self._live = Live(
             Sources(
@@ -59,9 +90,27 @@ class Watching:
                 logs,
             )
         )
+        own = {**status.pages(overview), **admin_pages(pool, callers.rules.keys), **self._pages()}
+        proxy = Proxy(pool, models, callers.rules, own, self._record)
+        self._server = Server(proxy, allowed=callers.networks)
 
-    @property
-    def pages(self) -> dict[str, Page]:
+    async def listen(self, host: str, port: int | None) -> tuple[str, int]:
+        """Bind, and say where: from here on our own pages answer. Raises ConfigError."""
+        return await self._server.start(host, port)
+
+    def start(self, ending: Ending) -> None:
+        """Tell open pages what happens."""
+        ending.push("connections", lambda _: self._server.close(), CLOSE)
+        self._live.start()
+        ending.push("open pages", simply(self._live.stop))
+
+    def below(self, url: str) -> None:
+        """A gateway gives its address: what it leaves of its path is not part of a request's."""
+        path = urlsplit(url).path
+        if path.strip("/") and path not in self._rules.prefixes:
+            self._rules.prefixes.append(path)
+
+    def _pages(self) -> dict[str, Page]:
         return {
             PAGE: lambda request, _: self._document.show(request),
             EVENTS: lambda request, _: self._live.show(request),
@@ -72,12 +121,6 @@ class Watching:
         kind = (b"content-type", prometheus.CONTENT_TYPE.encode())
         request.reply(200, self._metrics.text(), [kind])
 
-    def add(self, sample: Sample) -> None:
-        self._plots.add(sample)
-        self._metrics.add(sample)
-
-    def start(self) -> None:
-        self._live.start()
-
-    def stop(self) -> None:
-        self._live.stop()
+    def _record(self, sample: Sample) -> None:
+        for tell in self._listeners:
+            tell(sample)

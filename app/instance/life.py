@@ -1,4 +1,8 @@
-"""One instance's life: start, run until a reason, drain, stop."""
+"""One instance's life: start, run until a reason, drain, stop.
+
+Each phase returns a frozen value, and pushes what has to be stopped of it onto one stack
+(`instance.ending`): whatever fails or hangs, the end has all its parts.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from app import __version__, console
+from app import console
 from app.engine.http import Client
 from app.errors import AppError, LoadError, LostError
-from app.form.fields import ARGS, HF_TOKEN_KEY
-from app.form.merge import Form, merge, parse
 from app.form.settings import Settings
 from app.gateway.admission import (
     ALLOW_VARIABLE,
@@ -26,40 +27,34 @@ from app.gateway.admission import (
     allowed_networks,
     listening_host,
 )
-from app.gateway.http.server import Server
-from app.gateway.pages import admin, status
-from app.gateway.proxy import Proxy, Rules
-from app.instance.bring_up import Deployment, announce, devices, endpoint, targets
-from app.instance.front import BookHandler, Watching
-from app.instance.invocation import PROJECT, Invocation
-from app.machine import clock, gpu, host, network, private
-from app.memory.ledger import Free, Model, Tier
-from app.memory.pool import BOUND, Pool
+from app.gateway.proxy import Rules
+from app.instance import opening
+from app.instance.bring_up import Deployment, announce, endpoint
+from app.instance.ending import Ending, simply
+from app.instance.front import BookHandler, Callers, Front
+from app.instance.invocation import Invocation
+from app.instance.reports import Reports
+from app.instance.rows import kv_folder, overview_of, pool_of
+from app.machine import clock, network, private
+from app.memory.pool import Pool
 from app.models.store import Store
 from app.page import examples
 from app.planning import report
 from app.planning.plan import Plan, Surroundings, check_memory, plan
 from app.planning.settle import check_form
 from app.task import requeue, route
-from app.task.clearml_task import ClearMLTask, Outcome
-from app.task.endpoints import Endpoints
-from app.task.launch import task_name
-from app.task.presence import Presence, model_endpoints
-from app.task.reporter import Reporter
+from app.task.clearml_task import END_BUDGET, ClearMLTask, Outcome
 from app.task.route import Route
 from app.task.weights import Weights
 from app.telemetry.idle import expired
 from app.telemetry.logs import LogBook
-from app.telemetry.overview import Details, Overview, Phase
-from app.telemetry.samples import Sample
-from app.telemetry.scalars import gauges
-from app.telemetry.windows import Windows
+from app.telemetry.overview import Overview, Phase
 
 logger = logging.getLogger(__name__)
 
-KV_ROOM = 8 << 30  # bytes free in a memory file system, for KV caches of models that are away
-AGENT_IDLE_LIMIT = 24.0  # hours, where the form says none
 AGENT_INTERRUPTED = 254  # what clearml-agent takes for "stopped", not "failed"
+CHILDREN = 12.0  # seconds for llama-servers to end, the last of them by SIGKILL
+GIVE_UP = 5.0  # seconds for a phase under way to heed that all ends
 
 
 @dataclass(frozen=True)
@@ -71,33 +66,48 @@ class Reason:
     outcome: Outcome
 
 
+@dataclass(frozen=True)
+class Planned:
+    """Nothing was found wrong; nothing has moved yet. `folder` is our private one."""
+
+    settings: Settings
+    plan: Plan
+    folder: private.PrivateFolder
+
+
+@dataclass(frozen=True)
+class Listening:
+    """The port is bound, our own pages answer, requests for models wait."""
+
+    overview: Overview
+    pool: Pool[Client]
+    deployment: Deployment
+    front: Front
+    reports: Reports
+    callers: Callers
+
+
 class Instance:
-    def __init__(self, invocation: Invocation, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        invocation: Invocation,
+        environment: Mapping[str, str],
+        task: ClearMLTask | None = None,
+    ) -> None:
+        """`task` is the one to become, by default as the invocation and the environment say."""
         self._invocation = invocation
         self._environment = environment
-        self._connection = ClearMLTask(offline=invocation.offline, environment=environment)
-        self._stop: asyncio.Future[Reason] = asyncio.get_running_loop().create_future()
-        self._ended = asyncio.Event()
-        self._drain_timeout = 20.0
-        self._placeholder = ""  # for the key that callers send
+        self._task = task or ClearMLTask(offline=invocation.offline, environment=environment)
+        self._route = Route(self._task)
         self._logs = LogBook()
-        self._book = BookHandler(self._logs)
-        self._watching: Watching | None = None
-        self._folder: private.PrivateFolder | None = None
-        self._kv: private.PrivateFolder | None = None
-        self._server: Server | None = None
-        self._pool: Pool[Client] | None = None
-        self._overview: Overview | None = None
-        self._deployment: Deployment | None = None
-        self._reporter: Reporter | None = None
-        self._display: Presence | None = None
-        self._route = Route(self._connection)
-        self._endpoints: Endpoints | None = None
+        self._stop: asyncio.Future[Reason] = asyncio.get_running_loop().create_future()
+        self._ending = Ending()
+        self._ended = asyncio.Event()
 
     async def run(self) -> int:
         """The exit status."""
         self._catch_signals()
-        logging.getLogger("app").addHandler(self._book)
+        logging.getLogger("app").addHandler(BookHandler(self._logs))
         life = asyncio.create_task(self._live())
         await asyncio.wait({life, self._stop}, return_when=asyncio.FIRST_COMPLETED)
         reason = await self._reason(life)
@@ -105,20 +115,20 @@ class Instance:
         return reason.exit_status
 
     async def _live(self) -> Reason:
-        settings, form = await self._settle()
-        queue = settings.general.queue
-        if requeue.wanted(self._environment, queue):
-            return await self._move(settings)
-        self._settled(settings, form)
-        plan = await self._plan(settings)
-        await self._listen(settings, plan)
-        await self._bring_up(settings, plan)
-        return await self._serve()
+        opened = await opening.open_task(self._task, self._invocation, self._environment)
+        if opened.elsewhere:
+            return await self._move(opened.settings)
+        opening.write_back(self._task, opened)
+        self._task.on_abort(self._aborted, opened.settings.general.drain_timeout)
+        planned = await self._plan(opened.settings)
+        listening = await self._listen(planned)
+        await self._bring_up(planned, listening)
+        return await self._serve(listening)
 
     async def _reason(self, life: asyncio.Task[Reason]) -> Reason:
         if self._stop.done():
             life.cancel()
-            await asyncio.wait({life})
+            await asyncio.wait({life}, timeout=GIVE_UP)
             return self._stop.result()
         try:
             return life.result()
@@ -131,77 +141,52 @@ class Instance:
             text = f"a fault in the app: {type(error).__name__}: {error}"
             return Reason(text, LostError.exit_status, Outcome.FAILED)
 
-    # From the form to serving.
-
-    async def _settle(self) -> tuple[Settings, Form]:
-        """Task and parameters → settings."""
-        invocation = self._invocation
-        known = merge(invocation.config, invocation.overrides).values
-        names = ("General/instance_name", "Model/endpoint_name", "Model/model")
-        name = task_name(next((known[key] for key in names if known[key]), ""))
-        found = await self._connection.open(known["General/project"] or PROJECT, name)
-        form = merge(invocation.config, found, invocation.overrides)
-        if requeue.wanted(self._environment, form.values["General/queue"]):
-            form = form.without(HF_TOKEN_KEY)  # it stays on the task, for whoever will need it
-        else:
-            form = await self._take_secret(form, found)
-        for warning in form.warnings:
-            logger.warning("%s", warning)
-        settings = parse(form)
-        if settings.general.debug:
-            logging.getLogger("app").setLevel(logging.DEBUG)
-        return settings, form
-
-    def _settled(self, settings: Settings, form: Form) -> None:
-        """What was merged is written to the task, once."""
-        for number, override in form.overrides.items():
-            for field_name, text in override.items():
-                logger.info("model %d: %s is overridden with %s", number + 1, field_name, text)
-        self._connection.write_parameters(form.to_write())
-        if settings.general.instance_name:
-            self._connection.rename(settings.general.instance_name)
-        self._drain_timeout = settings.general.drain_timeout
-        self._connection.on_abort(self._aborted, self._drain_timeout)
+    # The phases.
 
     async def _move(self, settings: Settings) -> Reason:
         """This machine has no GPU: the task goes on elsewhere, as it is."""
         check_form(settings)
-        await requeue.move(self._connection, settings.general, self._environment["CLEARML_TASK_ID"])
+        await requeue.move(self._task, settings.general, self._environment["CLEARML_TASK_ID"])
         return Reason(f"moved to the queue {settings.general.queue}", 0, Outcome.MOVED)
 
-    async def _take_secret(self, form: Form, found: Mapping[str, str]) -> Form:
-        """The Hugging Face token goes into our memory, and out of the task and the form."""
-        held = [key for key in (HF_TOKEN_KEY, f"{ARGS}/hf_token") if found.get(key)]
-        if held:
-            await self._connection.blank(held)
-            logger.info("%s was taken, and removed from the task", held[0])
-        token = form.values[HF_TOKEN_KEY].strip()
-        if token and not self._environment.get("HF_TOKEN"):
-            os.environ["HF_TOKEN"] = token  # where huggingface_hub looks; no child gets it
-        return form.without(HF_TOKEN_KEY)
-
-    async def _plan(self, settings: Settings) -> Plan:
-        registry = Weights(self._connection)
-        store = Store(self._invocation.cache_dir, self._environment, registry)
-        self._folder = private.create()
-        offline = self._connection.offline
-        around = Surroundings(store, self._environment, self._folder.path, offline)
+    async def _plan(self, settings: Settings) -> Planned:
+        store = Store(self._invocation.cache_dir, self._environment, Weights(self._task))
+        folder = self._private_folder(None)
+        around = Surroundings(store, self._environment, folder.path, self._task.offline)
         found = await plan(settings, around)
         for line in report.table(found):
             console.plain(logger, line)
         check_memory(found)
-        return found
+        return Planned(settings, found, folder)
 
-    async def _listen(self, settings: Settings, plan: Plan) -> None:
+    async def _listen(self, planned: Planned) -> Listening:
         """The preflight's last step: bind the port. From here on our own pages answer."""
-        general = settings.general
-        networks = allowed_networks(self._environment.get(ALLOW_VARIABLE, ""))
+        general = planned.settings.general
         routed = await self._route.available()
-        keys = await self._keys(routed=routed)
-        self._overview = self._describe(settings, plan)
+        callers = await self._callers(planned.settings, routed=routed)
         address = listening_host(
-            general.host, under_agent=self._connection.under_agent, has_key=any(keys)
+            general.host, under_agent=self._task.under_agent, has_key=bool(callers.rules.keys)
         )
+        listening = self._assemble(planned, callers)
+        bound, port = await listening.front.listen(address, general.port)
+        self._start(planned, listening)
+        self._locate(listening, f"http://{_reachable(bound, self._environment)}:{port}")
+        shown = f"[{bound}]" if ":" in bound else bound
+        console.plain(logger, f"listening on http://{shown}:{port}")
+        if routed:
+            await self._ask_for_route(listening, port, general.gateway_route)
+        elif general.gateway_route:
+            logger.warning("%s is ignored: there is no App Gateway to route", route.FIELD)
+        return listening
+
+    async def _callers(self, settings: Settings, *, routed: bool) -> Callers:
+        """What callers must send; with a route the gateway looks after that."""
+        networks = allowed_networks(self._environment.get(ALLOW_VARIABLE, ""))
+        keys = [key.strip() for key in self._environment.get(KEY_VARIABLE, "").split(",")]
+        if self._task.under_agent and not any(keys) and not routed:
+            keys = [await self._task.run_key()]
+            logger.info("callers need the key in the task's runtime property _api_key")
+        general = settings.general
         rules = Rules(
             Keys(keys),
             wait_timeout=general.wait_timeout,
@@ -209,210 +194,91 @@ class Instance:
             debug=general.debug,
             routed=routed,
         )
-        windows = Windows(plan.names, clock.now())
-        self._placeholder = examples.KEY if any(keys) else examples.TOKEN if routed else ""
-        self._watching = Watching(self._overview, rules.keys, self._placeholder, self._logs)
-        self._server = Server(self._front(plan, rules, windows, self._watching), allowed=networks)
-        bound, port = await self._server.start(address, general.port)
-        self._watching.start()
-        self._report(settings, windows)
-        self._located(f"http://{_reachable(bound, self._environment)}:{port}")
-        shown = f"[{bound}]" if ":" in bound else bound
-        console.plain(logger, f"listening on http://{shown}:{port}")
-        if routed:
-            if not networks:
-                logger.warning("%s is not set: others than the gateway may connect", ALLOW_VARIABLE)
-            await self._route.request(port, general.gateway_route)
-            self._route.follow(lambda url: self._routed(url, rules))
-        elif general.gateway_route:
-            logger.warning("%s is ignored: there is no App Gateway to route", route.FIELD)
+        placeholder = examples.KEY if any(keys) else examples.TOKEN if routed else ""
+        return Callers(rules, placeholder, networks)
 
-    async def _keys(self, *, routed: bool) -> list[str]:
-        """What callers must send; with a route the gateway looks after that."""
-        keys = [key.strip() for key in self._environment.get(KEY_VARIABLE, "").split(",")]
-        if self._connection.under_agent and not any(keys) and not routed:
-            keys = [await self._connection.run_key()]
-            logger.info("callers need the key in the task's runtime property _api_key")
-        return keys
-
-    def _report(self, settings: Settings, windows: Windows) -> None:
-        """Everything that tells ClearML of us."""
-        overview = self._overview
-        assert overview is not None
-        reporter = self._reporter = Reporter(
-            windows,
-            self._connection.report,
-            clock.now,
-            lambda now: gauges(overview, now),
-        )
-        reporter.start()
-        self._display = Presence(
-            self._connection,
+    def _assemble(self, planned: Planned, callers: Callers) -> Listening:
+        pool = pool_of(planned.settings, planned.plan)
+        overview = overview_of(planned.settings, planned.plan, pool, self._task.under_agent)
+        deployment = Deployment(
+            planned.plan,
+            planned.settings.general,
+            pool,
             overview,
-            lambda: targets(overview, self._placeholder),
-            settings.idle.last_action_interval,
-        )
-        self._display.start()
-        meter = host.Meter()
-        self._endpoints = Endpoints(
-            self._connection,
-            lambda: model_endpoints(overview, reporter.last, clock.now()),
-            lambda: {**host.machine_stats(meter.load()), **gpu.machine_stats(gpu.load())},
-        )
-
-    def _located(self, base: str) -> None:
-        """Where callers find us."""
-        assert self._overview is not None and self._display is not None
-        self._overview.endpoint = base
-        for name, details in self._overview.models.items():
-            details.endpoint = endpoint(base, name)
-        self._display.update()
-        if self._endpoints is not None:
-            self._endpoints.refresh()
-
-    def _routed(self, url: str, rules: Rules) -> None:
-        """The gateway has given an address; what it leaves of its path is not ours."""
-        path = urlsplit(url).path
-        if path.strip("/") and path not in rules.prefixes:
-            rules.prefixes.append(path)
-        self._located(url)
-
-    def _front(self, plan: Plan, rules: Rules, windows: Windows, watching: Watching) -> Proxy:
-        assert self._pool is not None and self._overview is not None
-        own = status.pages(self._overview) | admin.pages(self._pool, rules.keys)
-
-        def record(sample: Sample) -> None:
-            windows.add(sample)
-            watching.add(sample)
-            if self._deployment is not None:
-                self._deployment.seen(sample)
-
-        return Proxy(self._pool, plan.names, rules, {**own, **watching.pages}, record)
-
-    def _describe(self, settings: Settings, plan: Plan) -> Overview:
-        tier = Tier.GPU if plan.capabilities.devices else Tier.RAM
-        models: list[Model[Client]] = [
-            Model(
-                m.name,
-                m.settings.max_concurrent_requests,
-                m.settings.priority,
-                m.settings.pin,
-            )
-            for m in plan.models
-        ]
-        bound = min(BOUND, settings.general.wait_timeout / 2)
-        self._pool = Pool(
-            models,
-            plan.budget,
-            clock.now,
-            resident_tier=tier,
-            bound=bound,
-            free=Free(gpu.free, lambda: host.memory_free() - plan.reserve),
-        )
-        hours = settings.idle.idle_time_limit
-        if hours is None and self._connection.under_agent:
-            hours = AGENT_IDLE_LIMIT
-        return Overview(
-            __version__,
-            {m.name: Details(m.label, embedding=m.settings.embedding) for m in plan.models},
-            idle_limit=hours * 3600 if hours else None,
-            active_for=settings.idle.last_action_interval,
-            devices=partial(devices, plan, self._pool.view),
-            view=self._pool.view,
-            host=host.memory_used,
-        )
-
-    async def _bring_up(self, settings: Settings, plan: Plan) -> None:
-        assert self._pool is not None and self._overview is not None
-        assert self._folder is not None
-        self._deployment = Deployment(
-            plan,
-            settings.general,
-            self._pool,
-            self._overview,
-            self._folder.path,
-            self._kv_folder(plan),
+            planned.folder.path,
+            kv_folder(planned.plan, planned.folder.path, self._private_folder),
             self._environment,
             lambda name, level, text: self._logs.add(clock.wall(), level, name, text),
         )
-        if self._endpoints is not None:
-            self._endpoints.start()
-        await self._deployment.bring_up()
-        self._overview.phase = Phase.SERVING
-        self._overview.serving_since = clock.now()
-        announce(plan, self._overview, self._placeholder)
-        if self._endpoints is not None:
-            self._endpoints.refresh()
-        if self._display is not None:
-            self._display.update()
+        reports = Reports(self._task, overview, callers.placeholder)
+        front = Front(overview, pool, callers, self._logs, (reports.seen, deployment.seen))
+        return Listening(overview, pool, deployment, front, reports, callers)
 
-    def _kv_folder(self, plan: Plan) -> Path:
-        """Where the KV caches of models that are away lie: in memory if there is a file system
-        for it with room to spare, else on the disk, in a folder that is removed with us."""
-        assert self._folder is not None
-        if not plan.sharing or host.in_memory(self._folder.path, KV_ROOM):
-            return self._folder.path / "kv"
-        parent = plan.store.cache / "kv"
-        parent.mkdir(parents=True, exist_ok=True)
-        self._kv = private.create(parent)
-        return self._kv.path
+    def _start(self, planned: Planned, listening: Listening) -> None:
+        """What is pushed last ends first: requests, models, connections, then who tells of them."""
+        drain = planned.settings.general.drain_timeout
+        deployment, pool = listening.deployment, listening.pool
+        listening.reports.start(self._ending)
+        self._ending.push("the route", simply(self._route.stop))
+        listening.front.start(self._ending)
+        # Whoever did not end when asked to; at a second signal, everybody.
+        self._ending.push("llama-servers", simply(deployment.kill), at_once=deployment.kill)
+        self._ending.push("models", lambda _: pool.close(), CHILDREN)
+        self._ending.push("requests", lambda seconds: _drain(listening, seconds), drain)
 
-    async def _serve(self) -> Reason:
+    async def _ask_for_route(self, listening: Listening, port: int, static: str) -> None:
+        if not listening.callers.networks:
+            logger.warning("%s is not set: others than the gateway may connect", ALLOW_VARIABLE)
+        await self._route.request(port, static)
+
+        def routed(url: str) -> None:
+            listening.front.below(url)
+            self._locate(listening, url)
+
+        self._route.follow(routed)
+
+    def _locate(self, listening: Listening, base: str) -> None:
+        """Where callers reach us."""
+        listening.overview.endpoint = base
+        for name, details in listening.overview.models.items():
+            details.endpoint = endpoint(base, name)
+        listening.reports.refresh()
+
+    async def _bring_up(self, planned: Planned, listening: Listening) -> None:
+        overview = listening.overview
+        listening.reports.start_endpoints()
+        await listening.deployment.bring_up()
+        overview.phase, overview.serving_since = Phase.SERVING, clock.now()
+        announce(planned.plan, overview, listening.callers.placeholder)
+        listening.reports.refresh()
+
+    async def _serve(self, listening: Listening) -> Reason:
         """Until nobody has asked for anything for too long, or nothing can be served."""
-        overview, pool = self._overview, self._pool
-        assert overview is not None and pool is not None
-        while not pool.lost.done():
-            idle = overview.idle(clock.now())
-            if expired(idle, overview.idle_limit):
-                hours = (overview.idle_limit or 0.0) / 3600
-                text = f"idle for {hours:.2g} hours, the limit"
+        overview, lost = listening.overview, listening.pool.lost
+        while not lost.done():
+            idle, limit = overview.idle(clock.now()), overview.idle_limit
+            if expired(idle, limit):
+                text = f"idle for {(limit or 0.0) / 3600:.2g} hours, the limit"
                 return Reason(text, 0, Outcome.COMPLETED)
-            left = overview.idle_limit - idle if overview.idle_limit else None
-            await asyncio.wait({pool.lost}, timeout=left)
-        raise LostError(pool.lost.result())
+            await asyncio.wait({lost}, timeout=limit - idle if limit else None)
+        raise LostError(lost.result())
+
+    def _private_folder(self, parent: Path | None) -> private.PrivateFolder:
+        """One that no end leaves behind."""
+        folder = private.create(parent)
+        self._ending.push(f"the folder {folder.path}", simply(folder.remove), at_once=folder.remove)
+        return folder
 
     # The end.
 
     async def _shut_down(self, reason: Reason) -> None:
         if reason.outcome is not Outcome.FAILED:  # that has been said
             console.plain(logger, f"stopping: {console.escape(reason.text)}")
-        if self._overview is not None:
-            self._overview.phase = Phase.STOPPING
-        try:
-            if self._pool is not None:
-                await self._drain(self._pool)
-            if self._deployment is not None:
-                self._deployment.stop_parking()
-            if self._watching is not None:
-                self._watching.stop()
-            if self._server is not None:
-                await self._server.close()
-            await self._last_reports()
-            await self._connection.end(reason.outcome, reason.text)
-        finally:
-            self._remove_folder()
-            self._ended.set()
-
-    async def _last_reports(self) -> None:
-        self._route.stop()
-        if self._endpoints is not None:
-            await self._endpoints.stop()
-        if self._reporter is not None:
-            self._reporter.stop()
-        if self._display is not None:
-            self._display.stop()
-
-    async def _drain(self, pool: Pool[Client]) -> None:
-        """Running requests may go on for a while, then every process is stopped."""
-        pool.refuse_new()
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(pool.drained(), self._drain_timeout)
-        await pool.close()
-
-    def _remove_folder(self) -> None:
-        for folder in (self._folder, self._kv):
-            if folder is not None:
-                folder.remove()
+        await self._ending.run()
+        end = partial(self._task.end, reason.outcome, reason.text)
+        self._ending.push("the task in ClearML", lambda _: end(), END_BUDGET)
+        await self._ending.run()
+        self._ended.set()
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -428,21 +294,27 @@ class Instance:
 
     def _end_at_once(self, signum: signal.Signals) -> None:
         """A second signal: nothing is waited for, and nothing is left behind all the same."""
-        if self._deployment is not None:
-            self._deployment.kill()
-        self._remove_folder()
+        self._ending.at_once()
         console.flush()
-        os._exit(AGENT_INTERRUPTED if self._connection.under_agent else 128 + signum)
+        os._exit(AGENT_INTERRUPTED if self._task.under_agent else 128 + signum)
 
     async def _aborted(self) -> None:
         self._ask_to_stop("aborted in ClearML", 143)
         await self._ended.wait()
 
     def _ask_to_stop(self, text: str, exit_status: int) -> None:
-        if self._connection.under_agent:
+        if self._task.under_agent:
             exit_status = AGENT_INTERRUPTED
         if not self._stop.done():
             self._stop.set_result(Reason(text, exit_status, Outcome.STOPPED))
+
+
+async def _drain(listening: Listening, seconds: float) -> None:
+    """Running requests may go on for a while; nobody else is served."""
+    listening.overview.phase = Phase.STOPPING
+    listening.pool.refuse_new()
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(listening.pool.drained(), seconds)
 
 
 def _reachable(bound: str, environment: Mapping[str, str]) -> str:

@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 START_DEADLINE = 60.0
 FILE_SERVER_DEADLINE = 3.0
-END_BUDGET = 15.0  # seconds for all calls at the end together
-ABORT_SLACK = 30.0  # seconds for all that the end does besides the drain
+END_BUDGET = 10.0  # seconds for all calls of the end itself
+ABORT_SLACK = 40.0  # seconds for all that the end does besides the drain
 KEY_VARIABLES = ("CLEARML_API_ACCESS_KEY", "TRAINS_API_ACCESS_KEY", "CLEARML_AUTH_TOKEN")
 KEY_PROPERTY = "_api_key"  # a runtime property; ClearML's pages hide those that begin with "_"
 FALSE = ("", "0", "false", "no")

@@ -1,0 +1,56 @@
+"""Everything that tells ClearML of an instance: scalars, the task's page, Model Endpoints."""
+
+from __future__ import annotations
+
+from app.instance.bring_up import targets
+from app.instance.ending import Ending, simply
+from app.machine import clock, gpu, host
+from app.task.clearml_task import ClearMLTask
+from app.task.endpoints import Endpoints
+from app.task.presence import Presence, model_endpoints
+from app.task.reporter import Reporter
+from app.telemetry.overview import Overview
+from app.telemetry.samples import Sample
+from app.telemetry.scalars import gauges
+from app.telemetry.windows import Windows
+
+ENDPOINTS = 4.0  # seconds for taking all rows out of the table
+
+
+class Reports:
+    def __init__(self, task: ClearMLTask, overview: Overview, placeholder: str) -> None:
+        """`placeholder` stands for the key that callers send."""
+        windows = Windows(tuple(overview.models), clock.now())
+        self._windows = windows
+        self._reporter = Reporter(
+            windows, task.report, clock.now, lambda now: gauges(overview, now)
+        )
+        self._presence = Presence(
+            task, overview, lambda: targets(overview, placeholder), overview.active_for
+        )
+        meter = host.Meter()
+        self._endpoints = Endpoints(
+            task,
+            lambda: model_endpoints(overview, self._reporter.last, clock.now()),
+            lambda: {**host.machine_stats(meter.load()), **gpu.machine_stats(gpu.load())},
+        )
+
+    def start(self, ending: Ending) -> None:
+        self._presence.start()
+        ending.push("the task's page", simply(self._presence.stop))
+        self._reporter.start()
+        ending.push("the last scalars", simply(self._reporter.stop))
+        ending.push("the rows of Model Endpoints", lambda _: self._endpoints.stop(), ENDPOINTS)
+
+    def start_endpoints(self) -> None:
+        """From now on models are loaded; the table shows them."""
+        self._endpoints.start()
+
+    def seen(self, sample: Sample) -> None:
+        """A finished request."""
+        self._windows.add(sample)
+
+    def refresh(self) -> None:
+        """Something that people wait for has changed: tell it at once."""
+        self._presence.update()
+        self._endpoints.refresh()

@@ -1,0 +1,66 @@
+"""From a plan to what an instance is made of: the pool's rows, the overview, the KV folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from app import __version__
+from app.engine.http import Client
+from app.form.settings import Settings
+from app.instance.bring_up import devices
+from app.machine import clock, gpu, host, private
+from app.memory.ledger import Free, Model, Tier
+from app.memory.pool import BOUND, Pool
+from app.planning.plan import Plan
+from app.telemetry.overview import Details, Overview
+
+AGENT_IDLE_LIMIT = 24.0  # hours, where the form says none
+HOUR = 3600.0
+KV_ROOM = 8 << 30  # bytes free in a memory file system, for KV caches of models that are away
+
+
+def pool_of(settings: Settings, plan: Plan) -> Pool[Client]:
+    rows: list[Model[Client]] = [
+        Model(
+            model.name,
+            limit=model.settings.max_concurrent_requests,
+            priority=model.settings.priority,
+            pinned=model.settings.pin,
+        )
+        for model in plan.models
+    ]
+    return Pool(
+        rows,
+        plan.budget,
+        clock.now,
+        resident_tier=Tier.GPU if plan.capabilities.devices else Tier.RAM,
+        bound=min(BOUND, settings.general.wait_timeout / 2),
+        free=Free(gpu.free, lambda: host.memory_free() - plan.reserve),
+    )
+
+
+def overview_of(settings: Settings, plan: Plan, pool: Pool[Client], under_agent: bool) -> Overview:
+    hours = settings.idle.idle_time_limit
+    if hours is None and under_agent:
+        hours = AGENT_IDLE_LIMIT
+    return Overview(
+        __version__,
+        {m.name: Details(m.label, embedding=m.settings.embedding) for m in plan.models},
+        idle_limit=hours * HOUR if hours else None,
+        active_for=settings.idle.last_action_interval,
+        devices=partial(devices, plan, pool.view),
+        view=pool.view,
+        host=host.memory_used,
+    )
+
+
+def kv_folder(plan: Plan, ours: Path, create: Callable[[Path], private.PrivateFolder]) -> Path:
+    """Where the KV caches of models that are away lie: in memory if there is a file system for it
+    with room to spare, else on the disk, in a folder that is removed with us."""
+    if not plan.sharing or host.in_memory(ours, KV_ROOM):
+        return ours / "kv"
+    parent = plan.store.cache / "kv"
+    parent.mkdir(parents=True, exist_ok=True)
+    return create(parent).path
