@@ -29,9 +29,10 @@ from app.models.store import ModelFiles
 from app.page import examples
 from app.page.examples import Target
 from app.planning import learned
-from app.planning.allot import Planned, settle_memory
+from app.planning.allot import allot
 from app.planning.amounts import HOST, Need, together
 from app.planning.budget import need, on_devices
+from app.planning.candidate import Allotted, Candidate
 from app.planning.learned import Learned
 from app.planning.plan import Plan
 from app.planning.report import aligned, placed_text, resolved_text
@@ -68,8 +69,7 @@ class Deployment:
         if not (self.general.cpu_offloading and self.plan.capabilities.devices):
             return
         environment = {**arguments.environment(self.environment, str(self.folder), "")}
-        known = [m.footprint for m in self.plan.models if m.footprint is not None]
-        most = max((len(footprint.devices) for footprint in known), default=1)
+        most = max((len(model.footprint.devices) for model in self.plan.allotted), default=1)
         why_not = ""
         for gpus in sorted({1, most}, reverse=True):  # several may be more than a machine can
             if not (why_not := await checkpoint.probe(environment, gpus)):
@@ -116,7 +116,7 @@ class Deployment:
         if self.parking is not None:
             self.parking.stop()
 
-    async def _bring(self, planned: Planned) -> None:
+    async def _bring(self, planned: Candidate) -> None:
         name = planned.name
         try:
             if not isinstance(planned.files.model, ModelFiles):
@@ -136,7 +136,7 @@ class Deployment:
         except RequestError as error:  # there is no room for it
             raise LoadError(error.message) from None
 
-    async def _fetch(self, planned: Planned) -> tuple[ModelFiles, ModelFiles | None]:
+    async def _fetch(self, planned: Candidate) -> tuple[ModelFiles, ModelFiles | None]:
         """The model's files, and its projector's if it has one."""
         name, store = planned.name, self.plan.store
         files = await store.fetch(
@@ -148,9 +148,9 @@ class Deployment:
         return files, await store.fetch(projector, name, lambda _: None)
 
     async def _server(
-        self, planned: Planned, files: ModelFiles, mmproj: ModelFiles | None
+        self, model: Candidate, files: ModelFiles, mmproj: ModelFiles | None
     ) -> tuple[Tiered, Need]:
-        planned = await self._settled(planned, files)
+        planned = await self._allotted(model, files)
         # From here to where it is counted nothing is awaited: its number is its own.
         number = len(self.servers)
         kept, remembered = self._kept(number), self._key(planned, files)
@@ -185,26 +185,24 @@ class Deployment:
         )
         return tiered, needs
 
-    async def _settled(self, planned: Planned, files: ModelFiles) -> Planned:
-        """With its memory-deciding arguments, also where nothing was known before it was here."""
-        if planned.resolved is None:
-            plan = self.plan
-            planned = await settle_memory(
-                planned, files, plan.capabilities, plan.machine, plan.room
-            )
+    async def _allotted(self, model: Candidate, files: ModelFiles) -> Allotted:
+        """The model with its memory, also one of which nothing was known before it was here."""
+        if isinstance(model, Allotted):
+            planned = model
+        else:
+            planned = await allot(model, files, self.plan.site, self.plan.vacancy)
         for warning in rope.warnings(
             planned.settings, yarn=files.header.yarn, freq_base=files.header.rope_freq_base
         ):
             logger.warning("%s", warning, extra={"subject": planned.name})
-        if planned.files.preview is None:
+        if planned is not model:
             logger.info("resolved: %s", resolved_text(planned), extra={"subject": planned.name})
         return planned
 
     def _command(
-        self, planned: Planned, launch: arguments.Launch, key: str, remembered: str
+        self, planned: Allotted, launch: arguments.Launch, key: str, remembered: str
     ) -> Command:
         known = self.plan.capabilities
-        assert planned.resolved is not None
         argv = arguments.build(planned.settings, planned.resolved, launch, known)
         return Command(
             [str(known.path), *argv],
@@ -215,8 +213,7 @@ class Deployment:
             lambda buffers: self._learned.put(remembered, on_devices(buffers)),
         )
 
-    def _describe(self, planned: Planned, server: LlamaServer) -> None:
-        assert planned.resolved is not None
+    def _describe(self, planned: Allotted, server: LlamaServer) -> None:
         details = self.overview.models[planned.name]
         details.context, details.slots = planned.resolved.context, planned.resolved.parallel
         details.placed = placed_text(planned)
@@ -231,16 +228,14 @@ class Deployment:
         folder.mkdir(parents=True, exist_ok=True)  # llama-server wants it to be there
         return folder
 
-    def _key(self, planned: Planned, files: ModelFiles) -> str:
-        assert planned.resolved is not None
+    def _key(self, planned: Allotted, files: ModelFiles) -> str:
         known = self.plan.capabilities
         argv = arguments.planning(planned.settings, planned.resolved, planned.wanted)
         changed = str(known.path.stat().st_mtime_ns)
         return learned.key(files.paths, argv, [*known.devices, str(known.path), changed])
 
-    def _needs(self, planned: Planned, remembered: str) -> Need:
+    def _needs(self, planned: Allotted, remembered: str) -> Need:
         """What was predicted, or what an earlier run has seen where that was more."""
-        assert planned.footprint is not None
         predicted = need(planned.footprint)
         seen = self._learned.get(remembered)
         return {d: max(size, seen.get(d, 0)) for d, size in predicted.items()}
@@ -271,7 +266,7 @@ class Deployment:
             return Address(path=str(self.folder / f"{number}.sock"))
         return Address(port=network.free_port())
 
-    def _shown(self, planned: Planned) -> tuple[str, ...]:
+    def _shown(self, planned: Allotted) -> tuple[str, ...]:
         if self.general.disable_logs:
             return ()
         return SHOWN if planned.settings.verbose or self.general.debug else ("error",)

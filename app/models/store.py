@@ -63,6 +63,9 @@ class Preview:
     size: int
 
 
+Inspected = ModelFiles | Preview  # its headers have been read
+
+
 @dataclass(frozen=True)
 class Registered:
     """A model of ClearML's registry."""
@@ -127,7 +130,7 @@ class Store:
             raise ConfigError(f"the cache folder {self.cache} cannot be written: {error}") from None
         return await threads.run(_verified, [path])
 
-    async def preview(self, located: Located, folder: Path) -> ModelFiles | Preview | None:
+    async def inspect(self, located: Located, folder: Path) -> Inspected | None:
         """The headers, before any weights move; the stand-ins of files that are not here are
         written into `folder`. None where there is no knowing yet. Raises TransferError."""
         if isinstance(located, Registered):

@@ -20,21 +20,30 @@ OUTPUT = "output.weight"
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Bytes of each layer, of the output layer, and of what is never on the GPU."""
+class Parts:
+    """Bytes of a model's weights: of each layer, of the output layer, and of what is never on the
+    GPU."""
 
     layers: tuple[int, ...]
     output: int
     embeddings: int
 
 
-def weights(header: Header, size: int) -> Weights:
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes on the GPUs and in host memory."""
+
+    gpu: int
+    host: int
+
+
+def weights(header: Header, size: int) -> Parts:
     """Of a model of `size` bytes; of one whose tensors are not all known, in equal parts."""
     count = max(1, int(header.value("block_count") or 1))
     sizes = {tensor.name: tensor.size or 0 for tensor in header.tensors}
     if not sizes or not all(sizes.values()):
         each = size // (count + 1)
-        return Weights((each,) * count, size - each * count, 0)
+        return Parts((each,) * count, size - each * count, 0)
     layers, output, embeddings = [0] * count, 0, 0
     for name, bytes_ in sizes.items():
         block = BLOCK.match(name)
@@ -46,33 +55,37 @@ def weights(header: Header, size: int) -> Weights:
             output += bytes_
     if OUTPUT not in sizes:  # the embeddings are used for it, and are there twice
         output += embeddings
-    return Weights(tuple(layers), output, embeddings)
+    return Parts(tuple(layers), output, embeddings)
 
 
-def held(header: Header, size: int, context: int, layers: int | None) -> tuple[int, int]:
-    """Bytes on the GPUs and in host memory: weights, KV cache and a guess at the compute buffers,
-    with so many layers on the former; None is all."""
+def estimate(header: Header, size: int, context: int, layers: int | None) -> Estimate:
+    """Weights, KV cache and a guess at the compute buffers, with so many layers on the GPUs; None
+    is all."""
     parts = weights(header, size)
     cache = header.kv_bytes * context
     buffers = max(LEAST_COMPUTE, 4 * BATCH * int(header.value("vocab_size") or 0))
     count = len(parts.layers)
     if layers is None or layers > count:
-        return size + cache + buffers, 0
+        return Estimate(size + cache + buffers, 0)
     there = parts.layers[count + 1 - layers :] if layers > 1 else ()
     taken = sum(there) + (parts.output if layers else 0) + cache * len(there) // count
-    return taken + buffers, max(0, size + cache - taken)
+    return Estimate(taken + buffers, max(0, size + cache - taken))
 
 
 def longest_context(header: Header, size: int, room: int, least: int, most: int) -> int:
     """Tokens, between `least` and `most`, that fit beside the whole model into so many bytes."""
-    free = room - held(header, size, 0, None)[0]
+    free = room - estimate(header, size, 0, None).gpu
     fitting = free // header.kv_bytes // STEP * STEP if header.kv_bytes else most
     return min(most, max(least, fitting))
 
 
 def most_layers(header: Header, size: int, context: int, room: int) -> int | None:
     """How many layers fit into so many bytes of GPU memory; None is all."""
-    if held(header, size, context, None)[0] <= room:
+
+    def fits(layers: int | None) -> bool:
+        return estimate(header, size, context, layers).gpu <= room
+
+    if fits(None):
         return None
     count = len(weights(header, size).layers)
-    return next((n for n in range(count, 0, -1) if held(header, size, context, n)[0] <= room), 0)
+    return next(filter(fits, range(count, 0, -1)), 0)

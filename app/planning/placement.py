@@ -17,13 +17,13 @@ ON_HOST = "CPU"
 ONE_GPU, SEVERAL = -1, 66_000  # KiB: the thresholds where the form names none
 
 
-def candidates(
+def attempts(
     devices: Sequence[str],
     given: Sequence[str],
     budget: Mapping[str, int],
     assigned: Mapping[str, int],
 ) -> list[tuple[str, ...]]:
-    """Arguments to be tried in turn: each single GPU, the one with most room first, then all.
+    """Arguments to be tried in turn: each single GPU, the one with most room first, then all GPUs.
     `assigned` are the bytes that models before this one take."""
     if len(devices) < 2 or any(word in DECIDING for word in given):
         return [()]

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 from app.engine.arguments import ALL_LAYERS
 from app.machine import host
 from app.planning import placement
-from app.planning.allot import Planned
+from app.planning.candidate import Allotted, Candidate
 from app.planning.plan import Plan, shortfall
 
-HEADINGS = (
-    "model",
-    "architecture",
-    "type",
-    "size",
-    "trained for",
-    "context",
-    "slots",
-    "GPU",
-    "host",
-    "to download",
-    "verdict",
-)
+COLUMNS: Mapping[str, Callable[[Allotted], str]] = {
+    "architecture": lambda model: model.header.architecture,
+    "type": lambda model: model.header.quantisation or "?",
+    "size": lambda model: gigabytes(model.files.size),
+    "trained for": lambda model: str(model.header.training_context or "?"),
+    "context": lambda model: str(model.resolved.context),
+    "slots": lambda model: str(model.resolved.parallel),
+    "GPU": lambda model: _size(sum(model.footprint.devices.values())),
+    "host": lambda model: gigabytes(model.footprint.host),
+    "to download": lambda model: _size(model.files.missing),
+}
+HEADINGS = ("model", *COLUMNS, "verdict")
 LATER = "known once it is here"
 
 
@@ -37,9 +36,7 @@ def table(plan: Plan) -> list[str]:
     """Lines for a person."""
     rows = [_row(model, verdict(plan)) for model in plan.models]
     lines = aligned([HEADINGS, *rows])
-    for model in plan.models:
-        if model.resolved is not None:
-            lines.append(f"{model.name}: {resolved_text(model)}")
+    lines += [f"{model.name}: {resolved_text(model)}" for model in plan.allotted]
     folder = plan.store.hub_folder
     free = host.disk_free(folder)
     lines.append(f"disk: {gigabytes(plan.missing)} needed, {gigabytes(free)} free in {folder}")
@@ -55,11 +52,11 @@ def as_json(plan: Plan) -> str:
         "free": host.disk_free(folder),
     }
     machine = {
-        "memory": plan.machine.memory,
-        "threads": plan.machine.threads,
+        "memory": plan.site.machine.memory,
+        "threads": plan.site.machine.threads,
         "devices": dict(plan.capabilities.device_memory),
     }
-    found = {
+    told = {
         "verdict": verdict(plan),
         "llama_server": str(plan.capabilities.path),
         "machine": machine,
@@ -68,25 +65,24 @@ def as_json(plan: Plan) -> str:
         "preloaded": list(plan.preloaded),
         "models": [_model(model) for model in plan.models],
     }
-    return json.dumps(found, indent=2)
+    return json.dumps(told, indent=2)
 
 
-def resolved_text(model: Planned) -> str:
-    """The memory-deciding arguments as they were settled."""
-    assert model.resolved is not None
-    settled = asdict(model.resolved)
-    placed = " ".join(settled.pop("placement"))
-    cut = "" if settled.pop("whole") else "cut to fit"
-    said = [f"{key} {value}" for key, value in settled.items() if value is not None]
+def resolved_text(model: Allotted) -> str:
+    """The memory-deciding arguments as they were resolved."""
+    arguments = asdict(model.resolved)
+    placed = " ".join(arguments.pop("placement"))
+    cut = "" if arguments.pop("whole") else "cut to fit"
+    said = [f"{key} {value}" for key, value in arguments.items() if value is not None]
     return ", ".join([*said, *filter(None, (placed, cut))])
 
 
-def placed_text(model: Planned) -> str:
+def placed_text(model: Allotted) -> str:
     """Where a model's memory lies on a machine with GPUs, and what was cut so that it fits."""
-    needs, resolved = model.footprint, model.resolved
-    if needs is None or resolved is None or not needs.devices:
+    devices, resolved = model.footprint.devices, model.resolved
+    if not devices:
         return ""
-    sizes = {**needs.devices, "host": needs.host}
+    sizes = {**devices, "host": model.footprint.host}
     said = ", ".join(f"{device} {gigabytes(size)}" for device, size in sizes.items())
     if resolved.whole:
         return said
@@ -110,35 +106,28 @@ def gigabytes(size: float) -> str:
     return f"{size / 1e9:,.2f} GB" if size >= 1e8 else f"{size / 1e6:,.1f} MB"
 
 
-def _row(model: Planned, verdict: str) -> tuple[str, ...]:
-    header, resolved, needs = model.files.header, model.resolved, model.footprint
-    if header is None or resolved is None or needs is None:
-        return (model.name, *[LATER], *[""] * (len(HEADINGS) - 3), verdict)
-    return (
-        model.name,
-        header.architecture,
-        header.quantisation or "?",
-        gigabytes(model.files.size),
-        str(header.training_context or "?"),
-        str(resolved.context),
-        str(resolved.parallel),
-        gigabytes(sum(needs.devices.values())) if needs.devices else "-",
-        gigabytes(needs.host),
-        gigabytes(model.files.missing) if model.files.missing else "-",
-        verdict,
-    )
+def _size(size: int) -> str:
+    return gigabytes(size) if size else "-"
 
 
-def _model(model: Planned) -> Mapping[str, object]:
-    header, resolved, needs = model.files.header, model.resolved, model.footprint
+def _row(model: Candidate, verdict: str) -> tuple[str, ...]:
+    if isinstance(model, Allotted):
+        cells = [cell(model) for cell in COLUMNS.values()]
+    else:
+        cells = [LATER, *[""] * (len(COLUMNS) - 1)]
+    return (model.name, *cells, verdict)
+
+
+def _model(model: Candidate) -> Mapping[str, object]:
+    allotted = model if isinstance(model, Allotted) else None
     return {
         "name": model.name,
         "reference": model.label,
-        "architecture": header.architecture if header else None,
-        "quantisation": header.quantisation if header else None,
+        "architecture": allotted.header.architecture if allotted else None,
+        "quantisation": allotted.header.quantisation if allotted else None,
         "size": model.files.size,
         "to_download": model.files.missing,
-        "training_context": header.training_context if header else None,
-        "resolved": asdict(resolved) if resolved else None,
-        "memory": asdict(needs) if needs else None,
+        "training_context": allotted.header.training_context if allotted else None,
+        "resolved": asdict(allotted.resolved) if allotted else None,
+        "memory": asdict(allotted.footprint) if allotted else None,
     }

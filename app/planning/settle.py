@@ -1,4 +1,5 @@
-"""A model's settings with name and reference settled, and what can be said of a form anywhere."""
+"""Settle a model's settings: which file is meant and under which name. And check a form as far as
+that needs no machine."""
 
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ logger = logging.getLogger(__name__)
 
 
 def check_form(settings: Settings) -> None:
-    """What can be said of a form anywhere, without a machine to run it on. Raises FormError."""
-    named = []
+    """As far as no machine is needed to run the models on. Raises FormError."""
+    names = []
     for number, model in enumerate(settings.models, start=1):
         with naming_item(number, listed=bool(settings.general.models)):
             model = settle(model)
@@ -31,12 +32,13 @@ def check_form(settings: Settings) -> None:
             if model.mmproj:
                 with naming_field("mmproj"):
                     reference.parse(model.mmproj, offline=False)
-            named.append(model.endpoint_name or default_endpoint_name(model.model))
-            check_names(named)
+            names.append(model.endpoint_name or default_endpoint_name(model.model))
+            check_names(names)
 
 
 def settle(model: ModelSettings) -> ModelSettings:
-    """With what a pasted command line says of model and name. Raises FormError."""
+    """The settings, completed with what a pasted command line says of model and name. Raises
+    FormError."""
     for note in pasted.read(model.extra_args, arguments.EXTRA).notes:
         logger.warning("%s", note)
     if not model.cli:
@@ -61,16 +63,17 @@ def settle(model: ModelSettings) -> ModelSettings:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raises FormError for a name that stands twice. Pure."""
+    """Raises FormError for a name that two models have. Pure."""
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise FormError("Model/endpoint_name", f"{twice!r} is the name of two models")
 
 
-def named(model: ModelSettings, found: Reference, located: Located) -> ModelSettings:
+def named(model: ModelSettings, meant: Reference, located: Located) -> ModelSettings:
+    """The settings with an endpoint name, if they have none: by the model's own."""
     if model.endpoint_name:
         return model
-    if isinstance(found, Tiny):
+    if isinstance(meant, Tiny):
         return replace(model, endpoint_name=TINY_NAME)
-    known_as = located.name if isinstance(located, Registered) else model.model
-    return replace(model, endpoint_name=default_endpoint_name(known_as))
+    name = located.name if isinstance(located, Registered) else model.model
+    return replace(model, endpoint_name=default_endpoint_name(name))

@@ -10,8 +10,8 @@ from app.commands.check import check
 from app.engine.capabilities import Capabilities
 from app.errors import ConfigError, FormError
 from app.instance.invocation import Invocation
-from app.planning.footprint import Machine
 from app.planning.plan import Plan
+from app.planning.site import Machine, Site
 
 
 class Planner:
@@ -25,9 +25,9 @@ class Planner:
         self.folder_was_there = around.folder.is_dir()
         if self.error:
             raise self.error
-        known = Capabilities({}, around.folder / "llama-server")
-        machine = Machine(1 << 30, 2, 1, {}, {}, 0)
-        return Plan((), known, around.store, machine, {}, sharing=False)
+        capabilities = Capabilities({}, around.folder / "llama-server")
+        site = Site(capabilities, Machine(1 << 30, 2, 1, {}, {}, 0))
+        return Plan((), site, around.store, {}, sharing=False)
 
 
 @pytest.fixture

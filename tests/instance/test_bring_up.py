@@ -8,6 +8,7 @@ from app.instance.bring_up import devices
 from app.machine.gpu import Device
 from app.memory.ledger import ModelState, Tier, View
 from app.planning.plan import Plan
+from app.planning.site import Site
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def driver(monkeypatch):
 def test_gpus_that_the_driver_is_not_there_for(driver, tmp_path):
     """AMD's, say: what models count for is what is known of their use."""
     known = Capabilities({}, tmp_path / "llama-server", {"Vulkan0": 24, "Vulkan1": 8})
-    plan = Plan((), known, None, None, {}, sharing=True)
+    plan = Plan((), Site(known, None), None, {}, sharing=True)
     here = View("a", ModelState.READY, Tier.GPU, "", None, 0, 0, 0, 0, 0.0, need={"Vulkan0": 5})
     there = replace(here, name="b", tier=Tier.DISK)
     assert devices(plan, lambda: [here, there]) == [
@@ -34,4 +35,4 @@ def test_gpus_that_the_driver_is_not_there_for(driver, tmp_path):
 
 def test_without_any_there_are_none(driver, tmp_path):
     known = Capabilities({}, tmp_path / "llama-server")
-    assert devices(Plan((), known, None, None, {}, sharing=False), list) == []
+    assert devices(Plan((), Site(known, None), None, {}, sharing=False), list) == []

@@ -10,12 +10,17 @@ from app.form.settings import ModelSettings
 from app.models.gguf import Header
 from app.models.reference import Tiny
 from app.models.store import ModelFiles
-from app.planning.allot import Files, Planned, Room, settle_memory, with_threads
-from app.planning.budget import headroom
-from app.planning.footprint import Machine
+from app.planning.allot import Vacancy, allot, run_at_once, vacancy, with_threads
+from app.planning.amounts import together
+from app.planning.budget import headroom, need
+from app.planning.candidate import Candidate, Files
+from app.planning.footprint import Footprint
+from app.planning.site import Machine, Site
 
 GIB = 1 << 30
 HEADER = Header({"general.architecture": "llama", "llama.context_length": 8192}, (), 0)
+FILES = ModelFiles((), HEADER)
+NOWHERE = Files(FILES)
 # A model of {size} MiB; what does not fit anywhere, it cuts to {cut}.
 TOOL = """#!/usr/bin/env python3
 import sys
@@ -39,116 +44,119 @@ else:
 
 
 @pytest.fixture
-def settled(tmp_path):
-    """`settled(room, size in MiB)`: what was resolved, GiB by device, and what was asked."""
+def allotted(tmp_path):
+    """`allotted(room, size in MiB)`: what was resolved, GiB by device, and what was asked."""
 
-    def settle(room, size, cut="-c 8192 -ngl -1", gpus=2, projector=0, memory=0):
+    def allotted(room, size, cut="-c 8192 -ngl -1", gpus=2, projector=0, memory=0):
         tool = tmp_path / "llama-fit-params"
         tool.write_text(TOOL.format(size=size, cut=cut))
         tool.chmod(0o755)
         sizes = {f"CUDA{number}": 24 * GIB for number in range(gpus)}
         flags = {"--cache-ram": ("--cache-ram",)}
-        known = Capabilities(flags, tmp_path / "llama-server", sizes, sizes)
+        capabilities = Capabilities(flags, tmp_path / "llama-server", sizes, sizes)
         files = ModelFiles((tmp_path / "m.gguf",), HEADER)
         mmproj = None
         if projector:
             mmproj = ModelFiles((tmp_path / "p.gguf",), HEADER)
             with mmproj.first.open("wb") as file:
                 file.truncate(projector << 20)  # a sparse one
-        planned = Planned(ModelSettings(), Tiny(), Files(files, mmproj, files), Wanted())
         machine = Machine(memory, 4, 1, {}, headroom(sizes, room.budget))
-        found = asyncio.run(settle_memory(planned, files, known, machine, room))
-        devices = {name: size >> 30 for name, size in found.footprint.devices.items()}
-        return found.resolved, devices, (tmp_path / "llama-fit-params.asked").read_text()
+        site = Site(capabilities, machine)
+        model = asyncio.run(allot(candidate(Files(files, mmproj)), files, site, room))
+        devices = {name: size >> 30 for name, size in model.footprint.devices.items()}
+        return model, devices, (tmp_path / "llama-fit-params.asked").read_text()
 
-    return settle
+    return allotted
+
+
+def candidate(files, wanted=None):
+    return Candidate(ModelSettings(), Tiny(), files, wanted or Wanted())
 
 
 def room(**assigned):
     sizes = {name: size * GIB for name, size in assigned.items()}
-    return Room({"CUDA0": 24 * GIB, "CUDA1": 24 * GIB, "host": 99 * GIB}, sizes)
+    return Vacancy({"CUDA0": 24 * GIB, "CUDA1": 24 * GIB, "host": 99 * GIB}, sizes)
 
 
-def test_the_single_gpu_with_most_room(settled):
-    shared = room(CUDA0=1)
-    resolved, devices, asked = settled(shared, 10 << 10)
-    assert resolved.placement == ("--device", "CUDA1") and devices == {"CUDA1": 10}
-    assert shared.assigned["CUDA1"] > 10 * GIB
+def test_the_single_gpu_with_most_room(allotted):
+    model, devices, asked = allotted(room(CUDA0=1), 10 << 10)
+    assert model.resolved.placement == ("--device", "CUDA1") and devices == {"CUDA1": 10}
+    assert need(model.footprint)["CUDA1"] > 10 * GIB
     assert all("--fit-print" in line for line in asked.splitlines())  # nobody looks at what is free
 
 
-def test_what_fits_on_none_as_a_whole_is_spread_over_both(settled):
-    resolved, devices, _ = settled(room(), 30 << 10)
-    assert resolved.placement == ("--tensor-split", "24576,24576")
+def test_what_fits_on_none_as_a_whole_is_spread_over_both(allotted):
+    model, devices, _ = allotted(room(), 30 << 10)
+    assert model.resolved.placement == ("--tensor-split", "24576,24576")
     assert devices == {"CUDA0": 15, "CUDA1": 15}
-    assert resolved.gpu_layers == 9999 and resolved.context == 8192 and resolved.whole
+    assert (model.resolved.gpu_layers, model.resolved.context) == (9999, 8192)
+    assert model.resolved.whole
 
 
-def test_it_is_spread_by_what_others_leave_where_it_fits_so(settled):
-    resolved, devices, _ = settled(room(CUDA0=8), 30 << 10)
-    assert resolved.placement == ("--tensor-split", "16384,24576")
+def test_it_is_spread_by_what_others_leave_where_it_fits_so(allotted):
+    model, devices, _ = allotted(room(CUDA0=8), 30 << 10)
+    assert model.resolved.placement == ("--tensor-split", "16384,24576")
     assert devices == {"CUDA0": 12, "CUDA1": 18}
 
 
-def test_small_ones_are_spread_where_no_single_gpu_has_room_beside_others(settled):
-    resolved, devices, _ = settled(room(CUDA0=20, CUDA1=20), 5 << 10)
-    assert resolved.placement[0] == "--tensor-split" and devices == {"CUDA0": 2, "CUDA1": 2}
+def test_small_ones_are_spread_where_no_single_gpu_has_room_beside_others(allotted):
+    model, devices, _ = allotted(room(CUDA0=20, CUDA1=20), 5 << 10)
+    assert model.resolved.placement[0] == "--tensor-split" and devices == {"CUDA0": 2, "CUDA1": 2}
 
 
-def test_where_nothing_fits_beside_others_a_turn_takes_one_gpu(settled):
-    resolved, devices, _ = settled(room(CUDA0=20, CUDA1=21), 10 << 10)
-    assert resolved.placement == ("--device", "CUDA0") and devices == {"CUDA0": 10}
+def test_where_nothing_fits_beside_others_a_turn_takes_one_gpu(allotted):
+    model, devices, _ = allotted(room(CUDA0=20, CUDA1=21), 10 << 10)
+    assert model.resolved.placement == ("--device", "CUDA0") and devices == {"CUDA0": 10}
 
 
-def test_or_all_by_all_that_they_have(settled):
-    resolved, devices, _ = settled(room(CUDA0=22), 40 << 10)
-    assert resolved.placement == ("--tensor-split", "24576,24576")
+def test_or_all_by_all_that_they_have(allotted):
+    model, devices, _ = allotted(room(CUDA0=22), 40 << 10)
+    assert model.resolved.placement == ("--tensor-split", "24576,24576")
     assert devices == {"CUDA0": 20, "CUDA1": 20}
 
 
-def test_a_projector_has_to_find_room_as_well(settled):
-    resolved, devices, _ = settled(room(), 21 << 10, projector=1 << 10)
-    assert resolved.placement == ("--device", "CUDA0") and devices == {"CUDA0": 22}
-    resolved, devices, _ = settled(room(), 21 << 10, projector=3 << 10)
-    assert resolved.placement[0] == "--tensor-split" and devices == {"CUDA0": 13, "CUDA1": 10}
+def test_a_projector_has_to_find_room_as_well(allotted):
+    model, devices, _ = allotted(room(), 21 << 10, projector=1 << 10)
+    assert model.resolved.placement == ("--device", "CUDA0") and devices == {"CUDA0": 22}
+    model, devices, _ = allotted(room(), 21 << 10, projector=3 << 10)
+    assert model.resolved.placement[0] == "--tensor-split" and devices == {"CUDA0": 13, "CUDA1": 10}
 
 
-def test_one_that_is_too_large_for_both_is_cut(settled):
-    resolved, devices, asked = settled(room(), 50 << 10, cut="-c 8192 -ngl 20 -ts 1,1")
-    assert not resolved.whole and resolved.gpu_layers == 20
-    assert resolved.placement == ("-ts", "1,1") and devices == {"CUDA0": 3, "CUDA1": 3}
+def test_one_that_is_too_large_for_both_is_cut(allotted):
+    model, devices, asked = allotted(room(), 50 << 10, cut="-c 8192 -ngl 20 -ts 1,1")
+    assert not model.resolved.whole and model.resolved.gpu_layers == 20
+    assert model.resolved.placement == ("-ts", "1,1") and devices == {"CUDA0": 3, "CUDA1": 3}
     assert f"-fitt {1024},{1024}" in asked
 
 
-def test_where_the_cut_is_a_little_too_large_it_is_asked_for_less(settled):
+def test_where_the_cut_is_a_little_too_large_it_is_asked_for_less(allotted):
     """20 layers of 400 MiB are more than 8 GiB less CUDA's own; 19 are not."""
-    small = Room({"CUDA0": 8 * GIB, "host": 99 * GIB}, {})
-    resolved, devices, asked = settled(small, 9 << 10, cut="-c 8192 -ngl {layers}", gpus=1)
-    assert resolved.gpu_layers == 19 and devices == {"CUDA0": 7}
+    small = Vacancy({"CUDA0": 8 * GIB, "host": 99 * GIB}, {})
+    model, devices, asked = allotted(small, 9 << 10, cut="-c 8192 -ngl {layers}", gpus=1)
+    assert model.resolved.gpu_layers == 19 and devices == {"CUDA0": 7}
     margins = [line.split("-fitt ")[1] for line in asked.splitlines() if "-fitt" in line]
     assert margins == ["16784", "16992"]
 
 
-def test_one_gpu_and_a_budget_below_it(settled):
-    small = Room({"CUDA0": 8 * GIB, "host": 99 * GIB}, {})
-    resolved, devices, asked = settled(small, 7 << 10, gpus=1)
-    assert resolved.whole and resolved.placement == () and devices == {"CUDA0": 7}
-    resolved, _, asked = settled(small, 8 << 10, cut="-c 8192 -ngl 15", gpus=1)
-    assert not resolved.whole and f"-fitt {(24 - 8) * 1024 + 400}" in asked
+def test_one_gpu_and_a_budget_below_it(allotted):
+    small = Vacancy({"CUDA0": 8 * GIB, "host": 99 * GIB}, {})
+    model, devices, asked = allotted(small, 7 << 10, gpus=1)
+    assert model.resolved.whole and model.resolved.placement == () and devices == {"CUDA0": 7}
+    model, _, asked = allotted(small, 8 << 10, cut="-c 8192 -ngl 15", gpus=1)
+    assert not model.resolved.whole and f"-fitt {(24 - 8) * 1024 + 400}" in asked
 
 
-def test_the_cache_of_prompts_is_host_memory_that_is_taken(settled):
-    shared = room()
-    resolved, _, _ = settled(shared, 1 << 10, memory=40 * GIB)
-    assert resolved.cache_ram == 4 << 10
-    assert 4 * GIB < shared.assigned["host"] < 5 * GIB
+def test_the_cache_of_prompts_is_host_memory_that_is_taken(allotted):
+    model, _, _ = allotted(room(), 1 << 10, memory=40 * GIB)
+    assert model.resolved.cache_ram == 4 << 10
+    assert 4 * GIB < need(model.footprint)["host"] < 5 * GIB
 
 
 @pytest.mark.parametrize("assigned, cache", [(0, 4.0), (97, 1.9), (99, 4.0)])
-def test_of_its_own_accord_the_cache_takes_what_the_models_leave(settled, assigned, cache):
+def test_of_its_own_accord_the_cache_takes_what_the_models_leave(allotted, assigned, cache):
     """Of 99 GiB; where the models before leave nothing they take turns, each with all of it."""
-    resolved, _, _ = settled(room(host=assigned), 1 << 10, memory=40 * GIB)
-    assert resolved.cache_ram / 1024 == pytest.approx(cache, abs=0.1)
+    model, _, _ = allotted(room(host=assigned), 1 << 10, memory=40 * GIB)
+    assert model.resolved.cache_ram / 1024 == pytest.approx(cache, abs=0.1)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +172,21 @@ def test_of_its_own_accord_the_cache_takes_what_the_models_leave(settled, assign
 def test_threads_are_divided_among_who_runs_at_the_same_time(wanted, at_once, expected):
     machine = Machine(0, 8, 4, {}, at_once=at_once)
     resolved = Resolved(512, None, 1, 1, 1, 0)
-    planned = Planned(ModelSettings(), Tiny(), Files(None, None, None), wanted, resolved)
-    found = with_threads(planned, machine).resolved
+    model = candidate(NOWHERE, wanted).allotted(FILES, resolved, Footprint({}, 0))
+    found = with_threads(model, machine).resolved
     assert (found.threads, found.threads_batch) == expected
+
+
+def test_one_whose_memory_is_not_known_has_no_threads_yet():
+    model = candidate(NOWHERE)
+    assert with_threads(model, Machine(0, 8, 4, {}, at_once=2)) is model
+
+
+def test_who_is_not_known_yet_takes_nothing_and_runs_beside_the_others():
+    resolved = Resolved(512, None, 1, 1, 1, 0)
+    large = candidate(NOWHERE).allotted(FILES, resolved, Footprint({}, 6 * GIB))
+    budget = {"host": 10 * GIB}
+    assert run_at_once([large, large, candidate(NOWHERE)], budget) == 2
+    left = vacancy([large, candidate(NOWHERE)], budget)
+    assert left.assigned == together([need(large.footprint)])
+    assert not left.takes(large) and vacancy([], budget).takes(large)

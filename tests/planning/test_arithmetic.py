@@ -2,7 +2,14 @@ import pytest
 
 from app.models import gguf, tiny
 from app.models.gguf import Header
-from app.planning.arithmetic import LEAST_COMPUTE, held, longest_context, most_layers, weights
+from app.planning.arithmetic import (
+    LEAST_COMPUTE,
+    Estimate,
+    estimate,
+    longest_context,
+    most_layers,
+    weights,
+)
 
 MIB = 1 << 20
 # Ten blocks of 100 MiB (no tensor is told apart), and 1 KiB of KV cache for a token of each.
@@ -35,22 +42,24 @@ def test_every_tensor_counts_once(file):
 def test_the_last_layers_are_on_the_gpu():
     context = 1 << 10
     cache = EQUAL.kv_bytes * context
-    assert held(EQUAL, SIZE, context, None) == (SIZE + cache + LEAST_COMPUTE, 0)
-    assert held(EQUAL, SIZE, context, 9999) == held(EQUAL, SIZE, context, None)
-    assert held(EQUAL, SIZE, context, 0) == (LEAST_COMPUTE, SIZE + cache)
+    assert estimate(EQUAL, SIZE, context, None) == Estimate(SIZE + cache + LEAST_COMPUTE, 0)
+    assert estimate(EQUAL, SIZE, context, 9999) == estimate(EQUAL, SIZE, context, None)
+    assert estimate(EQUAL, SIZE, context, 0) == Estimate(LEAST_COMPUTE, SIZE + cache)
     # The output layer, and three blocks with their part of the cache.
     there = 4 * 100 * MIB + cache * 3 // 10
-    assert held(EQUAL, SIZE, context, 4) == (there + LEAST_COMPUTE, SIZE + cache - there)
+    assert estimate(EQUAL, SIZE, context, 4) == Estimate(
+        there + LEAST_COMPUTE, SIZE + cache - there
+    )
 
 
 @pytest.mark.parametrize("room", [10, 164, 264, 500, 1000, 1190, 2000])
 def test_as_many_layers_as_fit_and_no_more(room):
     layers = most_layers(EQUAL, SIZE, 1 << 10, room * MIB)
-    fits = held(EQUAL, SIZE, 1 << 10, layers)[0] <= room * MIB
+    fits = estimate(EQUAL, SIZE, 1 << 10, layers).gpu <= room * MIB
     assert fits or layers == 0
     if layers is not None:
         more = layers + 1 if layers < 10 else None
-        assert held(EQUAL, SIZE, 1 << 10, more)[0] > room * MIB
+        assert estimate(EQUAL, SIZE, 1 << 10, more).gpu > room * MIB
 
 
 @pytest.mark.parametrize("room, context", [(100, 4096), (1300, 13824), (9000, 32768)])
@@ -58,9 +67,9 @@ def test_the_context_is_as_long_as_there_is_room_for(room, context):
     found = longest_context(EQUAL, SIZE, room * MIB, 4096, 32768)
     assert found == context
     if 4096 < found < 32768:
-        assert held(EQUAL, SIZE, found, None)[0] <= room * MIB
-        assert held(EQUAL, SIZE, found + 256, None)[0] > room * MIB
+        assert estimate(EQUAL, SIZE, found, None).gpu <= room * MIB
+        assert estimate(EQUAL, SIZE, found + 256, None).gpu > room * MIB
 
 
 def test_a_model_that_says_nothing_of_itself():
-    assert held(Header({}, (), 0), 5, 4096, None) == (5 + LEAST_COMPUTE, 0)
+    assert estimate(Header({}, (), 0), 5, 4096, None) == Estimate(5 + LEAST_COMPUTE, 0)

@@ -10,15 +10,16 @@ from app.engine.capabilities import Capabilities
 from app.errors import ConfigError
 from app.models.gguf import Header
 from app.models.store import ModelFiles
-from app.planning.footprint import Fitted, Footprint, Machine, cut, predict, read_fitted, whole
+from app.planning.footprint import Footprint, cut, predict, whole
+from app.planning.site import Machine, Site
 
 MACHINE = Machine(memory=10 << 30, threads=8, models=2, environment={})
 HEADER = Header({"general.architecture": "llama", "llama.context_length": 8192}, (), 0)
 
 
-def settled(wanted, capabilities, header=HEADER):
+def resolved(wanted, capabilities, header=HEADER):
     files = ModelFiles((Path("m.gguf"),), header)
-    return asyncio.run(cut(wanted, files, capabilities, MACHINE))
+    return asyncio.run(cut(wanted, files, Site(capabilities, MACHINE)))
 
 
 def with_tool(tmp_path, body, flags=()):
@@ -28,40 +29,25 @@ def with_tool(tmp_path, body, flags=()):
     return Capabilities(dict(flags), tmp_path / "llama-server", {"CUDA0": 80 << 30})
 
 
-@pytest.mark.parametrize(
-    "printed, expected",
-    [
-        ("-c 4096 -ngl -1\n", Fitted(4096)),
-        (
-            '-c 4096 -ngl 20 -ts 3,1 -ot "blk\\.1=CPU"',
-            Fitted(4096, 20, ("-ts", "3,1", "-ot", "blk\\.1=CPU")),
-        ),
-        ("", Fitted()),
-    ],
-)
-def test_what_the_planning_tool_prints(printed, expected):
-    assert read_fitted(printed) == expected
-
-
 def test_without_gpu_the_training_context_and_no_layers(tmp_path):
     known = Capabilities({}, tmp_path / "llama-server")
-    assert settled(Wanted(), known) == Resolved(8192, None, 4, 4, 4, 512)
-    assert whole(Wanted(), HEADER, known, MACHINE) == settled(Wanted(), known)
+    assert resolved(Wanted(), known) == Resolved(8192, None, 4, 4, 4, 512)
+    assert whole(Wanted(), HEADER, Site(known, MACHINE)) == resolved(Wanted(), known)
 
 
 def test_the_form_comes_first(tmp_path):
     wanted = Wanted(1024, 5, 2, 3, 4, 0)
-    found = settled(wanted, Capabilities({}, tmp_path / "llama-server"))
+    found = resolved(wanted, Capabilities({}, tmp_path / "llama-server"))
     assert found == Resolved(1024, 5, 2, 3, 4, 0)
 
 
 def test_a_file_that_names_no_context(tmp_path):
     header = Header({"general.architecture": "llama"}, (), 0)
-    assert settled(Wanted(), Capabilities({}, tmp_path / "x"), header).context == 4096
+    assert resolved(Wanted(), Capabilities({}, tmp_path / "x"), header).context == 4096
 
 
 def test_on_a_gpu_all_layers_and_the_whole_context(tmp_path):
-    found = whole(Wanted(), HEADER, with_tool(tmp_path, "exit 1"), MACHINE)
+    found = whole(Wanted(), HEADER, Site(with_tool(tmp_path, "exit 1"), MACHINE))
     assert (found.context, found.gpu_layers, found.whole) == (8192, 9999, True)
 
 
@@ -75,12 +61,12 @@ def test_on_a_gpu_all_layers_and_the_whole_context(tmp_path):
     ],
 )
 def test_what_was_cut(tmp_path, printed, left):
-    assert settled(Wanted(), with_tool(tmp_path, f"echo '{printed}'")).whole is left
+    assert resolved(Wanted(), with_tool(tmp_path, f"echo '{printed}'")).whole is left
 
 
 def test_how_to_cut_is_asked_of_the_planning_tool(tmp_path):
     known = with_tool(tmp_path, 'echo "$@" > "$0.asked"; echo "-c 2048 -ngl 7 -ts 1,1"')
-    found = settled(Wanted(gpu_layers=7, placement=("-ctk", "q8_0")), known)
+    found = resolved(Wanted(gpu_layers=7, placement=("-ctk", "q8_0")), known)
     assert (found.context, found.gpu_layers, found.placement) == (2048, 7, ("-ts", "1,1"))
     asked = (tmp_path / "llama-fit-params.asked").read_text()
     assert asked.strip() == "-m m.gguf -np 4 -ngl 7 -ctk q8_0"
@@ -95,7 +81,7 @@ UNIFIED = {"--kv-unified": ("-kvu", "--kv-unified")}
 def test_slots_that_share_the_context_get_one_context(tmp_path, flags, unified, slots):
     """The tool would find room for one for each of them."""
     known = with_tool(tmp_path, 'echo "$@" > "$0.asked"; echo "-c 2048 -ngl -1"', flags)
-    assert settled(Wanted(unified=unified), known).parallel == 4
+    assert resolved(Wanted(unified=unified), known).parallel == 4
     asked = (tmp_path / "llama-fit-params.asked").read_text()
     assert asked.strip() == f"-m m.gguf -np {slots}"
 
@@ -110,7 +96,7 @@ def test_the_planning_tool_leaves_what_is_not_for_models(tmp_path, placement, ma
     known = replace(known, device_free={"CUDA0": 12 << 20, "CUDA1": 13 << 20})
     machine = replace(MACHINE, headroom={"CUDA0": 10 << 20, "CUDA1": 10 << 20})
     files = ModelFiles((Path("m.gguf"),), HEADER)
-    asyncio.run(cut(Wanted(placement=placement), files, known, machine))
+    asyncio.run(cut(Wanted(placement=placement), files, Site(known, machine)))
     asked = (tmp_path / "llama-fit-params.asked").read_text().split()
     assert asked[asked.index("-fitt") + 1] == margins
 
@@ -118,7 +104,7 @@ def test_the_planning_tool_leaves_what_is_not_for_models(tmp_path, placement, ma
 def test_what_does_not_fit_is_refused_with_the_tools_words(tmp_path):
     known = with_tool(tmp_path, "echo 'needs 90 GiB' >&2; exit 1")
     with pytest.raises(ConfigError, match="needs 90 GiB"):
-        settled(Wanted(), known)
+        resolved(Wanted(), known)
 
 
 KV = Header(
@@ -140,7 +126,7 @@ def predicted(tmp_path, known, *placement, context=4096, layers=9999):
     first.write_bytes(b"x" * 1000)
     files = ModelFiles((first,), KV)
     argv = ["-c", str(context), "-ngl", str(layers), *placement]
-    return asyncio.run(predict(argv, files, known, MACHINE))
+    return asyncio.run(predict(argv, files, Site(known, MACHINE)))
 
 
 def test_the_prediction_is_the_planning_tools(tmp_path):
@@ -160,9 +146,9 @@ def test_a_shared_context_takes_the_most_of_either_answer(tmp_path):
     first.write_bytes(b"x")
     files, known = ModelFiles((first,), KV), with_tool(tmp_path, body)
     argv = ["-c", "4096", "-np", "4"]
-    found = asyncio.run(predict(argv, files, known, MACHINE, divided=False))
+    found = asyncio.run(predict(argv, files, Site(known, MACHINE), divided=False))
     assert found == Footprint({"CUDA0": (100 + 24 + 9) << 20}, (1 + 2 + 4) << 20)
-    found = asyncio.run(predict(argv, files, known, MACHINE))
+    found = asyncio.run(predict(argv, files, Site(known, MACHINE)))
     assert found == Footprint({"CUDA0": (100 + 24 + 3) << 20}, (1 + 1 + 4) << 20)
 
 
@@ -206,9 +192,9 @@ def test_without_the_tool_a_model_is_cut_by_its_header(tmp_path):
     def fitted(room, **form):
         wanted = Wanted(**form)
         machine = replace(MACHINE, headroom={"CUDA0": room << 30})
-        found = asyncio.run(cut(wanted, files, known, machine))
+        found = asyncio.run(cut(wanted, files, Site(known, machine)))
         argv = ["-c", str(found.context), "-np", "4", "-ngl", str(found.gpu_layers)]
-        needs = asyncio.run(predict(argv, files, known, machine))
+        needs = asyncio.run(predict(argv, files, Site(known, machine)))
         assert not found.whole and (needs.devices["CUDA0"] <= room << 30 or found.gpu_layers == 0)
         return found.context, found.gpu_layers
 

@@ -1,7 +1,7 @@
 import pytest
 
 from app.models.gguf import Tensor
-from app.planning.placement import candidates, shares, spare_small, split, threshold, used
+from app.planning.placement import attempts, shares, spare_small, split, threshold, used
 
 F32 = 0
 TENSORS = (
@@ -13,14 +13,14 @@ TENSORS = (
 
 def test_the_single_gpu_with_most_room_first_then_all():
     budget, assigned = {"CUDA0": 80, "CUDA1": 40}, {"CUDA0": 60}
-    found = candidates(["CUDA0", "CUDA1"], (), budget, assigned)
+    found = attempts(["CUDA0", "CUDA1"], (), budget, assigned)
     assert found == [("--device", "CUDA1"), ("--device", "CUDA0"), ()]
 
 
 @pytest.mark.parametrize("given", [("--tensor-split", "3,2"), ("-mg", "1"), ("-ot", "x=CPU")])
 def test_a_persons_own_word_is_left_alone(given):
-    assert candidates(["CUDA0", "CUDA1"], given, {}, {}) == [()]
-    assert candidates(["CUDA0"], (), {}, {}) == [()]
+    assert attempts(["CUDA0", "CUDA1"], given, {}, {}) == [()]
+    assert attempts(["CUDA0"], (), {}, {}) == [()]
 
 
 @pytest.mark.parametrize(

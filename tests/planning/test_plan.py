@@ -31,7 +31,7 @@ class HubStore:
         parts = map(hub.Part, names, sizes)
         return hub.Located(reference.repo, "main", "0" * 40, tuple(parts))
 
-    async def preview(self, located, folder):
+    async def inspect(self, located, folder):
         projector = located.paths[0].startswith("mmproj")
         architecture = "clip" if projector else "llama"
         header = Header({"general.architecture": architecture, "llama.context_length": 8}, (), 0)

@@ -1,33 +1,43 @@
+import json
+
 import pytest
 
 from app.engine.arguments import Resolved, Wanted
+from app.engine.capabilities import Capabilities
 from app.form.settings import ModelSettings
-from app.models.reference import Tiny
-from app.planning.allot import Files, Planned
+from app.models.gguf import Header
+from app.models.reference import ClearMLModel, Tiny
+from app.models.store import ModelFiles, Registered
+from app.planning.candidate import Candidate, Files
 from app.planning.footprint import Footprint
-from app.planning.report import placed_text, resolved_text
+from app.planning.plan import Plan
+from app.planning.report import LATER, as_json, placed_text, resolved_text, table
+from app.planning.site import Machine, Site
 
 GB = 10**9
 
 
-def planned(devices, layers=9999, placement=(), *, whole=True):
+FILES = ModelFiles((), Header({"general.architecture": "llama"}, (), 0))
+
+
+def allotted(devices, layers=9999, placement=(), *, whole=True):
     resolved = Resolved(4096, layers, 4, 2, 2, 100, placement, whole)
-    footprint = Footprint(devices, GB // 2)
-    return Planned(ModelSettings(), Tiny(), Files(None, None, None), Wanted(), resolved, footprint)
+    model = Candidate(ModelSettings(endpoint_name="m"), Tiny(), Files(FILES), Wanted())
+    return model.allotted(FILES, resolved, Footprint(devices, GB // 2))
 
 
 @pytest.mark.parametrize(
     "model, expected",
     [
-        (planned({}, None), ""),
-        (planned({"CUDA0": 8 * GB}), "CUDA0 8.00 GB, host 0.50 GB"),
+        (allotted({}, None), ""),
+        (allotted({"CUDA0": 8 * GB}), "CUDA0 8.00 GB, host 0.50 GB"),
         (
-            planned({"CUDA0": 8 * GB, "CUDA1": GB}, 17, ("-ts", "2,1"), whole=False),
+            allotted({"CUDA0": 8 * GB, "CUDA1": GB}, 17, ("-ts", "2,1"), whole=False),
             "CUDA0 8.00 GB, CUDA1 1.00 GB, host 0.50 GB; cut to fit: context 4096, "
             "17 layers on the GPU",
         ),
         (
-            planned({"CUDA0": 8 * GB}, placement=("-ot", r"blk\.1\.=CPU"), whole=False),
+            allotted({"CUDA0": 8 * GB}, placement=("-ot", r"blk\.1\.=CPU"), whole=False),
             r"CUDA0 8.00 GB, host 0.50 GB; cut to fit: context 4096, tensors in host memory: "
             r"blk\.1\.=CPU",
         ),
@@ -37,9 +47,46 @@ def test_where_a_model_lies(model, expected):
     assert placed_text(model) == expected
 
 
-def test_what_was_settled():
-    found = resolved_text(planned({"CUDA0": GB}, 17, ("-ts", "2,1"), whole=False))
+def test_what_was_resolved():
+    found = resolved_text(allotted({"CUDA0": GB}, 17, ("-ts", "2,1"), whole=False))
     assert found == (
         "context 4096, gpu_layers 17, parallel 4, threads 2, threads_batch 2, cache_ram 100, "
         "-ts 2,1, cut to fit"
     )
+
+
+class Nowhere:
+    """A store whose folder is there; nobody asks it for anything."""
+
+    def __init__(self, folder):
+        self.cache = self.hub_folder = folder
+
+
+def test_one_whose_files_are_still_to_come_has_a_row_and_nothing_in_it(tmp_path):
+    meant = ClearMLModel("0" * 32)
+    later = Candidate(
+        ModelSettings(endpoint_name="later", model=meant.id),
+        meant,
+        Files(Registered(meant.id, "later")),
+        Wanted(),
+    )
+    site = Site(Capabilities({}, tmp_path / "llama-server"), Machine(9 * GB, 2, 2, {}))
+    plan = Plan((allotted({}), later), site, Nowhere(tmp_path), {"host": 9 * GB}, sharing=False)
+    heading, here, there, resolved, disk = table(plan)
+    assert heading.split()[:4] == ["model", "architecture", "type", "size"]
+    assert here.split() == "m llama ? 0.0 MB ? 4096 4 - 0.50 GB - ok".split()
+    assert there.split() == f"later {LATER} ok".split()
+    assert resolved.startswith("m: context 4096") and disk.startswith("disk: 0.0 MB needed")
+    first, second = json.loads(as_json(plan))["models"]
+    assert first["resolved"]["context"] == 4096 and first["memory"]["host"] == GB // 2
+    assert second == {
+        "name": "later",
+        "reference": meant.id,
+        "architecture": None,
+        "quantisation": None,
+        "size": 0,
+        "to_download": 0,
+        "training_context": None,
+        "resolved": None,
+        "memory": None,
+    }

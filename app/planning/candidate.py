@@ -1,0 +1,91 @@
+"""A model of a plan: a candidate as long as its memory is not known, allotted once it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.engine.arguments import Resolved, Wanted
+from app.form.settings import ModelSettings
+from app.models.gguf import Header
+from app.models.hub import Located as OnHub
+from app.models.reference import Reference, Tiny
+from app.models.store import Inspected, Located, ModelFiles
+from app.planning.footprint import Footprint
+from app.planning.settle import TINY_NAME
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a model's files are, and its projector's if it has one."""
+
+    model: Located
+    mmproj: Located | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes, as far as they are known."""
+        return sum(located.size for located in self._sized())
+
+    @property
+    def projector_size(self) -> int:
+        """Bytes; 0 without a projector, and for one whose size is not known yet."""
+        return self.mmproj.size if isinstance(self.mmproj, OnHub | ModelFiles) else 0
+
+    @property
+    def downloads(self) -> dict[str, int]:
+        """Bytes of each file that is still to come, as far as they are known; a file that several
+        models use has the same name in each of them."""
+        return {name: size for each in self._sized() for name, size in each.downloads.items()}
+
+    @property
+    def missing(self) -> int:
+        """Bytes that are still to come, as far as they are known."""
+        return sum(self.downloads.values())
+
+    def _sized(self) -> list[OnHub | ModelFiles]:
+        both = (self.model, self.mmproj)
+        return [located for located in both if isinstance(located, OnHub | ModelFiles)]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model by its settled settings, what they want of memory, and where its files are. A model
+    of ClearML's registry stays one until its files are here."""
+
+    settings: ModelSettings
+    reference: Reference
+    files: Files
+    wanted: Wanted
+
+    @property
+    def name(self) -> str:
+        return self.settings.endpoint_name
+
+    @property
+    def label(self) -> str:
+        return TINY_NAME if isinstance(self.reference, Tiny) else self.settings.model
+
+    def allotted(self, contents: Inspected, resolved: Resolved, footprint: Footprint) -> Allotted:
+        return Allotted(
+            settings=self.settings,
+            reference=self.reference,
+            files=self.files,
+            wanted=self.wanted,
+            contents=contents,
+            resolved=resolved,
+            footprint=footprint,
+        )
+
+
+@dataclass(frozen=True)
+class Allotted(Candidate):
+    """A candidate whose files were read: with its memory-deciding arguments, and what it will hold
+    with these."""
+
+    contents: Inspected
+    resolved: Resolved
+    footprint: Footprint
+
+    @property
+    def header(self) -> Header:
+        return self.contents.header
