@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from app.errors import RequestError
+from app.telemetry.samples import Several, several
 
 BOUNDARY = re.compile(rb'^multipart/form-data;.*\bboundary=(?:"([^"]+)"|([^\s;]+))', re.I)
 NAMED_MODEL = re.compile(
@@ -17,48 +20,71 @@ MEDIA_KEYS = ("url", "image_url", "video_url", "audio_url", "file_url")
 MESSAGE_KEYS = ("messages", "input", "system", "prompt")
 
 
-def parse_json(body: bytes) -> object:
-    """Raises RequestError 400 for what llama-server would call its own fault (500)."""
+@dataclass(frozen=True)
+class Body:
+    """A request's body: `raw` in bytes, None where it is passed on as it comes, and what it says:
+    all fields of a JSON object, or of a form just the model."""
+
+    raw: bytes | None
+    fields: Mapping[str, object] = field(default_factory=dict)
+    is_json: bool = True
+
+    @property
+    def streams(self) -> bool:
+        """The client wants the answer as a stream of events."""
+        return self.fields.get("stream") is True
+
+    @property
+    def several(self) -> Several:
+        return several(self.fields)
+
+
+UNREAD = Body(None, is_json=False)
+
+
+def parse_json(raw: bytes) -> dict[str, object]:
+    """Raises RequestError 400, also for what llama-server would call its own fault (500)."""
     try:
-        return json.loads(body.decode(), parse_constant=_no_constant)
+        fields = json.loads(raw.decode(), parse_constant=_refuse_constant)
     except RecursionError:
         raise RequestError(400, "the body is nested too deeply") from None
     except ValueError as error:  # UnicodeDecodeError is one
         raise RequestError(400, f"the body is not valid JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise RequestError(400, "the body is not a JSON object")
+    return fields
 
 
-def parse_form(kind: bytes | None, body: bytes) -> dict[str, object]:
-    """Of a body in parts (RFC 7578) just the field `model`, where it has one; `kind` is its
-    content type. Raises RequestError 400."""
+def _refuse_constant(word: str) -> object:
+    raise ValueError(f"{word} is not JSON")
+
+
+def parse_form(kind: bytes | None, raw: bytes) -> dict[str, object]:
+    """The field `model` of a form in parts (RFC 7578), if it has one; `kind` is the body's content
+    type. Raises RequestError 400."""
     boundary = BOUNDARY.search(kind or b"")
     if boundary is None:
-        raise RequestError(400, "the body is no multipart/form-data with a boundary")
+        raise RequestError(400, "the body is not multipart/form-data with a boundary")
     line = b"--" + (boundary[1] or boundary[2])
-    for part in body.split(line, MOST_PARTS)[1:]:
+    for part in raw.split(line, MOST_PARTS)[1:]:
         head, blank, value = part.partition(b"\r\n\r\n")
         if blank and NAMED_MODEL.search(head[:LONGEST_HEAD]):
             return {"model": value.removesuffix(b"\r\n").decode(errors="replace")}
     return {}
 
 
-def _no_constant(word: str) -> object:
-    raise ValueError(f"{word} is no JSON")
-
-
-def check_body(body: object, *, allow_remote_media: bool) -> None:
-    """Raises RequestError 400."""
-    if not isinstance(body, dict):
-        raise RequestError(400, "the body is not a JSON object")
-    if not allow_remote_media and _names_remote_media(body):
-        message = (
-            "media by URL are not fetched here: send them inside the request as data: URLs, or "
-            "let the instance run with General/allow_remote_media"
+def refuse_remote_media(fields: Mapping[str, object]) -> None:
+    """Raises RequestError 400 if llama-server would fetch an image or a sound."""
+    if _names_remote_media(fields):
+        raise RequestError(
+            400,
+            "this instance does not fetch media by URL: send them inside the request as data: "
+            "URLs, or start the instance with General/allow_remote_media",
         )
-        raise RequestError(400, message)
 
 
-def _names_remote_media(body: dict[str, object]) -> bool:
-    left = [body[key] for key in MESSAGE_KEYS if isinstance(body.get(key), list | dict)]
+def _names_remote_media(fields: Mapping[str, object]) -> bool:
+    left = [fields[key] for key in MESSAGE_KEYS if isinstance(fields.get(key), list | dict)]
     while left:
         item = left.pop()
         if isinstance(item, list):

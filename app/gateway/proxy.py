@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from app.engine.http import Client, Exchange
 from app.errors import NotConnectedError, RequestError, UpstreamError
 from app.gateway.admission import Keys, check_local
-from app.gateway.body import check_body, parse_form, parse_json
+from app.gateway.body import UNREAD, Body, parse_form, parse_json, refuse_remote_media
+from app.gateway.http.heads import Headers
 from app.gateway.http.limits import Limits
 from app.gateway.http.request import JSON, Request
 from app.gateway.relay import Relay, request_headers
@@ -28,7 +29,7 @@ from app.gateway.routes import (
 from app.gateway.waiting import HEADER, kept_alive, wait_timeout
 from app.machine import clock
 from app.memory.pool import Pool
-from app.telemetry.samples import Sample, Whole, several
+from app.telemetry.samples import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +58,26 @@ class Rules:
         return not self.keys and not self.routed
 
 
+@dataclass(frozen=True)
+class Call:
+    """A client's request for a model, read as far as is needed to pass it on."""
+
+    request: Request
+    path: str  # of llama-server, with the query
+    model: str
+    body: Body
+
+    def head(self) -> tuple[str, str, Headers]:
+        """Method, target and headers, as llama-server gets them."""
+        headers = request_headers(self.request.headers)
+        if self.body.is_json:
+            # Whatever `curl -d` called it. llama-server bounds what it takes for a form at 1 MiB.
+            headers = [header for header in headers if header[0] != JSON[0]] + [JSON]
+        return self.request.method, self.path, headers
+
+
 class Proxy:
-    """The handler of the front's server."""
+    """Answers the requests of all clients: our own pages, and the models' paths."""
 
     def __init__(
         self,
@@ -77,100 +96,83 @@ class Proxy:
         self._limits = Limits()
 
     async def __call__(self, request: Request) -> None:
-        if self._rules.local_only:
-            check_local(request.method, request.headers)
-        path = strip(split_target(request.target)[0], self._rules.prefixes)
-        if path not in OPEN_PAGES:  # before the route: a 404 names the models
-            self._rules.keys.check(request.headers)
-        found = route(request.method, request.target, self._names, self._rules.prefixes)
-        if isinstance(found, Own):
-            answered = self._pages[found.page](request, found.model)
+        self._check_caller(request)
+        destination = route(request.method, request.target, self._names, self._rules.prefixes)
+        if isinstance(destination, Own):
+            answered = self._pages[destination.page](request, destination.model)
             if answered is not None:
                 await answered
             return
-        if found.model is not None:
-            self._pool.deny_if_full(found.model)
-        body, parsed = await self._body(request, found)
-        name = found.model or named_in_body(parsed, self._names)
-        with self._pool.admit(name):  # only now: who sends slowly takes nobody's place
-            await self._serve(request, found, name, (body, parsed))
+        if destination.model is not None:
+            self._pool.deny_if_full(destination.model)
+        body = await self._read(request, destination)
+        model = destination.model or named_in_body(body.fields, self._names)
+        # Only now: a client that sends its body slowly takes nobody's place.
+        with self._pool.admit(model):
+            await self._serve(Call(request, destination.path, model, body))
 
-    async def _body(self, request: Request, found: ToModel) -> tuple[bytes | None, object]:
-        """The body, as it came and read; None for one that is passed on as it comes."""
-        if found.multipart and (found.model or len(self._names) == 1):
-            return None, {}
-        body = await request.body(self._limits.body)
-        if found.multipart:
-            return body, parse_form(request.header(b"content-type"), body)
-        parsed = parse_json(body)
-        check_body(parsed, allow_remote_media=self._rules.allow_remote_media)
-        return body, parsed
+    def _check_caller(self, request: Request) -> None:
+        """Before the route is known: a 404 names the models. Raises RequestError 401, 403."""
+        if self._rules.local_only:
+            check_local(request.method, request.headers)
+        path = strip(split_target(request.target)[0], self._rules.prefixes)
+        if path not in OPEN_PAGES:
+            self._rules.keys.check(request.headers)
 
-    async def _serve(
-        self, request: Request, found: ToModel, name: str, asked: tuple[bytes | None, object]
-    ) -> None:
-        """`asked`: the body, as it came and read."""
-        body, parsed = asked
-        streams = isinstance(parsed, dict) and parsed.get("stream") is True
-        wanted = several(parsed)
-        relay = Relay(request, Whole(wanted) if wanted else None)
+    async def _read(self, request: Request, destination: ToModel) -> Body:
+        if destination.multipart and (destination.model or len(self._names) == 1):
+            return UNREAD
+        raw = await request.body(self._limits.body)
+        if destination.multipart:
+            return Body(raw, parse_form(request.header(b"content-type"), raw), is_json=False)
+        fields = parse_json(raw)
+        if not self._rules.allow_remote_media:
+            refuse_remote_media(fields)
+        return Body(raw, fields)
+
+    async def _serve(self, call: Call) -> None:
+        relay = Relay(call.request, call.body.several)
         status = FAULT
         try:
-            with kept_alive(relay, streams=streams):
-                await self._lease_and_relay(request, found, name, (body, relay))
+            with kept_alive(relay, streams=call.body.streams):
+                await self._lease_and_relay(call, relay)
             status = relay.status
         except asyncio.CancelledError:
             status = LEFT
             raise
         except (RequestError, UpstreamError) as error:
-            refusal = error
-            if not isinstance(refusal, RequestError):
-                refusal = RequestError(502, f"{name}: {error}")
+            refusal = _refusal(call.model, error)
             status = refusal.status
             if not relay.pinged:
                 raise refusal from None
             relay.refuse(refusal)
         finally:
-            self._finished(request, name, relay, status)
+            self._finished(call, relay, status)
 
-    async def _lease_and_relay(
-        self, request: Request, found: ToModel, name: str, answer: tuple[bytes | None, Relay]
-    ) -> None:
-        wait = wait_timeout(request.header(HEADER), self._rules.wait_timeout)
+    async def _lease_and_relay(self, call: Call, relay: Relay) -> None:
+        wait = wait_timeout(call.request.header(HEADER), self._rules.wait_timeout)
         for attempt in (1, 2):
             try:
-                async with self._pool.lease(name, wait) as upstream:
-                    answer[1].held = clock.now()
-                    await self._relay(request, found, upstream, answer)
+                async with self._pool.lease(call.model, wait) as upstream:
+                    relay.leased_at = clock.now()
+                    await self._relay(call, upstream, relay)
                 return
             except NotConnectedError:
-                # It has just ended, and has seen nothing of this: the next one may answer.
-                if attempt == 2 or answer[0] is None:
+                # The child has just ended, and has seen nothing of this: the next may answer.
+                if attempt == 2 or call.body.raw is None:
                     raise
-            await self._pool.gone(name)
+            await self._pool.gone(call.model)
 
-    async def _relay(
-        self,
-        request: Request,
-        found: ToModel,
-        upstream: Client,
-        answer: tuple[bytes | None, Relay],
-    ) -> None:
-        body, relay = answer
+    async def _relay(self, call: Call, upstream: Client, relay: Relay) -> None:
         exchange: Exchange | None = None
         try:
-            headers = request_headers(request.headers)
-            if body is not None and not found.multipart:
-                # It is JSON, whatever `curl -d` called it; llama-server bounds forms at 1 MiB.
-                headers = [header for header in headers if header[0] != JSON[0]] + [JSON]
-            head = (request.method, found.path, headers)
-            exchange = await upstream.exchange(head, body, relay)
-            request.flow_from(exchange)
-            if body is None:
-                await self._upload(request, exchange, relay)
+            exchange = await upstream.exchange(call.head(), call.body.raw, relay)
+            call.request.flow_from(exchange)
+            if call.body.raw is None:
+                await self._upload(call.request, exchange, relay)
             await relay.done
         finally:
-            request.flow_from(None)
+            call.request.flow_from(None)
             if exchange is not None:
                 exchange.abort()  # at once, where the client has left
 
@@ -182,22 +184,37 @@ class Proxy:
             await exchange.write(chunk)
         exchange.end()
 
-    def _finished(self, request: Request, name: str, relay: Relay, status: int) -> None:
-        now = clock.now()
-        since = request.received
-        first, held = (None if t is None else t - since for t in (relay.first_token, relay.held))
-        tokens = relay.ends.tokens()
-        sample = Sample(name, status, now - since, first, tokens, held, relay.ends.size)
-        self._pool.finished(name, served=0 < relay.status < 500)
+    def _finished(self, call: Call, relay: Relay, status: int) -> None:
+        since = call.request.received
+        first, leased = relay.first_token, relay.leased_at
+        sample = Sample(
+            call.model,
+            status,
+            latency=clock.now() - since,
+            first_token=None if first is None else first - since,
+            tokens=relay.ends.tokens(),
+            wait=None if leased is None else leased - since,
+            size=relay.ends.size,
+        )
+        self._pool.finished(call.model, served=0 < relay.status < 500)
         self._record(sample)
         if self._rules.debug:
-            logger.info(
-                "%s %s: %d in %.3f s, %d + %d tokens",
-                request.method,
-                request.target,
-                status,
-                sample.latency,
-                tokens.prompt,
-                tokens.generated,
-                extra={"subject": name},
-            )
+            self._log(call.request, sample)
+
+    def _log(self, request: Request, sample: Sample) -> None:
+        logger.info(
+            "%s %s: %d in %.3f s, %d + %d tokens",
+            request.method,
+            request.target,
+            sample.status,
+            sample.latency,
+            sample.tokens.prompt,
+            sample.tokens.generated,
+            extra={"subject": sample.model},
+        )
+
+
+def _refusal(model: str, error: RequestError | UpstreamError) -> RequestError:
+    if isinstance(error, RequestError):
+        return error
+    return RequestError(502, f"{model}: {error}")

@@ -9,7 +9,7 @@ from app.errors import RequestError, UpstreamError
 from app.gateway.http.heads import Headers
 from app.gateway.http.request import Request
 from app.machine import clock
-from app.telemetry.samples import Ends
+from app.telemetry.samples import Ends, Several, Whole
 
 HOP_BY_HOP = {
     b"connection",
@@ -37,6 +37,7 @@ REQUEST_ONLY_OURS = HOP_BY_HOP | {
 }
 RESPONSE_ONLY_OURS = HOP_BY_HOP | {b"content-length", b"date", b"server"}
 EVENT_STREAM = b"text/event-stream"
+ONE = Several()
 
 
 def request_headers(headers: Headers) -> Headers:
@@ -62,13 +63,14 @@ def connection_options(headers: Headers) -> set[bytes]:
 
 
 class Relay:
-    """A sink for `engine.client`: writes to the client what the child sends."""
+    """A sink for `engine.http`: writes to the client what the child sends."""
 
-    def __init__(self, request: Request, ends: Ends | None = None) -> None:
+    def __init__(self, request: Request, several: Several = ONE) -> None:
+        """`several`: the answers that the request wants, which are counted one by one."""
         self.status = 0
         self.first_token: float | None = None  # when a stream began
-        self.held: float | None = None  # when the request got hold of its model
-        self.ends = ends or Ends()
+        self.leased_at: float | None = None  # when the request got its model
+        self.ends = Whole(several) if several else Ends()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.pinged = False  # the client has its head already
         self._request = request

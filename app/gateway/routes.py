@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
@@ -141,9 +141,9 @@ def check_model(name: str, names: Collection[str]) -> str:
     raise RequestError(404, f"there is no model {name!r}; there are: {', '.join(names)}")
 
 
-def named_in_body(body: object, names: Sequence[str]) -> str:
-    """The model that a JSON body asks for; the only one where it names none."""
-    model = body.get("model") if isinstance(body, dict) else None
+def named_in_body(fields: Mapping[str, object], names: Sequence[str]) -> str:
+    """The model that a body asks for; the only one where it names none."""
+    model = fields.get("model")
     if model is None or model == "":
         if len(names) == 1:
             return names[0]

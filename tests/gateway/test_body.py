@@ -1,7 +1,7 @@
 import pytest
 
 from app.errors import RequestError
-from app.gateway.body import check_body, parse_json
+from app.gateway.body import Body, parse_json, refuse_remote_media
 
 IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "URL"}}]}]
 ANTHROPIC = [{"role": "user", "content": [{"source": {"type": "url", "url": "URL"}}]}]
@@ -33,16 +33,15 @@ def filled(template, url):
 
 @pytest.mark.parametrize("key, template", [("messages", IMAGE), ("messages", ANTHROPIC)])
 @pytest.mark.parametrize("url", ["http://h/x.png", " HTTPS://h", "file:///etc/passwd", "ftp://h"])
-def test_remote_media_are_refused_unless_allowed(key, template, url):
+def test_remote_media_are_refused(key, template, url):
     body = {key: filled(template, url)}
-    check_body(body, allow_remote_media=True)
     with pytest.raises(RequestError, match="allow_remote_media"):
-        check_body(body, allow_remote_media=False)
+        refuse_remote_media(body)
 
 
 def test_remote_media_of_the_responses_api():
     with pytest.raises(RequestError):
-        check_body({"input": filled(RESPONSES, "http://h/x")}, allow_remote_media=False)
+        refuse_remote_media({"input": filled(RESPONSES, "http://h/x")})
 
 
 @pytest.mark.parametrize(
@@ -55,9 +54,14 @@ def test_remote_media_of_the_responses_api():
     ],
 )
 def test_what_fetches_nothing_passes(body):
-    check_body(body, allow_remote_media=False)
+    refuse_remote_media(body)
 
 
 def test_a_body_is_an_object():
     with pytest.raises(RequestError, match="object"):
-        check_body([], allow_remote_media=False)
+        parse_json(b"[]")
+
+
+def test_a_body_asks_for_a_stream_only_by_true():
+    assert Body(b"", {"stream": True}).streams
+    assert not any(Body(b"", {"stream": wrong}).streams for wrong in (1, "true", None))

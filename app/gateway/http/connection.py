@@ -120,9 +120,13 @@ class Connection(asyncio.Protocol):
             # may be ignored (RFC 9110, 7.8), but llhttp would not: it reads the request again.
             if self._refused is None:
                 parser = self._parser
-                line = (parser.get_method(), self._target, parser.get_http_version())
-                keep_alive = parser.should_keep_alive()
-                head = without_upgrade(line, self._headers, keep_alive=keep_alive)
+                head = without_upgrade(
+                    parser.get_method(),
+                    self._target,
+                    parser.get_http_version(),
+                    self._headers,
+                    keep_alive=parser.should_keep_alive(),
+                )
                 self._parser = httptools.HttpRequestParser(self)
                 self._feed(head + data[upgrade.args[0] :])
         except httptools.HttpParserError as error:

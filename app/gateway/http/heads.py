@@ -25,12 +25,10 @@ def check_head(method: bytes, version: str, headers: Headers) -> RequestError | 
     return None
 
 
-def without_upgrade(line: tuple[bytes, bytes, str], headers: Headers, *, keep_alive: bool) -> bytes:
-    """The head that a client would have sent had it wished for no other protocol.
-
-    `line` is method, target and version.
-    """
-    method, target, version = line
+def without_upgrade(
+    method: bytes, target: bytes, version: str, headers: Headers, *, keep_alive: bool
+) -> bytes:
+    """The head that a client would have sent, had it wished for no other protocol."""
     lines = [b"%b %b HTTP/%b" % (method, target, version.encode())]
     lines += [b"%b: %b" % header for header in headers if header[0] not in WISHES]
     if not keep_alive:
