@@ -1,0 +1,154 @@
+import asyncio
+import json
+import logging
+
+import pytest
+
+from app.console import ModelLogger
+from app.engine.http import Address, Client
+from app.memory.kv import LEAST_FREE, USELESS, Slots
+from tests.fakes import Child, body_of, reply
+
+LOG = ModelLogger(logging.getLogger("app.test"), "m")
+
+
+class Cache:
+    """The slots of a llama-server."""
+
+    def __init__(self, *tokens, restored=None):
+        self.tokens, self.restored, self.asked = tokens, restored, []
+
+    async def __call__(self, reader, writer, head):
+        line = head.decode().split("\r\n")[0]
+        self.asked.append(line.split()[1])
+        await body_of(reader, head)
+        if line.startswith("GET"):
+            found = [{"id": n, "n_prompt_tokens": t} for n, t in enumerate(self.tokens)]
+        else:
+            slot = int(self.asked[-1].split("/")[2].split("?")[0])
+            saved = self.tokens[slot]
+            found = {"n_saved": saved, "n_restored": self.restored or saved}
+        writer.write(reply(json.dumps(found).encode()))
+
+
+@pytest.fixture
+def socket(tmp_path):
+    return tmp_path / "s"
+
+
+def test_slots_with_something_in_them_are_saved_and_restored(run, socket, tmp_path):
+    async def scenario():
+        cache = Cache(100, 3, 50)
+        async with Child(socket, cache):
+            client = Client(Address(str(socket)), "k")
+            slots = Slots(client, tmp_path / "kv", LOG)
+            await slots.save()
+            await slots.restore()
+            await slots.restore()  # they are restored once
+            client.close()
+        assert cache.asked == [
+            "/slots",
+            "/slots/0?action=save",
+            "/slots/2?action=save",
+            "/slots/0?action=restore",
+            "/slots/2?action=restore",
+        ]
+
+    run(scenario)
+
+
+def test_what_did_not_come_back_whole_and_a_dead_child_are_no_failure(
+    run, socket, tmp_path, caplog
+):
+    async def scenario():
+        async with Child(socket, Cache(100, restored=7)):
+            client = Client(Address(str(socket)), "k")
+            slots = Slots(client, tmp_path / "kv", LOG)
+            await slots.save()
+            await slots.restore()
+            client.close()
+        assert "did not come back whole" in caplog.text
+        await slots.save()
+        assert "could not be kept" in caplog.text
+
+    run(scenario)
+
+
+def test_what_there_is_no_room_for_is_not_kept(run, socket, tmp_path, caplog):
+    """The size of a slot's file is known from the one before it."""
+    caplog.set_level(logging.INFO)
+    folder, room = tmp_path / "kv", [LEAST_FREE]
+
+    async def scenario():
+        cache = Cache(100, 200)
+        async with Child(socket, cache):
+            client = Client(Address(str(socket)), "k")
+            slots = Slots(client, folder, LOG, lambda _: room[0])
+            folder.mkdir()
+            (folder / "0.bin").write_bytes(b"x" * 1000)  # 10 bytes a token
+            await slots.save()
+            assert cache.asked == ["/slots", "/slots/0?action=save"]
+            assert "slot 1 is not kept: 1.0 GiB are free" in caplog.text
+            room[0] = LEAST_FREE + 2000
+            (folder / "1.bin").write_bytes(b"x" * 2000)
+            await slots.save()
+            assert cache.asked[3:] == ["/slots/0?action=save", "/slots/1?action=save"]
+            client.close()
+
+    run(scenario)
+
+
+def test_a_file_that_was_not_finished_is_removed(run, socket, tmp_path):
+    async def scenario():
+        async def full(reader, writer, head):
+            if head.startswith(b"GET"):
+                return await Cache(100)(reader, writer, head)
+            await body_of(reader, head)
+            (tmp_path / "kv" / "0.bin").write_bytes(b"half")
+            writer.write(reply(b"{}", status=500))
+
+        async with Child(socket, full):
+            client = Client(Address(str(socket)), "k")
+            slots = Slots(client, tmp_path / "kv", LOG)
+            await slots.save()
+            assert not (tmp_path / "kv" / "0.bin").exists()
+            client.close()
+
+    run(scenario)
+
+
+def test_a_cache_that_does_not_help_is_kept_no_longer(run, socket, tmp_path):
+    async def scenario():
+        cache = Cache(100)
+        async with Child(socket, cache):
+            client = Client(Address(str(socket)), "k")
+            slots = Slots(client, tmp_path / "kv", LOG)
+            for _ in range(USELESS):
+                await slots.save()
+                await slots.restore()
+                slots.seen(10, 0)  # too short to tell
+                slots.seen(1000, 0)
+                slots.seen(1000, 900)  # of a later one: that is no longer the restored cache
+            assert not slots.useful
+            before = len(cache.asked)
+            await slots.save()
+            assert len(cache.asked) == before
+            client.close()
+
+    run(scenario)
+
+
+def test_one_hit_forgives_the_misses(run, socket, tmp_path):
+    async def scenario():
+        async with Child(socket, Cache(100)):
+            client = Client(Address(str(socket)), "k")
+            slots = Slots(client, tmp_path / "kv", LOG)
+            for number in range(3 * USELESS):
+                await slots.save()
+                await slots.restore()
+                slots.seen(1000, 900 if number % 3 == 0 else 0)
+            assert slots.useful
+            client.close()
+            await asyncio.sleep(0)
+
+    run(scenario)

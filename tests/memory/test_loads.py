@@ -1,0 +1,281 @@
+import asyncio
+import contextlib
+import random
+
+import pytest
+
+from app.errors import RequestError
+from app.memory.ledger import ModelState, Tier
+from tests.fakes import until
+from tests.memory.world import Parked, World, mischief, passing, served_in_the_end
+
+
+def test_memory_of_an_evicted_model_counts_until_it_has_stopped(run):
+    async def scenario():
+        world = World(x=20, t=8, u=10)
+        await world.use("x")
+        await asyncio.gather(world.use("t"), world.use("u"))
+        assert world.log[:2] == ["start x", "stop x"]
+        assert set(world.log[2:]) == {"start t", "start u"}
+
+    run(scenario)
+
+
+def test_a_failed_load_frees_its_place_and_tells_its_callers_the_cause(run):
+    async def scenario():
+        world = World(a=20, b=20)
+        world.servers["a"].fail = 1
+        results = await asyncio.gather(world.use("a"), world.use("a"), return_exceptions=True)
+        assert [(e.status, e.message) for e in results] == [(503, "a: broken")] * 2
+        assert results[0].retry_after == 1
+        assert await world.use("b") == "to b"
+
+    run(scenario)
+
+
+def test_a_client_that_leaves_does_not_abort_the_load(run):
+    async def scenario():
+        world = World(a=20)
+        impatient = asyncio.create_task(world.use("a"))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        await world.use("a")
+        assert world.log == ["start a"]
+        assert world.view("a").admitted == 0
+
+    run(scenario)
+
+
+def test_a_load_that_fails_after_all_have_left_raises_nowhere(run):
+    async def scenario():
+        world = World(a=20, b=1)
+        world.servers["a"].fail = 1
+        impatient = asyncio.create_task(world.use("a"))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        await until(lambda: world.log)
+        assert world.log == ["fail a"]
+        assert await world.use("a") == "to a"
+
+    run(scenario)
+
+
+def test_a_crash_while_resident_frees_the_place_and_the_only_model_comes_back_by_itself(run):
+    async def scenario():
+        world = World(a=20)
+        await world.use("a")
+        world.servers["a"].crash()
+        await until(lambda: world.log == ["start a", "start a"])
+        await until(lambda: world.view("a").state is ModelState.READY)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("names", ["a", "ab"], ids=["only", "pinned"])
+def test_every_crash_is_noticed_not_just_the_first(run, names):
+    """The only model, and a pinned one, come back by themselves: each of their processes is
+    watched, also those that came so."""
+
+    async def scenario():
+        world = World(**dict.fromkeys(names, 10))
+        world.pool.pin("a", True)
+        for number in range(1, 4):
+            await world.use("a")  # which forgives the crash before
+            world.servers["a"].crash()
+            await until(lambda n=number: world.log.count("start a") == n + 1)
+            await until(lambda: world.view("a").state is ModelState.READY)
+
+    run(scenario)
+
+
+def test_a_crash_of_one_of_several_is_repaired_by_the_next_request(run):
+    async def scenario():
+        world = World(a=20, b=20)
+        await world.use("a")
+        world.servers["a"].crash()
+        await until(lambda: world.view("a").reason)
+        assert world.log == ["start a"]
+        assert world.view("a").reason == "killed by signal 9"
+        assert await world.use("b") == "to b"  # the dead one holds no memory
+        assert await world.use("a") == "to a"
+
+    run(scenario)
+
+
+def test_failures_in_a_row_are_put_off_and_a_served_request_forgives_them(run):
+    async def scenario():
+        world = World(a=20, b=1)
+        world.servers["a"].fail = 3
+        for status, retry in ((503, 1), (503, 1), (503, 1)):
+            with pytest.raises(RequestError) as raised:
+                await world.use("a")
+            assert raised.value.status == status and round(raised.value.retry_after) == retry
+        # Two failures: one second of back-off, in which callers are told at once.
+        assert world.log == ["fail a", "fail a"]
+        world.now += 1
+        with pytest.raises(RequestError):
+            await world.use("a")
+        assert world.log == ["fail a"] * 3
+        world.now += 2
+        assert await world.use("a") == "to a"
+        world.servers["a"].crash()
+        await until(lambda: world.view("a").state is not ModelState.READY)
+        assert await world.use("a") == "to a"  # at once: it is the first failure again
+
+    run(scenario)
+
+
+def test_five_failures_of_every_model_are_a_loss(run):
+    async def scenario():
+        world = World(a=20, b=1)
+        world.servers["a"].fail = world.servers["b"].fail = 100
+        for name in "ab" * 5:
+            assert not world.pool.lost.done()
+            with pytest.raises(RequestError):
+                await world.use(name)
+            world.now += 60
+        assert "5 times" in await asyncio.wait_for(world.pool.lost, 1)
+
+    run(scenario)
+
+
+def test_close_stops_a_load_under_way(run):
+    async def scenario():
+        world = World(a=20)
+        loading = asyncio.create_task(world.pool.load("a"))
+        await asyncio.sleep(0)
+        await world.pool.close()
+        assert world.memory == 0
+        with pytest.raises(RequestError, match="stopping"):
+            await loading
+
+    run(scenario)
+
+
+def test_more_memory_than_was_predicted_counts_and_the_idle_make_room(run):
+    """a holds 30 % more than was said. Result: it is noticed when it is loaded, and b leaves."""
+
+    async def scenario():
+        world = World(a=12, b=10)
+        await world.use("b")
+        world.servers["a"].holds = {"d": 16}
+        await world.use("a")
+        await until(lambda: "stop b" in world.log)
+        assert world.view("a").need == {"d": 16}
+
+    run(scenario)
+
+
+def test_a_load_that_runs_out_of_memory_beside_others_is_tried_with_more_room(run):
+    async def scenario():
+        world = World(a=12, b=12)
+        await world.use("b")
+        world.servers["a"].fail, world.servers["a"].problem = 1, "cudaMalloc: out of memory"
+        assert await world.use("a") == "to a"  # the caller has not seen it
+        assert world.log == ["start b", "fail a", "stop b", "start a"]
+
+    run(scenario)
+
+
+def test_parked_by_hand_keeps_its_process_and_unloaded_ends_it(run):
+    async def scenario():
+        world = World(a=20)
+        server = Parked(world, "a", 20)
+        world.pool.provide("a", server, "to a", {"d": 20})
+        await world.pool.load("a")
+        world.pool.park("a")
+        assert world.view("a").state is ModelState.PARKING
+        await until(lambda: world.view("a").state is ModelState.PARKED)
+        assert world.view("a").tier is Tier.RAM and not server.exit.done()
+        world.pool.park("a")  # it is
+        world.pool.unload("a")
+        assert world.view("a").state is ModelState.STOPPING
+        await until(lambda: world.view("a").state is ModelState.COLD)
+        assert world.log == ["start a", "park a", "stop a"]
+        assert world.view("a").tier is Tier.DISK and not world.view("a").reason
+        await world.pool.load("a")
+        world.pool.unload("a")
+        await until(lambda: world.log[-2:] == ["start a", "stop a"])
+
+    run(scenario)
+
+
+def test_what_a_lone_load_took_is_told(run):
+    async def scenario():
+        world = World(a=7, b=8, c=9)
+        world.others = 0
+        await world.use("a")
+        assert world.servers["a"].taken == [{"d": 7}]
+        await asyncio.gather(world.use("b"), world.use("c"))
+        assert world.servers["b"].taken == world.servers["c"].taken == []
+
+    run(scenario)
+
+
+def test_who_was_parked_longest_ago_goes_on_to_disk(run):
+    """Room for two on the GPU and for one and a half in CPU RAM. Result: who leaves the GPU is kept
+    in CPU RAM, as the one that was used last; who was there goes on to disk, and its process ends.
+    """
+
+    async def scenario():
+        world = World(a=10, b=10, c=10, d=10)
+        world.ram = 15
+        for name in "abcd":
+            await world.use(name)
+        await until(lambda: world.view("b").tier is Tier.RAM)
+        assert (world.view("a").state, world.view("a").tier) == (ModelState.COLD, Tier.DISK)
+        assert world.view("b").state is ModelState.PARKED
+        assert world.log.index("end a") < world.log.index("park b")
+        await world.use("b")
+        assert world.log[-1] == "start b" and not world.servers["b"].parked
+
+    run(scenario)
+
+
+def test_many_at_once_never_take_more_cpu_ram_than_there_is(run):
+    """The fakes fail on over-commit of either memory."""
+
+    async def scenario():
+        world = World(a=6, b=6, c=6, d=6, e=12, f=12)
+        world.ram = 14
+        clock = asyncio.create_task(passing(world))
+        for _ in range(3):
+            await asyncio.gather(*(world.use(name) for name in "abcd"))
+            await asyncio.gather(world.use("e"), world.use("f"))
+        clock.cancel()
+        assert {"park a", "end a"} <= {*world.log}
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_after_crashes_and_a_persons_mischief_everybody_is_served(run, seed):
+    """Callers, and beside them crashes, pins, parks and unloads; every second machine parks.
+    Result: once it is over each model is served, and nothing is counted that is not there."""
+
+    async def scenario():
+        dice = random.Random(seed)
+        world = World(**{name: dice.randint(6, 12) for name in "abc"})
+        world.ram = 15 if seed % 2 else None
+
+        async def caller():
+            for _ in range(12):
+                with contextlib.suppress(RequestError, asyncio.TimeoutError):
+                    use = world.use(dice.choice("abc"), dice.random() * 0.01)
+                    await asyncio.wait_for(use, dice.choice([0.02, 5]))
+                await asyncio.sleep(dice.random() * 0.02)
+
+        clock = asyncio.create_task(passing(world))
+        doing = asyncio.create_task(mischief(world, dice))
+        await asyncio.gather(*(caller() for _ in range(6)))
+        doing.cancel()
+        for name in "abc":
+            world.pool.pin(name, False)
+        for name in "abc" * 2:
+            await served_in_the_end(world, name)
+            assert not world.servers[name].exit.done(), "nobody noticed"
+            world.servers[name].crash()
+        clock.cancel()
+        assert all(v.leased == v.admitted == v.waiting == 0 for v in world.pool.view())
+
+    run(scenario)

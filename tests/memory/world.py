@@ -1,0 +1,160 @@
+"""A pool over servers that are not there: starts and stops are recorded, and over-commit fails."""
+
+import asyncio
+import contextlib
+import itertools
+
+from app.errors import LoadError, RequestError
+from app.memory.ledger import Free, Model, ModelState, Tier
+from app.memory.pool import Pool
+
+
+class FakeServer:
+    """Records starts and stops, and fails on memory over-commit."""
+
+    def __init__(self, world, name, size):
+        self.world, self.name, self.size = world, name, size
+        self.fail = 0  # so many of the next starts
+        self.exit = None
+        self.progress = 0.5
+        self.holds, self.problem = {}, "broken"
+        self.taken = []
+        self.parked = False
+
+    def took(self, sizes):
+        self.taken.append(sizes)
+
+    async def start(self):
+        await asyncio.sleep(0.01)
+        if self.fail:
+            self.fail -= 1
+            self.world.log.append(f"fail {self.name}")
+            raise LoadError(self.problem)
+        self.world.memory += self.size
+        assert self.world.memory <= self.world.limit, "out of memory"
+        if not self.parked:
+            self.exit = asyncio.get_running_loop().create_future()
+        self.parked = False
+        self.world.log.append(f"start {self.name}")
+
+    async def stop(self):
+        if self.exit is None or self.exit.done():
+            return
+        await asyncio.sleep(0.03)  # slower than a start, so that over-commit shows
+        if self.parked:
+            self.parked = False
+            self.world.log.append(f"end {self.name}")
+            return self.exit.set_result(-9)
+        self.world.memory -= self.size
+        self.exit.set_result(0)
+        self.world.log.append(f"stop {self.name}")
+
+    async def leave(self):
+        if self.world.ram is None or self.size > self.world.ram_left():
+            await self.stop()
+            return Tier.DISK
+        await asyncio.sleep(0.03)
+        self.world.memory -= self.size
+        self.parked = True
+        self.world.log.append(f"park {self.name}")
+        return Tier.RAM
+
+    def parks(self):
+        return self.size if self.world.ram is not None else 0
+
+    def measured(self):
+        return self.holds
+
+    async def exited(self):
+        return await asyncio.shield(self.exit)
+
+    def explain(self, code):
+        return f"killed by signal {-code}"
+
+    def crash(self):
+        if not self.parked:
+            self.world.memory -= self.size
+        self.parked = False
+        self.exit.set_result(-9)
+
+
+class World:
+    limit = 24
+
+    def __init__(self, limits=None, **sizes):
+        self.memory, self.log, self.now = 0, [], 0.0
+        self.others = None  # what other programs hold, where the driver tells
+        self.ram = None  # for parked models, where the machine can do that
+        ticks = itertools.count()
+        models = [Model(name, limit=(limits or {}).get(name)) for name in sizes]
+        self.pool = Pool(
+            models,
+            {"d": self.limit},
+            lambda: self.now + next(ticks) * 1e-6,
+            free=Free(self.free, self.ram_left),
+        )
+        self.servers = {name: FakeServer(self, name, size) for name, size in sizes.items()}
+        for name, server in self.servers.items():
+            self.pool.provide(name, server, f"to {name}", {"d": server.size})
+
+    def free(self):
+        if self.others is None:
+            return {}
+        return {"d": self.limit - self.others - self.memory}
+
+    def ram_left(self):
+        left = self.ram - sum(server.size for server in self.servers.values() if server.parked)
+        assert left >= 0, "out of CPU RAM"
+        return left
+
+    async def use(self, name, seconds=0.0, wait=None):
+        with self.pool.admit(name):
+            async with self.pool.lease(name, wait) as upstream:
+                await asyncio.sleep(seconds)
+            self.pool.finished(name, served=True)
+            return upstream
+
+    def view(self, name):
+        return next(view for view in self.pool.view() if view.name == name)
+
+
+class Parked(FakeServer):
+    """Leaves to CPU RAM: its process stays."""
+
+    async def leave(self):
+        self.world.log.append(f"park {self.name}")
+        return Tier.RAM
+
+
+async def served_in_the_end(world, name):
+    """A crash is noticed a moment later; what failed several times is not tried again at once."""
+    await asyncio.sleep(0.02)
+    while True:
+        try:
+            return await world.use(name, wait=20)
+        except RequestError as error:
+            assert error.retry_after is not None, error
+            await asyncio.sleep(0.05)
+
+
+async def mischief(world, dice):
+    pool = world.pool
+    deeds = [pool.park, pool.unload, lambda name: pool.pin(name, True)]
+    deeds += [lambda name: pool.pin(name, False)] * 2
+    while True:
+        await asyncio.sleep(dice.random() * 0.04)
+        name = dice.choice("abc")
+        if dice.random() < 0.4 and world.view(name).state in (ModelState.READY, ModelState.PARKED):
+            world.servers[name].crash()
+        else:
+            with contextlib.suppress(RequestError):
+                dice.choice(deeds)(name)
+
+
+async def passing(world):
+    """Time passes for the pool as it does for the rest."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    while True:
+        await asyncio.sleep(0.005)
+        world.now = loop.time() - begun
