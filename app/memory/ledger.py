@@ -79,6 +79,8 @@ class ModelState(enum.Enum):
     FAILED = "failed"
 
 
+FAILURES_TO_GIVE_UP = 5
+
 # Who holds memory, and who comes to.
 COMING = (ModelState.LOADING, ModelState.WAKING)
 LEAVING = (ModelState.PARKING, ModelState.STOPPING)
@@ -149,6 +151,12 @@ class Model(Generic[Upstream]):
     coming: asyncio.Task[None] | None = None
     leaving: asyncio.Task[None] | None = None
     watch: asyncio.Task[None] | None = None
+
+    @property
+    def given_up(self) -> bool:
+        """It failed too often in a row, or its set-up has failed: it will never come."""
+        never_comes = self.state is ModelState.FAILED and self.server is None
+        return never_comes or self.failures >= FAILURES_TO_GIVE_UP
 
     # The line of requests that wait for it.
 
@@ -274,6 +282,13 @@ class Ledger(Generic[Upstream]):
 
     def others(self, model: Model[Upstream]) -> list[Model[Upstream]]:
         return [other for other in self if other is not model]
+
+    def lose_if_given_up(self, reason: str) -> None:
+        """Every model has failed too often or will never come. That none was set up at all is told
+        by who set them up."""
+        if all(m.given_up for m in self) and any(m.failures >= FAILURES_TO_GIVE_UP for m in self):
+            never = ", or will never come" if any(m.server is None for m in self) else ""
+            self.lose(f"every model failed {FAILURES_TO_GIVE_UP} times{never}: {reason}")
 
     def lose(self, reason: str) -> None:
         """Nothing can be served any more."""

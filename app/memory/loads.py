@@ -20,7 +20,7 @@ from app.planning.amounts import HOST, lacking
 
 logger = logging.getLogger(__name__)
 
-FAILURES_TO_GIVE_UP = 5
+AGAIN = 1.0  # seconds after which a model that found no room is tried again
 MORE_ROOM = 1.3  # times what was predicted
 OUT_OF_MEMORY = re.compile(r"alloc|out of memory|\boom\b|signal 9|create_context|not fit", re.I)
 
@@ -197,7 +197,8 @@ class Loads(Generic[Upstream]):
             self._run(self._reload(model))  # not here: what comes then needs a watch of its own
 
     async def _reload(self, model: Model[Upstream]) -> None:
-        """The only model is loaded again without being asked, as often as it takes."""
+        """The only model, or a pinned one, is loaded again without being asked, as often as it
+        takes."""
         ledger = self._ledger
         while not (ledger.closed or ledger.lost.done()) and model.state is not ModelState.READY:
             if (wait := model.retry_at - ledger.now()) > 0:
@@ -207,8 +208,8 @@ class Loads(Generic[Upstream]):
             self._changed()
             try:
                 await waiter.granted
-            except RequestError:
-                await asyncio.sleep(0)  # said, counted and put off by _failed
+            except RequestError:  # said and counted by _failed, or there is no room for it now
+                await asyncio.sleep(AGAIN)
             finally:
                 model.release(waiter, ledger.now())
                 self._changed()
@@ -220,8 +221,7 @@ class Loads(Generic[Upstream]):
         model.state = ModelState.FAILED if wait else ModelState.COLD
         model.reason = reason
         ModelLogger(logger, model.name).error("%s", reason)
-        if all(other.failures >= FAILURES_TO_GIVE_UP for other in self._ledger):
-            self._ledger.lose(f"every model failed {FAILURES_TO_GIVE_UP} times: {reason}")
+        self._ledger.lose_if_given_up(reason)
 
     def _refusal(self, model: Model[Upstream], error: LoadError) -> RequestError:
         """What the callers of a failed load are told."""

@@ -83,6 +83,7 @@ class Pool(Generic[Upstream]):
         model = self._ledger[name]
         model.state, model.reason, model.progress = ModelState.FAILED, reason, None
         model.refuse(RequestError(503, f"{name} is not available: {reason}"))
+        self._ledger.lose_if_given_up(reason)
 
     # What requests do.
 
@@ -136,9 +137,8 @@ class Pool(Generic[Upstream]):
     async def gone(self, name: str, patience: float = 2.0) -> None:
         """A child took no connection: wait until its end was noticed, at most `patience` s."""
         model = self._ledger[name]
-        if model.server is not None and model.state is ModelState.READY:
-            await asyncio.wait({asyncio.ensure_future(model.server.exited())}, timeout=patience)
-            await asyncio.sleep(0)  # the watch runs on the same exit
+        if model.state is ModelState.READY and model.watch is not None:
+            await asyncio.wait({model.watch}, timeout=patience)
 
     # What everybody may ask.
 

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from app.errors import RequestError
+from app.memory import loads
 from app.memory.ledger import ModelState, Tier
 from tests.fakes import until
 from tests.memory.world import Parked, World, mischief, passing, served_in_the_end
@@ -135,6 +136,66 @@ def test_five_failures_of_every_model_are_a_loss(run):
                 await world.use(name)
             world.now += 60
         assert "5 times" in await asyncio.wait_for(world.pool.lost, 1)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("set_up_fails_first", [True, False])
+def test_a_model_that_will_never_come_counts_as_given_up(run, set_up_fails_first):
+    async def scenario():
+        world = World(absent="b", a=20, b=1)
+        world.servers["a"].fail = 5
+        if set_up_fails_first:
+            world.pool.fail("b", "cut off")
+        for _ in range(5):
+            assert not world.pool.lost.done()
+            with pytest.raises(RequestError):
+                await world.use("a")
+            world.now += 60
+        if not set_up_fails_first:
+            assert not world.pool.lost.done()  # it may still come
+            world.pool.fail("b", "cut off")
+        assert "5 times, or will never come" in world.pool.lost.result()
+
+    run(scenario)
+
+
+def test_that_no_model_was_set_up_is_no_loss(run):
+    """Whoever set them up tells why."""
+
+    async def scenario():
+        world = World(absent="ab", a=20, b=1)
+        for name in "ab":
+            world.pool.fail(name, "cut off")
+        assert not world.pool.lost.done()
+
+    run(scenario)
+
+
+def test_a_pinned_model_that_finds_no_room_is_tried_again_later_and_not_all_the_time(
+    run, monkeypatch
+):
+    """a and b are pinned and fit together. a crashes, runs out of memory as it comes back, and is
+    now known to be too large beside b. Result: it waits between its tries, and comes back once b
+    may leave."""
+    monkeypatch.setattr(loads, "AGAIN", 0.2)
+
+    async def scenario():
+        world = World(a=12, b=10)
+        for name in "ab":
+            await world.use(name)
+            world.pool.pin(name, True)
+        world.servers["a"].fail, world.servers["a"].problem = 1, "cudaMalloc: out of memory"
+        world.servers["a"].crash()
+        await until(lambda: world.view("a").need == {"d": 15})
+        for _ in range(10):
+            await asyncio.sleep(0)
+        reads = world.reads
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert world.reads == reads
+        world.pool.pin("b", False)
+        await until(lambda: world.view("a").state is ModelState.READY)
 
     run(scenario)
 

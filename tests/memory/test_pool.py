@@ -123,6 +123,17 @@ def test_a_model_whose_files_never_came_says_why(run):
     run(scenario)
 
 
+def test_to_wait_for_the_end_of_a_process_leaves_no_task(run):
+    async def scenario():
+        world = World(a=20)
+        await world.use("a")
+        before = asyncio.all_tasks()
+        await world.pool.gone("a", patience=0.001)
+        assert asyncio.all_tasks() == before
+
+    run(scenario)
+
+
 def test_a_drain_lets_holders_go_on_and_nobody_else_in(run):
     async def scenario():
         world = World(a=20, b=20)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 
 from app.errors import LoadError, RequestError
 from app.memory.ledger import Free, Model, ModelState, Tier
@@ -81,21 +80,26 @@ class FakeServer:
 class World:
     limit = 24
 
-    def __init__(self, limits=None, **sizes):
-        self.memory, self.log, self.now = 0, [], 0.0
+    def __init__(self, limits=None, absent=(), **sizes):
+        """Models by size; `absent` ones are still to be set up."""
+        self.memory, self.log, self.now, self.reads = 0, [], 0.0, 0
         self.others = None  # what other programs hold, where the driver tells
         self.ram = None  # for parked models, where the machine can do that
-        ticks = itertools.count()
         models = [Model(name, limit=(limits or {}).get(name)) for name in sizes]
         self.pool = Pool(
             models,
             {"d": self.limit},
-            lambda: self.now + next(ticks) * 1e-6,
+            self.clock,
             free=Free(self.free, self.ram_left),
         )
         self.servers = {name: FakeServer(self, name, size) for name, size in sizes.items()}
-        for name, server in self.servers.items():
+        for name in sizes.keys() - {*absent}:
+            server = self.servers[name]
             self.pool.provide(name, server, f"to {name}", {"d": server.size})
+
+    def clock(self):
+        self.reads += 1
+        return self.now + self.reads * 1e-6
 
     def free(self):
         if self.others is None:
