@@ -45,7 +45,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "ledger",
         "kv",
         "tiers",
-        "mover",
+        "checkpoint_child",
         "checkpoint",
         "room",
         "loads",

@@ -1,7 +1,7 @@
 """GPU memory of a process to CPU RAM and back: the CUDA driver's checkpoint calls.
 
-The calls are made from one long-lived child (`memory.mover`), so that one that hangs can be killed
-without us; `cuInit` is paid once.
+One long-lived child (`memory.checkpoint_child`) makes the calls: `cuInit` is paid once, and a call
+that hangs can be killed without us.
 
 A restore that runs out of GPU memory leaves the process stuck for ever: whoever calls has to know
 that there is room. After any failure or missed deadline the process is of no use any more.
@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.machine import children
-from app.memory import mover
-from app.memory.mover import CHECKPOINTED, RUNNING, STATES
+from app.memory import checkpoint_child
+from app.memory.checkpoint_child import CHECKPOINTED, RUNNING, STATES
 from app.memory.tiers import NoRoomError, ParkingError
 from app.planning.budget import LEAST_FREE
 
@@ -60,7 +60,7 @@ class Helper:
 
     def _spawn(self) -> children.Child:
         return children.spawn(
-            [sys.executable, "-I", "-S", mover.__file__, *self._words],
+            [sys.executable, "-I", "-S", checkpoint_child.__file__, *self._words],
             self._environment,
             stdin=children.PIPE,
             stdout=children.PIPE,
@@ -173,18 +173,18 @@ def deadline(size: int) -> float:
 async def probe(environment: Mapping[str, str], gpus: int = 1) -> str:
     """Try a whole trip on a sibling that holds a context on so many GPUs: "" where this machine
     can, else why not."""
-    mover, sibling = Helper(environment), Helper(environment, str(gpus))
+    helper, sibling = Helper(environment), Helper(environment, str(gpus))
     try:
-        await mover.start()
+        await helper.start()
         await sibling.start()
-        await mover.ask("park", sibling.pid, PROBE)
-        if await mover.ask("state", sibling.pid, PROBE) != CHECKPOINTED:
+        await helper.ask("park", sibling.pid, PROBE)
+        if await helper.ask("state", sibling.pid, PROBE) != CHECKPOINTED:
             return "the driver did not move a process's memory"
-        await mover.ask("restore", sibling.pid, PROBE)
-        found = await mover.ask("state", sibling.pid, PROBE)
+        await helper.ask("restore", sibling.pid, PROBE)
+        found = await helper.ask("state", sibling.pid, PROBE)
         return "" if found == RUNNING else f"a process came back {STATES[found]}"
     except ParkingError as error:
         return str(error)
     finally:
-        mover.stop()
+        helper.stop()
         sibling.stop()

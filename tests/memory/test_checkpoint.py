@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from app.memory import mover
+from app.memory import checkpoint_child
 from app.memory.checkpoint import Checkpoints, Helper, deadline, probe
-from app.memory.mover import CHECKPOINTED, RUNNING
+from app.memory.checkpoint_child import CHECKPOINTED, RUNNING
 from app.memory.tiers import NoRoomError, ParkingError
 from tests.gpus import CUDA, compiled
 
@@ -210,7 +210,7 @@ def test_larger_moves_may_take_longer():
 
 
 def test_the_helper_is_a_program_by_itself(cuda):
-    line = [sys.executable, "-I", "-S", mover.__file__]
+    line = [sys.executable, "-I", "-S", checkpoint_child.__file__]
     done = subprocess.run(line, env=cuda, input=b"", capture_output=True, timeout=30)
     assert done.stdout == b'{"ok": true}\n' and done.returncode == 0
     assert shutil.which("cc")
