@@ -10,13 +10,14 @@ that there is room. After any failure or missed deadline the process is of no us
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from app.machine import children
+from app.machine import children, clock
 from app.memory import checkpoint_child
 from app.memory.checkpoint_child import CHECKPOINTED, RUNNING, STATES
 from app.memory.tiers import NoRoomError, ParkingError
@@ -28,6 +29,8 @@ START = 30.0  # seconds for cuInit
 LEAST = 20.0  # seconds for a move
 RATE = 1 << 30  # bytes a second that a move has at least, else it counts as hung
 PROBE = 30.0
+FIRST_LOOK, LAST_LOOK = 0.01, 1.0  # seconds between looks whether what was killed has ended
+PATIENCE = 5.0  # seconds for that, where it is waited for
 GPU_TRIES, GPU_PAUSE = 50, 0.1  # for GPU memory that is just being let go of
 
 
@@ -41,6 +44,8 @@ class Helper:
         self._child: children.Child | None = None
         self._reader: asyncio.StreamReader | None = None
         self._transport: asyncio.BaseTransport | None = None
+        self._killed: list[children.Child] = []  # and not seen to end yet
+        self._look: asyncio.TimerHandle | None = None
 
     @property
     def pid(self) -> int:
@@ -101,15 +106,35 @@ class Helper:
         return told.get("found")
 
     def stop(self) -> None:
-        if self._child is not None:
-            self._child.kill()
-            self._child.wait()
-            assert self._child.stdin is not None
-            self._child.stdin.close()
-            self._child = None
+        """Kill it, and wait for nothing: stuck in the driver it does not end even then."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            assert child.stdin is not None
+            with contextlib.suppress(OSError):  # what was not written is of no use
+                child.stdin.close()
+            self._killed.append(child)
+            self._reap(FIRST_LOOK)
         if self._transport is not None:
             self._transport.close()
             self._transport = None
+
+    def _reap(self, pause: float) -> None:
+        """Nothing stays a zombie, however late it ends. It is looked for at intervals: to await it
+        takes a thread where there is no pidfd, and threads are few."""
+        self._killed = [child for child in self._killed if child.poll() is None]
+        if self._look is not None:
+            self._look.cancel()
+        if self._killed:
+            loop = asyncio.get_running_loop()
+            self._look = loop.call_later(pause, self._reap, min(2 * pause, LAST_LOOK))
+
+    async def ended(self, patience: float = PATIENCE) -> None:
+        """Return when everything that was killed has ended, at the latest after `patience` s."""
+        until = clock.now() + patience
+        while self._killed and clock.now() < until:
+            await asyncio.sleep(FIRST_LOOK)
+            self._reap(FIRST_LOOK)
 
 
 class Checkpoints:
@@ -186,5 +211,7 @@ async def probe(environment: Mapping[str, str], gpus: int = 1) -> str:
     except ParkingError as error:
         return str(error)
     finally:
-        helper.stop()
-        sibling.stop()
+        for child in (helper, sibling):
+            child.stop()
+        for child in (helper, sibling):
+            await child.ended()

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from app.machine import children
 from app.memory import checkpoint_child
 from app.memory.checkpoint import Checkpoints, Helper, deadline, probe
 from app.memory.checkpoint_child import CHECKPOINTED, RUNNING
 from app.memory.tiers import NoRoomError, ParkingError
+from tests.fakes import until
 from tests.gpus import CUDA, compiled
 
 GIB = 1 << 30
@@ -59,6 +61,7 @@ def test_a_trip_to_cpu_ram_and_back(run, cuda, process):
         assert await helper.ask("state", process.pid, 10) == RUNNING
         assert calls(cuda) == ["Lock", "Checkpoint", "Restore", "Unlock"]
         moves.stop()
+        await helper.ended()
 
     run(scenario)
 
@@ -84,7 +87,8 @@ def test_a_restore_waits_for_room_on_the_gpu_and_is_not_tried_without(
         def gpus():
             return {"CUDA0": free.pop(0) if free else 0, "CUDA1": 9 * GIB}
 
-        moves = Checkpoints(Helper(cuda), lambda: 10 * GIB, gpus)
+        helper = Helper(cuda)
+        moves = Checkpoints(helper, lambda: 10 * GIB, gpus)
         await moves.park(process.pid, HELD)
         await moves.restore(process.pid)
         await moves.park(process.pid, HELD)
@@ -92,13 +96,15 @@ def test_a_restore_waits_for_room_on_the_gpu_and_is_not_tried_without(
             await moves.restore(process.pid)
         assert calls(cuda).count("Restore") == 1
         moves.stop()
+        await helper.ended()
 
     run(scenario)
 
 
 def test_a_failed_move_says_the_drivers_word_and_is_unlocked(run, cuda, process):
     async def scenario():
-        moves = Checkpoints(Helper(cuda), lambda: 10 * GIB)
+        helper = Helper(cuda)
+        moves = Checkpoints(helper, lambda: 10 * GIB)
         wrong(cuda, "Checkpoint.fail")
         with pytest.raises(ParkingError, match="Checkpoint: CUDA_ERROR_OUT_OF_MEMORY"):
             await moves.park(process.pid, HELD)
@@ -106,6 +112,7 @@ def test_a_failed_move_says_the_drivers_word_and_is_unlocked(run, cuda, process)
         with pytest.raises(ParkingError, match="Restore: CUDA_ERROR_ILLEGAL_STATE"):
             await moves.restore(process.pid)
         moves.stop()
+        await helper.ended()
 
     run(scenario)
 
@@ -118,11 +125,77 @@ def test_a_call_that_hangs_is_given_up_and_the_next_helper_works(run, cuda, proc
         wrong(cuda, "Lock.hang")
         with pytest.raises(ParkingError, match="no answer from the CUDA driver in 0 s"):
             await helper.ask("park", process.pid, 0.3)
-        assert not Path(f"/proc/{first}").exists()
+        await until(lambda: not Path(f"/proc/{first}").exists())
         Path(cuda["CUDA_FAKE"], "Lock.hang").unlink()
         await helper.ask("park", process.pid, 10)
         assert helper.pid != first
         helper.stop()
+        await helper.ended()
+
+    run(scenario)
+
+
+class Stuck(subprocess.Popen):
+    """In the driver: SIGKILL ends it later, and until then whoever waits for it stands still."""
+
+    def kill(self):
+        """Nothing happens."""
+
+    def wait(self, timeout=None):
+        assert self.poll() is not None, "the loop stands still"
+        return super().wait(timeout)
+
+    def let_go(self):
+        super().kill()
+
+
+def test_a_helper_that_does_not_end_when_it_is_killed_is_not_waited_for(
+    run, cuda, process, monkeypatch
+):
+    """It hangs in the driver and is given up. Result: the next one works at once, and once the
+    driver lets it go nothing of it stays behind."""
+
+    def spawn(argv, environment, **ends):
+        return Stuck(argv, env=environment, start_new_session=True, **ends)
+
+    async def scenario():
+        helper = Helper(cuda)
+        with monkeypatch.context() as patch:
+            patch.setattr(children, "spawn", spawn)
+            await helper.start()
+        stuck = helper._child
+        try:
+            wrong(cuda, "Lock.hang")
+            with pytest.raises(ParkingError, match="no answer from the CUDA driver"):
+                await helper.ask("park", process.pid, 0.3)
+            Path(cuda["CUDA_FAKE"], "Lock.hang").unlink()
+            await helper.ask("park", process.pid, 10)
+            helper.stop()
+            await helper.ended(0.05)
+            assert stuck.returncode is None
+        finally:
+            stuck.let_go()
+        await until(lambda: stuck.returncode == -signal.SIGKILL)
+        assert not Path(f"/proc/{stuck.pid}").exists()
+
+    run(scenario)
+
+
+def test_a_helper_that_reads_no_more_is_replaced(run, cuda, process, monkeypatch):
+    def spawn(argv, environment, **ends):
+        deaf = ["/bin/sh", "-c", """exec <&-; echo '{"ok": true}'; exec sleep 600"""]
+        return subprocess.Popen(deaf, start_new_session=True, **ends)
+
+    async def scenario():
+        helper = Helper(cuda)
+        with monkeypatch.context() as patch:
+            patch.setattr(children, "spawn", spawn)
+            await helper.start()
+        with pytest.raises(ParkingError, match="the helper is gone"):
+            await helper.ask("park", process.pid, 10)
+        await helper.ask("park", process.pid, 10)
+        helper.stop()
+        await helper.ended()
 
     run(scenario)
 
@@ -148,6 +221,7 @@ def test_a_helper_that_was_killed_is_replaced(run, cuda, process, seen):
             assert helper.pid != first
         finally:
             helper.stop()
+            await helper.ended()
 
     run(scenario)
 
