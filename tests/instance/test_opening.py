@@ -1,0 +1,101 @@
+"""From the command line and the task's hyperparameters to settings."""
+
+import logging
+import os
+
+import pytest
+
+from app.errors import FormError
+from app.instance.invocation import PROJECT, Invocation
+from app.instance.opening import open_task, write_back
+
+SERVICES = {"CLEARML_AGENT_SERVICE_TASK": "1"}
+
+
+class Task:
+    def __init__(self, parameters=None):
+        self.parameters = parameters or {}
+        self.opened = None
+        self.done = []
+
+    async def open(self, project, name):
+        self.opened = project, name
+        return self.parameters
+
+    async def blank(self, keys):
+        self.done.append(("blank", *keys))
+
+    def write_parameters(self, values):
+        self.done.append(("write", values))
+
+    def rename(self, name):
+        self.done.append(("rename", name))
+
+
+@pytest.fixture
+def opened(run, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+
+    def opened(task, invocation=None, environment=None):
+        return run(open_task, task, invocation or Invocation(), environment or {})
+
+    return opened
+
+
+@pytest.mark.parametrize(
+    "given, name",
+    [
+        ({"General/instance_name": "mine", "Model/model": "a/b/c.gguf"}, "mine"),
+        ({"Model/endpoint_name": "chat", "Model/model": "a/b/c.gguf"}, "chat"),
+        ({"Model/model": "a/b/c.gguf"}, "a/b/c.gguf"),
+        ({"Model/endpoint_name": "x"}, "llama.cpp x"),
+        ({}, "llama.cpp"),
+    ],
+)
+def test_a_new_task_is_named_after_what_it_serves(opened, given, name):
+    task = Task()
+    opened(task, Invocation(given))
+    assert task.opened == (PROJECT, name)
+
+
+def test_the_command_line_is_over_the_task_and_the_task_over_the_file(opened):
+    task = Task({"General/port": "2", "General/host": "127.0.0.2"})
+    given = Invocation({"General/port": "1", "General/queue": "q12"}, {"General/host": "127.0.0.3"})
+    general = opened(task, given).settings.general
+    assert (general.port, general.host, general.queue) == (2, "127.0.0.3", "q12")
+
+
+def test_a_token_is_taken_out_of_task_and_form(opened, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "")
+    task = Task({"General/hf_token": "hf_secret", "Args/hf_token": "hf_secret"})
+    found = opened(task)
+    assert task.done == [("blank", "General/hf_token", "Args/hf_token")]
+    assert "hf_secret" not in repr(found)
+    assert os.environ["HF_TOKEN"] == "hf_secret"
+
+
+def test_a_token_stays_for_the_machine_that_will_need_it(opened):
+    task = Task({"General/hf_token": "hf_secret", "General/queue": "gpus"})
+    found = opened(task, environment=SERVICES)
+    assert found.elsewhere and task.done == []
+    assert "hf_secret" not in repr(found)
+
+
+def test_what_was_merged_is_written_once_with_the_empty_fields(opened):
+    task = Task({"General/instance_name": "mine"})
+    found = opened(task)
+    write_back(task, found)
+    (_, values), renamed = task.done
+    assert values["General/instance_name"] == "mine" and values["General/queue"] == ""
+    assert renamed == ("rename", "mine")
+
+
+def test_an_unknown_hyperparameter_is_a_warning(opened, caplog):
+    logging.getLogger("app").propagate = True
+    opened(Task({"General/prot": "1"}))
+    assert "General/port" in caplog.text
+
+
+def test_a_wrong_one_is_refused(opened):
+    with pytest.raises(FormError, match="General/port"):
+        opened(Task({"General/port": "many"}))
