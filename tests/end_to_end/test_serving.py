@@ -291,7 +291,7 @@ def test_every_kill_is_noticed(start):
 
 def test_a_stream_ends_within_the_drain(start):
     """SIGTERM during a stream that ends in time. Result: all of it arrives, new ones do not."""
-    app = start().ready()
+    app = start("--set", "General/drain_timeout=120").ready()
     api = client(app)
     stream = chat(api, 2000, stream=True)
     next(iter(stream))
