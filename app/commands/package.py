@@ -18,36 +18,17 @@ from app.commands import options
 from app.console import say
 from app.errors import ConfigError
 from app.form import wizard
+from app.form.checks import TOTAL
 from app.task import launch
 from app.task.presence import EXAMPLE, MODELS_TABLE
 from app.telemetry import scalars
+from app.telemetry.scalars import Monitor
 
 DESCRIPTION = "Write the zip of the ClearML application, for an administrator to upload."
 NAME = "llamacpp-deployment"
 FILE = f"{NAME}.app.conf"
 ASSETS = Path(__file__).parent / "assets"
 GPUS = 8
-SCALARS = (
-    (scalars.REQUESTS, "Total Number of Requests"),
-    (scalars.TOKENS_PER_SECOND, "Tokens per Second"),
-    (scalars.LATENCY, "Latency (ms)"),
-    (scalars.FIRST_TOKEN, "Time to First Token (ms)"),
-    (scalars.QUEUE_WAIT, "Queue Wait (ms)"),
-    (scalars.IN_FLIGHT, "Requests in Flight"),
-    (scalars.DENIED, "Denied Requests"),
-    (scalars.MODEL_MEMORY, "Model Memory (GB)"),
-    (scalars.MODEL_SWITCHES, "Model Switches"),
-    (scalars.IDLE, "Idle Time (hours)"),
-)
-MACHINE = (
-    ("CPU Usage (%)", ":monitor:machine", ["cpu_usage"]),
-    ("Network (MB/s)", ":monitor:machine", ["network_rx_mbs", "network_tx_mbs"]),
-    ("Disk (MB/s)", ":monitor:machine", ["io_read_mbs", "io_write_mbs"]),
-    ("Memory (GB)", ":monitor:machine", ["memory_used_gb", "memory_free_gb"]),
-    ("GPU Utilization (%)", ":monitor:gpu", [f"gpu_{n}_utilization" for n in range(GPUS)]),
-    ("GPU Memory (GB)", ":monitor:gpu", [f"gpu_{n}_mem_used_gb" for n in range(GPUS)]),
-    ("GPU Temperature (°C)", ":monitor:gpu", [f"gpu_{n}_temperature" for n in range(GPUS)]),
-)
 PROPERTY = "${hyperparams.properties.%s.value}"
 STATUS_LINE = (
     "<style>.lmd-status{{display:inline-block;padding:2px 2px 2px 26px;background:left center/20px"
@@ -130,8 +111,13 @@ def _dashboard() -> list[dict[str, object]]:
     values = {name: PROPERTY % name for name in names}
     status = STATUS_LINE.format(pictures=pictures, **values)
     example = f"<pre>{PROPERTY % 'curl'}</pre>"
-    plots = [_plot(title, metric, ["total"]) for metric, title in SCALARS]
-    machine = [_plot(title, metric, variants) for title, metric, variants in MACHINE]
+    shown = [row for row in scalars.SCALARS if row.dashboard]
+    plots = [_plot(row.dashboard, row.title, [TOTAL]) for row in shown if row.monitor is None]
+    machine = [
+        _plot(row.dashboard, row.monitor.title, _variants(row.monitor))
+        for row in shown
+        if row.monitor is not None
+    ]
     return [
         _line({"title": "Status", "type": "html", "text": status}),
         _line(_shown("Deployed Models", "plot", MODELS_TABLE)),
@@ -160,6 +146,12 @@ def _plot(title: str, metric: str, variants: list[str]) -> dict[str, object]:
         "key": "iso_time",
         "hide_legend": len(variants) == 1,
     }
+
+
+def _variants(monitor: Monitor) -> list[str]:
+    """The series that the SDK's monitor may report: of every GPU that a machine may have."""
+    numbers = {name: range(GPUS) if "{}" in name else [0] for name in monitor.series}
+    return [name.format(number) for name, some in numbers.items() for number in some]
 
 
 def _pairs(items: list[dict[str, object]]) -> list[list[dict[str, object]]]:

@@ -188,8 +188,8 @@ class Proxy:
         since = call.request.received
         first, leased = relay.first_token, relay.leased_at
         sample = Sample(
-            call.model,
-            status,
+            model=call.model,
+            status=status,
             latency=clock.now() - since,
             first_token=None if first is None else first - since,
             tokens=relay.ends.tokens(),

@@ -71,15 +71,15 @@ class Front:
         models = tuple(overview.models)
         self._rules = callers.rules
         self._document = Document(assemble("index.html"))
-        self._plots = Plots(models)
-        self._metrics = Metrics(
-            models, overview.view, overview.devices, lambda: overview.idle(clock.now())
-        )
+        self._plots = Plots(overview)
+        self._metrics = Metrics(overview, lambda: clock.now())
         self._listeners = (self._plots.add, self._metrics.add, *listeners)
+
+        described = self._plots.described
 
         def hello(request: Request) -> dict[str, object]:
             admin = may_change_models(callers.rules.keys, request)
-            return {"admin": admin, "key": callers.placeholder}
+            return {"admin": admin, "key": callers.placeholder, "plots": described}
 
         self._live = Live(
             Sources(

@@ -8,10 +8,9 @@ from app.machine import clock, gpu, host
 from app.task.clearml_task import ClearMLTask
 from app.task.endpoints import Endpoints
 from app.task.presence import Presence, model_endpoints
-from app.task.reporter import Reporter
+from app.task.reporter import Reporter, gauges
 from app.telemetry.overview import Overview
 from app.telemetry.samples import Sample
-from app.telemetry.scalars import gauges
 from app.telemetry.windows import Windows
 
 ENDPOINTS = 4.0  # seconds for taking all rows out of the table

@@ -160,7 +160,7 @@ def model_endpoints(
             url=details.endpoint if served else "",
             uptime=now - overview.begun,
             requests=view.requests,
-            latency=(rate.latency or 0.0) * 1000 if rate is not None else 0.0,
+            latency=(rate["latency"] or 0.0) * 1000 if rate is not None else 0.0,
         )
         found.append(row)
     return found

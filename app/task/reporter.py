@@ -5,13 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from app.telemetry.scalars import Gauge, Point, points
+from app.telemetry import scalars
+from app.telemetry.overview import Overview
+from app.telemetry.scalars import Point
+from app.telemetry.sources import OfInstance, OfModel
 from app.telemetry.windows import Rates, Windows
 
 logger = logging.getLogger(__name__)
 
 INTERVAL = 15.0
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """What is as it is now, in the scalar's unit."""
+
+    title: str
+    series: str
+    value: float
 
 
 class Reporter:
@@ -58,3 +71,24 @@ class Reporter:
             self.report()
         except Exception:  # noqa: BLE001 neither the next reports nor the end depend on this one
             logger.exception("the report failed")
+
+
+def points(rates: Mapping[str, Rates], iteration: int) -> list[Point]:
+    """The scalars of one window, by series; no point where there is no value."""
+    return [
+        Point(row.title, series, row.unit.of(value), iteration)
+        for series, values in rates.items()
+        for row in scalars.reported()
+        if (value := values.get(row.key)) is not None
+    ]
+
+
+def gauges(overview: Overview, now: float) -> list[Gauge]:
+    """What is as it is now, by model and in total."""
+    return [
+        Gauge(row.title, series, row.unit.of(value))
+        for row in scalars.reported()
+        if isinstance(row.source, OfModel | OfInstance)
+        for series, value in row.source.series(overview, now).items()
+        if value is not None
+    ]

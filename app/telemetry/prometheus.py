@@ -3,7 +3,7 @@ what is as it is now, read when somebody asks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -13,122 +13,102 @@ from prometheus_client import (
     disable_created_metrics,
 )
 from prometheus_client import generate_latest as render
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 
-from app.machine.gpu import Device
-from app.memory.ledger import ModelState, View
+from app.telemetry import scalars
+from app.telemetry.overview import Overview
 from app.telemetry.samples import Sample
+from app.telemetry.scalars import Metric, Type
+from app.telemetry.sources import OfNow, OfRequests, Source
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 PREFIX = "llamacpp"
-Rows = tuple[tuple[str, str, Callable[[View], float]], ...]  # name, help, value
-SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+Gathered = CounterMetricFamily | GaugeMetricFamily
+FAMILIES: dict[Type, type[Gathered]] = {
+    Type.COUNTER: CounterMetricFamily,
+    Type.GAUGE: GaugeMetricFamily,
+}
+Take = Callable[[Sample], float | None]
+Step = tuple[Take, Callable[[float], object]]  # a request's part, and what takes it in
 
 
 class Metrics:
-    def __init__(
-        self,
-        models: Iterable[str],
-        view: Callable[[], Sequence[View]],
-        devices: Callable[[], Sequence[Device]],
-        idle: Callable[[], float],
-    ) -> None:
-        """`idle` in seconds."""
+    def __init__(self, overview: Overview, now: Callable[[], float]) -> None:
+        """`now` gives seconds that only grow."""
         disable_created_metrics()  # type: ignore[no-untyped-call]  # of no use to anybody here
-        registry = self._registry = CollectorRegistry()
-        registry.register(_Now(view, devices, idle))
+        self._registry = CollectorRegistry()
+        self._registry.register(_Now(overview, now))
+        self._steps: dict[str, list[Step]] = {name: [] for name in overview.models}
+        self._labelled: list[tuple[Take, Callable[[Sample], object], Counter | Histogram]] = []
+        for name, help, source, metric in _rows():
+            if isinstance(source, OfRequests):
+                self._register(name, help, source.take, metric)
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"{PREFIX}_{name}", text, ("model", *labels), registry=registry)
-
-        def histogram(name: str, text: str) -> Histogram:
-            name = f"{PREFIX}_{name}_seconds"
-            return Histogram(name, text, ("model",), registry=registry, buckets=SECONDS)
-
-        self._requests = counter("requests", "Finished requests, by the status told", "status")
-        self._prompt = counter("prompt_tokens", "Tokens of prompts, cached ones included")
-        self._cached = counter("cached_tokens", "Tokens of prompts that were in the KV cache")
-        self._generated = counter("generated_tokens", "Generated tokens")
-        self._bytes = counter("response_bytes", "Bytes of answers' bodies")
-        self._latency = histogram("request", "From a request's first byte to its answer's last")
-        self._first = histogram("time_to_first_token", "Until a stream's first event")
-        self._wait = histogram("queue_wait", "Until a request held its model")
-        for name in models:  # a series that is there from the beginning shows its first step
-            for metric in (self._prompt, self._cached, self._generated, self._bytes):
-                metric.labels(name)
-            for timed in (self._latency, self._first, self._wait):
-                timed.labels(name)
+    def _register(self, name: str, help: str, take: Take, metric: Metric) -> None:
+        labels = ("model",) if metric.by is None else ("model", metric.by[0])
+        made: Counter | Histogram
+        if metric.type is Type.HISTOGRAM:
+            made = Histogram(name, help, labels, registry=self._registry, buckets=metric.buckets)
+        else:
+            made = Counter(name, help, labels, registry=self._registry)
+        if metric.by is not None:
+            self._labelled.append((take, metric.by[1], made))
+            return
+        for model, steps in self._steps.items():
+            # A series that is there from the beginning shows its first step, and is found once.
+            steps.append((take, _taking(made.labels(model))))
 
     def add(self, sample: Sample) -> None:
-        name, tokens = sample.model, sample.tokens
-        self._requests.labels(name, sample.status).inc()
-        self._prompt.labels(name).inc(tokens.prompt)
-        self._cached.labels(name).inc(tokens.cached)
-        self._generated.labels(name).inc(tokens.generated)
-        self._bytes.labels(name).inc(sample.size)
-        self._latency.labels(name).observe(sample.latency)
-        if sample.first_token is not None:
-            self._first.labels(name).observe(sample.first_token)
-        if sample.wait is not None:
-            self._wait.labels(name).observe(sample.wait)
+        for take, step in self._steps[sample.model]:
+            value = take(sample)
+            if value is not None:
+                step(value)
+        for take, by, metric in self._labelled:
+            value = take(sample)
+            if value is not None:
+                _taking(metric.labels(sample.model, by(sample)))(value)
 
     def text(self) -> bytes:
         return bytes(render(self._registry))
 
 
+def _taking(metric: Counter | Histogram) -> Callable[[float], object]:
+    return metric.inc if isinstance(metric, Counter) else metric.observe
+
+
+def _rows() -> Iterable[tuple[str, str, Source, Metric]]:
+    """Name, help text and source of every metric."""
+    for row in scalars.SCALARS:
+        if row.metric is not None:
+            metric = row.metric
+            yield (
+                f"{PREFIX}_{metric.name}",
+                metric.help or row.help,
+                metric.of or row.source,
+                metric,
+            )
+
+
 class _Now(Collector):
     """Gauges, and the counters that the pool keeps."""
 
-    def __init__(
-        self,
-        view: Callable[[], Sequence[View]],
-        devices: Callable[[], Sequence[Device]],
-        idle: Callable[[], float],
-    ) -> None:
-        self._view = view
-        self._devices = devices
-        self._idle = idle
+    def __init__(self, overview: Overview, now: Callable[[], float]) -> None:
+        self._overview = overview
+        self._now = now
 
-    def describe(self) -> Iterable[Metric]:
+    def describe(self) -> Iterable[Family]:
         return ()  # or it is asked for its values when it is registered
 
-    def collect(self) -> Iterable[Metric]:
-        views = self._view()
-        gauges: Rows = (
-            ("requests_in_flight", "Requests that hold their model", lambda v: v.leased),
-            ("requests_waiting", "Requests that wait for their model", lambda v: v.waiting),
-        )
-        counters: Rows = (
-            ("denied_requests", "Requests over Max Concurrent Requests", lambda v: v.denied),
-            ("model_switches", "How often a model came into memory", lambda v: v.switches),
-        )
-        for name, text, value in gauges:
-            gauge = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=("model",))
-            for view in views:
-                gauge.add_metric((view.name,), value(view))
-            yield gauge
-        for name, text, value in counters:
-            counter = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=("model",))
-            for view in views:
-                counter.add_metric((view.name,), value(view))
-            yield counter
-        yield self._states(views)
-        yield GaugeMetricFamily(f"{PREFIX}_idle_seconds", "Since the last activity", self._idle())
-        yield from self._memory()
+    def collect(self) -> Iterable[Family]:
+        for name, help, source, metric in _rows():
+            if isinstance(source, OfNow):
+                yield self._family(name, help, source, metric)
 
-    def _states(self, views: Sequence[View]) -> Metric:
-        text = "1 for the state that the model is in"
-        metric = GaugeMetricFamily(f"{PREFIX}_model_state", text, labels=("model", "state"))
-        for view in views:
-            for state in ModelState:
-                metric.add_metric((view.name, state.value), float(view.state is state))
-        return metric
-
-    def _memory(self) -> Iterable[Metric]:
-        used = GaugeMetricFamily(f"{PREFIX}_gpu_memory_used_bytes", "By GPU", labels=("gpu",))
-        total = GaugeMetricFamily(f"{PREFIX}_gpu_memory_total_bytes", "By GPU", labels=("gpu",))
-        for device in self._devices():
-            used.add_metric((device.id,), device.used)
-            total.add_metric((device.id,), device.total)
-        return (used, total)
+    def _family(self, name: str, help: str, source: OfNow, metric: Metric) -> Family:
+        family: Gathered = FAMILIES[metric.type](name, help, labels=source.labels)
+        for labels, value in source.values(self._overview, self._now()).items():
+            if value is not None:
+                family.add_metric(labels, value)
+        return family

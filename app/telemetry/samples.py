@@ -29,11 +29,11 @@ class Tokens:
     generated: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sample:
     """A finished request, times in seconds from its first byte: `latency` to our last byte,
     `first_token` to the first event of a stream (None for an answer that comes whole), `wait`
-    until it held its model (None where it never did).
+    until it leased its model (None where it never did).
 
     `status` is what the client was told; 499 where it left before the end. `size` in bytes of
     the answer's body.

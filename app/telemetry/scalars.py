@@ -1,32 +1,59 @@
-"""The scalars of a task: their titles, and how windows and gauges become points. Pure."""
+"""The table of what is told: one row for each scalar, whoever shows it. Pure.
+
+ClearML's scalars (task.reporter), the plots of the application's dashboard (commands.package), our
+page's plots (page.plots), /metrics (telemetry.prometheus) and docs/metrics.md are all read from
+SCALARS, in its order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.form.checks import TOTAL
 from app.telemetry.overview import Overview, Phase
-from app.telemetry.windows import Rates
+from app.telemetry.samples import Sample
+from app.telemetry.sources import (
+    Mean,
+    OfDevice,
+    OfGpu,
+    OfInstance,
+    OfMachine,
+    OfModel,
+    OfNow,
+    OfState,
+    PerSecond,
+    Source,
+    Total,
+)
 
-REQUESTS = "Total Number of Requests"
-TOKENS_PER_SECOND = "Tokens per Second"
-LATENCY = "Latency"
-GENERATED = "Generated Tokens"
-PROMPT = "Prompt Tokens"
-FIRST_TOKEN = "Time to First Token"
-QUEUE_WAIT = "Queue Wait"
-IN_FLIGHT = "Requests in Flight"
-DENIED = "Denied Requests"
-MODEL_MEMORY = "Model Memory"
-MODEL_SWITCHES = "Model Switches"
-IDLE = "Idle Time"
-HOUR = 3600.0
+BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)  # seconds
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What people read a value in; `size` in the unit of its source (seconds, bytes, ...)."""
+
+    name: str
+    size: float = 1
+
+    def of(self, value: float) -> float:
+        return value if self.size == 1 else value / self.size  # an integer stays one
+
+
+NONE = Unit("")
+TOKENS_PER_SECOND = Unit("tokens/s")
+MILLISECONDS = Unit("ms", 1e-3)
+HOURS = Unit("hours", 3600.0)
+GIGABYTES = Unit("GB", 1e9)
+MEGABYTES_PER_SECOND = Unit("MB/s", 1e6)
+PERCENT = Unit("%")
+CELSIUS = Unit("°C")
 
 
 @dataclass(frozen=True)
 class Point:
-    """One scalar: `iteration` is seconds since the start."""
+    """One value of a scalar, in its unit: `iteration` is seconds since the start."""
 
     title: str
     series: str
@@ -34,45 +61,306 @@ class Point:
     iteration: int
 
 
+class Type(enum.Enum):
+    """Prometheus' type of a metric. Of finished requests: a counter of their sum, or a histogram
+    of their parts."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """On /metrics, in the unit of its source: `name` without prefix, and without the `_total` of a
+    counter; `help` and `of` where they differ from the row's own; `by` a further label of finished
+    requests; `buckets` of a histogram."""
+
+    name: str
+    type: Type
+    help: str = ""
+    of: OfNow | None = None
+    by: tuple[str, Callable[[Sample], object]] | None = None
+    buckets: tuple[float, ...] = BUCKETS
+
+
 @dataclass(frozen=True)
-class Gauge:
-    """What is as it is now: requests, gigabytes, hours."""
+class Monitor:
+    """The SDK reports it by itself: below this title, in these series. `{}` in the name of a series
+    is the number of a GPU."""
 
     title: str
-    series: str
-    value: float
+    series: tuple[str, ...]
 
 
-def points(rates: Mapping[str, Rates], iteration: int) -> list[Point]:
-    """The scalars of one window; times in milliseconds, and no point where nothing ended."""
-    found = []
-    for series, rate in rates.items():
-        found += [
-            Point(REQUESTS, series, rate.requests, iteration),
-            Point(TOKENS_PER_SECOND, series, rate.tokens_per_second, iteration),
-            Point(GENERATED, series, rate.generated_tokens, iteration),
-            Point(PROMPT, series, rate.prompt_tokens, iteration),
-        ]
-        times = ((LATENCY, rate.latency), (FIRST_TOKEN, rate.first_token), (QUEUE_WAIT, rate.wait))
-        found += [Point(t, series, s * 1000, iteration) for t, s in times if s is not None]
-    return found
+@dataclass(frozen=True, kw_only=True)
+class Scalar:
+    """One row. `key` names it on our page and in a window's rates; `title` in ClearML and on our
+    page; `help` is for the documents. Where it is shown: `reported` as a scalar of the task, or
+    `monitor` where the SDK does that; `dashboard` is its title on the application's dashboard;
+    `page` its place on our page (by this number, then in the table's order); else not there."""
+
+    key: str
+    title: str
+    help: str
+    source: Source
+    unit: Unit = NONE
+    reported: bool = False
+    monitor: Monitor | None = None
+    dashboard: str = ""
+    page: int = 0
+    metric: Metric | None = None
 
 
-def gauges(overview: Overview, now: float) -> list[Gauge]:
-    """What is as it is now, by model and in total."""
-    views = overview.view()
-    by_title: dict[str, Callable[[int], float]] = {
-        IN_FLIGHT: lambda n: float(views[n].admitted),
-        DENIED: lambda n: float(views[n].denied),
-        MODEL_SWITCHES: lambda n: float(views[n].switches),
-        MODEL_MEMORY: lambda n: overview.memory(views[n]).total / 1e9,
-    }
-    found = []
-    for title, value in by_title.items():
-        values = [value(number) for number in range(len(views))]
-        named = zip((view.name for view in views), values, strict=True)
-        found += [Gauge(title, name, amount) for name, amount in named]
-        found.append(Gauge(title, TOTAL, sum(values)))
-    if overview.phase is not Phase.SETTING_UP:
-        found.append(Gauge(IDLE, TOTAL, overview.idle(now) / HOUR))
-    return found
+def _idle(overview: Overview, now: float) -> float | None:
+    return None if overview.phase is Phase.SETTING_UP else overview.idle(now)
+
+
+SCALARS = (
+    Scalar(
+        key="requests",
+        title="Total Number of Requests",
+        help="Finished requests, by the status told",
+        source=Total(lambda sample: 1),
+        reported=True,
+        dashboard="Total Number of Requests",
+        page=1,
+        metric=Metric(
+            name="requests", type=Type.COUNTER, by=("status", lambda sample: sample.status)
+        ),
+    ),
+    Scalar(
+        key="tokens",
+        title="Tokens per Second",
+        help="Generated tokens",
+        source=PerSecond(lambda sample: sample.tokens.generated),
+        unit=TOKENS_PER_SECOND,
+        reported=True,
+        dashboard="Tokens per Second",
+        page=1,
+    ),
+    Scalar(
+        key="prompt",
+        title="Prompt Tokens",
+        help="Tokens of prompts, cached ones included",
+        source=Total(lambda sample: sample.tokens.prompt),
+        reported=True,
+        metric=Metric(name="prompt_tokens", type=Type.COUNTER),
+    ),
+    Scalar(
+        key="cached",
+        title="Cached Tokens",
+        help="Tokens of prompts that were in the KV cache",
+        source=Total(lambda sample: sample.tokens.cached),
+        metric=Metric(name="cached_tokens", type=Type.COUNTER),
+    ),
+    Scalar(
+        key="generated",
+        title="Generated Tokens",
+        help="Generated tokens",
+        source=Total(lambda sample: sample.tokens.generated),
+        reported=True,
+        metric=Metric(name="generated_tokens", type=Type.COUNTER),
+    ),
+    Scalar(
+        key="size",
+        title="Response Bytes",
+        help="Bytes of answers' bodies",
+        source=Total(lambda sample: sample.size),
+        metric=Metric(name="response_bytes", type=Type.COUNTER),
+    ),
+    Scalar(
+        key="latency",
+        title="Latency",
+        help="From a request's first byte to its answer's last",
+        source=Mean(lambda sample: sample.latency),
+        unit=MILLISECONDS,
+        reported=True,
+        dashboard="Latency (ms)",
+        page=1,
+        metric=Metric(name="request_seconds", type=Type.HISTOGRAM),
+    ),
+    Scalar(
+        key="first_token",
+        title="Time to First Token",
+        help="Until a stream's first event",
+        source=Mean(lambda sample: sample.first_token),
+        unit=MILLISECONDS,
+        reported=True,
+        dashboard="Time to First Token (ms)",
+        page=1,
+        metric=Metric(name="time_to_first_token_seconds", type=Type.HISTOGRAM),
+    ),
+    Scalar(
+        key="wait",
+        title="Queue Wait",
+        help="Until a request leased its model",
+        source=Mean(lambda sample: sample.wait),
+        unit=MILLISECONDS,
+        reported=True,
+        dashboard="Queue Wait (ms)",
+        metric=Metric(
+            name="queue_wait_seconds", type=Type.HISTOGRAM, help="Until a request held its model"
+        ),
+    ),
+    Scalar(
+        key="in_flight",
+        title="Requests in Flight",
+        help="Requests from their admission to the last byte of their answer",
+        source=OfModel(lambda overview, view: view.admitted),
+        reported=True,
+        dashboard="Requests in Flight",
+        metric=Metric(
+            name="requests_in_flight",
+            type=Type.GAUGE,
+            help="Requests that hold their model",
+            of=OfModel(lambda overview, view: view.leased),
+        ),
+    ),
+    Scalar(
+        key="waiting",
+        title="Waiting Requests",
+        help="Requests that wait for their model",
+        source=OfModel(lambda overview, view: view.waiting),
+        metric=Metric(name="requests_waiting", type=Type.GAUGE),
+    ),
+    Scalar(
+        key="denied",
+        title="Denied Requests",
+        help="Requests over Max Concurrent Requests",
+        source=OfModel(lambda overview, view: view.denied),
+        reported=True,
+        dashboard="Denied Requests",
+        metric=Metric(name="denied_requests", type=Type.COUNTER),
+    ),
+    Scalar(
+        key="model_memory",
+        title="Model Memory",
+        help="GPU memory and CPU RAM that the model uses",
+        source=OfModel(lambda overview, view: overview.memory(view).total),
+        unit=GIGABYTES,
+        reported=True,
+        dashboard="Model Memory (GB)",
+    ),
+    Scalar(
+        key="switches",
+        title="Model Switches",
+        help="How often a model came into memory",
+        source=OfModel(lambda overview, view: view.switches),
+        reported=True,
+        dashboard="Model Switches",
+        metric=Metric(name="model_switches", type=Type.COUNTER),
+    ),
+    Scalar(
+        key="state",
+        title="Model State",
+        help="1 for the state that the model is in",
+        source=OfState(lambda view, state: view.state is state),
+        metric=Metric(name="model_state", type=Type.GAUGE),
+    ),
+    Scalar(
+        key="idle",
+        title="Idle Time",
+        help="Since the last activity",
+        source=OfInstance(_idle),
+        unit=HOURS,
+        reported=True,
+        dashboard="Idle Time (hours)",
+        metric=Metric(
+            name="idle_seconds",
+            type=Type.GAUGE,
+            of=OfInstance(lambda overview, now: overview.idle(now)),
+        ),
+    ),
+    Scalar(
+        key="cpu",
+        title="CPU Usage",
+        help="Of all cores",
+        source=OfMachine({"all cores": lambda load: load.cpu}),
+        unit=PERCENT,
+        monitor=Monitor(":monitor:machine", ("cpu_usage",)),
+        dashboard="CPU Usage (%)",
+        page=3,
+    ),
+    Scalar(
+        key="network",
+        title="Network",
+        help="Received and sent by the machine",
+        source=OfMachine({"received": lambda load: load.received, "sent": lambda load: load.sent}),
+        unit=MEGABYTES_PER_SECOND,
+        monitor=Monitor(":monitor:machine", ("network_rx_mbs", "network_tx_mbs")),
+        dashboard="Network (MB/s)",
+        page=4,
+    ),
+    Scalar(
+        key="disk",
+        title="Disk",
+        help="Read and written by the machine",
+        source=OfMachine({"read": lambda load: load.read, "written": lambda load: load.written}),
+        unit=MEGABYTES_PER_SECOND,
+        monitor=Monitor(":monitor:machine", ("io_read_mbs", "io_write_mbs")),
+        dashboard="Disk (MB/s)",
+        page=4,
+    ),
+    Scalar(
+        key="memory",
+        title="Memory",
+        help="Used by the machine or, where it is limited, by the container",
+        source=OfMachine({"used": lambda load: load.memory_used}),
+        unit=GIGABYTES,
+        monitor=Monitor(":monitor:machine", ("memory_used_gb", "memory_free_gb")),
+        dashboard="Memory (GB)",
+        page=3,
+    ),
+    Scalar(
+        key="gpu",
+        title="GPU Utilization",
+        help="By GPU",
+        source=OfGpu(lambda load: load.usage),
+        unit=PERCENT,
+        monitor=Monitor(":monitor:gpu", ("gpu_{}_utilization",)),
+        dashboard="GPU Utilization (%)",
+        page=2,
+    ),
+    Scalar(
+        key="gpu_memory",
+        title="GPU Memory",
+        help="By GPU",
+        source=OfGpu(lambda load: load.used),
+        unit=GIGABYTES,
+        monitor=Monitor(":monitor:gpu", ("gpu_{}_mem_used_gb",)),
+        dashboard="GPU Memory (GB)",
+        page=2,
+        metric=Metric(
+            name="gpu_memory_used_bytes", type=Type.GAUGE, of=OfDevice(lambda device: device.used)
+        ),
+    ),
+    Scalar(
+        key="gpu_memory_total",
+        title="GPU Memory in Total",
+        help="By GPU",
+        source=OfDevice(lambda device: device.total),
+        unit=GIGABYTES,
+        metric=Metric(name="gpu_memory_total_bytes", type=Type.GAUGE),
+    ),
+    Scalar(
+        key="gpu_temperature",
+        title="GPU Temperature",
+        help="By GPU",
+        source=OfGpu(lambda load: load.temperature),
+        unit=CELSIUS,
+        monitor=Monitor(":monitor:gpu", ("gpu_{}_temperature",)),
+        dashboard="GPU Temperature (°C)",
+        page=2,
+    ),
+)
+
+
+def reported() -> list[Scalar]:
+    """The scalars of the task."""
+    return [row for row in SCALARS if row.reported]
+
+
+def plotted() -> list[Scalar]:
+    """The plots of our page, in their order."""
+    return sorted((row for row in SCALARS if row.page), key=lambda row: row.page)

@@ -1,73 +1,72 @@
-"""Samples → totals and rates per model, and over all. Pure: the caller says what time it is."""
+"""Samples → the values of scalars, by model and over all. Pure: the caller says what time it is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 
 from app.form.checks import TOTAL
+from app.telemetry import scalars
 from app.telemetry.samples import Sample
+from app.telemetry.scalars import Scalar
+from app.telemetry.sources import OfRequests
+
+Rates = Mapping[str, float | None]  # a window's values by the scalar's key, in its source's unit
 
 
-@dataclass(frozen=True)
-class Rates:
-    """A window's end: counts since the start; within it tokens per second, and means in seconds,
-    None where there was nothing to take the mean of."""
+class _Sums:
+    """Of one model: by scalar, the sum of what its requests had, and how many of them had it."""
 
-    requests: int
-    prompt_tokens: int
-    generated_tokens: int
-    tokens_per_second: float
-    latency: float | None
-    first_token: float | None = None
-    wait: float | None = None
-
-
-@dataclass
-class _Series:
-    requests: int = 0
-    prompt_tokens: int = 0
-    generated_tokens: int = 0
-    in_window: int = 0
-    latencies: list[float] = field(default_factory=list)
-    first_tokens: list[float] = field(default_factory=list)
-    waits: list[float] = field(default_factory=list)
-
-    def add(self, sample: Sample) -> None:
-        self.requests += 1
-        self.prompt_tokens += sample.tokens.prompt
-        self.generated_tokens += sample.tokens.generated
-        self.in_window += sample.tokens.generated
-        self.latencies.append(sample.latency)
-        if sample.first_token is not None:
-            self.first_tokens.append(sample.first_token)
-        if sample.wait is not None:
-            self.waits.append(sample.wait)
-
-    def close(self, seconds: float) -> Rates:
-        rate = self.in_window / seconds if seconds > 0 else 0.0
-        means = [_mean(values) for values in (self.latencies, self.first_tokens, self.waits)]
-        self.in_window = 0
-        self.latencies, self.first_tokens, self.waits = [], [], []
-        return Rates(self.requests, self.prompt_tokens, self.generated_tokens, rate, *means)
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+    def __init__(self, size: int) -> None:
+        self.sums: list[float] = [0] * size
+        self.counts = [0] * size
 
 
 class Windows:
     """Finished requests, window after window; each window ends where the next begins."""
 
-    def __init__(self, models: Iterable[str], now: float) -> None:
-        self._series = {name: _Series() for name in (*models, TOTAL)}
+    def __init__(
+        self, models: Iterable[str], now: float, rows: Iterable[Scalar] | None = None
+    ) -> None:
+        """`rows` are the scalars to keep, those of finished requests among them: by default the
+        task's."""
+        kept = scalars.reported() if rows is None else rows
+        sources = {row.key: row.source for row in kept}
+        self._sources = {k: s for k, s in sources.items() if isinstance(s, OfRequests)}
+        self._takes = [(i, source.take) for i, source in enumerate(self._sources.values())]
+        self._models = {name: _Sums(len(self._takes)) for name in models}
         self._begun = now
 
     def add(self, sample: Sample) -> None:
-        self._series[sample.model].add(sample)
-        self._series[TOTAL].add(sample)
+        model = self._models[sample.model]
+        sums, counts = model.sums, model.counts
+        for index, take in self._takes:
+            value = take(sample)
+            if value is not None:
+                sums[index] += value
+                counts[index] += 1
 
     def close(self, now: float) -> dict[str, Rates]:
-        """The rates of the window that ends now, by model, and `total`."""
+        """The values of the window that ends now, by model, and `total`."""
         seconds, self._begun = now - self._begun, now
-        return {name: series.close(seconds) for name, series in self._series.items()}
+        everything = {**self._models, TOTAL: self._total()}
+        found = {name: self._values(sums, seconds) for name, sums in everything.items()}
+        for model in self._models.values():
+            self._begin(model)
+        return found
+
+    def _total(self) -> _Sums:
+        total = _Sums(len(self._takes))
+        for index, _ in self._takes:
+            total.sums[index] = sum(model.sums[index] for model in self._models.values())
+            total.counts[index] = sum(model.counts[index] for model in self._models.values())
+        return total
+
+    def _values(self, model: _Sums, seconds: float) -> Rates:
+        rows = zip(self._sources.items(), model.sums, model.counts, strict=True)
+        return {key: source.over(sum, count, seconds) for (key, source), sum, count in rows}
+
+    def _begin(self, model: _Sums) -> None:
+        """A new window."""
+        for index, source in enumerate(self._sources.values()):
+            if not source.lasting:
+                model.sums[index] = model.counts[index] = 0

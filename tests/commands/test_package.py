@@ -26,9 +26,9 @@ from app.form.checks import TOTAL
 from app.memory.ledger import ModelState, Tier, View
 from app.page.examples import Target
 from app.task.presence import EXAMPLE, MODELS_TABLE, models_table, progress, properties
+from app.task.reporter import gauges, points
+from app.telemetry import scalars
 from app.telemetry.overview import Details, Held, Overview, Phase
-from app.telemetry.scalars import gauges, points
-from app.telemetry.windows import Rates
 
 ROOT = Path(__file__).parent.parent.parent
 TEMPLATES = ROOT / "templates"
@@ -52,7 +52,7 @@ def test_the_file_is_what_the_fields_make():
 
 def test_every_plot_is_of_something_that_is_reported():
     told = gauges(overview(), 3600.0)
-    rates = Rates(1, 1, 1, 1.0, 1.0, 1.0, 1.0)
+    rates = dict.fromkeys((row.key for row in scalars.reported()), 1.0)
     reported = {(p.title, p.series) for p in [*told, *points({TOTAL: rates}, 0)]}
     reported |= {MODELS_TABLE, EXAMPLE}
     for item in CONTENTS:
@@ -187,10 +187,3 @@ def test_the_table_of_models():
         "Memory (MB)": "5",
         "Requests": "5",
     }
-
-
-def test_gauges_are_by_model_and_in_total():
-    told = {(g.title, g.series): g.value for g in gauges(overview(), 3600.0)}
-    assert told["Requests in Flight", "a"] == told["Requests in Flight", TOTAL] == 2
-    assert told["Denied Requests", TOTAL] == 3
-    assert told["Idle Time", TOTAL] == 0  # a request is leased

@@ -3,7 +3,8 @@ import pytest
 from app.machine import gpu
 from app.page import plots
 from app.page.plots import Plots
-from app.telemetry.samples import Sample, Tokens
+from app.telemetry.samples import Tokens
+from tests.telemetry.examples import overview, sample, view
 
 LOADS = [
     gpu.Load(50.0, 3 * 10**9, 8 * 10**9, 61.0, "0"),
@@ -23,8 +24,8 @@ def read(made):
 
 
 def test_a_row_by_model_and_in_total(two_gpus):
-    made = Plots(["a", "b"])
-    made.add(Sample("a", 200, 0.5, 0.1, Tokens(10, 0, 20)))
+    made = Plots(overview(view("a"), view("b")))
+    made.add(sample("a", latency=0.5, first_token=0.1, tokens=Tokens(generated=20)))
     found = read(made)
     assert found["requests", "total"] == found["requests", "a"] == 1
     assert found["requests", "b"] == 0
@@ -37,7 +38,7 @@ def test_a_row_by_model_and_in_total(two_gpus):
 
 
 def test_gpus_and_one_that_fell_off(two_gpus):
-    made = Plots(["a"])
+    made = Plots(overview(view("a")))
     found = read(made)
     assert found["gpu", "0"] == 50 and found["gpu", "1"] is None
     assert found["gpu_memory", "0"] == 3 and found["gpu_temperature", "0"] == 61
@@ -48,4 +49,17 @@ def test_gpus_and_one_that_fell_off(two_gpus):
 
 def test_without_a_gpu_there_are_no_such_plots(two_gpus):
     two_gpus.clear()
-    assert not [plot for plot, _ in Plots(["a"]).columns if plot.startswith("gpu")]
+    assert not [plot for plot, _ in Plots(overview(view("a"))).columns if plot.startswith("gpu")]
+
+
+def test_the_page_is_told_what_the_plots_are(two_gpus):
+    made = Plots(overview(view("a")))
+    told = {plot["name"]: plot for plot in made.described}
+    assert [*told] == [*dict.fromkeys(plot for plot, _ in made.columns)]  # in the page's order
+    assert told["latency"] == {
+        "name": "latency",
+        "title": "Latency",
+        "unit": "ms",
+        "sparse": True,
+    }
+    assert told["gpu_memory"]["unit"] == "GB" and not told["gpu_memory"]["sparse"]

@@ -1,24 +1,41 @@
 import asyncio
 
-from app.task.reporter import Reporter
-from app.telemetry.samples import Sample, Tokens
-from app.telemetry.scalars import Point, points
-from app.telemetry.windows import Rates, Windows
+from app.form.checks import TOTAL
+from app.task.reporter import Reporter, gauges, points
+from app.telemetry.overview import Phase
+from app.telemetry.samples import Tokens
+from app.telemetry.scalars import Point
+from app.telemetry.windows import Windows
+from tests.telemetry.examples import overview, sample, view
 
 
 def test_the_scalars_of_a_window():
-    found = points({"a": Rates(2, 20, 60, 4.0, 0.25), "total": Rates(0, 0, 0, 0.0, None)}, 15)
-    assert found == [
-        Point("Total Number of Requests", "a", 2, 15),
+    windows = Windows(["a"], now=0)
+    windows.add(sample("a", latency=0.25, tokens=Tokens(prompt=20, generated=60)))
+    rates = windows.close(now=15)
+    assert points({"a": rates["a"]}, 15) == [
+        Point("Total Number of Requests", "a", 1, 15),
         Point("Tokens per Second", "a", 4.0, 15),
-        Point("Generated Tokens", "a", 60, 15),
         Point("Prompt Tokens", "a", 20, 15),
+        Point("Generated Tokens", "a", 60, 15),
         Point("Latency", "a", 250.0, 15),
-        Point("Total Number of Requests", "total", 0, 15),
-        Point("Tokens per Second", "total", 0.0, 15),
-        Point("Generated Tokens", "total", 0, 15),
-        Point("Prompt Tokens", "total", 0, 15),
     ]
+
+
+def test_gauges_are_by_model_and_in_total():
+    seen = overview(view("a", admitted=2, leased=1, denied=3), view("b", admitted=1, denied=1))
+    told = {(gauge.title, gauge.series): gauge.value for gauge in gauges(seen, 3600.0)}
+    assert told["Requests in Flight", "a"] == 2 and told["Requests in Flight", TOTAL] == 3
+    assert told["Denied Requests", "b"] == 1 and told["Denied Requests", TOTAL] == 4
+    assert told["Idle Time", TOTAL] == 0  # a request is leased
+
+
+def test_the_idle_time_is_in_hours_and_begins_when_models_are_served():
+    seen = overview(view())
+    told = {gauge.title: gauge for gauge in gauges(seen, 5400.0)}
+    assert told["Idle Time"].value == 1.5 and told["Idle Time"].series == TOTAL
+    seen.phase = Phase.SETTING_UP
+    assert "Idle Time" not in {gauge.title for gauge in gauges(seen, 5400.0)}
 
 
 def test_every_interval_and_a_last_time_at_the_end(run, caplog):
@@ -36,7 +53,7 @@ def test_every_interval_and_a_last_time_at_the_end(run, caplog):
         reporter.start()
         while len(sent) < 4:
             await asyncio.sleep(0.01)
-        windows.add(Sample("a", 200, 1.0, None, Tokens(1, 0, 5)))
+        windows.add(sample("a", tokens=Tokens(prompt=1, generated=5)))
         reporter.stop()
         assert [p.value for p in sent[-1] if p.title == "Generated Tokens"] == [5, 5]
 

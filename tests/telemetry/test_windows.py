@@ -1,31 +1,45 @@
-from app.telemetry.samples import Sample, Tokens
-from app.telemetry.windows import Rates, Windows
+from app.telemetry.scalars import Scalar
+from app.telemetry.sources import Mean, PerSecond, Total
+from app.telemetry.windows import Windows
+from tests.telemetry.examples import sample
 
-
-def sample(model, latency, generated, status=200):
-    return Sample(model, status, latency, None, Tokens(10, 0, generated))
+ROWS = [
+    Scalar(key="count", title="", help="", source=Total(lambda sample: 1)),
+    Scalar(key="rate", title="", help="", source=PerSecond(lambda s: s.tokens.generated)),
+    Scalar(key="latency", title="", help="", source=Mean(lambda s: s.latency)),
+    Scalar(key="first", title="", help="", source=Mean(lambda s: s.first_token)),
+]
 
 
 def test_a_window_per_model_and_over_all():
-    windows = Windows(["a", "b"], now=100)
-    windows.add(sample("a", 1.0, 30))
-    windows.add(sample("a", 3.0, 30, status=502))
-    windows.add(sample("b", 5.0, 15))
-    assert windows.close(now=115) == {
-        "a": Rates(2, 20, 60, 4.0, 2.0),
-        "b": Rates(1, 10, 15, 1.0, 5.0),
-        "total": Rates(3, 30, 75, 5.0, 3.0),
+    windows = Windows(["a", "b"], now=100, rows=ROWS)
+    windows.add(sample("a", latency=1.0))
+    windows.add(sample("a", latency=3.0, first_token=0.5))
+    windows.add(sample("b", latency=5.0))
+    assert windows.close(now=110) == {
+        "a": {"count": 2, "rate": 4.0, "latency": 2.0, "first": 0.5},
+        "b": {"count": 1, "rate": 2.0, "latency": 5.0, "first": None},
+        "total": {"count": 3, "rate": 6.0, "latency": 3.0, "first": 0.5},
     }
 
 
-def test_counts_go_on_and_rates_begin_anew():
-    windows = Windows(["a"], now=0)
-    windows.add(sample("a", 1.0, 30))
+def test_totals_go_on_and_the_rest_begins_anew():
+    windows = Windows(["a"], now=0, rows=ROWS)
+    windows.add(sample("a", first_token=0.5))
     windows.close(now=15)
-    assert windows.close(now=30)["a"] == Rates(1, 10, 30, 0.0, None)
+    again = {"count": 1, "rate": 0.0, "latency": None, "first": None}
+    assert windows.close(now=30) == {"a": again, "total": again}
+    windows.add(sample("a", latency=3.0))
+    assert windows.close(now=35)["a"] == {"count": 2, "rate": 4.0, "latency": 3.0, "first": None}
 
 
 def test_a_window_without_length():
-    windows = Windows(["a"], now=0)
-    windows.add(sample("a", 1.0, 30))
-    assert windows.close(now=0)["a"].tokens_per_second == 0
+    windows = Windows(["a"], now=0, rows=ROWS)
+    windows.add(sample("a"))
+    assert windows.close(now=0)["a"]["rate"] == 0
+
+
+def test_whole_numbers_stay_whole():
+    windows = Windows(["a"], now=0, rows=ROWS)
+    windows.add(sample("a"))
+    assert isinstance(windows.close(now=5)["total"]["count"], int)

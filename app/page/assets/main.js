@@ -132,7 +132,7 @@
       models.admin = told.admin;
       trouble("");
       log.reset();
-      plots.setColumns(told.columns);
+      plots.setColumns(told.columns, told.plots);
       showCommand();
     },
     status: showStatus,

@@ -1,18 +1,5 @@
 // The last hour, drawn by uPlot: a row of numbers every few seconds.
 
-const PLOTS = {
-  requests: ["Total Number of Requests", ""],
-  tokens: ["Tokens per Second", "tokens/s"],
-  latency: ["Latency", "ms"],
-  first_token: ["Time to First Token", "ms"],
-  gpu: ["GPU Utilization", "%"],
-  gpu_memory: ["GPU Memory", "GB"],
-  gpu_temperature: ["GPU Temperature", "°C"],
-  cpu: ["CPU Usage", "%"],
-  memory: ["Memory", "GB"],
-  network: ["Network", "MB/s"],
-  disk: ["Disk", "MB/s"],
-};
 const KEPT = 720;
 const COLOURS = 8;
 
@@ -34,7 +21,8 @@ class Plots {
     });
   }
 
-  setColumns(columns) {
+  // `columns` of a row, each a plot's name and a series; `plots` in their order.
+  setColumns(columns, plots) {
     for (const plot of this.plots) {
       this.observer.unobserve(plot.canvas);
       plot.chart.destroy();
@@ -42,18 +30,17 @@ class Plots {
     this.box.replaceChildren();
     this.times = [];
     this.columns = columns.map(() => []);
-    // Of a single model the total would be a second line on the first one.
-    const several = columns.filter(([plot]) => plot === "requests").length > 2;
-    this.plots = Object.keys(PLOTS).map((name) => {
-      const indices = columns.map(([plot], index) => (plot === name ? index : -1))
-        .filter((index) => index >= 0 && (several || columns[index][1] !== "total"));
-      return { name, indices, series: indices.map((index) => columns[index][1]) };
+    this.plots = plots.map((plot) => {
+      const own = columns.flatMap(([name], index) => (name === plot.name ? [index] : []));
+      // Of a single model the total would be a second line on the first one.
+      const single = own.length === 2 ? own.filter((index) => columns[index][1] !== "total") : own;
+      return { ...plot, indices: single, series: single.map((index) => columns[index][1]) };
     }).filter((plot) => plot.indices.length);
     for (const plot of this.plots) this.make(plot);
   }
 
   make(plot) {
-    const [title, unit] = PLOTS[plot.name];
+    const { title, unit, sparse } = plot;
     plot.canvas = h("div", { className: "canvas", role: "img" });
     plot.legend = h("ul", { className: "legend" });
     plot.values = plot.series.map((series, index) => {
@@ -74,8 +61,8 @@ class Plots {
       scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), (high ?? 0) > 0 ? high * 1.08 : 1] } },
       axes: [{ ...axis, space: 70, values: (_, ticks, __, ___, step) => ticks.map((tick) => clock(tick, step)) }, { ...axis, size: 52, values: (_, ticks) => ticks.map(short) }],
       series: [{}, ...plot.series.map((series, index) => ({
-        label: series, stroke: colour(`--s${index % COLOURS}`), width: 1.75, spanGaps: plot.name === "latency" || plot.name === "first_token",
-        points: { show: plot.name === "latency" || plot.name === "first_token", size: 4 },
+        label: series, stroke: colour(`--s${index % COLOURS}`), width: 1.75, spanGaps: sparse,
+        points: { show: sparse, size: 4 },
       }))],
       hooks: { setCursor: [() => this.showValues(plot)] },
     }, [[], ...plot.series.map(() => [])], plot.canvas);
@@ -113,7 +100,6 @@ class Plots {
   // Under the cursor, else the last ones.
   showValues(plot) {
     const at = plot.chart?.cursor.idx ?? this.times.length - 1;
-    const [title, unit] = PLOTS[plot.name];
     const said = plot.indices.map((index, number) => {
       const column = this.columns[index];
       const spanned = plot.chart?.cursor.idx == null ? column.findLast((value) => value !== null) : column[at];
@@ -121,6 +107,6 @@ class Plots {
       setText(plot.values[number], text);
       return `${plot.series[number]} ${text}`;
     });
-    plot.canvas.setAttribute("aria-label", `${title}, latest: ${said.join(", ")} ${unit}`);
+    plot.canvas.setAttribute("aria-label", `${plot.title}, latest: ${said.join(", ")} ${plot.unit}`);
   }
 }
