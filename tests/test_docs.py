@@ -18,6 +18,11 @@ def test_the_configuration_page_is_the_forms():
     assert (ROOT / "docs/configuration.md").read_bytes() == made
 
 
+def test_the_metrics_page_is_the_tables():
+    made = subprocess.check_output([sys.executable, "scripts/metrics_page"], cwd=ROOT)
+    assert (ROOT / "docs/metrics.md").read_bytes() == made
+
+
 def test_the_release_notes_begin_with_this_version():
     first = re.search(r"^## (\S+)", (ROOT / "docs/release-notes.md").read_text(), re.M)
     assert first[1] == __version__
