@@ -17,6 +17,7 @@ from app.engine.process import SHOWN, Command
 from app.engine.server import LlamaServer
 from app.errors import AppError, LoadError, RequestError
 from app.form.settings import GeneralSettings
+from app.instance.measured import Measured, Meter, on_gpus, on_host
 from app.machine import chance, gpu, host, network
 from app.machine.gpu import Device
 from app.memory import checkpoint
@@ -36,7 +37,8 @@ from app.planning.candidate import Allotted, Candidate
 from app.planning.learned import Learned
 from app.planning.plan import Plan
 from app.planning.report import aligned, placed_text, resolved_text
-from app.telemetry.overview import Held, Overview
+from app.telemetry.overview import Overview
+from app.telemetry.readings import Held
 from app.telemetry.samples import Sample
 
 logger = logging.getLogger(__name__)
@@ -61,7 +63,6 @@ class Deployment:
         self._slots: dict[str, Slots] = {}
         self._preloaded = self.plan.preloaded
         self._learned = Learned(self.plan.store.cache)
-        self._gpu_memory = gpu.Held()
         self._parked_gpus = 1  # a model on more of them is not parked
 
     async def find_parking(self) -> None:
@@ -100,6 +101,7 @@ class Deployment:
             raise errors[0]
         for error in errors:
             logger.error("%s", error)
+        await self.overview.readings.renew(0)
 
     def seen(self, sample: Sample) -> None:
         """A finished request: whether the KV cache that was kept for its model was of use."""
@@ -173,16 +175,18 @@ class Deployment:
         if kept is not None:
             log = ModelLogger(logger, planned.name)
             self._slots[planned.name] = Slots(server.client, kept, log)
-        weights = files.size + (mmproj.size if mmproj else 0)
         needs = self._needs(planned, remembered)
-        tiered = Tiered(
+        meter = self._meter(server, files.size + (mmproj.size if mmproj else 0), remembered)
+        tiered = Measured(
             server,
             self._slots.get(planned.name),
             self.parking if len(needs.keys() - {HOST}) <= self._parked_gpus else None,
-            lambda: self._measure(server, weights, remembered),
+            # Where nobody can measure it, what it said itself at an earlier end.
+            lambda: meter.most or self._learned.get(remembered),
             needs,
             lambda seen: self._learned.put(remembered, seen),
         )
+        tiered.meter = meter
         return tiered, needs
 
     async def _allotted(self, model: Candidate, files: ModelFiles) -> Allotted:
@@ -219,6 +223,7 @@ class Deployment:
         details.placed = placed_text(planned)
         details.cache = planned.resolved.prompt_cache(self.plan.capabilities)
         details.memory = lambda: self._memory(server)
+        self.overview.readings.follow(server.process)
 
     def _kept(self, number: int) -> Path | None:
         """Where a model's KV cache lies while it is away; None where nobody has to leave."""
@@ -240,26 +245,15 @@ class Deployment:
         seen = self._learned.get(remembered)
         return {d: max(size, seen.get(d, 0)) for d, size in predicted.items()}
 
-    def _measure(self, server: LlamaServer, weights: int, remembered: str) -> Need:
-        """What it holds now; where nobody can say that, what it said itself at an earlier end."""
-        held = self._held(server, weights)
-        self._learned.put(remembered, held)
-        return held or self._learned.get(remembered)
-
-    def _held(self, server: LlamaServer, weights: int) -> Need:
-        """What a child holds: of GPU memory as the driver says, or of host memory, its files
-        included, where models lie in that."""
-        if self.plan.capabilities.devices:
-            return gpu.held(server.process.pid)
-        private = host.private_memory(server.process.pid)
-        # Weights that are mapped lie in the page cache; those that are not are private already.
-        return {HOST: private if private > weights else private + weights}
+    def _meter(self, server: LlamaServer, weights: int, remembered: str) -> Meter:
+        measure = on_gpus if self.plan.capabilities.devices else on_host(weights)
+        return Meter(server.process, measure, lambda held: self._learned.put(remembered, held))
 
     def _memory(self, server: LlamaServer) -> Held:
         if not server.process.running:
             return Held()
-        pid = server.process.pid
-        return Held(self._gpu_memory.of(pid), host.resident_memory(pid))
+        processes = self.overview.readings.latest().processes
+        return processes.get(server.process.pid, Held())
 
     def _address(self, number: int, *, unix: bool) -> Address:
         if unix:
@@ -272,12 +266,13 @@ class Deployment:
         return SHOWN if planned.settings.verbose or self.general.debug else ("error",)
 
 
-def devices(plan: Plan, view: Callable[[], Sequence[View]]) -> Sequence[Device]:
-    """The GPUs as the driver shows them; those that it is not there for (not NVIDIA's) as
-    llama-server listed them, and of what is used only what models count for."""
-    found = gpu.devices()
-    if found:
-        return found
+def devices(
+    plan: Plan, view: Callable[[], Sequence[View]], read: Sequence[Device]
+) -> Sequence[Device]:
+    """The GPUs as they were `read` from the driver; those that it is not there for (not NVIDIA's)
+    as llama-server listed them, and of what is used only what models count for."""
+    if read:
+        return read
     here = together([each.need for each in view() if each.tier is Tier.GPU])
     listed = plan.capabilities.device_memory
     return [Device(name, name, "", here.get(name, 0), size) for name, size in listed.items()]

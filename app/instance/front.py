@@ -73,6 +73,7 @@ class Front:
         self._document = Document(assemble("index.html"))
         self._plots = Plots(overview)
         self._metrics = Metrics(overview, lambda: clock.now())
+        self._renew = overview.readings.renew
         self._listeners = (self._plots.add, self._metrics.add, *listeners)
 
         described = self._plots.described
@@ -83,11 +84,12 @@ class Front:
 
         self._live = Live(
             Sources(
-                hello,
-                lambda: status.status(overview, clock.now()),
-                self._plots.values,
-                History(self._plots.columns),
-                logs,
+                hello=hello,
+                status=lambda: status.status(overview, clock.now()),
+                values=self._plots.values,
+                history=History(self._plots.columns),
+                logs=logs,
+                renew=overview.readings.renew,
             )
         )
         own = {**status.pages(overview), **admin_pages(pool, callers.rules.keys), **self._pages()}
@@ -117,7 +119,8 @@ class Front:
             METRICS: lambda request, _: self._show_metrics(request),
         }
 
-    def _show_metrics(self, request: Request) -> None:
+    async def _show_metrics(self, request: Request) -> None:
+        await self._renew()
         kind = (b"content-type", prometheus.CONTENT_TYPE.encode())
         request.reply(200, self._metrics.text(), [kind])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from app import __version__
@@ -15,6 +14,7 @@ from app.memory.ledger import Free, Model, Tier
 from app.memory.pool import BOUND, Pool
 from app.planning.plan import Plan
 from app.telemetry.overview import Details, Overview
+from app.telemetry.readings import Readings
 
 AGENT_IDLE_LIMIT = 24.0  # hours, where the form says none
 HOUR = 3600.0
@@ -45,14 +45,16 @@ def overview_of(settings: Settings, plan: Plan, pool: Pool[Client], under_agent:
     hours = settings.idle.idle_time_limit
     if hours is None and under_agent:
         hours = AGENT_IDLE_LIMIT
+    readings = Readings()
     return Overview(
         __version__,
         {m.name: Details(m.label, embedding=m.settings.embedding) for m in plan.models},
         idle_limit=hours * HOUR if hours else None,
         active_for=settings.idle.last_action_interval,
-        devices=partial(devices, plan, pool.view),
+        devices=lambda: devices(plan, pool.view, readings.latest().devices),
         view=pool.view,
-        host=host.memory_used,
+        host=lambda: readings.latest().host,
+        readings=readings,
     )
 
 

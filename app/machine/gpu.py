@@ -12,8 +12,6 @@ from typing import Any
 
 import pynvml
 
-from app.machine import clock
-
 
 @dataclass(frozen=True)
 class Device:
@@ -85,33 +83,20 @@ def free() -> dict[str, int]:
     return {device.cuda: device.total - device.used for device in devices()}
 
 
-class Held:
-    """What `held` says, asked for again after so many seconds: the driver takes its time, and an
-    open page asks often."""
-
-    def __init__(self, seconds: float = 2.0) -> None:
-        self._seconds = seconds
-        self._known: dict[int, tuple[float, dict[str, int]]] = {}
-
-    def of(self, pid: int) -> dict[str, int]:
-        now = clock.now()
-        at, found = self._known.get(pid, (-self._seconds, {}))
-        if now - at >= self._seconds:
-            found = held(pid)
-            self._known = {p: k for p, k in self._known.items() if now - k[0] < self._seconds}
-            self._known[pid] = (now, found)
-        return found
-
-
 def held(pid: int) -> dict[str, int]:
     """Bytes that a process holds, by llama-server's name for the GPU; nothing where the driver does
     not show it, as in containers."""
-    found = {}
+    return holders().get(pid, {})
+
+
+def holders() -> dict[int, dict[str, int]]:
+    """What every process holds, by pid."""
+    found: dict[int, dict[str, int]] = {}
     for cuda, (_, handle) in _visible().items():
         with contextlib.suppress(pynvml.NVMLError):
             for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle):
-                if process.pid == pid and process.usedGpuMemory:
-                    found[cuda] = int(process.usedGpuMemory)
+                if process.usedGpuMemory:
+                    found.setdefault(process.pid, {})[cuda] = int(process.usedGpuMemory)
     return found
 
 

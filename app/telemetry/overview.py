@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
@@ -12,6 +12,7 @@ from app.machine.gpu import Device
 from app.memory.ledger import ModelState, Tier, View
 from app.planning.amounts import HOST
 from app.telemetry.idle import idle_for
+from app.telemetry.readings import Held, Readings
 
 SERVABLE = (
     ModelState.READY,
@@ -26,18 +27,6 @@ class Phase(enum.Enum):
     SETTING_UP = "setting up"
     SERVING = "serving"
     STOPPING = "stopping"
-
-
-@dataclass(frozen=True)
-class Held:
-    """Bytes that a model holds: by GPU, and of host memory."""
-
-    gpu: Mapping[str, int] = field(default_factory=dict)
-    host: int = 0
-
-    @property
-    def total(self) -> int:
-        return sum(self.gpu.values()) + self.host
 
 
 @dataclass
@@ -61,7 +50,8 @@ class Overview:
     """The instance, as it is seen from outside. Only instance.py writes it.
 
     `idle_limit` and `active_for` (how long after a request the status stays active) in seconds;
-    `host` tells how many bytes of host memory are used, and how many there are.
+    `host` tells how many bytes of host memory are used, and how many there are. What is said of
+    memory is the last of the `readings`.
     """
 
     version: str
@@ -76,6 +66,7 @@ class Overview:
     begun: float = field(default_factory=lambda: clock.now())
     begun_at: float = field(default_factory=lambda: clock.wall())
     serving_since: float = field(default_factory=lambda: clock.now())
+    readings: Readings = field(default_factory=Readings)
 
     def memory(self, view: View) -> Held:
         """What a model holds now, each GPU by its `id`; what it is counted with where the driver

@@ -1,9 +1,6 @@
 from dataclasses import replace
 
-import pytest
-
 from app.engine.capabilities import Capabilities
-from app.instance import bring_up
 from app.instance.bring_up import devices
 from app.machine.gpu import Device
 from app.memory.ledger import ModelState, Tier, View
@@ -11,28 +8,20 @@ from app.planning.plan import Plan
 from app.planning.site import Site
 
 
-@pytest.fixture
-def driver(monkeypatch):
-    """What NVML shows."""
-    found = []
-    monkeypatch.setattr(bring_up.gpu, "devices", lambda: found)
-    return found
-
-
-def test_gpus_that_the_driver_is_not_there_for(driver, tmp_path):
+def test_gpus_that_the_driver_is_not_there_for(tmp_path):
     """AMD's, say: what models count for is what is known of their use."""
     known = Capabilities({}, tmp_path / "llama-server", {"Vulkan0": 24, "Vulkan1": 8})
     plan = Plan((), Site(known, None), None, {}, sharing=True)
     here = View("a", ModelState.READY, Tier.GPU, "", None, 0, 0, 0, 0, 0.0, need={"Vulkan0": 5})
     there = replace(here, name="b", tier=Tier.DISK)
-    assert devices(plan, lambda: [here, there]) == [
+    assert devices(plan, lambda: [here, there], []) == [
         Device("Vulkan0", "Vulkan0", "", 5, 24),
         Device("Vulkan1", "Vulkan1", "", 0, 8),
     ]
-    driver.append(Device("0", "CUDA0", "H200", 1, 2))
-    assert devices(plan, lambda: [here, there]) == driver
+    driver = [Device("0", "CUDA0", "H200", 1, 2)]
+    assert devices(plan, lambda: [here, there], driver) == driver
 
 
-def test_without_any_there_are_none(driver, tmp_path):
+def test_without_any_there_are_none(tmp_path):
     known = Capabilities({}, tmp_path / "llama-server")
-    assert devices(Plan((), Site(known, None), None, {}, sharing=False), list) == []
+    assert devices(Plan((), Site(known, None), None, {}, sharing=False), list, []) == []

@@ -5,8 +5,7 @@ import sys
 
 import pytest
 
-from app.machine import gpu
-from app.machine.gpu import Held, Load, machine_stats
+from app.machine.gpu import Load, machine_stats
 from tests.gpus import Gpus
 
 
@@ -19,16 +18,6 @@ def test_clearmls_machine_stats():
         "gpu_temperature": [61.0],
     }
     assert machine_stats([]) == {}
-
-
-def test_the_driver_is_not_asked_again_at_once(monkeypatch):
-    asked = []
-    monkeypatch.setattr(gpu, "held", lambda pid: asked.append(pid) or {"CUDA0": pid})
-    held = Held(seconds=60)
-    assert held.of(7) == held.of(7) == {"CUDA0": 7} and held.of(8) == {"CUDA0": 8}
-    assert asked == [7, 8]
-    now = Held(seconds=0)
-    assert now.of(7) == now.of(7) and asked == [7, 8, 7, 7]
 
 
 ASK = """

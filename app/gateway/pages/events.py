@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from app.errors import RequestError
@@ -38,13 +38,14 @@ CLOCKS = ("uptime", "idle", "last_activity", "host", "devices")
 @dataclass(frozen=True)
 class Sources:
     """`hello` tells a viewer what does not change, `status` is /api/status, `values` are a row of
-    the history."""
+    the history. `renew` has the machine's memory read anew, before `status` tells of it."""
 
     hello: Callable[[Request], Mapping[str, object]]
     status: Callable[[], Mapping[str, object]]
     values: Callable[[], list[float | None]]
     history: History
     logs: LogBook
+    renew: Callable[[], Awaitable[None]]
 
 
 class _Viewer:
@@ -131,6 +132,7 @@ class Live:
         """While anybody looks."""
         try:
             while self._viewers:
+                await self._sources.renew()
                 self._tell_or_log()
                 await asyncio.sleep(TICK)
         finally:

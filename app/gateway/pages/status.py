@@ -116,7 +116,8 @@ def pages(overview: Overview) -> dict[str, Page]:
         view = next(view for view in overview.view() if view.name == name)
         answer(request, 200, model_object(overview, view))
 
-    def show_status(request: Request, _: str | None) -> None:
+    async def show_status(request: Request, _: str | None) -> None:
+        await overview.readings.renew()
         answer(request, 200, status(overview, clock.now()))
 
     return {

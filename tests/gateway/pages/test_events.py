@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -25,13 +26,17 @@ class Watched:
         self.values = 0
         self.live = Live(
             Sources(
-                lambda request: {"admin": request.local},
-                lambda: dict(self.status),
-                self._values,
-                self.history,
-                self.logs,
+                hello=lambda request: {"admin": request.local},
+                status=lambda: dict(self.status),
+                values=self._values,
+                history=self.history,
+                logs=self.logs,
+                renew=self._renew,
             )
         )
+
+    async def _renew(self):
+        pass
 
     def _values(self):
         self.values += 1
@@ -200,15 +205,12 @@ def test_nothing_is_asked_while_nobody_looks(run):
     async def scenario():
         watched = Watched()
         asked = []
-        sources = watched.live._sources
-        counting = Sources(
-            sources.hello,
-            lambda: asked.append(1) or dict(watched.status),
-            sources.values,
-            sources.history,
-            sources.logs,
-        )
-        watched.live = Live(counting)
+
+        def status():
+            asked.append(1)
+            return dict(watched.status)
+
+        watched.live = Live(replace(watched.live._sources, status=status))
         async with watched.serving():
             await until(lambda: watched.values > 3)  # rows are made all the same
             assert not asked
