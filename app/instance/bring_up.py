@@ -25,7 +25,7 @@ from app.memory.checkpoint import Checkpoints, Helper
 from app.memory.kv import Slots
 from app.memory.ledger import Tier, View
 from app.memory.pool import Pool
-from app.memory.tiers import Tiered
+from app.memory.tiers import Parts, Tiered
 from app.models.store import ModelFiles
 from app.page import examples
 from app.page.examples import Target
@@ -63,7 +63,6 @@ class Deployment:
         self._slots: dict[str, Slots] = {}
         self._preloaded = self.plan.preloaded
         self._learned = Learned(self.plan.store.cache)
-        self._parked_gpus = 1  # a model on more of them is not parked
 
     async def find_parking(self) -> None:
         """Whether idle models can be moved to CPU RAM as they are; said, whichever way it is."""
@@ -74,7 +73,6 @@ class Deployment:
         why_not = ""
         for gpus in sorted({1, most}, reverse=True):  # several may be more than a machine can
             if not (why_not := await checkpoint.probe(environment, gpus)):
-                self._parked_gpus = gpus
                 break
             kept = "are stopped, their weights stay in the page cache"
             logger.info(
@@ -84,7 +82,7 @@ class Deployment:
             return
         logger.info("idle models are moved to CPU RAM by CUDA checkpoints")
         helper = Helper(environment)
-        self.parking = Checkpoints(helper, host.memory_free, gpu.free, self.plan.reserve)
+        self.parking = Checkpoints(helper, host.memory_free, gpu.free, self.plan.reserve, gpus)
 
     async def bring_up(self) -> None:
         """All models at once. Raises the AppError of the only model, or when all have failed;
@@ -178,9 +176,7 @@ class Deployment:
         needs = self._needs(planned, remembered)
         meter = self._meter(server, files.size + (mmproj.size if mmproj else 0), remembered)
         tiered = Measured(
-            server,
-            self._slots.get(planned.name),
-            self.parking if len(needs.keys() - {HOST}) <= self._parked_gpus else None,
+            Parts(server, self._slots.get(planned.name), self.parking),
             # Where nobody can measure it, what it said itself at an earlier end.
             lambda: meter.most or self._learned.get(remembered),
             needs,

@@ -20,7 +20,8 @@ from typing import Any
 from app.machine import children, clock
 from app.memory import checkpoint_child
 from app.memory.checkpoint_child import CHECKPOINTED, RUNNING, STATES
-from app.memory.tiers import NoRoomError, ParkingError
+from app.memory.mover import MoveError, NoRoomError
+from app.planning.amounts import GIB, Need
 from app.planning.budget import LEAST_FREE
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Helper:
         return self._child.pid
 
     async def start(self, deadline: float = START) -> None:
-        """Raises ParkingError with what the driver says."""
+        """Raises MoveError with what the driver says."""
         self.stop()  # what a helper that ended by itself has left
         self._child = self._spawn()
         assert self._child.stdout is not None
@@ -73,7 +74,7 @@ class Helper:
         )
 
     async def ask(self, do: str, pid: int, deadline: float) -> Any:
-        """Raises ParkingError; after a missed deadline the helper is gone, and a new one comes
+        """Raises MoveError; after a missed deadline the helper is gone, and a new one comes
         with the next call."""
         async with self._lock:
             if self._child is None or self._child.poll() is not None:
@@ -84,7 +85,7 @@ class Helper:
                 self._child.stdin.flush()
             except OSError as error:
                 self.stop()
-                raise ParkingError(f"the helper is gone: {error}") from None
+                raise MoveError(f"the helper is gone: {error}") from None
             return await self._answer(deadline)
 
     async def _answer(self, deadline: float) -> Any:
@@ -93,16 +94,16 @@ class Helper:
             line = await asyncio.wait_for(self._reader.readline(), deadline)
         except asyncio.TimeoutError:
             self.stop()
-            raise ParkingError(f"no answer from the CUDA driver in {deadline:.0f} s") from None
+            raise MoveError(f"no answer from the CUDA driver in {deadline:.0f} s") from None
         except asyncio.CancelledError:
             self.stop()  # its answer would be taken for that to the next question
             raise
         if not line:
             self.stop()
-            raise ParkingError("the helper has ended")
+            raise MoveError("the helper has ended")
         told = json.loads(line)
         if not told["ok"]:
-            raise ParkingError(told["problem"])
+            raise MoveError(told["problem"])
         return told.get("found")
 
     def stop(self) -> None:
@@ -138,53 +139,53 @@ class Helper:
 
 
 class Checkpoints:
-    """Moves processes between the GPU and CPU RAM. `room` says how many bytes of host memory are
-    free, `gpu_room` how many of each GPU of which that is known; moves run one at a time, since
-    they share the link."""
+    """Moves processes between the GPU and CPU RAM."""
 
     def __init__(
         self,
         helper: Helper,
         room: Callable[[], int],
-        gpu_room: Callable[[], Mapping[str, int]] = dict,
+        gpu_room: Callable[[], Need] = dict,
         margin: int = LEAST_FREE,
+        most_gpus: int = 1,
     ) -> None:
+        """`room` reads how many bytes of host memory are free, `gpu_room` how many of each GPU of
+        which that is known; so many bytes of host memory stay free as `margin`. A process on more
+        than `most_gpus` is not to be moved: with so many a move was tried."""
+        self.most_gpus = most_gpus
         self._helper = helper
         self._room = room
         self._gpu_room = gpu_room
         self._margin = margin
-        self._held: dict[int, Mapping[str, int]] = {}
 
-    async def park(self, pid: int, held: Mapping[str, int]) -> None:
-        """`held` in bytes by GPU, which have to find room. Raises ParkingError."""
-        free, size = self._room(), sum(held.values())
+    async def park(self, pid: int, usage: Need) -> None:
+        """`usage` in bytes by GPU, which have to find room. Raises MoveError."""
+        free, size = self._room(), sum(usage.values())
         if size + self._margin > free:
-            gib = 1 << 30
-            problem = f"{size / gib:.1f} GiB are needed of host memory, {free / gib:.1f} are free"
+            problem = f"{size / GIB:.1f} GiB are needed of host memory, {free / GIB:.1f} are free"
             raise NoRoomError(problem)
         await self._helper.ask("park", pid, deadline(size))
-        self._held[pid] = held
 
-    async def restore(self, pid: int) -> None:
-        held = self._held.pop(pid, {})
-        await self._until_room(held)
-        await self._helper.ask("restore", pid, deadline(sum(held.values())))
+    async def restore(self, pid: int, usage: Need) -> None:
+        """Waits until each GPU has room for the `usage` with which it was parked. Raises
+        MoveError."""
+        await self._until_room(usage)
+        await self._helper.ask("restore", pid, deadline(sum(usage.values())))
 
-    async def _until_room(self, held: Mapping[str, int]) -> None:
+    async def _until_room(self, usage: Need) -> None:
         """What others let go of comes free a little later; a restore that runs out is stuck for
-        ever. Raises ParkingError where it does not come free."""
+        ever. Raises MoveError where it does not come free."""
         for _ in range(GPU_TRIES):
             free = self._gpu_room()
-            short = {d: size for d, size in held.items() if size > free.get(d, size)}
+            short = {gpu: size for gpu, size in usage.items() if size > free.get(gpu, size)}
             if not short:
                 return
             await asyncio.sleep(GPU_PAUSE)
-        gib = 1 << 30
         lack = (
-            f"{s / gib:.1f} GiB are needed on {d}, {free[d] / gib:.1f} are free"
-            for d, s in short.items()
+            f"{size / GIB:.1f} GiB are needed on {gpu}, {free[gpu] / GIB:.1f} are free"
+            for gpu, size in short.items()
         )
-        raise ParkingError("; ".join(lack))
+        raise MoveError("; ".join(lack))
 
     def stop(self) -> None:
         self._helper.stop()
@@ -208,7 +209,7 @@ async def probe(environment: Mapping[str, str], gpus: int = 1) -> str:
         await helper.ask("restore", sibling.pid, PROBE)
         found = await helper.ask("state", sibling.pid, PROBE)
         return "" if found == RUNNING else f"a process came back {STATES[found]}"
-    except ParkingError as error:
+    except MoveError as error:
         return str(error)
     finally:
         for child in (helper, sibling):

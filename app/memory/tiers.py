@@ -1,129 +1,184 @@
-"""Where a model goes when it leaves, and how it comes back: GPU, CPU RAM, disk.
+"""The tiers: where a model goes when it leaves the GPU, and how it comes back.
 
-To CPU RAM by the CUDA checkpoint calls, where this machine can (`memory.checkpoint`): the process
-stays, its KV cache too. Else the process ends: its weights stay in the page cache, so that coming
-back is a warm load, and its KV cache is written to files and read again.
+A new tier is one row of `TIERS` and one mover.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from app.console import ModelLogger
 from app.engine.server import LlamaServer
+from app.memory.checkpoint import Checkpoints
 from app.memory.kv import Slots
 from app.memory.ledger import Tier
-from app.planning.amounts import GIB, HOST
+from app.memory.mover import MoveError, Mover, NoRoomError
+from app.planning.amounts import GIB, HOST, Need
 
 logger = logging.getLogger(__name__)
 
 FAR_OFF = 1.5  # times what was predicted
 
 
-class Parking(Protocol):
-    """Who moves a process's GPU memory to CPU RAM and back."""
+@dataclass(frozen=True)
+class Parts:
+    """What movers work with: one model's llama-server; the KV caches of its slots, where they are
+    worth to be kept; CUDA checkpoints, where this machine can make them."""
 
-    async def park(self, pid: int, held: Mapping[str, int]) -> None:
-        """`held` in bytes by GPU. Raises NoRoomError where host memory is short, with the
-        process as it was; ParkingError, and then the process is of no use any more."""
-
-    async def restore(self, pid: int) -> None:
-        """Raises ParkingError; the process is then of no use any more."""
-
-
-class ParkingError(Exception):
-    pass
+    server: LlamaServer
+    slots: Slots | None = None
+    checkpoints: Checkpoints | None = None
 
 
-class NoRoomError(ParkingError):
-    """Found before anything was moved: the process is as it was."""
+class ByCheckpoint:
+    """The process stays, and the CUDA driver keeps its GPU memory in CPU RAM, KV cache included."""
+
+    def __init__(self, parts: Parts) -> None:
+        assert parts.checkpoints is not None
+        self._server = parts.server
+        self._checkpoints = parts.checkpoints
+
+    @staticmethod
+    def may_take(parts: Parts, gpus: int) -> bool:
+        return parts.checkpoints is not None and gpus <= parts.checkpoints.most_gpus
+
+    async def leave(self, usage: Need) -> None:
+        self._server.client.close()
+        await self._checkpoints.park(self._server.process.pid, usage)
+
+    async def back(self, usage: Need) -> None:
+        await self._checkpoints.restore(self._server.process.pid, usage)
+
+    async def end(self) -> None:
+        """A process whose GPU memory is elsewhere answers nothing, not even SIGTERM."""
+        self._server.client.close()
+        self._server.process.kill()
+        await self._server.exited()
+
+
+class ByRestart:
+    """The process ends. Its weights stay in the page cache, so that coming back is a warm load;
+    its KV caches are written to files and read again."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._server = parts.server
+        self._slots = parts.slots
+
+    async def leave(self, _usage: Need) -> None:
+        if self._slots is not None:
+            await self._slots.save()
+        await self._server.stop()
+
+    async def back(self, _usage: Need) -> None:
+        await self._server.start()
+        if self._slots is not None:
+            await self._slots.restore()
+
+    async def end(self) -> None:
+        await self._server.stop()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tier: its name for a person, who takes a model there, and whether a model on so many GPUs
+    may go there. `in_ram`: what the model used of the GPUs is taken of CPU RAM then."""
+
+    tier: Tier
+    title: str
+    mover: Callable[[Parts], Mover]
+    may_take: Callable[[Parts, int], bool]
+    in_ram: bool = False
+
+
+TIERS = (  # the nearest first; the last one takes every model
+    Row(Tier.RAM, "CPU RAM", ByCheckpoint, ByCheckpoint.may_take, in_ram=True),
+    Row(Tier.DISK, "disk", ByRestart, lambda parts, gpus: True),
+)
 
 
 class Tiered:
-    """One model's llama-server, wherever it is: what the pool calls a server."""
+    """One model, wherever it is: what the pool loads and lets leave."""
 
     def __init__(
         self,
-        server: LlamaServer,
-        slots: Slots | None,
-        parking: Parking | None,
-        measure: Callable[[], Mapping[str, int]],
-        predicted: Mapping[str, int] | None = None,
-        learn: Callable[[Mapping[str, int]], None] = lambda _: None,
+        parts: Parts,
+        measure: Callable[[], Need],
+        predicted: Need | None = None,
+        learn: Callable[[Need], None] = lambda _: None,
+        tiers: Sequence[Row] = TIERS,
     ) -> None:
-        """`parking` where this machine can; `measure` tells what the process holds now, by device,
-        `predicted` what was expected of it: the larger of both has to move when it is parked.
-        `learn` is told what was seen to go when it came."""
-        self.server = server
-        self.slots = slots
-        self._parking = parking
+        """`measure` tells what the process uses now, by device, `predicted` what was expected of
+        it: the larger of both has to find room where it goes. `learn` is told what was seen to go
+        when it came."""
+        self.server = parts.server
+        self._parts = parts
         self._measure = measure
-        self._parked: Mapping[str, int] | None = None  # what of each GPU lies in CPU RAM
         self._predicted = predicted or {}
         self._learn = learn
-        self._log = ModelLogger(logger, server.process.name)
+        self._tiers = tiers
+        self._away: Row | None = None  # where it is, or is being taken; None on the GPU
+        self._usage: Need = {}  # of each GPU, as it left
+        self._log = ModelLogger(logger, parts.server.process.name)
 
     @property
     def progress(self) -> float | None:
         return self.server.progress
 
     async def start(self) -> None:
-        if self._parked is not None:
-            self._parked = None
-            assert self._parking is not None
-            try:
-                await self._parking.restore(self.server.process.pid)
-                return
-            except ParkingError as error:
-                self._log.warning("did not come back from CPU RAM, is started anew: %s", error)
-                await self._kill()
-        await self.server.start()
-        if self.slots is not None:
-            await self.slots.restore()
+        if self._away is None or not self.server.process.running:
+            self._away = self._tiers[-1]  # it has ended by itself
+        mover = self._away.mover(self._parts)
+        try:
+            await mover.back(self._usage)
+        except MoveError as error:
+            said = "did not come back from %s, is started anew: %s"
+            self._log.warning(said, self._away.title, error)
+            await mover.end()
+            self._away = self._tiers[-1]
+            await self._away.mover(self._parts).back(self._usage)
+        self._away = None  # only now: who is cancelled meanwhile is ended as what it was
 
     async def leave(self) -> Tier:
-        if self._parking is not None:
-            self.server.client.close()
-            held = self._on_devices()
+        self._usage, why = self._on_gpus(), ""
+        for row in self._open():
+            if why:
+                self._log.info("goes to %s: %s", row.title, why)
+            self._away = row
+            mover = row.mover(self._parts)
             try:
-                await self._parking.park(self.server.process.pid, held)
-                self._parked = held
-                return Tier.RAM
+                await mover.leave(self._usage)
+                return row.tier
             except NoRoomError as error:
-                self._log.info("goes to disk: %s", error)
-            except ParkingError as error:
-                self._log.warning("could not be moved to CPU RAM, is stopped: %s", error)
-                await self._kill()
-                return Tier.DISK
-        if self.slots is not None:
-            await self.slots.save()
-        await self.server.stop()
-        return Tier.DISK
+                why = str(error)
+            except MoveError as error:
+                self._log.warning("could not be moved to %s, is stopped: %s", row.title, error)
+                await mover.end()
+                break
+        self._away = self._tiers[-1]  # it has ended
+        return self._away.tier
+
+    def _open(self) -> list[Row]:
+        """The tiers that may take it, by the GPUs that it was planned for: a process may be seen on
+        more, of which it only has a context."""
+        gpus = self._predicted.keys() - {HOST}
+        return [row for row in self._tiers if row.may_take(self._parts, len(gpus))]
 
     def parks(self) -> int:
-        if self._parking is None:
-            return 0
-        return sum((self._on_devices() if self._parked is None else self._parked).values())
+        if self._away is None:
+            row, usage = self._open()[0], self._on_gpus()
+        else:
+            row, usage = self._away, self._usage
+        return sum(usage.values()) if row.in_ram else 0
 
-    def _on_devices(self) -> Mapping[str, int]:
-        held = {**self._predicted, **self._measure()}
-        larger = {d: max(size, self._predicted.get(d, 0)) for d, size in held.items()}
+    def _on_gpus(self) -> Need:
+        usage = {**self._predicted, **self._measure()}
+        larger = {d: max(size, self._predicted.get(d, 0)) for d, size in usage.items()}
         return {device: size for device, size in larger.items() if device != HOST}
 
     async def stop(self) -> None:
-        if self._parked is not None:
-            await self._kill()
-        else:
-            await self.server.stop()
-
-    async def _kill(self) -> None:
-        """A process whose GPU memory is elsewhere answers nothing, not even SIGTERM."""
-        self._parked = None
-        self.server.client.close()
-        self.server.process.kill()
-        await self.server.exited()
+        await (self._away or self._tiers[-1]).mover(self._parts).end()
 
     async def exited(self) -> int:
         return await self.server.exited()
@@ -131,11 +186,10 @@ class Tiered:
     def explain(self, code: int) -> str:
         return self.server.explain(code)
 
-    def measured(self) -> Mapping[str, int]:
-        here = self.server.process.running and self._parked is None
-        return self._measure() if here else {}
+    def measured(self) -> Need:
+        return self._measure() if self.server.process.running and self._away is None else {}
 
-    def took(self, sizes: Mapping[str, int]) -> None:
+    def took(self, sizes: Need) -> None:
         """Where another program came in the same moment, that is no model of this size."""
         expected = {device: size for device, size in self._predicted.items() if device != HOST}
         seen = {device: sizes[device] for device in expected if sizes.get(device, 0) > 0}

@@ -3,6 +3,7 @@ import threading
 from app.instance import measured
 from app.instance.measured import Measured, Meter, on_host
 from app.memory.ledger import Tier
+from app.memory.tiers import Parts
 from tests.memory.test_tiers import Llama
 
 
@@ -16,7 +17,7 @@ def test_a_model_is_measured_off_the_loop_when_it_has_come_and_before_it_leaves(
             return {"host": holds.pop(0)}
 
         meter = Meter(llama, measure, learned.append)
-        model = Measured(llama, None, None, lambda: meter.most, {})
+        model = Measured(Parts(llama), lambda: meter.most, {})
         model.meter = meter
         await model.start()
         assert llama.log == ["start", "measure 7"] and model.measured() == {"host": 5}

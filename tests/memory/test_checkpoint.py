@@ -14,12 +14,12 @@ from app.machine import children
 from app.memory import checkpoint_child
 from app.memory.checkpoint import Checkpoints, Helper, deadline, probe
 from app.memory.checkpoint_child import CHECKPOINTED, RUNNING
-from app.memory.tiers import NoRoomError, ParkingError
+from app.memory.mover import MoveError, NoRoomError
 from tests.fakes import until
 from tests.gpus import CUDA, compiled
 
 GIB = 1 << 30
-HELD = {"CUDA0": GIB}
+USAGE = {"CUDA0": GIB}
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +54,13 @@ def wrong(cuda, call):
 def test_a_trip_to_cpu_ram_and_back(run, cuda, process):
     async def scenario():
         helper = Helper(cuda)
-        moves = Checkpoints(helper, lambda: 10 * GIB)
-        await moves.park(process.pid, HELD)
+        checkpoints = Checkpoints(helper, lambda: 10 * GIB)
+        await checkpoints.park(process.pid, USAGE)
         assert await helper.ask("state", process.pid, 10) == CHECKPOINTED
-        await moves.restore(process.pid)
+        await checkpoints.restore(process.pid, USAGE)
         assert await helper.ask("state", process.pid, 10) == RUNNING
         assert calls(cuda) == ["Lock", "Checkpoint", "Restore", "Unlock"]
-        moves.stop()
+        checkpoints.stop()
         await helper.ended()
 
     run(scenario)
@@ -68,9 +68,9 @@ def test_a_trip_to_cpu_ram_and_back(run, cuda, process):
 
 def test_without_room_in_host_memory_nothing_is_moved(run, cuda, process):
     async def scenario():
-        moves = Checkpoints(Helper(cuda), lambda: 3 * GIB)
+        checkpoints = Checkpoints(Helper(cuda), lambda: 3 * GIB)
         with pytest.raises(NoRoomError, match="2.5 GiB are needed of host memory, 3.0 are free"):
-            await moves.park(process.pid, {"CUDA0": 2 * GIB, "CUDA1": GIB // 2})
+            await checkpoints.park(process.pid, {"CUDA0": 2 * GIB, "CUDA1": GIB // 2})
         assert not Path(cuda["CUDA_FAKE"], "calls").exists()
 
     run(scenario)
@@ -88,14 +88,14 @@ def test_a_restore_waits_for_room_on_the_gpu_and_is_not_tried_without(
             return {"CUDA0": free.pop(0) if free else 0, "CUDA1": 9 * GIB}
 
         helper = Helper(cuda)
-        moves = Checkpoints(helper, lambda: 10 * GIB, gpus)
-        await moves.park(process.pid, HELD)
-        await moves.restore(process.pid)
-        await moves.park(process.pid, HELD)
-        with pytest.raises(ParkingError, match="1.0 GiB are needed on CUDA0, 0.0 are free"):
-            await moves.restore(process.pid)
+        checkpoints = Checkpoints(helper, lambda: 10 * GIB, gpus)
+        await checkpoints.park(process.pid, USAGE)
+        await checkpoints.restore(process.pid, USAGE)
+        await checkpoints.park(process.pid, USAGE)
+        with pytest.raises(MoveError, match="1.0 GiB are needed on CUDA0, 0.0 are free"):
+            await checkpoints.restore(process.pid, USAGE)
         assert calls(cuda).count("Restore") == 1
-        moves.stop()
+        checkpoints.stop()
         await helper.ended()
 
     run(scenario)
@@ -104,14 +104,14 @@ def test_a_restore_waits_for_room_on_the_gpu_and_is_not_tried_without(
 def test_a_failed_move_says_the_drivers_word_and_is_unlocked(run, cuda, process):
     async def scenario():
         helper = Helper(cuda)
-        moves = Checkpoints(helper, lambda: 10 * GIB)
+        checkpoints = Checkpoints(helper, lambda: 10 * GIB)
         wrong(cuda, "Checkpoint.fail")
-        with pytest.raises(ParkingError, match="Checkpoint: CUDA_ERROR_OUT_OF_MEMORY"):
-            await moves.park(process.pid, HELD)
+        with pytest.raises(MoveError, match="Checkpoint: CUDA_ERROR_OUT_OF_MEMORY"):
+            await checkpoints.park(process.pid, USAGE)
         assert calls(cuda) == ["Lock", "Checkpoint", "Unlock"]
-        with pytest.raises(ParkingError, match="Restore: CUDA_ERROR_ILLEGAL_STATE"):
-            await moves.restore(process.pid)
-        moves.stop()
+        with pytest.raises(MoveError, match="Restore: CUDA_ERROR_ILLEGAL_STATE"):
+            await checkpoints.restore(process.pid, USAGE)
+        checkpoints.stop()
         await helper.ended()
 
     run(scenario)
@@ -123,7 +123,7 @@ def test_a_call_that_hangs_is_given_up_and_the_next_helper_works(run, cuda, proc
         await helper.start()
         first = helper.pid
         wrong(cuda, "Lock.hang")
-        with pytest.raises(ParkingError, match="no answer from the CUDA driver in 0 s"):
+        with pytest.raises(MoveError, match="no answer from the CUDA driver in 0 s"):
             await helper.ask("park", process.pid, 0.3)
         await until(lambda: not Path(f"/proc/{first}").exists())
         Path(cuda["CUDA_FAKE"], "Lock.hang").unlink()
@@ -166,7 +166,7 @@ def test_a_helper_that_does_not_end_when_it_is_killed_is_not_waited_for(
         stuck = helper._child
         try:
             wrong(cuda, "Lock.hang")
-            with pytest.raises(ParkingError, match="no answer from the CUDA driver"):
+            with pytest.raises(MoveError, match="no answer from the CUDA driver"):
                 await helper.ask("park", process.pid, 0.3)
             Path(cuda["CUDA_FAKE"], "Lock.hang").unlink()
             await helper.ask("park", process.pid, 10)
@@ -191,7 +191,7 @@ def test_a_helper_that_reads_no_more_is_replaced(run, cuda, process, monkeypatch
         with monkeypatch.context() as patch:
             patch.setattr(children, "spawn", spawn)
             await helper.start()
-        with pytest.raises(ParkingError, match="the helper is gone"):
+        with pytest.raises(MoveError, match="the helper is gone"):
             await helper.ask("park", process.pid, 10)
         await helper.ask("park", process.pid, 10)
         helper.stop()
@@ -215,7 +215,7 @@ def test_a_helper_that_was_killed_is_replaced(run, cuda, process, seen):
             else:
                 os.kill(first, signal.SIGSTOP)
                 asyncio.get_running_loop().call_later(0.1, os.kill, first, signal.SIGKILL)
-                with pytest.raises(ParkingError, match="the helper has ended"):
+                with pytest.raises(MoveError, match="the helper has ended"):
                     await helper.ask("park", process.pid, 10)
             await helper.ask("park", process.pid, 10)
             assert helper.pid != first

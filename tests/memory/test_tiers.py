@@ -1,7 +1,10 @@
+import asyncio
+
 import pytest
 
 from app.memory.ledger import Tier
-from app.memory.tiers import NoRoomError, ParkingError, Tiered
+from app.memory.mover import MoveError, NoRoomError
+from app.memory.tiers import TIERS, Parts, Row, Tiered
 
 
 class Llama:
@@ -27,7 +30,11 @@ class Llama:
         return -9
 
 
-class Parking:
+class Checkpoints:
+    """Those of CUDA, as a mover sees them; each call raises the next of `errors`."""
+
+    most_gpus = 2
+
     def __init__(self, *errors):
         self.errors, self.log = [*errors], []
 
@@ -37,25 +44,26 @@ class Parking:
         if error is not None:
             raise error
 
-    async def park(self, pid, size):
-        await self._do(("park", pid, size))
+    async def park(self, pid, usage):
+        await self._do(("park", pid, usage))
 
-    async def restore(self, pid):
-        await self._do(("restore", pid))
+    async def restore(self, pid, usage):
+        await self._do(("restore", pid, usage))
 
 
-def tiered(llama, parking):
-    return Tiered(llama, None, parking, lambda: {"host": 1}, {"host": 2, "CUDA0": 5})
+def tiered(llama, checkpoints):
+    parts = Parts(llama, None, checkpoints)
+    return Tiered(parts, lambda: {"host": 1}, {"host": 2, "CUDA0": 5})
 
 
 def test_parked_and_restored(run):
     async def scenario():
-        llama, parking = Llama(), Parking()
-        found = tiered(llama, parking)
+        llama, checkpoints = Llama(), Checkpoints()
+        found = tiered(llama, checkpoints)
         assert await found.leave() is Tier.RAM and found.measured() == {}
         assert found.parks() == 5
         await found.start()
-        assert parking.log == [("park", 7, {"CUDA0": 5}), ("restore", 7)]
+        assert checkpoints.log == [("park", 7, {"CUDA0": 5}), ("restore", 7, {"CUDA0": 5})]
         assert llama.log == ["close"] and found.measured() == {"host": 1}
 
     run(scenario)
@@ -63,13 +71,15 @@ def test_parked_and_restored(run):
 
 def test_what_it_holds_decides_where_it_is_more_than_was_predicted(run):
     async def scenario():
-        parking = Parking()
+        checkpoints = Checkpoints()
         predicted = {"CUDA0": 5, "CUDA1": 5}
-        found = Tiered(Llama(), None, parking, lambda: {"CUDA0": 8, "CUDA1": 4}, predicted)
+        found = Tiered(
+            Parts(Llama(), None, checkpoints), lambda: {"CUDA0": 8, "CUDA1": 4}, predicted
+        )
         assert found.parks() == 13
         await found.leave()
-        assert parking.log == [("park", 7, {"CUDA0": 8, "CUDA1": 5})]
-        assert Tiered(Llama(), None, None, dict, predicted).parks() == 0
+        assert checkpoints.log == [("park", 7, {"CUDA0": 8, "CUDA1": 5})]
+        assert Tiered(Parts(Llama()), dict, predicted).parks() == 0
 
     run(scenario)
 
@@ -86,14 +96,14 @@ def test_what_it_holds_decides_where_it_is_more_than_was_predicted(run):
 def test_what_was_seen_to_go_is_learned_if_it_is_likely(took, learned):
     seen = []
     predicted = {"host": 1, "CUDA0": 8 << 30}
-    Tiered(Llama(), None, None, dict, predicted, seen.append).took(took)
+    Tiered(Parts(Llama()), dict, predicted, seen.append).took(took)
     assert seen == learned
 
 
 def test_a_parked_one_is_only_ever_killed(run):
     async def scenario():
         llama = Llama()
-        found = tiered(llama, Parking())
+        found = tiered(llama, Checkpoints())
         await found.leave()
         await found.stop()
         assert llama.log == ["close", "close", "kill"]
@@ -104,7 +114,7 @@ def test_a_parked_one_is_only_ever_killed(run):
 def test_without_room_it_goes_to_disk(run):
     async def scenario():
         llama = Llama()
-        assert await tiered(llama, Parking(NoRoomError("full"))).leave() is Tier.DISK
+        assert await tiered(llama, Checkpoints(NoRoomError("full"))).leave() is Tier.DISK
         assert llama.log == ["close", "stop"]
 
     run(scenario)
@@ -113,12 +123,96 @@ def test_without_room_it_goes_to_disk(run):
 def test_a_failed_park_and_a_failed_restore_end_the_process_and_it_starts_anew(run):
     async def scenario():
         llama = Llama()
-        assert await tiered(llama, Parking(ParkingError("x"))).leave() is Tier.DISK
+        assert await tiered(llama, Checkpoints(MoveError("x"))).leave() is Tier.DISK
         assert llama.log == ["close", "close", "kill"]
         llama = Llama()
-        found = tiered(llama, Parking(None, ParkingError("stuck")))
+        found = tiered(llama, Checkpoints(None, MoveError("stuck")))
         await found.leave()
         await found.start()
         assert llama.log == ["close", "close", "kill", "start"]
 
     run(scenario)
+
+
+def test_one_whose_return_was_cancelled_is_only_ever_killed(run):
+    """At shutdown. Nobody knows how far it has come; one that is frozen would sit out its grace."""
+
+    async def scenario():
+        llama, checkpoints = Llama(), Checkpoints(None, asyncio.CancelledError())
+        model = tiered(llama, checkpoints)
+        await model.leave()
+        with pytest.raises(asyncio.CancelledError):
+            await model.start()
+        await model.stop()
+        assert llama.log == ["close", "close", "kill"]
+
+    run(scenario)
+
+
+def test_one_that_is_cancelled_as_it_leaves_is_only_ever_killed(run):
+    async def scenario():
+        llama = Llama()
+        model = tiered(llama, Checkpoints(asyncio.CancelledError()))
+        with pytest.raises(asyncio.CancelledError):
+            await model.leave()
+        await model.stop()
+        assert llama.log == ["close", "close", "kill"]
+
+    run(scenario)
+
+
+def test_one_that_ended_while_it_was_parked_is_started_anew(run):
+    async def scenario():
+        llama, checkpoints = Llama(), Checkpoints()
+        model = tiered(llama, checkpoints)
+        await model.leave()
+        llama.running = False
+        await model.start()
+        await model.stop()
+        assert checkpoints.log == [("park", 7, {"CUDA0": 5})]
+        assert llama.log == ["close", "start", "stop"]
+
+    run(scenario)
+
+
+def test_one_on_more_gpus_than_were_tried_goes_to_disk(run):
+    async def scenario():
+        checkpoints = Checkpoints()
+        predicted = {"CUDA0": 5, "CUDA1": 5, "CUDA2": 5, "host": 1}
+        model = Tiered(Parts(Llama(), None, checkpoints), dict, predicted)
+        assert model.parks() == 0
+        assert await model.leave() is Tier.DISK and not checkpoints.log
+
+    run(scenario)
+
+
+def test_a_new_tier_is_a_row_and_a_mover(run):
+    class ByWish:
+        def __init__(self, parts):
+            self.log = parts.server.log
+
+        async def leave(self, usage):
+            self.log.append(("wished away", usage))
+
+        async def back(self, usage):
+            self.log.append(("wished back", usage))
+
+        async def end(self):
+            self.log.append("forgotten")
+
+    async def scenario():
+        llama = Llama()
+        row = Row(Tier.NONE, "elsewhere", ByWish, lambda parts, gpus: gpus == 1)
+        model = Tiered(Parts(llama), dict, {"CUDA0": 5}, tiers=[row, *TIERS])
+        assert await model.leave() is Tier.NONE and model.parks() == 0
+        await model.start()
+        await model.leave()
+        await model.stop()
+        went, came = ("wished away", {"CUDA0": 5}), ("wished back", {"CUDA0": 5})
+        assert llama.log == [went, came, went, "forgotten"]
+
+    run(scenario)
+
+
+def test_the_last_tier_takes_every_model():
+    assert all(TIERS[-1].may_take(Parts(Llama()), gpus) for gpus in range(9))
