@@ -8,7 +8,7 @@ import heapq
 import itertools
 from dataclasses import dataclass, field
 
-from app.memory.turns import Row, Stage, plan
+from app.memory.turns import Stage, Standing, assign
 
 
 @dataclass
@@ -18,7 +18,7 @@ class Sim:
     cost: float = 1.0
     leaves_in: dict = field(default_factory=dict)  # seconds, where leaving takes another time
     bound: float = 60.0
-    policy: object = staticmethod(plan)
+    policy: object = staticmethod(assign)
     priority: dict = field(default_factory=dict)
     pinned: frozenset = frozenset()
 
@@ -66,9 +66,9 @@ class Sim:
         moving = any(s in (Stage.COMING, Stage.LEAVING) for s in self.stage.values())
         return not moving and not any(self.leased.values()) and any(self.queue.values())
 
-    def rows(self):
+    def standings(self):
         return [
-            Row(
+            Standing(
                 n,
                 {"d": self.need[n]},
                 self.stage[n],
@@ -86,23 +86,23 @@ class Sim:
         ]
 
     def _decide(self):
-        found = self.policy(self.rows(), {"d": self.budget}, self.now, self.bound)
-        for load in found.loads:
-            for name in load.evict:
+        found = self.policy(self.standings(), {"d": self.budget}, self.now, self.bound)
+        for turn in found.begin:
+            for name in turn.evict:
                 assert not self.leased[name] and name not in self.pinned, "evicted in use"
                 self.stage[name] = Stage.LEAVING
                 leave = self.leaves_in.get(name, self.cost)
                 self.at(self.now + leave, lambda name=name: self._left(name))
-            self.stage[load.name] = Stage.COMING
-            self.comings[load.name] = {*load.after}
+            self.stage[turn.name] = Stage.COMING
+            self.comings[turn.name] = {*turn.after}
             self.switches += 1
-            if not load.after:
-                self._come(load.name)
+            if not turn.after:
+                self._come(turn.name)
         for name, _ in found.refused:
             self.denied += self.queue[name]
             self.queue[name] = []
         for name, stage in self.stage.items():
-            if stage is Stage.HERE and name not in found.held_back:
+            if stage is Stage.HERE and name not in found.draining:
                 self._serve(name)
         if found.again_at is not None:
             self.at(max(found.again_at, self.now + 1e-9), self._decide)

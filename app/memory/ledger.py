@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from app.memory.residency import Resident
-from app.memory.turns import Row, Stage
+from app.memory.turns import Stage, Standing
 from app.planning.amounts import HOST, Need
 
 
@@ -23,7 +23,7 @@ class Tier(enum.Enum):
     NONE = "none"
 
 
-class Server(Protocol):
+class Loadable(Protocol):
     """One llama-server and what is kept of it while it is away; memory.tiers has the real one."""
 
     @property
@@ -129,7 +129,7 @@ class Model(Generic[Upstream]):
     priority: int = 0
     pinned: bool = False
     need: Mapping[str, int] = field(default_factory=dict)  # bytes by device
-    server: Server | None = None
+    server: Loadable | None = None
     upstream: Upstream | None = None
     state: ModelState = ModelState.PENDING
     tier: Tier = Tier.NONE
@@ -197,9 +197,9 @@ class Model(Generic[Upstream]):
 
     # How others see it.
 
-    def turn(self) -> Row:
+    def standing(self) -> Standing:
         """As turns are decided from it."""
-        return Row(
+        return Standing(
             name=self.name,
             need=self.need,
             stage=STAGES.get(self.state, Stage.AWAY),
@@ -220,7 +220,7 @@ class Model(Generic[Upstream]):
         return Resident(
             name=self.name,
             need=need,
-            held=bool(self.waiters),
+            busy=bool(self.waiters),
             last_used=self.last_used,
             priority=self.priority,
         )
@@ -277,8 +277,8 @@ class Ledger(Generic[Upstream]):
     def __len__(self) -> int:
         return len(self._models)
 
-    def turns(self) -> list[Row]:
-        return [model.turn() for model in self if model.server]
+    def standings(self) -> list[Standing]:
+        return [model.standing() for model in self if model.server]
 
     def others(self, model: Model[Upstream]) -> list[Model[Upstream]]:
         return [other for other in self if other is not model]

@@ -14,7 +14,7 @@ from typing import Any, Generic
 from app.console import ModelLogger
 from app.errors import AppError, LoadError, RequestError
 from app.memory import backoff, residency, turns
-from app.memory.ledger import MOVING, Ledger, Model, ModelState, Server, Tier, Upstream
+from app.memory.ledger import MOVING, Ledger, Loadable, Model, ModelState, Tier, Upstream
 from app.memory.residency import Swap
 from app.planning.amounts import HOST, lacking
 
@@ -133,7 +133,7 @@ class Loads(Generic[Upstream]):
                 model.leave_cost = self._ledger.now() - begun
             self._changed()
 
-    async def _keep(self, model: Model[Upstream], server: Server) -> Tier:
+    async def _keep(self, model: Model[Upstream], server: Loadable) -> Tier:
         """Where it goes. In CPU RAM others may have to make room for it, and go on to disk."""
         if not server.parks():
             return await server.leave()
@@ -179,13 +179,13 @@ class Loads(Generic[Upstream]):
         model.need = {**model.need, **more}
         if model.state is not ModelState.READY:
             return
-        for name in turns.overflow(self._ledger.turns(), budget):
+        for name in turns.overflow(self._ledger.standings(), budget):
             if name != model.name:
                 self.leave(self._ledger[name])
 
     # A model fails.
 
-    async def _watch(self, model: Model[Upstream], server: Server) -> None:
+    async def _watch(self, model: Model[Upstream], server: Loadable) -> None:
         """Await the end of a loaded model's process; one that nobody asked for is a failure."""
         code = await server.exited()
         if model.state not in (ModelState.READY, ModelState.PARKED):

@@ -19,9 +19,9 @@ from app.memory.ledger import (
     NOT_KNOWN,
     Free,
     Ledger,
+    Loadable,
     Model,
     ModelState,
-    Server,
     Tier,
     Upstream,
     View,
@@ -29,7 +29,7 @@ from app.memory.ledger import (
 )
 from app.memory.loads import Loads
 from app.memory.room import LOOK, Room
-from app.memory.turns import Load
+from app.memory.turns import Turn
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class Pool(Generic[Upstream]):
         model.state, model.progress = ModelState.DOWNLOADING, progress
 
     def provide(
-        self, name: str, server: Server, upstream: Upstream, need: Mapping[str, int]
+        self, name: str, server: Loadable, upstream: Upstream, need: Mapping[str, int]
     ) -> None:
         """The model's files are here: from now on it can be leased. `need` in bytes by device."""
         model = self._ledger[name]
@@ -252,15 +252,15 @@ class Pool(Generic[Upstream]):
             return
         now = self._ledger.now()
         self._room.look(list(self._ledger), now)
-        plan = turns.plan(self._ledger.turns(), self._room.bytes, now, self._bound)
-        for load in plan.loads:
-            self._switch(load)
-        again = [plan.again_at] if plan.again_at is not None else []
-        for name, reason in plan.refused:
+        found = turns.assign(self._ledger.standings(), self._room.bytes, now, self._bound)
+        for turn in found.begin:
+            self._begin(turn)
+        again = [found.again_at] if found.again_at is not None else []
+        for name, reason in found.refused:
             if not self._refused(self._ledger[name], reason, now):
                 again.append(now + LOOK)
         for model in self._ledger:
-            if model.state is ModelState.READY and model.name not in plan.held_back:
+            if model.state is ModelState.READY and model.name not in found.draining:
                 model.grant()
         self._wake_at(min(again, default=None), now)
         self._notify()
@@ -283,12 +283,12 @@ class Pool(Generic[Upstream]):
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(max(0.001, when - now), self._schedule)
 
-    def _switch(self, load: Load) -> None:
-        model = self._ledger[load.name]
-        for name in load.evict:
+    def _begin(self, turn: Turn) -> None:
+        model = self._ledger[turn.name]
+        for name in turn.evict:
             self._loads.leave(self._ledger[name])
-            ModelLogger(logger, name).info("makes room for %s: %s", model.name, load.reason)
-        self._loads.come(model, after=[self._ledger[name] for name in load.after])
+            ModelLogger(logger, name).info("makes room for %s: %s", model.name, turn.reason)
+        self._loads.come(model, after=[self._ledger[name] for name in turn.after])
 
     def _notify(self) -> None:
         self._changed.set()

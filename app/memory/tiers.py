@@ -81,7 +81,7 @@ class ByRestart:
 
 
 @dataclass(frozen=True)
-class Row:
+class TierRow:
     """One tier: its name for a person, who takes a model there, and whether a model on so many GPUs
     may go there. `in_ram`: what the model used of the GPUs is taken of CPU RAM then."""
 
@@ -93,8 +93,8 @@ class Row:
 
 
 TIERS = (  # the nearest first; the last one takes every model
-    Row(Tier.RAM, "CPU RAM", ByCheckpoint, ByCheckpoint.may_take, in_ram=True),
-    Row(Tier.DISK, "disk", ByRestart, lambda parts, gpus: True),
+    TierRow(Tier.RAM, "CPU RAM", ByCheckpoint, ByCheckpoint.may_take, in_ram=True),
+    TierRow(Tier.DISK, "disk", ByRestart, lambda parts, gpus: True),
 )
 
 
@@ -107,7 +107,7 @@ class Tiered:
         measure: Callable[[], Need],
         predicted: Need | None = None,
         learn: Callable[[Need], None] = lambda _: None,
-        tiers: Sequence[Row] = TIERS,
+        tiers: Sequence[TierRow] = TIERS,
     ) -> None:
         """`measure` tells what the process uses now, by device, `predicted` what was expected of
         it: the larger of both has to find room where it goes. `learn` is told what was seen to go
@@ -118,7 +118,7 @@ class Tiered:
         self._predicted = predicted or {}
         self._learn = learn
         self._tiers = tiers
-        self._away: Row | None = None  # where it is, or is being taken; None on the GPU
+        self._away: TierRow | None = None  # where it is, or is being taken; None on the GPU
         self._usage: Need = {}  # of each GPU, as it left
         self._log = ModelLogger(logger, parts.server.process.name)
 
@@ -159,7 +159,7 @@ class Tiered:
         self._away = self._tiers[-1]  # it has ended
         return self._away.tier
 
-    def _open(self) -> list[Row]:
+    def _open(self) -> list[TierRow]:
         """The tiers that may take it, by the GPUs that it was planned for: a process may be seen on
         more, of which it only has a context."""
         gpus = self._predicted.keys() - {HOST}

@@ -1,16 +1,17 @@
 """Whose turn it is on a GPU that does not hold all models: pure policy, no I/O, no clock.
 
-Requests are coalesced by model: who is resident serves all of its requests. Others wait, and get
-their turn by numbers and age. A resident model that is in demand keeps its place for a quantum in
-proportion to what a switch costs; then its new requests wait as well, it drains, and it leaves. An
-idle one leaves after a moment, or a little later where its next request usually comes sooner than
-a switch would pay (anticipatory disk scheduling: Iyer and Druschel, SOSP 2001).
+Requests are coalesced by model: a resident model serves all of its requests, those for other models
+wait. Who comes next is decided by how many wait for it and for how long. A resident model in demand
+keeps its place for a quantum in proportion to what a switch costs; then its new requests wait as
+well, it drains, and it leaves. An idle one leaves after a moment, or a little later where its next
+request usually comes sooner than a switch would pay (anticipatory disk scheduling: Iyer and
+Druschel, SOSP 2001).
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from app.memory.residency import Refuse, Resident, Swap, Wait, decide
@@ -21,8 +22,8 @@ LEAST_QUANTUM = 0.2  # seconds
 AGE_OF_ONE = 2.0  # times what a switch costs: waiting that long counts as one request more
 LINGER = 0.25  # times what a switch costs: for how long an idle model may keep others waiting
 LONGEST_LINGER = 1.0  # seconds
-SETTLE = 0.1  # times what a switch costs: for how long requests are collected before one
-LONGEST_SETTLE = 0.05  # seconds
+GATHER = 0.1  # times what a switch costs: for how long requests are gathered before one
+LONGEST_GATHER = 0.05  # seconds
 
 
 class Stage(enum.Enum):
@@ -33,12 +34,12 @@ class Stage(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Row:
-    """One model, times in seconds of one clock.
+class Standing:
+    """How one model stands; times in seconds of one clock.
 
-    `waiting_since`: arrival of its oldest waiting request, None where none waits; `waiting`: how
-    many do. `gap`: from its
-    last idle moment to the request after it. `switch_cost`: what leaving and coming back take.
+    `waiting`: how many requests wait for it, the oldest since `waiting_since` (None: none). `gap`:
+    from its last idle moment to the request after it. `switch_cost`: what leaving and coming back
+    take together.
     """
 
     name: str
@@ -56,8 +57,9 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Load:
-    """Let `evict` leave; once all of `after` are gone, those that left already included, begin."""
+class Turn:
+    """A model's turn to come: `evict` leave for it, and it is loaded once all of `after` are gone,
+    those that were leaving already included."""
 
     name: str
     evict: tuple[str, ...]
@@ -66,147 +68,164 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """`loads` are to begin now; who is `held_back` gets no new request; `refused` can never be
-    served, each with the reason; at `again_at` the plan may be another one, by time alone."""
+class Turns:
+    """`begin` are to begin now. Models that are `draining` get no new request. `refused` can never
+    be served, each with the reason. At `again_at` the decision may be another one, by time alone.
+    """
 
-    loads: tuple[Load, ...] = ()
-    held_back: frozenset[str] = frozenset()
+    begin: tuple[Turn, ...] = ()
+    draining: frozenset[str] = frozenset()
     refused: tuple[tuple[str, str], ...] = ()
     again_at: float | None = None
 
 
-def order(rows: Sequence[Row], now: float, bound: float) -> list[Row]:
-    """Who waits for a place, the next one first.
+def assign(standings: Sequence[Standing], budget: Need, now: float, bound: float) -> Turns:
+    """What to do now. `bound` in seconds: the longest that any request should wait for a turn."""
+    return _Assignment(standings, budget, now, bound).turns()
 
-    A switch pays for as many requests as wait for it, so many go before few: those of callers that
-    go from model to model together, then stay together. Age outweighs numbers in the end, and
-    whoever has waited for half the bound goes before any priority: nobody starves.
+
+def order(standings: Sequence[Standing], now: float, bound: float) -> list[Standing]:
+    """The models that wait for a place, the next one first.
+
+    A switch pays for as many requests as wait for it, so many go before few: requests of callers
+    that go from model to model together stay together. Age outweighs numbers in the end, and a
+    model that has waited for half the bound goes before any priority: none starves.
     """
 
-    def rank(row: Row) -> tuple[bool, float, float, float]:
-        since = row.waiting_since or 0.0
+    def rank(model: Standing) -> tuple[bool, float, float, float]:
+        since = model.waiting_since or 0.0
         age = now - since
         if age >= bound / 2:
             return (False, 0.0, 0.0, since)
-        crowd = row.waiting + age / (AGE_OF_ONE * (row.switch_cost or 1.0))
-        return (True, -row.priority, -crowd, since)
+        crowd = model.waiting + age / (AGE_OF_ONE * (model.switch_cost or 1.0))
+        return (True, -model.priority, -crowd, since)
 
-    waiting = [r for r in rows if r.stage is Stage.AWAY and r.waiting_since is not None]
+    waiting = [m for m in standings if m.stage is Stage.AWAY and m.waiting_since is not None]
     return sorted(waiting, key=rank)
 
 
-def keeps_until(row: Row, waiting: int, bound: float) -> float:
+def keeps_until(model: Standing, waiting: int, bound: float) -> float:
     """Until when a resident model keeps its place while `waiting` others wait for one."""
-    if row.leased or row.waiting_since is not None:
-        quantum = max(LEAST_QUANTUM, QUANTUM * row.switch_cost)
-        return row.here_since + min(quantum, bound / 2 / max(1, waiting))
-    linger = min(LINGER * row.switch_cost, LONGEST_LINGER)
-    if row.gap is None or row.gap >= linger:
-        return row.last_used
+    if model.leased or model.waiting_since is not None:
+        quantum = max(LEAST_QUANTUM, QUANTUM * model.switch_cost)
+        return model.here_since + min(quantum, bound / 2 / max(1, waiting))
+    linger = min(LINGER * model.switch_cost, LONGEST_LINGER)
+    if model.gap is None or model.gap >= linger:
+        return model.last_used
     # Within its quantum only: else a hog with short gaps would never leave.
-    limit = row.here_since + min(QUANTUM * row.switch_cost, bound / 2 / max(1, waiting))
-    return min(row.last_used + linger, limit)
+    limit = model.here_since + min(QUANTUM * model.switch_cost, bound / 2 / max(1, waiting))
+    return min(model.last_used + linger, limit)
 
 
-def plan(rows: Sequence[Row], budget: Need, now: float, bound: float) -> Plan:
-    """What to do now. `bound` in seconds: the longest that anybody should wait for a turn."""
-    current = {row.name: row for row in rows}
-    loads: list[Load] = []
-    refused: list[tuple[str, str]] = []
-    head: Row | None = None
-    held_back: frozenset[str] = frozenset()
-    again: list[float] = []
-    waiting = order(rows, now, bound)
-    there = _residents(current, now, len(waiting), bound)
-    for row in waiting:
-        if head is not None and not _beside(row, head, there, budget):
-            continue  # behind the first who must wait: only what takes nothing from it
-        decision = decide(row.name, row.need, there, budget)
+def overflow(standings: Sequence[Standing], budget: Need) -> list[str]:
+    """Idle residents that must go because all together hold more than there is; the one that was
+    used longest ago first. It may not be enough."""
+    kept = [model for model in standings if model.stage in (Stage.HERE, Stage.COMING)]
+    leave = []
+    for model in sorted(kept, key=lambda m: (m.priority, m.last_used)):
+        over = [d for d in budget if sum(m.need.get(d, 0) for m in kept) > budget[d]]
+        idle = model.stage is Stage.HERE and not model.leased and not model.pinned
+        if idle and any(model.need.get(device) for device in over):
+            leave.append(model.name)
+            kept.remove(model)
+    return leave
+
+
+class _Assignment:
+    """Turns under way: a model that has been given one counts as coming from then on, those that
+    leave for it as leaving."""
+
+    def __init__(
+        self, standings: Sequence[Standing], budget: Need, now: float, bound: float
+    ) -> None:
+        self._budget = budget
+        self._now = now
+        self._bound = bound
+        self._models = {model.name: model for model in standings}
+        self._waiting = order(standings, now, bound)
+        self._residents = self._find_residents()
+        self._head: Standing | None = None  # the first that has to wait
+        self._begin: list[Turn] = []
+        self._refused: list[tuple[str, str]] = []
+        self._draining: set[str] = set()
+        self._again: list[float] = []
+
+    def turns(self) -> Turns:
+        for model in self._waiting:
+            if self._head is None or self._fits_beside(self._head, model):
+                self._decide(model)
+        again_at = min(self._again, default=None)
+        return Turns(tuple(self._begin), frozenset(self._draining), tuple(self._refused), again_at)
+
+    def _decide(self, model: Standing) -> None:
+        decision = decide(model.name, model.need, self._residents, self._budget)
         if isinstance(decision, Swap):
-            until = _settled(row, [current[name] for name in decision.evict])
-            if until > now:
-                head = head or row
-                again.append(until)
+            self._swap(model, decision)
+        elif isinstance(decision, Refuse) and self._head is None:
+            self._refused.append((model.name, decision.reason))
+        elif isinstance(decision, Wait) and self._head is None:
+            self._head = model
+            self._ask_to_drain(decision.blockers)
+
+    def _swap(self, model: Standing, decision: Swap) -> None:
+        gathered = self._gathered_at(model, [self._models[name] for name in decision.evict])
+        if gathered > self._now:
+            self._head = self._head or model
+            self._again.append(gathered)
+            return
+        # A model that leaves for another one still holds memory, which was not counted above.
+        leaving = [m.name for m in self._models.values() if m.stage is Stage.LEAVING]
+        after = (*decision.evict, *leaving) if decision.evict else ()
+        self._begin.append(Turn(model.name, decision.evict, after, decision.reason))
+        self._models[model.name] = replace(model, stage=Stage.COMING)
+        for name in decision.evict:
+            self._models[name] = replace(self._models[name], stage=Stage.LEAVING)
+        self._residents = self._find_residents()
+
+    def _gathered_at(self, model: Standing, leaving: Sequence[Standing]) -> float:
+        """When it is time to take a place: a moment after the models that leave were last used, and
+        after the request came, since requests that come together are better served together."""
+        if not leaving or any(other.waiting_since is not None for other in leaving):
+            return 0.0  # none has to go, or they have been draining for long enough
+        last = max(model.waiting_since or 0.0, *(other.last_used for other in leaving))
+        # That of one of them may not be known yet.
+        cost = max(model.switch_cost, *(other.switch_cost for other in leaving))
+        return last + min(GATHER * cost, LONGEST_GATHER)
+
+    def _ask_to_drain(self, blockers: Sequence[str]) -> None:
+        """Those whose time is up; when that of the others will be."""
+        for model in (self._models[name] for name in blockers):
+            if model.stage is not Stage.HERE:
                 continue
-            # Who leaves for somebody else still holds memory that was not counted above.
-            leaving = [r.name for r in current.values() if r.stage is Stage.LEAVING]
-            after = (*decision.evict, *leaving) if decision.evict else ()
-            loads.append(Load(row.name, decision.evict, after, decision.reason))
-            current[row.name] = replace(row, stage=Stage.COMING)
-            for name in decision.evict:
-                current[name] = replace(current[name], stage=Stage.LEAVING)
-            there = _residents(current, now, len(waiting), bound)
-        elif isinstance(decision, Refuse) and head is None:
-            refused.append((row.name, decision.reason))
-        elif isinstance(decision, Wait) and head is None:
-            head = row
-            held_back, later = _blocked(decision, current, now, len(waiting), bound)
-            again += later
-    return Plan(tuple(loads), held_back, tuple(refused), min(again, default=None))
+            until = keeps_until(model, len(self._waiting), self._bound)
+            if until <= self._now:
+                self._draining.add(model.name)
+            else:
+                self._again.append(until)
 
-
-def _beside(row: Row, head: Row, there: Sequence[Resident], budget: Need) -> bool:
-    """Whether it fits beside everybody, and beside who waits before it."""
-    return all(
-        size + head.need.get(device, 0) + sum(r.need.get(device, 0) for r in there)
-        <= budget.get(device, 0)
-        for device, size in row.need.items()
-    )
-
-
-def _settled(row: Row, leaving: Sequence[Row]) -> float:
-    """When it is time to take somebody's place: a moment after whoever leaves was last used, and
-    after the request came, since those that come together are better served together."""
-    if not leaving or any(other.waiting_since is not None for other in leaving):
-        return 0.0  # nobody has to go, or who does has been held back for long enough
-    last = max(row.waiting_since or 0.0, *(other.last_used for other in leaving))
-    cost = max(row.switch_cost, *(other.switch_cost for other in leaving))  # one may be unknown
-    return last + min(SETTLE * cost, LONGEST_SETTLE)
-
-
-def overflow(rows: Sequence[Row], budget: Need) -> list[str]:
-    """Idle residents that must go because all together hold more than there is; who was used
-    longest ago first. It may not be enough."""
-    kept = [row for row in rows if row.stage in (Stage.HERE, Stage.COMING)]
-    found = []
-    for row in sorted(kept, key=lambda r: (r.priority, r.last_used)):
-        over = [d for d in budget if sum(r.need.get(d, 0) for r in kept) > budget[d]]
-        idle = row.stage is Stage.HERE and not row.leased and not row.pinned
-        if idle and any(row.need.get(device) for device in over):
-            found.append(row.name)
-            kept.remove(row)
-    return found
-
-
-def _residents(
-    current: Mapping[str, Row], now: float, waiting: int, bound: float
-) -> list[Resident]:
-    found = []
-    for row in current.values():
-        if row.stage is Stage.AWAY:
-            continue
-        lingers = row.stage is Stage.HERE and keeps_until(row, waiting, bound) > now
-        held = row.stage is Stage.COMING or bool(row.leased) or lingers
-        leaving = row.stage is Stage.LEAVING
-        found.append(
-            Resident(row.name, row.need, held, leaving, row.pinned, row.last_used, row.priority)
+    def _fits_beside(self, head: Standing, model: Standing) -> bool:
+        """Whether a model fits beside all residents and beside the one that waits before it: behind
+        the first that has to wait, only those go that take nothing from it."""
+        return all(
+            size + head.need.get(device, 0) + sum(r.need.get(device, 0) for r in self._residents)
+            <= self._budget.get(device, 0)
+            for device, size in model.need.items()
         )
-    return found
 
+    def _find_residents(self) -> list[Resident]:
+        return [self._resident(m) for m in self._models.values() if m.stage is not Stage.AWAY]
 
-def _blocked(
-    decision: Wait, current: dict[str, Row], now: float, waiting: int, bound: float
-) -> tuple[frozenset[str], list[float]]:
-    """Whose time is up, and when that of the others will be."""
-    held_back, again = set(), []
-    for name in decision.blockers:
-        row = current[name]
-        if row.stage is not Stage.HERE:
-            continue
-        until = keeps_until(row, waiting, bound)
-        if until <= now:
-            held_back.add(name)
-        else:
-            again.append(until)
-    return frozenset(held_back), again
+    def _resident(self, model: Standing) -> Resident:
+        lingers = (
+            model.stage is Stage.HERE
+            and keeps_until(model, len(self._waiting), self._bound) > self._now
+        )
+        return Resident(
+            name=model.name,
+            need=model.need,
+            busy=model.stage is Stage.COMING or bool(model.leased) or lingers,
+            leaving=model.stage is Stage.LEAVING,
+            pinned=model.pinned,
+            last_used=model.last_used,
+            priority=model.priority,
+        )

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from app.engine.capabilities import find  # noqa: E402
-from app.memory.turns import Row, Stage, plan  # noqa: E402
+from app.memory.turns import Stage, Standing, assign  # noqa: E402
 from app.models import tiny  # noqa: E402
 
 NAMES = "abc"
@@ -231,13 +231,14 @@ def kept(base: str, words: int, trips: int) -> None:
 
 def decision() -> None:
     rows = [
-        Row(str(n), {"d": 10}, Stage.AWAY, waiting_since=float(n), waiting=1) for n in range(45)
+        Standing(str(n), {"d": 10}, Stage.AWAY, waiting_since=float(n), waiting=1)
+        for n in range(45)
     ]
-    rows += [Row(f"h{n}", {"d": 2}, Stage.HERE, last_used=float(n)) for n in range(5)]
+    rows += [Standing(f"h{n}", {"d": 2}, Stage.HERE, last_used=float(n)) for n in range(5)]
     times = []
     for _ in range(200):
         begun = time.perf_counter()
-        plan(rows, {"d": 10}, 50.0, 60.0)
+        assign(rows, {"d": 10}, 50.0, 60.0)
         times.append(time.perf_counter() - begun)
     print(f"decision: 50 models in {statistics.median(times) * 1000:.2f} ms")
 

@@ -4,7 +4,7 @@ import pytest
 
 from app.memory.ledger import Tier
 from app.memory.mover import MoveError, NoRoomError
-from app.memory.tiers import TIERS, Parts, Row, Tiered
+from app.memory.tiers import TIERS, Parts, Tiered, TierRow
 
 
 class Llama:
@@ -202,7 +202,7 @@ def test_a_new_tier_is_a_row_and_a_mover(run):
 
     async def scenario():
         llama = Llama()
-        row = Row(Tier.NONE, "elsewhere", ByWish, lambda parts, gpus: gpus == 1)
+        row = TierRow(Tier.NONE, "elsewhere", ByWish, lambda parts, gpus: gpus == 1)
         model = Tiered(Parts(llama), dict, {"CUDA0": 5}, tiers=[row, *TIERS])
         assert await model.leave() is Tier.NONE and model.parks() == 0
         await model.start()

@@ -3,108 +3,111 @@ import time
 
 import pytest
 
-from app.memory.turns import LONGEST_LINGER, Plan, Row, Stage, order, plan
+from app.memory.turns import LONGEST_LINGER, Stage, Standing, Turns, assign, order
 from tests.simulator import Sim, callers
 
 BUDGET = {"d": 10}
 
 
-def row(name, stage=Stage.AWAY, **more):
-    return Row(name, {"d": 10}, stage, **more)
+def standing(name, stage=Stage.AWAY, **more):
+    return Standing(name, {"d": 10}, stage, **more)
 
 
 def test_many_go_before_few_until_age_outweighs_them():
-    one = row("a", waiting_since=0.0, waiting=1, switch_cost=1.0)
-    three = row("b", waiting_since=3.0, waiting=3, switch_cost=1.0)
+    one = standing("a", waiting_since=0.0, waiting=1, switch_cost=1.0)
+    three = standing("b", waiting_since=3.0, waiting=3, switch_cost=1.0)
     assert [r.name for r in order([one, three], 3.0, 60.0)] == ["b", "a"]
-    fresh = row("b", waiting_since=9.0, waiting=3, switch_cost=1.0)
+    fresh = standing("b", waiting_since=9.0, waiting=3, switch_cost=1.0)
     assert [r.name for r in order([one, fresh], 9.0, 60.0)] == ["a", "b"]
 
 
 def test_the_oldest_waits_least_and_priority_goes_first():
-    rows = [
-        row("a", waiting_since=3.0),
-        row("b", waiting_since=1.0),
-        row("c", waiting_since=5.0, priority=1),
-        row("d"),
+    standings = [
+        standing("a", waiting_since=3.0),
+        standing("b", waiting_since=1.0),
+        standing("c", waiting_since=5.0, priority=1),
+        standing("d"),
     ]
-    assert [r.name for r in order(rows, 6.0, 60.0)] == ["c", "b", "a"]
-    assert [r.name for r in order(rows, 32.0, 60.0)] == ["b", "c", "a"]  # b is overdue
+    assert [r.name for r in order(standings, 6.0, 60.0)] == ["c", "b", "a"]
+    assert [r.name for r in order(standings, 32.0, 60.0)] == ["b", "c", "a"]  # b is overdue
 
 
 def test_an_idle_model_leaves_at_once():
-    found = plan([row("a", Stage.HERE), row("b", waiting_since=1.0)], BUDGET, 1.0, 60)
-    assert [(load.name, load.evict) for load in found.loads] == [("b", ("a",))]
+    found = assign([standing("a", Stage.HERE), standing("b", waiting_since=1.0)], BUDGET, 1.0, 60)
+    assert [(turn.name, turn.evict) for turn in found.begin] == [("b", ("a",))]
 
 
 def test_who_leaves_for_another_is_waited_for_too():
     """x (6) leaves, slowly, for t (2); u (6) lets b (4) go. Result: u begins after both."""
-    rows = [
-        Row("x", {"d": 6}, Stage.LEAVING),
-        Row("t", {"d": 2}, Stage.COMING),
-        Row("b", {"d": 4}, Stage.HERE),
-        Row("u", {"d": 6}, Stage.AWAY, waiting_since=0.0),
+    standings = [
+        Standing("x", {"d": 6}, Stage.LEAVING),
+        Standing("t", {"d": 2}, Stage.COMING),
+        Standing("b", {"d": 4}, Stage.HERE),
+        Standing("u", {"d": 6}, Stage.AWAY, waiting_since=0.0),
     ]
-    (load,) = plan(rows, BUDGET, 1.0, 60).loads
-    assert load.evict == ("b",) and {*load.after} == {"b", "x"}
+    (turn,) = assign(standings, BUDGET, 1.0, 60).begin
+    assert turn.evict == ("b",) and {*turn.after} == {"b", "x"}
 
 
 def test_requests_are_collected_for_a_moment_before_a_switch():
-    idle = row("a", Stage.HERE, last_used=1.0, switch_cost=1.0)
-    waits = row("b", waiting_since=1.02, switch_cost=1.0)
-    assert plan([idle, waits], BUDGET, 1.02, 60) == Plan(again_at=1.07)
-    assert plan([idle, waits], BUDGET, 1.07, 60).loads
-    cold = row("b", waiting_since=1.02, switch_cost=1.0)
-    assert plan([cold], BUDGET, 1.02, 60).loads  # nobody leaves for it
+    idle = standing("a", Stage.HERE, last_used=1.0, switch_cost=1.0)
+    waits = standing("b", waiting_since=1.02, switch_cost=1.0)
+    assert assign([idle, waits], BUDGET, 1.02, 60) == Turns(again_at=1.07)
+    assert assign([idle, waits], BUDGET, 1.07, 60).begin
+    cold = standing("b", waiting_since=1.02, switch_cost=1.0)
+    assert assign([cold], BUDGET, 1.02, 60).begin  # nobody leaves for it
 
 
 def test_one_in_demand_keeps_its_place_for_a_quantum_then_is_held_back():
-    busy = row("a", Stage.HERE, leased=1, here_since=10.0, switch_cost=2.0)
-    waits = row("b", waiting_since=11.0)
-    assert plan([busy, waits], BUDGET, 12.0, 60) == Plan(again_at=18.0)
-    assert plan([busy, waits], BUDGET, 18.0, 60) == Plan(held_back=frozenset("a"))
+    busy = standing("a", Stage.HERE, leased=1, here_since=10.0, switch_cost=2.0)
+    waits = standing("b", waiting_since=11.0)
+    assert assign([busy, waits], BUDGET, 12.0, 60) == Turns(again_at=18.0)
+    assert assign([busy, waits], BUDGET, 18.0, 60) == Turns(draining=frozenset("a"))
 
 
 def test_many_who_wait_shorten_the_quantum():
-    busy = row("a", Stage.HERE, leased=1, here_since=10.0, switch_cost=2.0)
-    waits = [row(str(n), waiting_since=11.0) for n in range(10)]
-    assert plan([busy, *waits], BUDGET, 12.0, 60).again_at == 13.0
+    busy = standing("a", Stage.HERE, leased=1, here_since=10.0, switch_cost=2.0)
+    waits = [standing(str(n), waiting_since=11.0) for n in range(10)]
+    assert assign([busy, *waits], BUDGET, 12.0, 60).again_at == 13.0
 
 
 def test_one_whose_next_request_comes_soon_may_linger_a_little():
-    rows = [
-        row("a", Stage.HERE, last_used=20.0, here_since=19.0, switch_cost=2.0, gap=0.01),
-        row("b", waiting_since=11.0),
+    standings = [
+        standing("a", Stage.HERE, last_used=20.0, here_since=19.0, switch_cost=2.0, gap=0.01),
+        standing("b", waiting_since=11.0),
     ]
-    assert plan(rows, BUDGET, 20.1, 60) == Plan(again_at=20.5)
-    assert plan(rows, BUDGET, 20.5, 60).loads
+    assert assign(standings, BUDGET, 20.1, 60) == Turns(again_at=20.5)
+    assert assign(standings, BUDGET, 20.5, 60).begin
 
 
 def test_behind_who_must_wait_only_what_takes_nothing_from_it():
-    rows = [
-        Row("a", {"d": 4}, Stage.HERE, leased=1, here_since=0.0, switch_cost=9.0),
-        Row("big", {"d": 8}, Stage.AWAY, waiting_since=1.0),
-        Row("small", {"d": 2}, Stage.AWAY, waiting_since=2.0),
-        Row("elsewhere", {"x": 2}, Stage.AWAY, waiting_since=3.0),
+    standings = [
+        Standing("a", {"d": 4}, Stage.HERE, leased=1, here_since=0.0, switch_cost=9.0),
+        Standing("big", {"d": 8}, Stage.AWAY, waiting_since=1.0),
+        Standing("small", {"d": 2}, Stage.AWAY, waiting_since=2.0),
+        Standing("elsewhere", {"x": 2}, Stage.AWAY, waiting_since=3.0),
     ]
-    found = plan(rows, {"d": 10, "x": 2}, 4.0, 60)
-    assert [load.name for load in found.loads] == ["elsewhere"]
+    found = assign(standings, {"d": 10, "x": 2}, 4.0, 60)
+    assert [turn.name for turn in found.begin] == ["elsewhere"]
 
 
 def test_what_cannot_fit_is_refused_and_holds_nobody_up():
-    rows = [Row("x", {"d": 11}, Stage.AWAY, waiting_since=1.0), row("b", waiting_since=2.0)]
-    found = plan(rows, BUDGET, 3.0, 60)
+    standings = [
+        Standing("x", {"d": 11}, Stage.AWAY, waiting_since=1.0),
+        standing("b", waiting_since=2.0),
+    ]
+    found = assign(standings, BUDGET, 3.0, 60)
     assert [name for name, _ in found.refused] == ["x"]
-    assert [load.name for load in found.loads] == ["b"]
+    assert [turn.name for turn in found.begin] == ["b"]
 
 
 def test_fifty_models_are_decided_in_a_moment():
     """A ratio to the clock's own noise is of no use here: a second for a hundred is plenty."""
-    rows = [row(str(n), waiting_since=float(n)) for n in range(45)]
-    rows += [Row(f"h{n}", {"d": 2}, Stage.HERE, last_used=n) for n in range(5)]
+    standings = [standing(str(n), waiting_since=float(n)) for n in range(45)]
+    standings += [Standing(f"h{n}", {"d": 2}, Stage.HERE, last_used=n) for n in range(5)]
     begun = time.process_time()
     for _ in range(100):
-        plan(rows, BUDGET, 50.0, 60)
+        assign(standings, BUDGET, 50.0, 60)
     assert time.process_time() - begun < 1.0
 
 
