@@ -1,10 +1,10 @@
-"""GPU memory of a process to CPU RAM and back: the CUDA driver's checkpoint calls.
+"""The CUDA driver's checkpoint calls: they move a process's GPU memory to CPU RAM and back.
 
-One long-lived child (`memory.checkpoint_child`) makes the calls: `cuInit` is paid once, and a call
-that hangs can be killed without us.
+One long-lived child, the helper (`memory.checkpoint_child`), makes the calls: `cuInit` is done
+once, and a call that hangs is killed with the helper and not with us.
 
-A restore that runs out of GPU memory leaves the process stuck for ever: whoever calls has to know
-that there is room. After any failure or missed deadline the process is of no use any more.
+A restore that runs out of GPU memory leaves the process stuck for ever, so there must be room
+before it begins. After any failure or missed deadline the process is of no use any more.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ logger = logging.getLogger(__name__)
 
 START = 30.0  # seconds for cuInit
 LEAST = 20.0  # seconds for a move
-RATE = 1 << 30  # bytes a second that a move has at least, else it counts as hung
+RATE = 1 << 30  # bytes a second: a slower move counts as hung
 PROBE = 30.0
 FIRST_LOOK, LAST_LOOK = 0.01, 1.0  # seconds between looks whether what was killed has ended
 PATIENCE = 5.0  # seconds for that, where it is waited for
-GPU_TRIES, GPU_PAUSE = 50, 0.1  # for GPU memory that is just being let go of
+GPU_TRIES, GPU_PAUSE = 50, 0.1  # for GPU memory that comes free a moment later
 
 
 class Helper:
-    """The child that makes the calls: one at a time, each with a deadline."""
+    """The child that makes the calls: one at a time, each with a deadline. Its `words` are its
+    arguments."""
 
     def __init__(self, environment: Mapping[str, str], *words: str) -> None:
         self._environment = environment
@@ -55,7 +56,7 @@ class Helper:
 
     async def start(self, deadline: float = START) -> None:
         """Raises MoveError with what the driver says."""
-        self.stop()  # what a helper that ended by itself has left
+        self.stop()  # cleans up after a helper that ended by itself
         self._child = self._spawn()
         assert self._child.stdout is not None
         self._reader = asyncio.StreamReader()
@@ -74,8 +75,8 @@ class Helper:
         )
 
     async def ask(self, do: str, pid: int, deadline: float) -> Any:
-        """Raises MoveError; after a missed deadline the helper is gone, and a new one comes
-        with the next call."""
+        """Raises MoveError. After a missed deadline the helper is killed; the next call starts a
+        new one."""
         async with self._lock:
             if self._child is None or self._child.poll() is not None:
                 await self.start()
@@ -96,7 +97,7 @@ class Helper:
             self.stop()
             raise MoveError(f"no answer from the CUDA driver in {deadline:.0f} s") from None
         except asyncio.CancelledError:
-            self.stop()  # its answer would be taken for that to the next question
+            self.stop()  # its answer would be taken for the answer to the next call
             raise
         if not line:
             self.stop()
@@ -104,15 +105,15 @@ class Helper:
         told = json.loads(line)
         if not told["ok"]:
             raise MoveError(told["problem"])
-        return told.get("found")
+        return told.get("result")
 
     def stop(self) -> None:
-        """Kill it, and wait for nothing: stuck in the driver it does not end even then."""
+        """Kill it without waiting: stuck in the driver, it does not even end by SIGKILL."""
         child, self._child = self._child, None
         if child is not None:
             child.kill()
             assert child.stdin is not None
-            with contextlib.suppress(OSError):  # what was not written is of no use
+            with contextlib.suppress(OSError):  # the rest of a call that could not be written
                 child.stdin.close()
             self._killed.append(child)
             self._reap(FIRST_LOOK)
@@ -121,8 +122,8 @@ class Helper:
             self._transport = None
 
     def _reap(self, pause: float) -> None:
-        """Nothing stays a zombie, however late it ends. It is looked for at intervals: to await it
-        takes a thread where there is no pidfd, and threads are few."""
+        """Leave no zombie, however late a killed helper ends. It is looked for at intervals: where
+        there is no pidfd, to await it takes a thread, and threads are few."""
         self._killed = [child for child in self._killed if child.poll() is None]
         if self._look is not None:
             self._look.cancel()
@@ -131,7 +132,7 @@ class Helper:
             self._look = loop.call_later(pause, self._reap, min(2 * pause, LAST_LOOK))
 
     async def ended(self, patience: float = PATIENCE) -> None:
-        """Return when everything that was killed has ended, at the latest after `patience` s."""
+        """Return when all killed helpers have ended, at the latest after `patience` seconds."""
         until = clock.now() + patience
         while self._killed and clock.now() < until:
             await asyncio.sleep(FIRST_LOOK)
@@ -139,7 +140,7 @@ class Helper:
 
 
 class Checkpoints:
-    """Moves processes between the GPU and CPU RAM."""
+    """Parks processes in CPU RAM, and restores them."""
 
     def __init__(
         self,
@@ -149,9 +150,9 @@ class Checkpoints:
         margin: int = LEAST_FREE,
         most_gpus: int = 1,
     ) -> None:
-        """`room` reads how many bytes of host memory are free, `gpu_room` how many of each GPU of
-        which that is known; so many bytes of host memory stay free as `margin`. A process on more
-        than `most_gpus` is not to be moved: with so many a move was tried."""
+        """`room` reads how many bytes of host memory are free, `gpu_room` how many of each GPU,
+        where the driver tells. `margin` bytes of host memory stay free. A process on more than
+        `most_gpus` GPUs must not be moved: the probe has tried so many."""
         self.most_gpus = most_gpus
         self._helper = helper
         self._room = room
@@ -159,7 +160,7 @@ class Checkpoints:
         self._margin = margin
 
     async def park(self, pid: int, usage: Need) -> None:
-        """`usage` in bytes by GPU, which have to find room. Raises MoveError."""
+        """`usage` in bytes by GPU, for which host memory must have room. Raises MoveError."""
         free, size = self._room(), sum(usage.values())
         if size + self._margin > free:
             problem = f"{size / GIB:.1f} GiB are needed of host memory, {free / GIB:.1f} are free"
@@ -167,14 +168,12 @@ class Checkpoints:
         await self._helper.ask("park", pid, deadline(size))
 
     async def restore(self, pid: int, usage: Need) -> None:
-        """Waits until each GPU has room for the `usage` with which it was parked. Raises
-        MoveError."""
+        """`usage`: as it was parked; each GPU must have room for it. Raises MoveError."""
         await self._until_room(usage)
         await self._helper.ask("restore", pid, deadline(sum(usage.values())))
 
     async def _until_room(self, usage: Need) -> None:
-        """What others let go of comes free a little later; a restore that runs out is stuck for
-        ever. Raises MoveError where it does not come free."""
+        """Memory of a model that has left may come free a moment later; else raises MoveError."""
         for _ in range(GPU_TRIES):
             free = self._gpu_room()
             short = {gpu: size for gpu, size in usage.items() if size > free.get(gpu, size)}
@@ -197,8 +196,8 @@ def deadline(size: int) -> float:
 
 
 async def probe(environment: Mapping[str, str], gpus: int = 1) -> str:
-    """Try a whole trip on a sibling that holds a context on so many GPUs: "" where this machine
-    can, else why not."""
+    """Move a sibling that has a context on so many GPUs to CPU RAM and back: "" if this machine
+    can do that, else why not."""
     helper, sibling = Helper(environment), Helper(environment, str(gpus))
     try:
         await helper.start()
@@ -207,8 +206,8 @@ async def probe(environment: Mapping[str, str], gpus: int = 1) -> str:
         if await helper.ask("state", sibling.pid, PROBE) != CHECKPOINTED:
             return "the driver did not move a process's memory"
         await helper.ask("restore", sibling.pid, PROBE)
-        found = await helper.ask("state", sibling.pid, PROBE)
-        return "" if found == RUNNING else f"a process came back {STATES[found]}"
+        state = await helper.ask("state", sibling.pid, PROBE)
+        return "" if state == RUNNING else f"a process came back {STATES[state]}"
     except MoveError as error:
         return str(error)
     finally:

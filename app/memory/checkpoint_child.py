@@ -1,5 +1,6 @@
-"""The child that makes the CUDA driver's checkpoint calls, one question a line. It is started by
-its path and needs nothing but Python, so that one that was killed is replaced at once.
+"""The helper: the child that makes the CUDA driver's checkpoint calls, one for each line of its
+standard input. It is started by its path and needs nothing but Python, so that one that was killed
+is replaced at once.
 
 Lock, Checkpoint; later Restore, Unlock: docs.nvidia.com/cuda/cuda-driver-api, "CUDA Checkpointing".
 Argument structs are 64 bytes, zeroed.
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 LIBRARY = "libcuda.so.1"
-LOCK_TIMEOUT = 10_000  # ms for work under way; 0 could wait for ever
+LOCK_TIMEOUT = 10_000  # ms in which the GPU's work under way must end; 0 could wait for ever
 
 RUNNING, LOCKED, CHECKPOINTED, FAILED = range(4)
 STATES = ("running", "locked", "checkpointed", "failed")
@@ -59,12 +60,12 @@ class Driver:
         self._call("Unlock", pid, None)
 
     def state(self, pid: int) -> int:
-        found = ctypes.c_int(-1)
-        self._check("GetState", self._cuda.cuCheckpointProcessGetState(pid, ctypes.byref(found)))
-        return found.value
+        state = ctypes.c_int(-1)
+        self._check("GetState", self._cuda.cuCheckpointProcessGetState(pid, ctypes.byref(state)))
+        return state.value
 
     def hold_contexts(self, gpus: int) -> None:
-        """Be a process that holds a context on so many GPUs: what the probe moves."""
+        """Be a process with a context on so many GPUs: what the probe moves."""
         for number in range(gpus):
             device, context = ctypes.c_int(0), ctypes.c_void_p()
             self._check("cuDeviceGet", self._cuda.cuDeviceGet(ctypes.byref(device), number))
@@ -85,7 +86,7 @@ class Driver:
 
 
 def helper(driver: Driver, lines: Any, write: Callable[[str], None]) -> None:
-    """Answer one JSON line for each: {"do": "park" | "restore" | "state", "pid"}."""
+    """Answer each line, {"do": "park" | "restore" | "state", "pid"}, with one JSON line."""
     actions: Mapping[str, Callable[[int], object]] = {
         "park": driver.park,
         "restore": driver.restore,
@@ -94,14 +95,14 @@ def helper(driver: Driver, lines: Any, write: Callable[[str], None]) -> None:
     for line in lines:
         asked = json.loads(line)
         try:
-            answer = {"ok": True, "found": actions[asked["do"]](asked["pid"])}
+            answer = {"ok": True, "result": actions[asked["do"]](asked["pid"])}
         except CudaError as error:
             answer = {"ok": False, "problem": str(error)}
         write(json.dumps(answer) + "\n")
 
 
 def main(words: list[str]) -> int:
-    """The helper; or, with a number of GPUs, one that holds contexts on them."""
+    """The helper; or, given a number of GPUs, a process with a context on each."""
 
     def write(text: str) -> None:
         sys.stdout.write(text)

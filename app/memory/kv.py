@@ -1,4 +1,4 @@
-"""The KV caches of a llama-server's slots, kept in files while it is away."""
+"""The KV caches of a llama-server's slots, in files while the process is away."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from app.machine import host
 
 ASK = 5.0  # seconds
 MOVE = 120.0  # seconds for one slot's KV cache
-LEAST_TOKENS = 8  # fewer are read again sooner than restored
-LEAST_FREE = 1 << 30  # bytes that stay free beside what is saved
-USELESS = 5  # times in a row that a restored cache did not help
-LONG_PROMPT = 64  # tokens of a request that would have shown that it helps
+LEAST_TOKENS = 8  # to process fewer again takes less time than to restore them
+LEAST_FREE = 1 << 30  # bytes that stay free in the folder
+USELESS = 5  # times in a row that a restored cache went unused
+LONG_PROMPT = 64  # tokens: a shorter prompt does not show whether the cache was of use
 
 
 @dataclass
 class Slots:
-    """The KV cache of one llama-server's slots, in files of `folder` while it is away, as far as
-    `room` (bytes that can still be written there) allows it."""
+    """The slots of one llama-server; `folder` has their files, `room` reads how many bytes can
+    still be written there."""
 
     client: Client
     folder: Path
@@ -31,7 +31,7 @@ class Slots:
     room: Callable[[Path], int] = host.disk_free
 
     def __post_init__(self) -> None:
-        self._per_token = 0.0  # bytes, as the last file had it
+        self._per_token = 0.0  # bytes, by the last file
         self._saved: dict[int, int] = {}  # slot → tokens
         self._unproven = False
         self._useless = 0
@@ -41,7 +41,7 @@ class Slots:
         return self._useless < USELESS
 
     async def save(self) -> None:
-        """What every idle slot holds. Never raises: without it the prompt is read again."""
+        """Save every slot's KV cache. Never raises: without it, prompts are processed again."""
         self._saved = {}
         if not self.useful:
             return
@@ -62,7 +62,7 @@ class Slots:
             self.log.info("the KV cache of slot %d is not kept: %.1f GiB are free", slot, gib)
             return
         answer = await self.client.post(f"/slots/{slot}?action=save", {"filename": file.name}, MOVE)
-        if answer.status != 200:  # what there is of it would only take room
+        if answer.status != 200:  # an unfinished file only takes room
             file.unlink(missing_ok=True)
             return
         self._saved[slot] = answer.json()["n_saved"]
@@ -70,7 +70,7 @@ class Slots:
             self._per_token = file.stat().st_size / max(1, self._saved[slot])
 
     async def restore(self) -> None:
-        """What was saved, into the same slots. Never raises."""
+        """Restore what was saved, into the same slots. Never raises."""
         for slot, tokens in self._saved.items():
             try:
                 body = {"filename": f"{slot}.bin"}
@@ -86,7 +86,8 @@ class Slots:
         self._saved = {}
 
     def seen(self, prompt: int, cached: int) -> None:
-        """A request's prompt tokens, and how many of them the cache held."""
+        """Learn from a request whether its slot's restored cache was of use: the tokens of its
+        prompt, and how many of them were in the cache."""
         if not self._unproven or prompt < LONG_PROMPT:
             return
         self._unproven = False

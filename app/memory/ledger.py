@@ -1,4 +1,4 @@
-"""The rows of the pool's ledger, and what others see of them."""
+"""The ledger: one row a model, what others see of it, and the memory that all share."""
 
 from __future__ import annotations
 
@@ -24,42 +24,43 @@ class Tier(enum.Enum):
 
 
 class Loadable(Protocol):
-    """One llama-server and what is kept of it while it is away; memory.tiers has the real one."""
+    """One llama-server, or what is kept of it while it is away; the real one is in `tiers`."""
 
     @property
     def progress(self) -> float | None: ...
 
     async def start(self) -> None:
-        """Be ready to serve, from wherever it was. Raises LoadError."""
+        """Return once it serves, from whatever tier it comes. Raises LoadError."""
 
     async def leave(self) -> Tier:
-        """Give its place up, keeping what can be kept; where it went."""
+        """Leave the GPU and keep what can be kept. Returns the tier where it is now."""
 
     async def stop(self) -> None:
-        """End, keeping nothing."""
+        """End the process and keep nothing."""
 
-    def parks(self) -> int:
-        """Bytes of CPU RAM that it takes while it is away, or would; 0 where it takes none."""
+    def parked_size(self) -> int:
+        """Bytes of CPU RAM that it takes while it is away, or would take; 0 if it takes none."""
 
-    async def exited(self) -> int: ...
+    async def exited(self) -> int:
+        """Wait for the end of its process; the exit status, negative for a signal."""
 
-    def explain(self, code: int) -> str: ...
+    def explain(self, code: int) -> str:
+        """Why its process ended with this status, for a person."""
 
-    def measured(self) -> Mapping[str, int]:
-        """Bytes that it holds now, by device; nothing where there is no knowing."""
+    def usage(self) -> Need:
+        """Bytes that it uses now, by device; empty where they cannot be measured."""
 
-    def took(self, sizes: Mapping[str, int]) -> None:
-        """Bytes by device that were free before it came, and are not now; nobody else of us came
-        or went meanwhile."""
+    def took(self, sizes: Need) -> None:
+        """Learn how many bytes of each device were free before it came and are not now. Called only
+        when no other model came or left meanwhile."""
 
 
 @dataclass(frozen=True)
 class Free:
-    """Bytes that nobody holds now, read anew each time: by GPU, where that is known, and those of
-    CPU RAM that parked models may still take."""
+    """Reads how much memory nobody uses now."""
 
-    gpus: Callable[[], Mapping[str, int]] = dict
-    ram: Callable[[], int] = int
+    gpus: Callable[[], Need] = dict  # bytes by GPU, where the driver tells
+    ram: Callable[[], int] = int  # bytes of CPU RAM that parked models may still take
 
 
 NOT_KNOWN = Free()
@@ -81,7 +82,7 @@ class ModelState(enum.Enum):
 
 FAILURES_TO_GIVE_UP = 5
 
-# Who holds memory, and who comes to.
+# Models on their way into memory, and out of it.
 COMING = (ModelState.LOADING, ModelState.WAKING)
 LEAVING = (ModelState.PARKING, ModelState.STOPPING)
 MOVING = (*COMING, *LEAVING)
@@ -94,7 +95,8 @@ STAGES = {
 
 @dataclass(eq=False)
 class Waiter:
-    """A request that waits for its model since `since`; granted, or refused with an exception."""
+    """A request in a model's line: since when, and what tells it that it was granted the model, or
+    refused with an exception."""
 
     since: float
     granted: asyncio.Future[None]
@@ -102,7 +104,7 @@ class Waiter:
 
 @dataclass(frozen=True)
 class View:
-    """What everybody else may know of a model."""
+    """What everybody outside `memory` may know of a model."""
 
     name: str
     state: ModelState
@@ -136,16 +138,16 @@ class Model(Generic[Upstream]):
     reason: str = ""
     progress: float | None = None
     admitted: int = 0  # requests between admission and their last byte
-    leased: int = 0  # requests that hold the model
-    requests: int = 0
-    denied: int = 0
+    leased: int = 0  # requests that lease it: granted, and not ended
+    requests: int = 0  # that have ended
+    denied: int = 0  # 429
     switches: int = 0  # how often it was brought into memory
     failures: int = 0  # in a row, without a request served
     retry_at: float = 0.0
     last_used: float = 0.0
     here_since: float = 0.0
-    leave_cost: float = 0.0  # seconds, as last measured
-    come_cost: float = 0.0
+    leave_cost: float = 0.0  # seconds that leaving took the last time
+    come_cost: float = 0.0  # seconds that coming took the last time
     gap: float | None = None  # seconds from its last idle moment to the request after it
     waiters: deque[Waiter] = field(default_factory=deque)
     coming: asyncio.Task[None] | None = None
@@ -154,14 +156,14 @@ class Model(Generic[Upstream]):
 
     @property
     def given_up(self) -> bool:
-        """It failed too often in a row, or its set-up has failed: it will never come."""
+        """Whether it failed too often in a row, or its set-up failed, so that it never comes."""
         never_comes = self.state is ModelState.FAILED and self.server is None
         return never_comes or self.failures >= FAILURES_TO_GIVE_UP
 
     # The line of requests that wait for it.
 
     def join(self, now: float) -> Waiter:
-        """Stand in its line."""
+        """A new place at the end of the line."""
         if not self.leased and not self.waiters:
             self.gap = now - self.last_used
         waiter = Waiter(now, asyncio.get_running_loop().create_future())
@@ -169,23 +171,23 @@ class Model(Generic[Upstream]):
         return waiter
 
     def grant(self) -> None:
-        """Everybody in the line holds the model from here on."""
+        """All requests in the line lease the model from here on."""
         while self.waiters:
             granted = self.waiters.popleft().granted
             if not granted.done():
-                self.leased += 1  # here, so that nothing comes between
+                self.leased += 1  # here: the model must not be evicted before the request runs
                 granted.set_result(None)
 
     def refuse(self, error: Exception) -> None:
-        """Everybody in the line is told."""
+        """All requests in the line end with this error."""
         while self.waiters:
             granted = self.waiters.popleft().granted
             if not granted.done():
                 granted.set_exception(error)
-                granted.exception()  # who waited may have left: nobody then takes it
+                granted.exception()  # asyncio complains where the request has left meanwhile
 
     def release(self, waiter: Waiter, now: float) -> None:
-        """Who was granted the model lets go of it; who was not leaves the line."""
+        """End the request's lease, or take it out of the line."""
         granted = waiter.granted
         if not granted.done():
             granted.cancel()
@@ -198,7 +200,7 @@ class Model(Generic[Upstream]):
     # How others see it.
 
     def standing(self) -> Standing:
-        """As turns are decided from it."""
+        """As `turns` decides from it."""
         return Standing(
             name=self.name,
             need=self.need,
@@ -215,8 +217,8 @@ class Model(Generic[Upstream]):
         )
 
     def in_ram(self) -> Resident:
-        """As one that holds CPU RAM; who is asked for now is about to leave it by itself."""
-        need = {HOST: self.server.parks() if self.server is not None else 0}
+        """As a resident of CPU RAM; busy while requests wait for it: it leaves then anyway."""
+        need = {HOST: self.server.parked_size() if self.server is not None else 0}
         return Resident(
             name=self.name,
             need=need,
@@ -248,7 +250,7 @@ class Model(Generic[Upstream]):
 
 
 class Ledger(Generic[Upstream]):
-    """All rows, and the memory that they share."""
+    """All rows, and the memory that the models share. Only the pool and its loads write it."""
 
     def __init__(
         self,
@@ -258,14 +260,14 @@ class Ledger(Generic[Upstream]):
         resident_tier: Tier = Tier.RAM,
         free: Free = NOT_KNOWN,
     ) -> None:
-        """`budget` in bytes by device; `clock` gives seconds that only grow; `resident_tier` is
+        """`budget` in bytes by device. `clock` gives seconds that only grow. `resident_tier` is
         where a model's weights lie while it serves."""
         self._models = {model.name: model for model in models}
         self.budget = budget
         self.now = clock
         self.resident_tier = resident_tier
         self.free = free
-        self.closed = False  # from then on nobody comes any more
+        self.closed = False  # the drain has begun: nothing is loaded any more
         self.lost: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def __getitem__(self, name: str) -> Model[Upstream]:
@@ -284,13 +286,12 @@ class Ledger(Generic[Upstream]):
         return [other for other in self if other is not model]
 
     def lose_if_given_up(self, reason: str) -> None:
-        """Every model has failed too often or will never come. That none was set up at all is told
-        by who set them up."""
+        """Where no model can be served any more. If not one was set up, bring-up says so itself."""
         if all(m.given_up for m in self) and any(m.failures >= FAILURES_TO_GIVE_UP for m in self):
             never = ", or will never come" if any(m.server is None for m in self) else ""
             self.lose(f"every model failed {FAILURES_TO_GIVE_UP} times{never}: {reason}")
 
     def lose(self, reason: str) -> None:
-        """Nothing can be served any more."""
+        """The instance cannot go on."""
         if not self.lost.done():
             self.lost.set_result(reason)

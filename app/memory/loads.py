@@ -1,6 +1,6 @@
-"""What the pool has decided, done: models come into memory, leave it, and are watched in between.
+"""Performs what the pool decides: models come into memory, leave it, and are watched in between.
 
-Every step is written into the rows of the ledger, and the pool then decides anew (`changed`).
+Every step is written into the ledger's rows; then the pool decides anew (`changed`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Loads(Generic[Upstream]):
         self._parking = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    # What the pool asks for: from here on the row says so.
+    # What the pool asks for. The row says so at once, the rest is done in a task.
 
     def come(self, model: Model[Upstream], after: Sequence[Model[Upstream]]) -> None:
         """Bring a model into memory once all of `after` have left."""
@@ -44,7 +44,8 @@ class Loads(Generic[Upstream]):
         model.coming = self._run(self._come(model, after))
 
     def leave(self, model: Model[Upstream], *, keep: bool = True) -> None:
-        """From here on it counts as leaving; it holds its memory until it is gone."""
+        """Let a model leave. It uses its memory until it is gone; with `keep` it is kept in a tier
+        from which it comes back soon."""
         model.state = ModelState.PARKING if keep else ModelState.STOPPING
         self._moves += 1
         model.leaving = self._run(self._leave(model, keep=keep))
@@ -95,7 +96,8 @@ class Loads(Generic[Upstream]):
         self._arrived(model, self._ledger.now() - begun)
 
     def _alone(self, model: Model[Upstream]) -> int | None:
-        """Which of all moves this one is, if nobody else moves now."""
+        """The number of moves that have begun, if no other model moves now: if it is the same
+        before and after a load, no other model came or left meanwhile."""
         moving = any(other.state in MOVING for other in self._ledger.others(model))
         return None if moving else self._moves
 
@@ -108,7 +110,7 @@ class Loads(Generic[Upstream]):
         model.switches += 1
         ModelLogger(logger, model.name).info("ready in %.1f s", seconds)
         self._learn(model)
-        if model.watch is None or model.watch.done():  # it may have been parked, not ended
+        if model.watch is None or model.watch.done():  # a parked process is watched already
             model.watch = self._run(self._watch(model, model.server))
         self._changed()
 
@@ -134,10 +136,10 @@ class Loads(Generic[Upstream]):
             self._changed()
 
     async def _keep(self, model: Model[Upstream], server: Loadable) -> Tier:
-        """Where it goes. In CPU RAM others may have to make room for it, and go on to disk."""
-        if not server.parks():
+        """The tier where it goes. If that is CPU RAM, parked models may have to go on to disk."""
+        if not server.parked_size():
             return await server.leave()
-        async with self._parking:  # one at a time: each takes of what the one before has left
+        async with self._parking:  # one at a time, so that each finds what the one before has left
             parked = [other for other in self._ledger if other.state is ModelState.PARKED]
             in_ram = [other.in_ram() for other in parked]
             free = {HOST: self._ledger.free.ram()}
@@ -151,10 +153,10 @@ class Loads(Generic[Upstream]):
                 await asyncio.wait(leaving)
             return await server.leave()
 
-    # What it needs is more than was thought.
+    # A model needs more than was predicted.
 
     def _may_be_too_tight(self, model: Model[Upstream], error: LoadError) -> bool:
-        """A load that ran out of memory beside others is tried again with more room."""
+        """A load that ran out of memory beside other models is tried again with more room."""
         beside = any(other.state is ModelState.READY for other in self._ledger.others(model))
         larger = {device: int(size * MORE_ROOM) for device, size in model.need.items()}
         alone = not lacking(larger, self._ledger.budget)
@@ -165,13 +167,13 @@ class Loads(Generic[Upstream]):
         return True
 
     def _learn(self, model: Model[Upstream]) -> None:
-        """What it really holds counts, where that is more than was predicted; who is idle makes
-        room for it."""
+        """From now on the model counts for what it really uses, if that is more than was predicted.
+        Idle models make room for it."""
         assert model.server is not None
         budget = self._ledger.budget
         more = {
             device: min(size, budget[device])
-            for device, size in model.server.measured().items()
+            for device, size in model.server.usage().items()
             if size > model.need.get(device, 0) and device in budget
         }
         if not more:
@@ -186,7 +188,7 @@ class Loads(Generic[Upstream]):
     # A model fails.
 
     async def _watch(self, model: Model[Upstream], server: Loadable) -> None:
-        """Await the end of a loaded model's process; one that nobody asked for is a failure."""
+        """Await the end of a loaded model's process. If it was not told to end, it has failed."""
         code = await server.exited()
         if model.state not in (ModelState.READY, ModelState.PARKED):
             return  # it was asked to stop
@@ -194,7 +196,7 @@ class Loads(Generic[Upstream]):
         self._failed(model, server.explain(code))
         self._changed()
         if len(self._ledger) == 1 or model.pinned:
-            self._run(self._reload(model))  # not here: what comes then needs a watch of its own
+            self._run(self._reload(model))  # a task of its own: the next process is watched again
 
     async def _reload(self, model: Model[Upstream]) -> None:
         """The only model, or a pinned one, is loaded again without being asked, as often as it
@@ -208,7 +210,7 @@ class Loads(Generic[Upstream]):
             self._changed()
             try:
                 await waiter.granted
-            except RequestError:  # said and counted by _failed, or there is no room for it now
+            except RequestError:  # it failed again, as `_failed` has said, or has no room now
                 await asyncio.sleep(AGAIN)
             finally:
                 model.release(waiter, ledger.now())
@@ -224,7 +226,7 @@ class Loads(Generic[Upstream]):
         self._ledger.lose_if_given_up(reason)
 
     def _refusal(self, model: Model[Upstream], error: LoadError) -> RequestError:
-        """What the callers of a failed load are told."""
+        """The answer to requests that waited for a load that failed."""
         wait = max(1.0, model.retry_at - self._ledger.now())
         refusal = RequestError(503, f"{model.name}: {error}", retry_after=wait)
         refusal.__cause__ = error

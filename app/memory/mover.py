@@ -1,4 +1,4 @@
-"""What takes one model from the GPU to a tier, and back. The movers are in `memory.tiers`."""
+"""A mover takes one model from the GPU to a tier, and back. `memory.tiers` has the movers."""
 
 from __future__ import annotations
 

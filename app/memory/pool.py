@@ -1,7 +1,7 @@
-"""The ledger of what runs and what memory it holds: lease a model for one request.
+"""The pool: requests lease models from it, and it decides which models are in memory.
 
-Every decision is one synchronous call of `_schedule`, on one event loop, over the whole ledger:
-what `turns.plan` says is begun (`loads` performs it), and nothing else moves a model.
+Every decision is one synchronous call of `_schedule` on one event loop, over the whole ledger:
+`turns` says what to do, and `loads` does it. Nothing else brings a model into memory for a request.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from app.memory.turns import Turn
 logger = logging.getLogger(__name__)
 
 STOPPING = "the instance is stopping"
-GRACE = 5.0  # seconds for what has ended to let go of its memory
+GRACE = 5.0  # seconds in which the memory of a process that has ended comes free
 MAX_WAITING = 512  # requests for one model
-BOUND = 60.0  # seconds that nobody should wait longer for a turn
+BOUND = 60.0  # seconds: the longest that any request should wait for a turn
 
 
 class Pool(Generic[Upstream]):
@@ -50,7 +50,9 @@ class Pool(Generic[Upstream]):
         bound: float = BOUND,
         free: Free = NOT_KNOWN,
     ) -> None:
-        """`budget` in bytes by device; `clock` gives seconds that only grow."""
+        """`budget` in bytes by device. `clock` gives seconds that only grow. `resident_tier` is
+        where a model's weights lie while it serves. `bound` in seconds: the longest that any
+        request should wait for a turn."""
         self._ledger = Ledger(models, budget, clock, resident_tier, free)
         self._loads = Loads(self._ledger, self._schedule)
         self._room = Room(budget, free.gpus)
@@ -60,10 +62,10 @@ class Pool(Generic[Upstream]):
 
     @property
     def lost(self) -> asyncio.Future[str]:
-        """Why nothing can be served any more, once that is so."""
+        """Done once the instance cannot go on, with the reason."""
         return self._ledger.lost
 
-    # What the set-up tells.
+    # For bring-up.
 
     def downloading(self, name: str, progress: float = 0.0) -> None:
         model = self._ledger[name]
@@ -72,23 +74,24 @@ class Pool(Generic[Upstream]):
     def provide(
         self, name: str, server: Loadable, upstream: Upstream, need: Mapping[str, int]
     ) -> None:
-        """The model's files are here: from now on it can be leased. `need` in bytes by device."""
+        """The model can be leased from now on; `need` in bytes by device."""
         model = self._ledger[name]
         model.server, model.upstream, model.need = server, upstream, need
         model.state, model.progress, model.tier = ModelState.COLD, None, Tier.DISK
         self._schedule()
 
     def fail(self, name: str, reason: str) -> None:
-        """The model will never come."""
+        """Bring-up has failed. A model that was not provided will never come."""
         model = self._ledger[name]
         model.state, model.reason, model.progress = ModelState.FAILED, reason, None
         model.refuse(RequestError(503, f"{name} is not available: {reason}"))
         self._ledger.lose_if_given_up(reason)
 
-    # What requests do.
+    # For requests.
 
     def deny_if_full(self, name: str) -> None:
-        """For who can be told before its body is read. Raises RequestError 429 at the limit."""
+        """Refuse a request before its body is read. Raises RequestError: 429 at the limit, 503
+        while the instance stops."""
         model = self._ledger[name]
         if self._ledger.closed:
             raise RequestError(503, STOPPING, retry_after=10)
@@ -99,7 +102,7 @@ class Pool(Generic[Upstream]):
 
     @contextmanager
     def admit(self, name: str) -> Iterator[None]:
-        """Count a request from here to its last byte. Raises RequestError 429 at the limit."""
+        """Count a request from here to its last byte. Raises what `deny_if_full` raises."""
         self.deny_if_full(name)
         model = self._ledger[name]
         model.admitted += 1
@@ -110,10 +113,10 @@ class Pool(Generic[Upstream]):
 
     @asynccontextmanager
     async def lease(self, name: str, wait: float | None = None) -> AsyncIterator[Upstream]:
-        """Hold a model in memory for one request, however long its body streams.
+        """Keep a model in memory for one request, to the last byte of its answer.
 
-        Raises RequestError 503 where it cannot be loaded, with the cause, or is not ready within
-        `wait` seconds; the load goes on.
+        Raises RequestError 503 if the model cannot be loaded, with the cause, or is not ready
+        within `wait` seconds; the load goes on then.
         """
         model = self._ledger[name]
         waiter = self._queue(model)
@@ -128,27 +131,26 @@ class Pool(Generic[Upstream]):
             self._release(model, waiter)
 
     def finished(self, name: str, *, served: bool) -> None:
-        """An admitted request has ended; one that was served makes up for earlier failures."""
+        """An admitted request has ended; one that was served clears the count of failures."""
         model = self._ledger[name]
         model.requests += 1
         if served:
             model.failures = 0
 
     async def gone(self, name: str, patience: float = 2.0) -> None:
-        """A child took no connection: wait until its end was noticed, at most `patience` s."""
+        """A child took no connection: wait until the pool has noticed its end, at most `patience`
+        seconds."""
         model = self._ledger[name]
         if model.state is ModelState.READY and model.watch is not None:
             await asyncio.wait({model.watch}, timeout=patience)
 
-    # What everybody may ask.
-
     def view(self) -> list[View]:
         return [model.view() for model in self._ledger]
 
-    # What a person may ask for.
+    # For a person, and for preloading.
 
     async def load(self, name: str) -> None:
-        """Bring a model into memory before anybody asks. Raises LoadError, RequestError."""
+        """Bring a model into memory before it is asked for. Raises LoadError, RequestError."""
         try:
             async with self.lease(name):
                 pass
@@ -159,19 +161,20 @@ class Pool(Generic[Upstream]):
             raise
 
     def check(self, name: str) -> None:
-        """Raises RequestError 409 for a model that cannot be loaded at all."""
+        """Raises RequestError 409 for a model that was not provided."""
         model = self._ledger[name]
         if model.server is None:
             raise RequestError(409, f"{name} is {model.state.value}: {model.reason or 'not here'}")
 
     def park(self, name: str) -> None:
-        """Let an idle model leave, to come back soon. Raises RequestError 409 for one in use."""
+        """Let an idle model leave the GPU, kept as near as can be. Raises RequestError 409 if it is
+        in use."""
         model = self._idle(name)
         if model.state is ModelState.READY:
             self._loads.leave(model)
 
     def unload(self, name: str) -> None:
-        """End an idle model's process, keeping nothing. Raises RequestError 409 for one in use."""
+        """End an idle model's process and keep nothing. Raises RequestError 409 if it is in use."""
         model = self._idle(name)
         if model.state in (ModelState.READY, ModelState.PARKED):
             self._loads.leave(model, keep=False)
@@ -189,12 +192,12 @@ class Pool(Generic[Upstream]):
     # The end.
 
     async def close(self) -> None:
-        """Stop every process; nothing is loaded any more."""
+        """Stop every process."""
         self.refuse_new()
         await self._loads.close()
 
     def refuse_new(self) -> None:
-        """The drain begins: who holds a model goes on, nobody else gets one."""
+        """The drain begins: requests that lease a model go on, all others are refused."""
         self._ledger.closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -203,20 +206,20 @@ class Pool(Generic[Upstream]):
         self._notify()
 
     async def drained(self) -> None:
-        """Return when no request holds a model."""
+        """Return when no request leases a model."""
         while any(model.leased for model in self._ledger):
             await self._changed.wait()
 
-    # One request's way to its model.
+    # A request's way to its model.
 
     def _queue(self, model: Model[Upstream]) -> Waiter:
-        """Stand in line. Raises RequestError 503 where it would be for nothing."""
+        """Join the model's line. Raises RequestError 503 where waiting would be in vain."""
         now = self._ledger.now()
         if self._ledger.closed:
             raise RequestError(503, STOPPING, retry_after=10)
         wait = model.retry_at - now
         if model.state is ModelState.FAILED and (model.server is None or wait > 0):
-            # A caller is not made to wait for a load that is likely to fail again.
+            # No caller waits for a load that is likely to fail again.
             message = f"{model.name} is not available: {model.reason}"
             raise RequestError(503, message, retry_after=wait if model.server else None)
         if len(model.waiters) >= MAX_WAITING:
@@ -224,7 +227,7 @@ class Pool(Generic[Upstream]):
             raise RequestError(503, message, retry_after=10)
         waiter = model.join(now)
         if model.state is ModelState.READY and not self._anybody_waits(model):
-            model.grant()  # as the plan would say
+            model.grant()  # as `turns` would say
         else:
             self._schedule()
         return waiter
@@ -243,10 +246,10 @@ class Pool(Generic[Upstream]):
         message = f"{model.name} is still {model.state.value}; it goes on, come back later"
         return RequestError(503, message, retry_after=10)
 
-    # What moves models.
+    # The decision.
 
     def _schedule(self) -> None:
-        """Decide anew, and begin what is decided. Holds no `await`."""
+        """Decide anew, and begin what is decided. Contains no `await`."""
         if self._ledger.closed:
             self._notify()
             return
@@ -266,8 +269,9 @@ class Pool(Generic[Upstream]):
         self._notify()
 
     def _refused(self, model: Model[Upstream], reason: str, now: float) -> bool:
-        """Where it is other programs that take the room, its callers wait a moment before they are
-        told: a process that has ended may not have let go of everything yet."""
+        """Refuse a model's requests; False where that is too early. If other programs use the
+        memory, requests wait a moment: the memory of a process that has ended may not be free yet.
+        """
         others = self._room.taken(model.need)
         if others and now - model.waiters[0].since < GRACE:
             return False

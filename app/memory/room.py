@@ -1,4 +1,4 @@
-"""What memory there is for models: the budget, less what other programs hold of it."""
+"""The memory that models may use now: the budget, less what other programs use of it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from app.memory.ledger import MOVING, Model, ModelState
 from app.planning.amounts import GIB, Need, together
 from app.planning.budget import beside_others
 
-LOOK = 0.1  # seconds for which it is known what other programs hold
+LOOK = 0.1  # seconds for which a look at what other programs use is good
 
 
 class Room:
     def __init__(self, budget: Need, free: Callable[[], Mapping[str, int]]) -> None:
-        """`free` reads how many bytes of each GPU nobody holds, where that is known."""
+        """`free` reads how many bytes of each GPU nobody uses, where the driver tells."""
         self.bytes = budget  # by device, as last read
         self._budget = budget
         self._free = free
         self._until = 0.0
 
     def look(self, models: Sequence[Model[Any]], now: float) -> None:
-        """Other programs come and go: before a model is loaded, what they hold is read again."""
+        """Other programs come and go: before a model is loaded, what they use is read again."""
         waiting = [model.need for model in models if model.waiters]
         moving = any(model.state in MOVING for model in models)
         if not waiting or moving or now < self._until:
@@ -32,7 +32,7 @@ class Room:
         self.bytes = beside_others(self._budget, self._free(), ours, wanted)
 
     def taken(self, need: Need) -> str:
-        """What other programs hold of the devices that are needed, for a person; "" if nothing."""
+        """What other programs use of the devices that are needed, for a person; "" if nothing."""
         taken = {d: size - self.bytes[d] for d, size in self._budget.items()}
         return "".join(
             f"; other programs hold {taken[device] / GIB:.2f} GiB of {device}"

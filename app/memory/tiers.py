@@ -24,8 +24,8 @@ FAR_OFF = 1.5  # times what was predicted
 
 @dataclass(frozen=True)
 class Parts:
-    """What movers work with: one model's llama-server; the KV caches of its slots, where they are
-    worth to be kept; CUDA checkpoints, where this machine can make them."""
+    """What movers work with, for one model: its llama-server, the KV caches of its slots (if they
+    are kept), and CUDA checkpoints (if this machine can make them)."""
 
     server: LlamaServer
     slots: Slots | None = None
@@ -52,15 +52,15 @@ class ByCheckpoint:
         await self._checkpoints.restore(self._server.process.pid, usage)
 
     async def end(self) -> None:
-        """A process whose GPU memory is elsewhere answers nothing, not even SIGTERM."""
+        """With SIGKILL: a process whose GPU memory is elsewhere does not react to SIGTERM."""
         self._server.client.close()
         self._server.process.kill()
         await self._server.exited()
 
 
 class ByRestart:
-    """The process ends. Its weights stay in the page cache, so that coming back is a warm load;
-    its KV caches are written to files and read again."""
+    """The process ends. Its weights stay in the page cache, so that it starts again soon; its KV
+    caches are saved to files and restored."""
 
     def __init__(self, parts: Parts) -> None:
         self._server = parts.server
@@ -82,8 +82,9 @@ class ByRestart:
 
 @dataclass(frozen=True)
 class TierRow:
-    """One tier: its name for a person, who takes a model there, and whether a model on so many GPUs
-    may go there. `in_ram`: what the model used of the GPUs is taken of CPU RAM then."""
+    """One tier: its title for a person, the mover that takes a model there and back, and whether a
+    model on so many GPUs may go there. `in_ram`: a model takes as much CPU RAM there as it used of
+    the GPUs."""
 
     tier: Tier
     title: str
@@ -92,14 +93,14 @@ class TierRow:
     in_ram: bool = False
 
 
-TIERS = (  # the nearest first; the last one takes every model
+TIERS = (  # the fastest first; the last one takes every model
     TierRow(Tier.RAM, "CPU RAM", ByCheckpoint, ByCheckpoint.may_take, in_ram=True),
     TierRow(Tier.DISK, "disk", ByRestart, lambda parts, gpus: True),
 )
 
 
 class Tiered:
-    """One model, wherever it is: what the pool loads and lets leave."""
+    """One model in whatever tier it is: the `Loadable` of the ledger."""
 
     def __init__(
         self,
@@ -109,17 +110,17 @@ class Tiered:
         learn: Callable[[Need], None] = lambda _: None,
         tiers: Sequence[TierRow] = TIERS,
     ) -> None:
-        """`measure` tells what the process uses now, by device, `predicted` what was expected of
-        it: the larger of both has to find room where it goes. `learn` is told what was seen to go
-        when it came."""
+        """`measure` tells what the process uses now, by device; `predicted` is what it was expected
+        to use: the larger of both must find room where it goes. `learn` is told what it was seen to
+        take of each GPU when it came."""
         self.server = parts.server
         self._parts = parts
         self._measure = measure
         self._predicted = predicted or {}
         self._learn = learn
         self._tiers = tiers
-        self._away: TierRow | None = None  # where it is, or is being taken; None on the GPU
-        self._usage: Need = {}  # of each GPU, as it left
+        self._away: TierRow | None = None  # where it is or is being taken; None: on the GPU
+        self._usage: Need = {}  # of each GPU, when it left
         self._log = ModelLogger(logger, parts.server.process.name)
 
     @property
@@ -128,7 +129,7 @@ class Tiered:
 
     async def start(self) -> None:
         if self._away is None or not self.server.process.running:
-            self._away = self._tiers[-1]  # it has ended by itself
+            self._away = self._tiers[-1]  # the process has ended by itself
         mover = self._away.mover(self._parts)
         try:
             await mover.back(self._usage)
@@ -138,7 +139,7 @@ class Tiered:
             await mover.end()
             self._away = self._tiers[-1]
             await self._away.mover(self._parts).back(self._usage)
-        self._away = None  # only now: who is cancelled meanwhile is ended as what it was
+        self._away = None  # only now: if this is cancelled, `stop` must still take it for parked
 
     async def leave(self) -> Tier:
         self._usage, why = self._on_gpus(), ""
@@ -156,16 +157,16 @@ class Tiered:
                 self._log.warning("could not be moved to %s, is stopped: %s", row.title, error)
                 await mover.end()
                 break
-        self._away = self._tiers[-1]  # it has ended
+        self._away = self._tiers[-1]  # the process has ended
         return self._away.tier
 
     def _open(self) -> list[TierRow]:
-        """The tiers that may take it, by the GPUs that it was planned for: a process may be seen on
-        more, of which it only has a context."""
+        """The tiers that may take it, by the GPUs that it was planned for. The process may show on
+        others too, where it has only a context."""
         gpus = self._predicted.keys() - {HOST}
         return [row for row in self._tiers if row.may_take(self._parts, len(gpus))]
 
-    def parks(self) -> int:
+    def parked_size(self) -> int:
         if self._away is None:
             row, usage = self._open()[0], self._on_gpus()
         else:
@@ -186,11 +187,11 @@ class Tiered:
     def explain(self, code: int) -> str:
         return self.server.explain(code)
 
-    def measured(self) -> Need:
+    def usage(self) -> Need:
         return self._measure() if self.server.process.running and self._away is None else {}
 
     def took(self, sizes: Need) -> None:
-        """Where another program came in the same moment, that is no model of this size."""
+        """If far more went than was predicted, another program came in the same moment."""
         expected = {device: size for device, size in self._predicted.items() if device != HOST}
         seen = {device: sizes[device] for device in expected if sizes.get(device, 0) > 0}
         if seen and all(size <= FAR_OFF * expected[device] + GIB for device, size in seen.items()):

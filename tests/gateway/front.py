@@ -31,10 +31,10 @@ class Running:
     async def start(self):
         await self.may_start.wait()
 
-    def measured(self):
+    def usage(self):
         return {}
 
-    def parks(self):
+    def parked_size(self):
         return 0
 
     async def leave(self):

@@ -60,11 +60,11 @@ def test_parked_and_restored(run):
     async def scenario():
         llama, checkpoints = Llama(), Checkpoints()
         found = tiered(llama, checkpoints)
-        assert await found.leave() is Tier.RAM and found.measured() == {}
-        assert found.parks() == 5
+        assert await found.leave() is Tier.RAM and found.usage() == {}
+        assert found.parked_size() == 5
         await found.start()
         assert checkpoints.log == [("park", 7, {"CUDA0": 5}), ("restore", 7, {"CUDA0": 5})]
-        assert llama.log == ["close"] and found.measured() == {"host": 1}
+        assert llama.log == ["close"] and found.usage() == {"host": 1}
 
     run(scenario)
 
@@ -76,10 +76,10 @@ def test_what_it_holds_decides_where_it_is_more_than_was_predicted(run):
         found = Tiered(
             Parts(Llama(), None, checkpoints), lambda: {"CUDA0": 8, "CUDA1": 4}, predicted
         )
-        assert found.parks() == 13
+        assert found.parked_size() == 13
         await found.leave()
         assert checkpoints.log == [("park", 7, {"CUDA0": 8, "CUDA1": 5})]
-        assert Tiered(Parts(Llama()), dict, predicted).parks() == 0
+        assert Tiered(Parts(Llama()), dict, predicted).parked_size() == 0
 
     run(scenario)
 
@@ -180,7 +180,7 @@ def test_one_on_more_gpus_than_were_tried_goes_to_disk(run):
         checkpoints = Checkpoints()
         predicted = {"CUDA0": 5, "CUDA1": 5, "CUDA2": 5, "host": 1}
         model = Tiered(Parts(Llama(), None, checkpoints), dict, predicted)
-        assert model.parks() == 0
+        assert model.parked_size() == 0
         assert await model.leave() is Tier.DISK and not checkpoints.log
 
     run(scenario)
@@ -204,7 +204,7 @@ def test_a_new_tier_is_a_row_and_a_mover(run):
         llama = Llama()
         row = TierRow(Tier.NONE, "elsewhere", ByWish, lambda parts, gpus: gpus == 1)
         model = Tiered(Parts(llama), dict, {"CUDA0": 5}, tiers=[row, *TIERS])
-        assert await model.leave() is Tier.NONE and model.parks() == 0
+        assert await model.leave() is Tier.NONE and model.parked_size() == 0
         await model.start()
         await model.leave()
         await model.stop()

@@ -58,10 +58,10 @@ class FakeServer:
         self.world.log.append(f"park {self.name}")
         return Tier.RAM
 
-    def parks(self):
+    def parked_size(self):
         return self.size if self.world.ram is not None else 0
 
-    def measured(self):
+    def usage(self):
         return self.holds
 
     async def exited(self):
