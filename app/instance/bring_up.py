@@ -31,7 +31,7 @@ from app.page import examples
 from app.page.examples import Target
 from app.planning import learned
 from app.planning.allot import allot
-from app.planning.amounts import HOST, Need, together
+from app.planning.amounts import Need, together
 from app.planning.budget import need, on_devices
 from app.planning.candidate import Allotted, Candidate
 from app.planning.learned import Learned

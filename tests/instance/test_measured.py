@@ -20,11 +20,11 @@ def test_a_model_is_measured_off_the_loop_when_it_has_come_and_before_it_leaves(
         model = Measured(Parts(llama), lambda: meter.most, {})
         model.meter = meter
         await model.start()
-        assert llama.log == ["start", "measure 7"] and model.measured() == {"host": 5}
+        assert llama.log == ["start", "measure 7"] and model.usage() == {"host": 5}
         assert await model.leave() is Tier.DISK
         assert llama.log[2:] == ["measure 7", "stop"]
         await model.start()
-        assert model.measured() == {"host": 9}  # it may grow so again
+        assert model.usage() == {"host": 9}  # it may grow so again
         assert learned == [{"host": 5}, {"host": 9}, {"host": 7}]
         assert threading.get_ident() not in threads
 
