@@ -12,7 +12,7 @@ FOLDERS = {  # low to high, each with its modules low to high
     "": ["errors", "console"],
     "form": ["fields", "settings", "checks", "merge", "pasted", "file", "wizard"],
     "machine": ["clock", "threads", "network", "chance", "children", "private", "host", "gpu"],
-    "models": ["reference", "gguf", "tiny", "hub", "store"],
+    "models": ["reference", "header", "gguf", "tiny", "hub", "store"],
     "engine": [
         "lifecycle",
         "output",
@@ -148,7 +148,7 @@ PURE = {
 }
 OWNERS = {
     "clearml": {"task.clearml_task", "task.weights", "task.route"},
-    "gguf": {"models.gguf", "models.tiny"},
+    "gguf": {"models.header", "models.tiny"},
     "httptools": {"gateway.http.connection", "engine.http"},
     "huggingface_hub": {"models.hub"},
     "numpy": {"models.tiny"},

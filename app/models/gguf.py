@@ -1,13 +1,11 @@
-"""A GGUF file's header: what is in the file, and is the file whole.
+"""Read a GGUF file's header, and check by it that the file is whole.
 
 Format: github.com/ggml-org/ggml/blob/master/docs/gguf.md. The reader is ours because it must
-bound what a hostile header claims, and because headers of remote files are read by range; type
-sizes come from the `gguf` package.
+bound what a hostile header claims, and because headers of remote files are read by range.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import struct
 from collections.abc import Callable, Sequence
@@ -15,9 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
-
 from app.errors import TransferError
+from app.models.header import Header, Tensor
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -42,98 +39,12 @@ SCALARS = {
     11: "q",
     12: "d",
 }
-POOLING = {1: "mean", 2: "cls", 3: "last", 4: "rank"}  # llama.h: enum llama_pooling_type
 
 Read = Callable[[int, int], bytes]  # offset, size → at most that many bytes
 
 
 class HeaderError(ValueError):
     pass
-
-
-@dataclass(frozen=True)
-class Tensor:
-    name: str
-    shape: tuple[int, ...]
-    type: int
-    offset: int
-
-    @property
-    def size(self) -> int | None:
-        """Bytes, or None for a type that the gguf package does not know."""
-        try:
-            block, block_size = GGML_QUANT_SIZES[GGMLQuantizationType(self.type)]
-        except (ValueError, KeyError):
-            return None
-        return math.prod(self.shape) // block * block_size
-
-
-@dataclass(frozen=True)
-class Header:
-    metadata: dict[str, Any]
-    tensors: tuple[Tensor, ...]
-    data_offset: int
-
-    @property
-    def architecture(self) -> str:
-        return str(self.metadata.get("general.architecture", ""))
-
-    def value(self, key: str) -> Any:
-        """A key of the architecture's own, such as `context_length`."""
-        return self.metadata.get(f"{self.architecture}.{key}")
-
-    @property
-    def projector(self) -> bool:
-        """It is no language model, but what lets one see or hear."""
-        return self.architecture == "clip"
-
-    @property
-    def quantisation(self) -> str:
-        """Such as Q4_K_M; "" where the file does not say."""
-        try:
-            found = LlamaFileType(self.metadata.get("general.file_type", -1)).name
-        except ValueError:
-            return ""
-        return found.removeprefix("MOSTLY_").removeprefix("ALL_")
-
-    @property
-    def kv_bytes(self) -> int:
-        """Bytes of KV cache for one token, as 16-bit floats; 0 where the file does not say."""
-        layers, heads = self.value("block_count"), self.value("attention.head_count")
-        if not isinstance(layers, int) or not isinstance(heads, int) or not heads:
-            return 0
-        kv_heads = self.value("attention.head_count_kv")
-        # A list tells the heads of each layer.
-        total = sum(kv_heads) if isinstance(kv_heads, list) else layers * (kv_heads or heads)
-        width = (self.value("embedding_length") or 0) // heads
-        keys = self.value("attention.key_length") or width
-        values = self.value("attention.value_length") or width
-        return int(total * (keys + values) * 2)
-
-    @property
-    def training_context(self) -> int:
-        value = self.value("context_length")
-        return value if isinstance(value, int) else 0
-
-    @property
-    def pooling(self) -> str | None:
-        value = self.value("pooling_type")
-        return POOLING.get(value) if isinstance(value, int) else None
-
-    @property
-    def yarn(self) -> bool:
-        """The model stretches its context by YaRN."""
-        return bool(self.value("rope.scaling.type") == "yarn")
-
-    @property
-    def rope_freq_base(self) -> float | None:
-        value = self.value("rope.freq_base")
-        return float(value) if isinstance(value, int | float) else None
-
-    @property
-    def shard_count(self) -> int:
-        value = self.metadata.get("split.count")
-        return value if isinstance(value, int) and value > 0 else 1
 
 
 @dataclass

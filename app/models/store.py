@@ -13,6 +13,7 @@ from typing import Protocol
 from app.errors import ConfigError, FormError, TransferError
 from app.machine import clock, threads
 from app.models import gguf, hub, tiny
+from app.models.header import Header
 from app.models.reference import (
     KEY,
     ClearMLModel,
@@ -37,7 +38,7 @@ class ModelFiles:
     """A whole, verified model: its parts, the first one first."""
 
     paths: tuple[Path, ...]
-    header: gguf.Header
+    header: Header
 
     @property
     def first(self) -> Path:
@@ -59,7 +60,7 @@ class Preview:
     `size` in bytes."""
 
     first: Path
-    header: gguf.Header
+    header: Header
     size: int
 
 

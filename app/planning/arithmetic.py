@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from app.models.gguf import Header
+from app.models.header import Header
 
 BATCH = 512  # tokens computed at once, llama-server's own
 LEAST_COMPUTE = 64 << 20

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from app.engine.arguments import ALL_LAYERS, DEFAULT_PARALLEL, Resolved, Wanted
 from app.errors import ConfigError
-from app.models.gguf import Header
+from app.models.header import Header
 from app.models.store import Inspected
 from app.planning import arithmetic, fit_params, placement
 from app.planning.fit_params import Fitted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from app.models.gguf import Tensor
+from app.models.header import Tensor
 
 # A person's own word on it: then nothing is chosen here.
 DECIDING = tuple(

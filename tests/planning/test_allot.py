@@ -7,7 +7,7 @@ import pytest
 from app.engine.arguments import Resolved, Wanted
 from app.engine.capabilities import Capabilities
 from app.form.settings import ModelSettings
-from app.models.gguf import Header
+from app.models.header import Header
 from app.models.reference import Tiny
 from app.models.store import ModelFiles
 from app.planning.allot import Vacancy, allot, run_at_once, vacancy, with_threads

@@ -1,7 +1,7 @@
 import pytest
 
 from app.models import gguf, tiny
-from app.models.gguf import Header
+from app.models.header import Header
 from app.planning.arithmetic import (
     LEAST_COMPUTE,
     Estimate,

@@ -8,7 +8,7 @@ import pytest
 from app.engine.arguments import Resolved, Wanted
 from app.engine.capabilities import Capabilities
 from app.errors import ConfigError
-from app.models.gguf import Header
+from app.models.header import Header
 from app.models.store import ModelFiles
 from app.planning.footprint import Footprint, cut, predict, whole
 from app.planning.site import Machine, Site

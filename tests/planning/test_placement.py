@@ -1,6 +1,6 @@
 import pytest
 
-from app.models.gguf import Tensor
+from app.models.header import Tensor
 from app.planning.placement import attempts, shares, spare_small, split, threshold, used
 
 F32 = 0

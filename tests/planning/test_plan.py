@@ -6,7 +6,7 @@ from app.errors import ConfigError, FormError
 from app.form.settings import GeneralSettings, IdleSettings, ModelSettings, Settings
 from app.gateway.admission import listening_host
 from app.models import hub
-from app.models.gguf import Header
+from app.models.header import Header
 from app.models.store import Preview
 from app.planning import plan as module
 from app.planning.plan import Surroundings, plan

@@ -5,7 +5,7 @@ import pytest
 from app.engine.arguments import Resolved, Wanted
 from app.engine.capabilities import Capabilities
 from app.form.settings import ModelSettings
-from app.models.gguf import Header
+from app.models.header import Header
 from app.models.reference import ClearMLModel, Tiny
 from app.models.store import ModelFiles, Registered
 from app.planning.candidate import Candidate, Files
