@@ -12,7 +12,7 @@ FOLDERS = {  # low to high, each with its modules low to high
     "": ["errors", "console"],
     "form": ["fields", "settings", "checks", "merge", "pasted", "file", "wizard"],
     "machine": ["clock", "threads", "network", "chance", "children", "private", "host", "gpu"],
-    "models": ["reference", "header", "gguf", "tiny", "hub", "store"],
+    "models": ["reference", "header", "gguf", "tiny", "progress", "hub", "store"],
     "engine": [
         "lifecycle",
         "output",

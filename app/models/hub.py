@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 from huggingface_hub import HfApi, constants, errors, hf_hub_download, hf_hub_url
 from huggingface_hub.errors import (
@@ -26,6 +23,7 @@ from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import get_session
 
 from app.errors import FormError, TransferError
+from app.models.progress import Arrived, bars
 from app.models.reference import KEY, HubFile, choose, is_glob, shards
 
 NOT_KEPT = "a token typed into the form is not kept for a second run"
@@ -34,8 +32,6 @@ STEP = 1 << 20  # bytes that one request for a header brings at least
 MAX_BEGINNING = 256 << 20
 TRIES = 3
 PARTIAL = 206
-
-Progress = Callable[[int], None]  # bytes that arrived since the last call
 
 # What the hub's library raises where the hub is at fault, or the way to it: HTTPError is its HTTP
 # client's own, RuntimeError that of hf_xet, which brings what lies in the hub's chunked storage.
@@ -79,51 +75,6 @@ class Located:
     def missing(self) -> int:
         """Bytes that the cache does not have."""
         return sum(self.downloads.values())
-
-
-class _Meter:
-    """Takes the place of tqdm: tells `progress` what arrives, draws nothing.
-
-    Of chunked storage (Xet) two things are told: `update` what was written, `update_transfer` what
-    came over the network for it. A meter that knows the latter is not asked to count it as well.
-    """
-
-    progress: Progress = staticmethod(lambda _: None)
-
-    def __init__(self, *_: object, initial: int = 0, **options: Any) -> None:
-        self.n = initial
-        self.total = options.get("total")
-
-    def update(self, size: float | None = 1) -> None:
-        self.n += int(size or 0)
-        self.progress(int(size or 0))
-
-    def update_transfer(self, size: int) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    def __enter__(self) -> _Meter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return lambda *_, **__: None  # set_description, refresh, reset …
-
-
-def meter(progress: Progress) -> type[_Meter]:
-    """What the library makes its progress bars of."""
-    return type("Meter", (_Meter,), {"progress": staticmethod(progress)})
 
 
 def shared_cache() -> Path:
@@ -182,13 +133,13 @@ def _files(repo: str, revision: str, cache: Path | None) -> list[str]:
         return [str(p.relative_to(snapshot)) for p in snapshot.rglob("*") if p.is_file()]
 
 
-def fetch(located: Located, cache: Path | None, progress: Progress) -> list[Path]:
+def fetch(located: Located, cache: Path | None, arrived: Arrived) -> list[Path]:
     """All parts, in one folder under their own names. Raises TransferError."""
-    counting = meter(progress)
+    bar = bars(arrived)
 
     def download(path: str, revision: str) -> Path:
         found = hf_hub_download(
-            located.repo, path, revision=revision, cache_dir=cache, tqdm_class=counting
+            located.repo, path, revision=revision, cache_dir=cache, tqdm_class=bar
         )
         return Path(found)
 

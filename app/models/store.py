@@ -5,15 +5,16 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from app.errors import ConfigError, FormError, TransferError
-from app.machine import clock, threads
+from app.machine import threads
 from app.models import gguf, hub, tiny
 from app.models.header import Header
+from app.models.progress import Meter, Progress
 from app.models.reference import (
     KEY,
     ClearMLModel,
@@ -27,10 +28,6 @@ from app.models.reference import (
 )
 
 logger = logging.getLogger(__name__)
-
-REPORT_INTERVAL = 5.0  # seconds between two progress lines on the console
-
-Progress = Callable[[float], None]  # 0..1
 
 
 @dataclass(frozen=True)
@@ -152,43 +149,10 @@ class Store:
         return await threads.run(_verified, await self._download(located, name, progress))
 
     async def _download(self, located: hub.Located, name: str, progress: Progress) -> list[Path]:
-        meter = _Meter(name, located, progress)
+        meter = Meter(name, located.size, located.missing, progress)
         paths = await threads.run(hub.fetch, located, self._hub, meter.arrived)
         meter.finished()
         return paths
-
-
-class _Meter:
-    """Counts bytes (in the downloading thread) and says so on the console now and then."""
-
-    def __init__(self, name: str, located: hub.Located, progress: Progress) -> None:
-        self._name = name
-        self._size = located.size
-        self._here = located.size - located.missing
-        self._missing = located.missing
-        self._progress = progress
-        self._begun = self._said = clock.now()
-
-    def arrived(self, size: int) -> None:
-        self._here += size
-        self._progress(min(1.0, self._here / self._size) if self._size else 0.0)
-        now = clock.now()
-        if now - self._said >= REPORT_INTERVAL:
-            self._said = now
-            self._say(f"downloading: {self._here / 1e6:,.0f} of {self._size / 1e6:,.0f} MB")
-
-    def finished(self) -> None:
-        if self._missing:
-            seconds = max(clock.now() - self._begun, 1e-3)
-            rate = self._missing / 1e6 / seconds
-            self._say(
-                f"downloaded {self._missing / 1e6:,.1f} MB in {seconds:.1f} s ({rate:,.0f} MB/s)"
-            )
-        else:
-            self._say(f"found in the cache ({self._size / 1e6:,.1f} MB)")
-
-    def _say(self, text: str) -> None:
-        logger.info(text, extra={"subject": self._name})
 
 
 def _preview(located: hub.Located, folder: Path) -> Preview:

@@ -1,9 +1,7 @@
 import asyncio
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from huggingface_hub.utils._xet_progress_reporting import XetDownloadProgressReporter
 
 from app.errors import ConfigError, TransferError
 from app.models import hub, tiny
@@ -29,21 +27,6 @@ def locate_and_fetch(store, reference):
         return await store.fetch(await store.locate(reference), "m", lambda _: None)
 
     return asyncio.run(scenario())
-
-
-def test_bytes_of_chunked_storage_are_counted_once():
-    """The hub's own reporter tells what was written and what came for it: twice as much."""
-    seen = []
-    meter = hub.meter(seen.append)
-    with XetDownloadProgressReporter(
-        reconstruction_desc="a", total=100, log_level=0, tqdm_class=meter
-    ) as reporter:
-        for done in (30, 100):
-            report = {"total_bytes": 100, "total_bytes_completed": done}
-            report |= {"total_transfer_bytes_completed": done, "total_bytes_completion_rate": 1.0}
-            report["total_transfer_bytes_completion_rate"] = 1.0
-            reporter.update_progress(SimpleNamespace(**report))
-    assert seen == [30, 70]
 
 
 class Silent(hub.Beginning):
