@@ -151,7 +151,7 @@ def check_bounds(header: Header, size: int) -> None:
 
 
 def verify(paths: Sequence[Path]) -> Header:
-    """The first file's header, with the tensors of all parts, after they were found whole.
+    """The first file's header, with the tensors of all parts, once all are verified.
 
     Raises TransferError that names the file.
     """

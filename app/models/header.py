@@ -44,17 +44,17 @@ class Header:
 
     @property
     def projector(self) -> bool:
-        """It is no language model, but what lets one see or hear."""
+        """The file is no language model, but the part that lets one see or hear."""
         return self.architecture == "clip"
 
     @property
     def quantisation(self) -> str:
         """Such as Q4_K_M; "" where the file does not say."""
         try:
-            found = LlamaFileType(self.metadata.get("general.file_type", -1)).name
+            kind = LlamaFileType(self.metadata.get("general.file_type", -1)).name
         except ValueError:
             return ""
-        return found.removeprefix("MOSTLY_").removeprefix("ALL_")
+        return kind.removeprefix("MOSTLY_").removeprefix("ALL_")
 
     @property
     def kv_bytes(self) -> int:

@@ -1,4 +1,5 @@
-"""What a Hugging Face repository holds, and its files in huggingface_hub's cache."""
+"""Files of Hugging Face repositories: find them, fetch them into huggingface_hub's cache, and read
+their beginnings."""
 
 from __future__ import annotations
 
@@ -33,9 +34,9 @@ MAX_BEGINNING = 256 << 20
 TRIES = 3
 PARTIAL = 206
 
-# What the hub's library raises where the hub is at fault, or the way to it: HTTPError is its HTTP
-# client's own, RuntimeError that of hf_xet, which brings what lies in the hub's chunked storage.
-NOT_HAD = (errors.HTTPError, OSError, RuntimeError)  # type: ignore[attr-defined]
+# What the hub's library raises if the hub or the network is at fault. Its HTTP client raises
+# HTTPError; hf_xet, which fetches from the hub's chunked storage, raises RuntimeError.
+UNREACHABLE = (errors.HTTPError, OSError, RuntimeError)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -78,27 +79,27 @@ class Located:
 
 
 def shared_cache() -> Path:
-    """The cache that all of this user's programs share, as HF_HOME and others say."""
+    """The cache that all programs of this user share, as HF_HOME and other variables say."""
     return Path(constants.HF_HUB_CACHE)
 
 
 def locate(file: HubFile, cache: Path | None) -> Located:
-    """Ask the hub (or, where it does not answer, the cache) for the file and its set's parts.
+    """Ask the hub for the file and the other parts of its set, or the cache if the hub is silent.
 
     Raises FormError that says what was looked for.
     """
     first: Exception | None = None
-    for revision, path in file.candidates():
+    for revision, path in file.meanings():
         try:
             return _locate(file.repo, revision, path, cache)
         except (EntryNotFoundError, RevisionNotFoundError, FormError) as error:
             first = first or error
-        except (*NOT_HAD, HFValidationError) as error:
+        except (*UNREACHABLE, HFValidationError) as error:
             first = error
             break
     if isinstance(first, FormError):
         raise first
-    revision, path = file.candidates()[0]
+    revision, path = file.meanings()[0]
     assert first is not None
     raise FormError(KEY, _explain(file.repo, revision, path, first)) from None
 
@@ -118,12 +119,12 @@ def _locate(repo: str, revision: str, path: str, cache: Path | None) -> Located:
 
 
 def _files(repo: str, revision: str, cache: Path | None) -> list[str]:
-    """The repository's files, or, where the hub does not answer, those in the cache."""
+    """The repository's files; those in the cache, if the hub does not answer."""
     try:
         return HfApi().list_repo_files(repo, revision=revision)
     except (RepositoryNotFoundError, RevisionNotFoundError):
         raise
-    except NOT_HAD:
+    except UNREACHABLE:
         folder = (cache or shared_cache()) / repo_folder_name(repo_id=repo, repo_type="model")
         try:
             commit = (folder / "refs" / revision).read_text()
@@ -138,26 +139,26 @@ def fetch(located: Located, cache: Path | None, arrived: Arrived) -> list[Path]:
     bar = bars(arrived)
 
     def download(path: str, revision: str) -> Path:
-        found = hf_hub_download(
+        local = hf_hub_download(
             located.repo, path, revision=revision, cache_dir=cache, tqdm_class=bar
         )
-        return Path(found)
+        return Path(local)
 
-    here = []
+    fetched = []
     for path in located.paths:
         try:
-            # By the branch's name, so that the cache knows what the branch was, without the hub.
-            found = download(path, located.revision)
-            if located.commit not in found.parts:  # it has moved on meanwhile
-                found = download(path, located.commit)
-        except NOT_HAD as error:
+            # By the branch's name: the cache then knows its commit when the hub does not answer.
+            local = download(path, located.revision)
+            if located.commit not in local.parts:  # the branch has moved on meanwhile
+                local = download(path, located.commit)
+        except UNREACHABLE as error:
             raise TransferError(f"{located.repo}/{path}: {_said(error)}") from None
-        here.append(found)
-    return here
+        fetched.append(local)
+    return fetched
 
 
 class Beginning:
-    """The beginning of a file on the hub, fetched by Range as far as it is read."""
+    """The beginning of a file on the hub: fetched by range requests, as far as it is read."""
 
     def __init__(self, located: Located, index: int) -> None:
         part = located.parts[index]
@@ -175,14 +176,14 @@ class Beginning:
         return bytes(self.data[offset:end])
 
     def _fetch(self, end: int) -> None:
-        """What was cut off is gone on with, unless nothing at all came several times running."""
+        """Continue after an interruption; give up if nothing at all came several times in a row."""
         problem, futile = "", 0
         while len(self.data) < end and futile < TRIES:
             before = len(self.data)
             try:
                 self._ask(min(max(end, before + STEP), self._size))
                 problem = "it ends too early"
-            except NOT_HAD as error:
+            except UNREACHABLE as error:
                 problem = _said(error)
             futile = 0 if len(self.data) > before else futile + 1
         if len(self.data) < end:
@@ -193,7 +194,7 @@ class Beginning:
         session = get_session()
         with session.stream("GET", self._url, headers=headers, follow_redirects=True) as answer:
             answer.raise_for_status()
-            if answer.status_code != PARTIAL:  # it sends the whole file, whatever was asked
+            if answer.status_code != PARTIAL:  # the server ignores ranges and sends the whole file
                 self.data.clear()
             for chunk in answer.iter_bytes():
                 self.data += chunk
@@ -223,15 +224,15 @@ def _explain(repo: str, revision: str, path: str, error: Exception) -> str:
 
 
 def _said(error: Exception) -> str:
-    """In one line; a time-out may say nothing at all."""
+    """The error in one line. A time-out may have no message: its type is always named."""
     return f"{type(error).__name__}: {str(error).strip()}".rstrip(": ").splitlines()[0]
 
 
 def _nearest(repo: str, revision: str, path: str) -> str:
-    """A hint at the file that may have been meant; best effort, the refusal stands anyhow."""
+    """A hint at the file that may have been meant, if the hub lists its files."""
     try:
         listed = HfApi().list_repo_files(repo, revision=revision)
-    except (*NOT_HAD, KeyError):
+    except (*UNREACHABLE, KeyError):
         return ""
     files = [name for name in listed if name.endswith(".gguf")]
     near = difflib.get_close_matches(path, files, n=1, cutoff=0.3) or files[:1]

@@ -1,4 +1,4 @@
-"""What the form's Model means. Pure."""
+"""Read the form's Model: a reference to a file on this machine, on the hub, or in ClearML. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REPOSITORY = re.compile(r"(?P<name>[\w.-]+)(?:@(?P<revision>[\w.-]+))?")
 
 @dataclass(frozen=True)
 class Tiny:
-    """No model named, offline: the one that we write ourselves."""
+    """Nothing is named, and the app is offline: the model that the app writes itself."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class HubFile:
     path: str
     revision: str | None = None
 
-    def candidates(self) -> list[tuple[str, str]]:
-        """Revisions and paths that may be meant, the likeliest first: without a revision, the
-        path's first part may be one."""
+    def meanings(self) -> list[tuple[str, str]]:
+        """Revisions and paths that may be meant, the likeliest first: where no revision is given,
+        the first part of the path may be one."""
         if self.revision is not None:
             return [(self.revision, self.path)]
         first, slash, rest = self.path.partition("/")
@@ -104,7 +104,7 @@ def is_glob(path: str) -> bool:
 
 
 def choose(pattern: str, paths: Iterable[str]) -> str:
-    """Of the paths that the glob matches: the one file, or the first part of the one whole set.
+    """The one file that the glob matches, or the first part of the one whole set.
 
     Raises FormError.
     """
@@ -112,24 +112,24 @@ def choose(pattern: str, paths: Iterable[str]) -> str:
 
 
 def choose_of(pattern: str, paths: Iterable[str]) -> str:
-    """The same of paths that `pattern` is known to match."""
-    found = sorted(paths)
-    whole = {path for path in found if not SHARD.fullmatch(path)}
-    sets = {tuple(_set_of(path)) for path in found if SHARD.fullmatch(path)}
+    """The same for paths that all match `pattern`."""
+    matched = sorted(paths)
+    whole = {path for path in matched if not SHARD.fullmatch(path)}
+    sets = {tuple(_set_of(path)) for path in matched if SHARD.fullmatch(path)}
     if len(whole) + len(sets) != 1:
-        what = f"matches {', '.join(found)}" if found else "matches no file"
+        what = f"matches {', '.join(matched)}" if matched else "matches no file"
         raise FormError(KEY, f"{pattern!r} {what}; it must match one file, or the parts of one set")
     if whole:
-        return found[0]
+        return matched[0]
     (parts,) = sets
-    missing = [part for part in parts if part not in found]
+    missing = [part for part in parts if part not in matched]
     if missing:
         raise FormError(KEY, f"{pattern!r} matches a set without {missing[0]}")
     return parts[0]
 
 
 def matches(pattern: str, path: str) -> bool:
-    """As a shell's glob: no star reaches over a slash."""
+    """As in a shell: no star matches a slash."""
     parts, wanted = path.split("/"), pattern.split("/")
     return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
 

@@ -1,4 +1,4 @@
-"""A model reference → verified files on this machine."""
+"""From a model reference to verified files on this machine."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class ModelFiles:
 
 @dataclass(frozen=True)
 class Preview:
-    """A model whose bytes are still to come: its headers are known, and lie, at the beginning of
-    files that hold nothing else but have the right size, where a planning tool can read them.
-    `size` in bytes."""
+    """A model that is not downloaded yet, of which the headers were read. `first` is a stand-in for
+    its first file: it has the right size and the header, and the planning tool can read it; the
+    stand-ins of further parts lie beside it. `size` in bytes."""
 
     first: Path
     header: Header
@@ -73,23 +73,23 @@ class Registered:
 
 
 class Registry(Protocol):
-    """Who knows ClearML's models; task/ does."""
+    """ClearML's registry of models; `task.weights` has the real one."""
 
     async def find(self, model_id: str) -> Registered: ...
 
-    async def fetch(self, found: Registered) -> Path: ...
+    async def fetch(self, model: Registered) -> Path: ...
 
 
-# What is on this machine is verified where it is found.
+# Files on this machine are verified at once.
 Located = hub.Located | Registered | ModelFiles
 
 
 def cache_folder(given: str | None, environment: Mapping[str, str]) -> Path:
-    """Where what we fetch and write is kept."""
+    """The folder for what the app fetches and writes."""
     if chosen := given or environment.get("LLAMACPP_CACHE_DIR"):
         return Path(chosen).expanduser()
     if clearml := environment.get("CLEARML_CACHE_DIR"):
-        return Path(clearml).expanduser() / "llamacpp"  # an agent mounts it into its containers
+        return Path(clearml).expanduser() / "llamacpp"  # agents mount this folder into containers
     return Path.home() / ".cache" / "llamacpp-deployment"
 
 
@@ -108,12 +108,12 @@ class Store:
 
     @property
     def hub_folder(self) -> Path:
-        """Where the hub's files are kept."""
+        """The cache for files of the hub."""
         return self._hub or hub.shared_cache()
 
     async def locate(self, reference: Reference) -> Located:
-        """Find the files before any bytes move. Raises ConfigError, or TransferError for files
-        on this machine that are not whole."""
+        """Find the files, and download nothing. Raises ConfigError, or TransferError for files on
+        this machine that are not whole."""
         if isinstance(reference, HubFile):
             return await threads.run(hub.locate, reference, self._hub)
         if isinstance(reference, ClearMLModel):
@@ -129,8 +129,9 @@ class Store:
         return await threads.run(_verified, [path])
 
     async def inspect(self, located: Located, folder: Path) -> Inspected | None:
-        """The headers, before any weights move; the stand-ins of files that are not here are
-        written into `folder`. None where there is no knowing yet. Raises TransferError."""
+        """Read the headers, and download nothing else; stand-ins of files that are not here are
+        written into `folder`. None for a model of ClearML's registry: its files are known only
+        once they are fetched. Raises TransferError."""
         if isinstance(located, Registered):
             return None
         if isinstance(located, ModelFiles):
@@ -138,7 +139,7 @@ class Store:
         return await threads.run(_preview, located, folder)
 
     async def fetch(self, located: Located, name: str, progress: Progress) -> ModelFiles:
-        """Bring the files here and verify them. Raises TransferError."""
+        """Download the files and verify them. Raises TransferError."""
         if isinstance(located, ModelFiles):
             return located
         if isinstance(located, Registered):
@@ -174,14 +175,14 @@ def _preview(located: hub.Located, folder: Path) -> Preview:
 
 
 def _of_registry(path: Path) -> ModelFiles:
-    """The weights in what ClearML brought: a file, or a package's folder."""
-    found = str(path)
+    """The weights in what ClearML fetched: a file, or a package's folder."""
+    first = str(path)
     try:
         if path.is_dir():
             files = [str(file) for file in path.rglob("*.gguf")]
             weights = [file for file in files if not Path(file).name.startswith("mmproj")]
-            found = choose_of(f"{path}/**/*.gguf", weights)
-        parts = [Path(part) for part in shards(found)]
+            first = choose_of(f"{path}/**/*.gguf", weights)
+        parts = [Path(part) for part in shards(first)]
     except FormError as error:
         raise TransferError(f"{path}: {error.problem}") from None
     missing = [part for part in parts if not part.is_file()]

@@ -136,7 +136,7 @@ def _write_metadata(writer: gguf.GGUFWriter, tokens: list[str], types: list[int]
 
 def _tensors(vocabulary: int) -> list[tuple[str, tuple[int, ...]]]:
     narrow = WIDTH // HEADS * KV_HEADS
-    found: list[tuple[str, tuple[int, ...]]] = [
+    tensors: list[tuple[str, tuple[int, ...]]] = [
         ("token_embd.weight", (vocabulary, WIDTH)),
         ("output.weight", (vocabulary, WIDTH)),
         ("output_norm.weight", (WIDTH,)),
@@ -153,8 +153,8 @@ def _tensors(vocabulary: int) -> list[tuple[str, tuple[int, ...]]]:
             "ffn_up": (FEED_FORWARD, WIDTH),
             "ffn_down": (WIDTH, FEED_FORWARD),
         }
-        found += [(f"blk.{layer}.{name}.weight", shape) for name, shape in block.items()]
-    return found
+        tensors += [(f"blk.{layer}.{name}.weight", shape) for name, shape in block.items()]
+    return tensors
 
 
 def _tensor(

@@ -74,7 +74,7 @@ def test_another_part_than_the_first_is_refused_naming_the_first():
     ],
 )
 def test_where_a_hub_file_may_be(file, expected):
-    assert file.candidates() == expected
+    assert file.meanings() == expected
 
 
 SET = ["d/L-00001-of-00002.gguf", "d/L-00002-of-00002.gguf"]
