@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from app.engine.arguments import Binary
+from app.engine.flags import Binary
 from app.errors import ConfigError
 from app.machine import threads
 from app.machine.children import run

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from app import console
 from app.console import ModelLogger
 from app.engine import arguments, rope
+from app.engine.environment import child_environment
 from app.engine.http import Address, Client
 from app.engine.process import SHOWN, Command
 from app.engine.server import LlamaServer
@@ -68,7 +69,7 @@ class Deployment:
         """Whether idle models can be moved to CPU RAM as they are; said, whichever way it is."""
         if not (self.general.cpu_offloading and self.plan.capabilities.devices):
             return
-        environment = {**arguments.environment(self.environment, str(self.folder), "")}
+        environment = {**child_environment(self.environment, str(self.folder), "")}
         most = max((len(model.footprint.devices) for model in self.plan.allotted), default=1)
         why_not = ""
         for gpus in sorted({1, most}, reverse=True):  # several may be more than a machine can
@@ -206,7 +207,7 @@ class Deployment:
         argv = arguments.build(planned.settings, planned.resolved, launch, known)
         return Command(
             [str(known.path), *argv],
-            arguments.environment(self.environment, str(self.folder), key),
+            child_environment(self.environment, str(self.folder), key),
             self._shown(planned),
             arguments.again(planned.settings, known),
             lambda level, text: self.heard(planned.name, level, text),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from app.engine import arguments
-from app.engine.arguments import Resolved
+from app.engine.resolved import Resolved
 from app.models.store import Inspected
 from app.planning import footprint, placement
 from app.planning.amounts import HOST, Need, at_once, lacking, together

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.engine.arguments import Resolved, Wanted
+from app.engine.resolved import Resolved, Wanted
 from app.form.settings import ModelSettings
 from app.models.header import Header
 from app.models.hub import Located as OnHub

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from app.engine.arguments import ALL_LAYERS, DEFAULT_PARALLEL, Resolved, Wanted
+from app.engine.resolved import ALL_LAYERS, DEFAULT_PARALLEL, Resolved, Wanted
 from app.errors import ConfigError
 from app.models.header import Header
 from app.models.store import Inspected

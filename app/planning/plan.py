@@ -9,6 +9,8 @@ from pathlib import Path
 
 from app.engine import arguments
 from app.engine.capabilities import Capabilities, check_gpus, find, probe
+from app.engine.environment import child_environment
+from app.engine.resolved import memory_wanted
 from app.errors import ConfigError, FormError
 from app.form.merge import naming_field, naming_item
 from app.form.settings import GeneralSettings, ModelSettings, Settings
@@ -102,7 +104,7 @@ class Surroundings:
 async def plan(settings: Settings, around: Surroundings) -> Plan:
     """Raises ConfigError, or TransferError for weights that are not whole."""
     general = settings.general
-    environment = arguments.environment(around.environment, str(around.store.cache), api_key="")
+    environment = child_environment(around.environment, str(around.store.cache), api_key="")
     capabilities = await _llama_server(general, around, environment)
     available = _budget(general, capabilities)
     machine = Machine(
@@ -159,7 +161,7 @@ async def _plan_model(
     # The tiny default is for who names nothing at all.
     reference = parse(model.model, offline=around.offline and site.machine.models == 1)
     arguments.check(model, site.capabilities)
-    wanted = arguments.wanted(model)
+    wanted = memory_wanted(model)
     visible = [device.name for device in gpu.devices()]
     check_gpus(visible, site.capabilities.devices, wanted.gpu_layers)
     weights = await _weights(model, reference, around)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 
-from app.engine.arguments import ALL_LAYERS
+from app.engine.resolved import ALL_LAYERS
 from app.machine import host
 from app.planning import placement
 from app.planning.candidate import Allotted, Candidate

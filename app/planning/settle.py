@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from app.engine import arguments
+from app.engine.resolved import EXTRA
 from app.errors import FormError
 from app.form import pasted
 from app.form.checks import check_endpoint_name, default_endpoint_name
@@ -39,7 +39,7 @@ def check_form(settings: Settings) -> None:
 def settle(model: ModelSettings) -> ModelSettings:
     """The settings, completed with what a pasted command line says of model and name. Raises
     FormError."""
-    for note in pasted.read(model.extra_args, arguments.EXTRA).notes:
+    for note in pasted.read(model.extra_args, EXTRA).notes:
         logger.warning("%s", note)
     if not model.cli:
         return model

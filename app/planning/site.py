@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from app.engine.arguments import Wanted
 from app.engine.capabilities import Capabilities
+from app.engine.resolved import Wanted
 from app.planning.amounts import Need
 
 

@@ -1,16 +1,8 @@
 import pytest
 
-from app.engine.arguments import (
-    Binary,
-    Launch,
-    Resolved,
-    Wanted,
-    build,
-    check,
-    environment,
-    ignored_by_cli,
-    wanted,
-)
+from app.engine.arguments import Launch, build, check, ignored_by_cli
+from app.engine.flags import Binary
+from app.engine.resolved import Resolved, Wanted, memory_wanted
 from app.engine.rope import YARN_FIELDS
 from app.errors import FormError
 from app.form.fields import MODEL_FIELDS
@@ -87,7 +79,7 @@ def test_debug_shows_all():
 
 def test_cli_replaces_the_fields_and_is_sent_once():
     model = ModelSettings(cli="-c 2048 -ngl all -np 2 --jinja", temperature=0.3, threads=7)
-    assert wanted(model) == Wanted(context=2048, gpu_layers=9999, parallel=2)
+    assert memory_wanted(model) == Wanted(context=2048, gpu_layers=9999, parallel=2)
     text = argv(model, Resolved(2048, 9999, 2, 2, 2, 100))
     assert text.endswith("--log-jsonl --jinja")
     assert text.count("2048") == 1 and "--temperature" not in text
@@ -98,31 +90,6 @@ def test_cli_keeps_its_own_word_on_unified_kv():
     assert "--kv-unified" not in argv(ModelSettings(cli="--no-kv-unified")).replace(
         "--no-kv-unified", ""
     )
-
-
-@pytest.mark.parametrize(
-    "text, expected",
-    [
-        ("-c 0", Wanted()),
-        ("-ngl auto -np -1", Wanted()),
-        ("-cram -1", Wanted(cache_ram=-1)),
-        ("-np 3 -no-kvu", Wanted(parallel=3, unified=False)),
-        ("-t 3 -tb 4", Wanted(threads=3, threads_batch=4)),
-        ("--jinja -ts 3,1 -ctk q8_0", Wanted(placement=("-ts", "3,1", "-ctk", "q8_0"))),
-    ],
-)
-def test_wanted_by_cli(text, expected):
-    assert wanted(ModelSettings(cli=text)) == expected
-
-
-def test_wanted_by_the_form():
-    model = ModelSettings(context_size=0, gpu_layers=0, parallel=3)
-    assert wanted(model) == Wanted(context=None, gpu_layers=0, parallel=3)
-
-
-def test_a_number_in_cli_that_is_none():
-    with pytest.raises(FormError, match="Model/cli"):
-        wanted(ModelSettings(cli="-c many"))
 
 
 @pytest.mark.parametrize(
@@ -152,9 +119,9 @@ def test_a_flag_that_is_gone_is_refused_with_what_says_the_same_now(cli, hint):
 
 
 def test_the_prompt_cache_may_be_set_in_extra_arguments():
-    """It has no field of its own; it is settled once, and sent once."""
+    """It has no field of its own; it is resolved once, and sent once."""
     model = ModelSettings(extra_args="--cache-ram 64 --no-warmup")
-    assert wanted(model).cache_ram == 64
+    assert memory_wanted(model).cache_ram == 64
     binary = Binary({flag: (flag,) for flag in ("--cache-ram", "--no-warmup")})
     check(model, binary)
     resolved = Resolved(512, None, 1, 1, 1, 64)
@@ -162,14 +129,14 @@ def test_the_prompt_cache_may_be_set_in_extra_arguments():
     assert argv.count("--cache-ram") == 1 and argv[argv.index("--cache-ram") + 1] == "64"
     assert argv[-1] == "--no-warmup"
     with pytest.raises(FormError, match="Model/extra_args: -cram much"):
-        wanted(ModelSettings(extra_args="--cache-ram much"))
+        memory_wanted(ModelSettings(extra_args="--cache-ram much"))
 
 
 @pytest.mark.parametrize(
     "extra, problem",
-    [("--ctx-size 5", "has a field of its own"), ("--fit on", "is settled before the start")],
+    [("--ctx-size 5", "has a field of its own"), ("--fit on", "the app decides what fits")],
 )
-def test_what_is_settled_otherwise_is_no_extra_argument(extra, problem):
+def test_what_is_decided_otherwise_is_no_extra_argument(extra, problem):
     with pytest.raises(FormError, match=problem):
         check(ModelSettings(extra_args=extra), Binary({"--ctx-size": ("--ctx-size",)}))
 
@@ -214,25 +181,3 @@ def test_extra_arguments_that_are_refused_name_their_field(text, problem):
     with pytest.raises(FormError, match=problem) as raised:
         check(ModelSettings(extra_args=text), NEW)
     assert raised.value.field == "Model/extra_args"
-
-
-def test_placement_is_told_to_the_planning_tool():
-    model = ModelSettings(tensor_split="3,1", main_gpu=0, extra_args="-ctk q8_0 --jinja")
-    expected = ("--tensor-split", "3,1", "--main-gpu", "0", "-ctk", "q8_0")
-    assert wanted(model).placement == expected
-
-
-def test_the_child_gets_no_secret_of_ours():
-    secrets = (
-        "HF_TOKEN CLEARML_API_SECRET_KEY TRAINS_X LLAMA_ARG_CTX_SIZE LLAMA_API_KEY AIP_MODE "
-        "LD_SECRET CUDA_KEY AWS_ACCESS_KEY_ID GGML_CUDA_ENABLE_UNIFIED_MEMORY MY_TOKEN PASSWORD"
-    ).split()
-    kept = (
-        "PATH LD_LIBRARY_PATH CUDA_VISIBLE_DEVICES NVIDIA_X OMP_NUM_THREADS https_proxy TZ "
-        "HIP_VISIBLE_DEVICES GGML_VK_VISIBLE_DEVICES VK_DRIVER_FILES HSA_OVERRIDE_GFX_VERSION"
-    ).split()
-    found = environment(dict.fromkeys([*secrets, *kept], "theirs"), "/home", "child")
-    assert {name for name, value in found.items() if value == "theirs"} == set(kept)
-    assert found["LLAMA_API_KEY"] == "child"
-    assert found["HOME"] == found["XDG_CONFIG_HOME"] == "/home"
-    assert found["LLAMA_SERVER_ROUTER_PORT"] == "0"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from app.engine.arguments import Resolved, Wanted
 from app.engine.capabilities import Capabilities
+from app.engine.resolved import Resolved, Wanted
 from app.errors import ConfigError
 from app.models.header import Header
 from app.models.store import ModelFiles

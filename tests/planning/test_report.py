@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from app.engine.arguments import Resolved, Wanted
 from app.engine.capabilities import Capabilities
+from app.engine.resolved import Resolved, Wanted
 from app.form.settings import ModelSettings
 from app.models.header import Header
 from app.models.reference import ClearMLModel, Tiny
