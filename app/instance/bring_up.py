@@ -39,7 +39,7 @@ from app.planning.learned import Learned
 from app.planning.plan import Plan
 from app.planning.report import aligned, placed_text, resolved_text
 from app.telemetry.overview import Overview
-from app.telemetry.readings import Held
+from app.telemetry.readings import MemoryUse
 from app.telemetry.samples import Sample
 
 logger = logging.getLogger(__name__)
@@ -246,11 +246,11 @@ class Deployment:
         measure = on_gpus if self.plan.capabilities.devices else on_host(weights)
         return Meter(server.process, measure, lambda held: self._learned.put(remembered, held))
 
-    def _memory(self, server: LlamaServer) -> Held:
+    def _memory(self, server: LlamaServer) -> MemoryUse:
         if not server.process.running:
-            return Held()
+            return MemoryUse()
         processes = self.overview.readings.latest().processes
-        return processes.get(server.process.pid, Held())
+        return processes.get(server.process.pid, MemoryUse())
 
     def _address(self, number: int, *, unix: bool) -> Address:
         if unix:

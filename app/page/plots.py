@@ -1,4 +1,4 @@
-"""The rows of the page's plots: what happened since the last one, and what is as it is now."""
+"""The rows of the page's plots: what happened since the row before, and values of the moment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from app.telemetry.windows import Rates, Windows
 
 @dataclass(frozen=True)
 class _Moment:
-    """What there is to be read at once: `rates` of the window that ended `now`, GPUs by `id`."""
+    """What one row is read from: `rates` of the window that ended `now`, GPUs by their `id`."""
 
     now: float
     rates: Mapping[str, Rates]
@@ -37,7 +37,7 @@ class Plots:
 
     @property
     def described(self) -> list[dict[str, object]]:
-        """Every plot as the page is told of it; `sparse` has no value in some rows."""
+        """The plots, for the page; a `sparse` one has rows without a value."""
         return [
             {
                 "name": row.key,

@@ -1,4 +1,5 @@
-"""Every few seconds: what happened since the last time, as the task's scalars."""
+"""Reports the task's scalars every few seconds: what happened since the report before, and the
+values of the moment."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ INTERVAL = 15.0
 
 @dataclass(frozen=True)
 class Gauge:
-    """What is as it is now, in the scalar's unit."""
+    """A scalar's value at this moment, in its unit."""
 
     title: str
     series: str
@@ -84,7 +85,7 @@ def points(rates: Mapping[str, Rates], iteration: int) -> list[Point]:
 
 
 def gauges(overview: Overview, now: float) -> list[Gauge]:
-    """What is as it is now, by model and in total."""
+    """The values of this moment, by model and in total."""
     return [
         Gauge(row.title, series, row.unit.of(value))
         for row in scalars.reported()

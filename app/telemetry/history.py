@@ -1,6 +1,6 @@
 """The last hour as rows of numbers, for the page's plots. Pure.
 
-A row is encoded once, when it is added, whoever is told of it and how often.
+A row is encoded once, when it is added, however many pages it is sent to.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class History:
         self._rows: deque[bytes] = deque(maxlen=kept)
 
     def add(self, at: float, values: Sequence[float | None]) -> bytes:
-        """`at` in seconds since the epoch, `values` by column, None where there was nothing; the
-        row as JSON."""
+        """Add a row and return it as JSON: `at` in seconds since the epoch, `values` by column,
+        None where there is no value."""
         assert len(values) == len(self.columns)
         row = json.dumps([round(at, 1), *map(_short, values)], separators=(",", ":")).encode()
         self._rows.append(row)
@@ -34,7 +34,7 @@ class History:
 
 
 def _short(value: float | None) -> float | None:
-    """Four digits are more than a plot shows."""
+    """Rounded to four digits, which is more than a plot shows."""
     if value is None or isinstance(value, int):
         return value
     return float(f"{value:.4g}")

@@ -1,4 +1,4 @@
-"""How long nobody has used a model. Pure: a function of the pool's view."""
+"""How long no model has been used. Pure: a function of the pool's view."""
 
 from __future__ import annotations
 

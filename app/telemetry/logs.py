@@ -1,4 +1,4 @@
-"""The last lines of every log, by whom they are about: a model, or the app. Pure but for the lock.
+"""The last lines of every log, by subject: a model, or the app. Pure but for the lock.
 
 Lines come from several threads.
 """
@@ -41,7 +41,7 @@ class LogBook:
             kept.append(Entry(self._number, time, level, subject, text))
 
     def after(self, number: int) -> list[Entry]:
-        """The lines behind line `number`, as far as they are kept, in their order."""
+        """The lines that came after line `number` and are still kept, in their order."""
         with self._lock:
             if number >= self._number:
                 return []

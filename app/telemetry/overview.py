@@ -1,4 +1,5 @@
-"""The instance as it is seen from outside: phase, models, endpoint, idle time. Knows no page."""
+"""The state of the instance that others show: phase, models, endpoint, idle time. It does not know
+who shows it."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from app.machine.gpu import Device
 from app.memory.ledger import ModelState, Tier, View
 from app.planning.amounts import HOST
 from app.telemetry.idle import idle_for
-from app.telemetry.readings import Held, Readings
+from app.telemetry.readings import MemoryUse, Readings
 
 SERVABLE = (
     ModelState.READY,
@@ -31,9 +32,9 @@ class Phase(enum.Enum):
 
 @dataclass
 class Details:
-    """What the set-up found out of one model; `memory` tells what it holds now, each GPU by
-    llama-server's name for it and only where the driver says it; `cache` are the bytes of what it
-    is counted with that prompts may come to take."""
+    """What the set-up found out about one model. `memory` reads what it uses now: GPUs by
+    llama-server's name for them, and only if the driver reports them. `cache` is that part of its
+    footprint, in bytes, that cached prompts may fill later."""
 
     reference: str = ""
     context: int | None = None
@@ -42,16 +43,16 @@ class Details:
     embedding: bool = False
     placed: str = ""  # where its memory lies, for people
     cache: int = 0
-    memory: Callable[[], Held] = Held
+    memory: Callable[[], MemoryUse] = MemoryUse
 
 
 @dataclass
 class Overview:
-    """The instance, as it is seen from outside. Only instance.py writes it.
+    """The state of the instance. Only the modules of app/instance write it.
 
     `idle_limit` and `active_for` (how long after a request the status stays active) in seconds;
-    `host` tells how many bytes of host memory are used, and how many there are. What is said of
-    memory is the last of the `readings`.
+    `host` reads the used and the total bytes of host memory. All sizes are those of the last of the
+    `readings`.
     """
 
     version: str
@@ -68,18 +69,18 @@ class Overview:
     serving_since: float = field(default_factory=lambda: clock.now())
     readings: Readings = field(default_factory=Readings)
 
-    def memory(self, view: View) -> Held:
-        """What a model holds now, each GPU by its `id`; what it is counted with where the driver
-        does not say that (in containers it does not)."""
-        held = self.models[view.name].memory()
-        gpu = held.gpu
+    def memory(self, view: View) -> MemoryUse:
+        """What a model uses now, GPUs by their `id`. If the driver does not report it (in
+        containers it does not), its footprint stands for it."""
+        use = self.models[view.name].memory()
+        gpu = use.gpu
         if not gpu and view.tier is Tier.GPU:
             gpu = {device: size for device, size in view.need.items() if device != HOST}
         ids = {device.cuda: device.id for device in self.devices()}
-        return Held({ids.get(name, name): size for name, size in gpu.items()}, held.host)
+        return MemoryUse({ids.get(name, name): size for name, size in gpu.items()}, use.host)
 
     def idle(self, now: float) -> float:
-        """Seconds; nothing is idle that is not serving yet."""
+        """Seconds; 0 during set-up."""
         if self.phase is Phase.SETTING_UP:
             return 0.0
         return idle_for(self.view(), self.serving_since, now)

@@ -1,5 +1,5 @@
-"""What happened, in Prometheus' text format: counters and histograms of finished requests, and
-what is as it is now, read when somebody asks."""
+"""/metrics in Prometheus' text format: counters and histograms of finished requests, and values of
+the moment, which are read when Prometheus asks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Step = tuple[Take, Callable[[float], object]]  # a request's part, and what take
 class Metrics:
     def __init__(self, overview: Overview, now: Callable[[], float]) -> None:
         """`now` gives seconds that only grow."""
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # of no use to anybody here
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # nobody here needs them
         self._registry = CollectorRegistry()
         self._registry.register(_Now(overview, now))
         self._steps: dict[str, list[Step]] = {name: [] for name in overview.models}
@@ -92,7 +92,7 @@ def _rows() -> Iterable[tuple[str, str, Source, Metric]]:
 
 
 class _Now(Collector):
-    """Gauges, and the counters that the pool keeps."""
+    """The values of the moment: gauges, and counters that the pool keeps."""
 
     def __init__(self, overview: Overview, now: Callable[[], float]) -> None:
         self._overview = overview

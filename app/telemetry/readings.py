@@ -21,8 +21,8 @@ PATIENCE = 2.0  # seconds that a caller waits for a driver that does not answer
 
 
 @dataclass(frozen=True)
-class Held:
-    """Bytes that a model holds: by GPU, and of host memory."""
+class MemoryUse:
+    """Bytes that a process or a model uses: by GPU, and of host memory."""
 
     gpu: Mapping[str, int] = field(default_factory=dict)
     host: int = 0
@@ -39,13 +39,13 @@ class Reading:
 
     devices: Sequence[Device]
     host: tuple[int, int]
-    processes: Mapping[int, Held]
+    processes: Mapping[int, MemoryUse]
 
 
 def read(pids: Sequence[int]) -> Reading:
     """Blocks, for milliseconds to seconds."""
     holders = gpu.holders()
-    processes = {pid: Held(holders.get(pid, {}), host.resident_memory(pid)) for pid in pids}
+    processes = {pid: MemoryUse(holders.get(pid, {}), host.resident_memory(pid)) for pid in pids}
     return Reading(gpu.devices(), host.memory_used(), processes)
 
 

@@ -1,4 +1,4 @@
-"""What one finished request used, read from the ends of its answer. Pure.
+"""How many tokens a finished request used, read from the ends of its answer. Pure.
 
 llama-server puts `timings` or `usage` near the end of an answer (JSON, or the last events of a
 stream), and for embeddings and Anthropic's message_start near its beginning. Inside a JSON string
@@ -50,7 +50,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Several:
-    """How many answers a request wants: `choices` to each of its prompts."""
+    """How many answers a request asks for: `choices` for each of its prompts."""
 
     prompts: int = 1
     choices: int = 1
@@ -65,14 +65,14 @@ def several(body: object) -> Several:
         return Several()
     choices = next((body[key] for key in ("n", "n_cmpl") if body.get(key) is not None), 1)
     prompt = body.get("prompt")
-    # A list of numbers (and texts between them) is one prompt, spelled in tokens.
+    # A list of token numbers (with texts between them) is one prompt.
     listed = isinstance(prompt, list) and not any(isinstance(part, int) for part in prompt)
     prompts = len(prompt) if isinstance(prompt, list) and listed else 1
     return Several(max(1, prompts), max(1, choices) if isinstance(choices, int) else 1)
 
 
 class Ends:
-    """Keeps the beginning and the end of a body that passes by, in pieces as they come."""
+    """Keeps the beginning and the end of a body that is fed to it in pieces."""
 
     def __init__(self) -> None:
         self._head = b""
@@ -94,7 +94,7 @@ class Ends:
 
 
 class Whole(Ends):
-    """Keeps the whole body, up to a bound, where several answers have to be counted."""
+    """Keeps the whole body, up to a bound: several answers have to be counted in it."""
 
     def __init__(self, asked: Several) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class Whole(Ends):
 
 
 def _sum(told: list[dict[str, Any]], asked: Several) -> Tokens:
-    """Of every choice's own timings; the choices of one prompt share it."""
+    """The sum of every choice's own timings; the choices of one prompt share the prompt."""
     cached = [_count(timings, "cache_n") for timings in told]
     prompt = sum(cached) + sum(_count(timings, "prompt_n") for timings in told)
     generated = sum(_count(timings, "predicted_n") for timings in told)
@@ -126,8 +126,8 @@ def _sum(told: list[dict[str, Any]], asked: Several) -> Tokens:
 
 
 def _of_choices(first: Tokens, body: bytes, asked: Several) -> Tokens:
-    """An answer that comes whole tells the first choice's count. Others that reached the same
-    limit are as long; the rest is taken by the length of its text."""
+    """An answer that comes whole counts the first choice only. Others that ended at the same limit
+    are as long; the rest is estimated from the length of its text."""
     try:
         choices = json.loads(body)["choices"]
         said = [(choice["finish_reason"], _text(choice)) for choice in choices]

@@ -28,7 +28,7 @@ from app.page.examples import Target
 from app.task.presence import EXAMPLE, MODELS_TABLE, models_table, progress, properties
 from app.task.reporter import gauges, points
 from app.telemetry import scalars
-from app.telemetry.overview import Details, Held, Overview, Phase
+from app.telemetry.overview import Details, MemoryUse, Overview, Phase
 
 ROOT = Path(__file__).parent.parent.parent
 TEMPLATES = ROOT / "templates"
@@ -174,7 +174,7 @@ def test_the_progress_while_it_is_set_up():
 
 def test_the_table_of_models():
     found = overview(
-        endpoint="http://h/a/v1", context=4096, slots=4, memory=lambda: Held(host=5_000_000)
+        endpoint="http://h/a/v1", context=4096, slots=4, memory=lambda: MemoryUse(host=5_000_000)
     )
     heading, row = models_table(found)
     assert dict(zip(heading, row, strict=True)) == {

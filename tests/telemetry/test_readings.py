@@ -10,7 +10,7 @@ from app.machine.gpu import Device
 from app.memory.ledger import ModelState, Tier, View
 from app.telemetry import readings
 from app.telemetry.overview import Details, Overview
-from app.telemetry.readings import Held, Reading, Readings
+from app.telemetry.readings import MemoryUse, Reading, Readings
 from tests.fakes import until
 
 
@@ -28,7 +28,7 @@ class Machine:
         self.begun.set()
         assert self.busy.wait(10)
         device = Device("0", "CUDA0", "H200", len(self.pids), 100)
-        return Reading([device], (1, 2), {pid: Held({"CUDA0": pid}, 5) for pid in pids})
+        return Reading([device], (1, 2), {pid: MemoryUse({"CUDA0": pid}, 5) for pid in pids})
 
 
 class Process:
@@ -162,4 +162,4 @@ def test_a_reading_that_fails_leaves_the_last_one(run, now, caplog):
 def test_this_process_is_read():
     found = readings.read([os.getpid(), 1 << 22])
     assert found.processes[os.getpid()].host > 1 << 20
-    assert found.processes[1 << 22] == Held() and 0 < found.host[0] < found.host[1]
+    assert found.processes[1 << 22] == MemoryUse() and 0 < found.host[0] < found.host[1]

@@ -5,7 +5,7 @@ import pytest
 from app.gateway.pages.status import health, ready, status
 from app.machine.gpu import Device
 from app.memory.ledger import ModelState, Tier, View
-from app.telemetry.overview import Details, Held, Overview, Phase
+from app.telemetry.overview import Details, MemoryUse, Overview, Phase
 
 S = ModelState
 
@@ -113,9 +113,9 @@ def test_what_waits_for_a_load_is_queued():
 @pytest.mark.parametrize(
     "tier, held, expected",
     [
-        (Tier.GPU, Held({"CUDA0": 7}, 5), Held({"0": 7}, 5)),
-        (Tier.GPU, Held(host=5), Held({"0": 9, "CUDA1": 8}, 5)),  # as in a container
-        (Tier.RAM, Held(host=5), Held(host=5)),
+        (Tier.GPU, MemoryUse({"CUDA0": 7}, 5), MemoryUse({"0": 7}, 5)),
+        (Tier.GPU, MemoryUse(host=5), MemoryUse({"0": 9, "CUDA1": 8}, 5)),  # as in a container
+        (Tier.RAM, MemoryUse(host=5), MemoryUse(host=5)),
     ],
 )
 def test_the_memory_of_a_model(tier, held, expected):
