@@ -18,7 +18,7 @@ from app.engine.process import SHOWN, Command
 from app.engine.server import LlamaServer
 from app.errors import AppError, LoadError, RequestError
 from app.form.settings import GeneralSettings
-from app.instance.measured import Measured, Meter, on_gpus, on_host
+from app.instance.measured import Meter, on_gpus, on_host
 from app.machine import chance, gpu, host, network
 from app.machine.gpu import Device
 from app.memory import checkpoint
@@ -176,14 +176,17 @@ class Deployment:
             self._slots[planned.name] = Slots(server.client, kept, log)
         needs = self._needs(planned, remembered)
         meter = self._meter(server, files.size + (mmproj.size if mmproj else 0), remembered)
-        tiered = Measured(
-            Parts(server, self._slots.get(planned.name), self.parking),
+
+        async def measure() -> Need:
             # Where nobody can measure it, what it said itself at an earlier end.
-            lambda: meter.most or self._learned.get(remembered),
+            return await meter.measure() or self._learned.get(remembered)
+
+        tiered = Tiered(
+            Parts(server, self._slots.get(planned.name), self.parking),
+            measure,
             needs,
             lambda seen: self._learned.put(remembered, seen),
         )
-        tiered.meter = meter
         return tiered, needs
 
     async def _allotted(self, model: Candidate, files: ModelFiles) -> Allotted:

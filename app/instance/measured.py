@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from app.machine import gpu, host, threads
-from app.memory.ledger import Tier
-from app.memory.tiers import Tiered
 from app.planning.amounts import HOST, Need
 from app.telemetry.readings import Process
 
@@ -41,25 +39,13 @@ class Meter:
         self._process = process
         self._measure = measure
         self._learn = learn
-        self.most: Need = {}
+        self._most: Need = {}
 
-    async def measure(self) -> None:
+    async def measure(self) -> Need:
+        """The most until now, with what it holds now, by device."""
         if not self._process.running:
-            return
+            return self._most
         held = await threads.run(self._measure, self._process.pid)
         self._learn(held)
-        self.most = {**self.most, **{d: max(n, self.most.get(d, 0)) for d, n in held.items()}}
-
-
-class Measured(Tiered):
-    """A model that is measured whenever it has come and before it leaves."""
-
-    meter: Meter
-
-    async def start(self) -> None:
-        await super().start()
-        await self.meter.measure()
-
-    async def leave(self) -> Tier:
-        await self.meter.measure()
-        return await super().leave()
+        self._most = {**self._most, **{d: max(n, self._most.get(d, 0)) for d, n in held.items()}}
+        return self._most

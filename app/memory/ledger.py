@@ -47,8 +47,12 @@ class Loadable(Protocol):
     def explain(self, code: int) -> str:
         """Why its process ended with this status, for a person."""
 
+    async def measure(self) -> None:
+        """Measure what its process uses now."""
+
     def usage(self) -> Need:
-        """Bytes that it uses now, by device; empty where they cannot be measured."""
+        """Bytes that it uses, by device, as last measured; empty while it is away, or where they
+        cannot be measured."""
 
     def took(self, sizes: Need) -> None:
         """Learn how many bytes of each device were free before it came and are not now. Called only

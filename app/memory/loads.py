@@ -80,6 +80,7 @@ class Loads(Generic[Upstream]):
         before, move = self._ledger.free.gpus(), self._alone(model)
         try:
             await model.server.start()
+            await model.server.measure()
         except BaseException as error:
             model.coming, model.tier = None, Tier.DISK
             if not isinstance(error, LoadError):
@@ -119,6 +120,7 @@ class Loads(Generic[Upstream]):
     async def _leave(self, model: Model[Upstream], *, keep: bool) -> None:
         assert model.server is not None
         begun = self._ledger.now()
+        await model.server.measure()
         self._learn(model)
         try:
             if keep:

@@ -5,8 +5,10 @@ A new tier is one row of `TIERS` and one mover.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from app.console import ModelLogger
@@ -20,6 +22,7 @@ from app.planning.amounts import GIB, HOST, Need
 logger = logging.getLogger(__name__)
 
 FAR_OFF = 1.5  # times what was predicted
+PATIENCE = 5.0  # seconds for a measurement
 
 
 @dataclass(frozen=True)
@@ -105,17 +108,18 @@ class Tiered:
     def __init__(
         self,
         parts: Parts,
-        measure: Callable[[], Need],
+        measure: Callable[[], Awaitable[Need]],
         predicted: Need | None = None,
         learn: Callable[[Need], None] = lambda _: None,
         tiers: Sequence[TierRow] = TIERS,
     ) -> None:
-        """`measure` tells what the process uses now, by device; `predicted` is what it was expected
+        """`measure` reads what the process uses now, by device; `predicted` is what it was expected
         to use: the larger of both must find room where it goes. `learn` is told what it was seen to
         take of each GPU when it came."""
         self.server = parts.server
         self._parts = parts
         self._measure = measure
+        self._measured: Need = {}
         self._predicted = predicted or {}
         self._learn = learn
         self._tiers = tiers
@@ -174,7 +178,7 @@ class Tiered:
         return sum(usage.values()) if row.in_ram else 0
 
     def _on_gpus(self) -> Need:
-        usage = {**self._predicted, **self._measure()}
+        usage = {**self._predicted, **self._measured}
         larger = {d: max(size, self._predicted.get(d, 0)) for d, size in usage.items()}
         return {device: size for device, size in larger.items() if device != HOST}
 
@@ -187,8 +191,14 @@ class Tiered:
     def explain(self, code: int) -> str:
         return self.server.explain(code)
 
+    async def measure(self) -> None:
+        with contextlib.suppress(
+            asyncio.TimeoutError
+        ):  # a driver that hangs keeps no model waiting
+            self._measured = await asyncio.wait_for(self._measure(), PATIENCE)
+
     def usage(self) -> Need:
-        return self._measure() if self.server.process.running and self._away is None else {}
+        return self._measured if self.server.process.running and self._away is None else {}
 
     def took(self, sizes: Need) -> None:
         """If far more went than was predicted, another program came in the same moment."""

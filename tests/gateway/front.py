@@ -31,6 +31,9 @@ class Running:
     async def start(self):
         await self.may_start.wait()
 
+    async def measure(self):
+        pass
+
     def usage(self):
         return {}
 

@@ -1,13 +1,11 @@
 import threading
 
 from app.instance import measured
-from app.instance.measured import Measured, Meter, on_host
-from app.memory.ledger import Tier
-from app.memory.tiers import Parts
+from app.instance.measured import Meter, on_host
 from tests.memory.test_tiers import Llama
 
 
-def test_a_model_is_measured_off_the_loop_when_it_has_come_and_before_it_leaves(run):
+def test_the_most_that_a_model_held_is_measured_off_the_loop(run):
     async def scenario():
         llama, holds, learned, threads = Llama(), [5, 9, 7], [], []
 
@@ -17,14 +15,10 @@ def test_a_model_is_measured_off_the_loop_when_it_has_come_and_before_it_leaves(
             return {"host": holds.pop(0)}
 
         meter = Meter(llama, measure, learned.append)
-        model = Measured(Parts(llama), lambda: meter.most, {})
-        model.meter = meter
-        await model.start()
-        assert llama.log == ["start", "measure 7"] and model.usage() == {"host": 5}
-        assert await model.leave() is Tier.DISK
-        assert llama.log[2:] == ["measure 7", "stop"]
-        await model.start()
-        assert model.usage() == {"host": 9}  # it may grow so again
+        assert await meter.measure() == {"host": 5}
+        assert await meter.measure() == {"host": 9}
+        assert await meter.measure() == {"host": 9}  # it may grow so again
+        assert llama.log == ["measure 7"] * 3
         assert learned == [{"host": 5}, {"host": 9}, {"host": 7}]
         assert threading.get_ident() not in threads
 
@@ -36,8 +30,7 @@ def test_one_that_has_ended_is_not_measured(run):
         llama = Llama()
         llama.running = False
         meter = Meter(llama, lambda pid: 1 / 0, lambda held: None)
-        await meter.measure()
-        assert meter.most == {}
+        assert await meter.measure() == {}
 
     run(scenario)
 

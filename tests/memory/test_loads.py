@@ -227,6 +227,19 @@ def test_more_memory_than_was_predicted_counts_and_the_idle_make_room(run):
     run(scenario)
 
 
+def test_what_a_model_has_come_to_use_counts_before_it_is_loaded_again(run):
+    """a grows while it serves, and leaves. Result: it counts for what it used in the end."""
+
+    async def scenario():
+        world = World(a=12, b=20)
+        await world.use("a")
+        world.servers["a"].holds = {"d": 16}
+        await world.use("b")
+        assert world.view("a").need == {"d": 16}
+
+    run(scenario)
+
+
 def test_a_load_that_runs_out_of_memory_beside_others_is_tried_with_more_room(run):
     async def scenario():
         world = World(a=12, b=12)

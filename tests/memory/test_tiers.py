@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from app.memory import tiers
 from app.memory.ledger import Tier
 from app.memory.mover import MoveError, NoRoomError
 from app.memory.tiers import TIERS, Parts, Tiered, TierRow
@@ -51,20 +52,29 @@ class Checkpoints:
         await self._do(("restore", pid, usage))
 
 
+def measured(**usage):
+    async def measure():
+        return usage
+
+    return measure
+
+
 def tiered(llama, checkpoints):
     parts = Parts(llama, None, checkpoints)
-    return Tiered(parts, lambda: {"host": 1}, {"host": 2, "CUDA0": 5})
+    return Tiered(parts, measured(host=1), {"host": 2, "CUDA0": 5})
 
 
 def test_parked_and_restored(run):
     async def scenario():
         llama, checkpoints = Llama(), Checkpoints()
-        found = tiered(llama, checkpoints)
-        assert await found.leave() is Tier.RAM and found.usage() == {}
-        assert found.parked_size() == 5
-        await found.start()
+        model = tiered(llama, checkpoints)
+        await model.measure()
+        assert model.usage() == {"host": 1}
+        assert await model.leave() is Tier.RAM and model.usage() == {}
+        assert model.parked_size() == 5
+        await model.start()
         assert checkpoints.log == [("park", 7, {"CUDA0": 5}), ("restore", 7, {"CUDA0": 5})]
-        assert llama.log == ["close"] and found.usage() == {"host": 1}
+        assert llama.log == ["close"] and model.usage() == {"host": 1}
 
     run(scenario)
 
@@ -73,13 +83,25 @@ def test_what_it_holds_decides_where_it_is_more_than_was_predicted(run):
     async def scenario():
         checkpoints = Checkpoints()
         predicted = {"CUDA0": 5, "CUDA1": 5}
-        found = Tiered(
-            Parts(Llama(), None, checkpoints), lambda: {"CUDA0": 8, "CUDA1": 4}, predicted
-        )
-        assert found.parked_size() == 13
-        await found.leave()
+        parts = Parts(Llama(), None, checkpoints)
+        model = Tiered(parts, measured(CUDA0=8, CUDA1=4), predicted)
+        assert model.parked_size() == 10
+        await model.measure()
+        assert model.parked_size() == 13
+        await model.leave()
         assert checkpoints.log == [("park", 7, {"CUDA0": 8, "CUDA1": 5})]
-        assert Tiered(Parts(Llama()), dict, predicted).parked_size() == 0
+        assert Tiered(Parts(Llama()), measured(), predicted).parked_size() == 0
+
+    run(scenario)
+
+
+def test_a_driver_that_does_not_answer_keeps_no_model_waiting(run, monkeypatch):
+    monkeypatch.setattr(tiers, "PATIENCE", 0.001)
+
+    async def scenario():
+        model = Tiered(Parts(Llama()), lambda: asyncio.Event().wait(), {"CUDA0": 5})
+        await model.measure()
+        assert model.usage() == {}
 
     run(scenario)
 
@@ -96,7 +118,7 @@ def test_what_it_holds_decides_where_it_is_more_than_was_predicted(run):
 def test_what_was_seen_to_go_is_learned_if_it_is_likely(took, learned):
     seen = []
     predicted = {"host": 1, "CUDA0": 8 << 30}
-    Tiered(Parts(Llama()), dict, predicted, seen.append).took(took)
+    Tiered(Parts(Llama()), measured(), predicted, seen.append).took(took)
     assert seen == learned
 
 
@@ -179,7 +201,7 @@ def test_one_on_more_gpus_than_were_tried_goes_to_disk(run):
     async def scenario():
         checkpoints = Checkpoints()
         predicted = {"CUDA0": 5, "CUDA1": 5, "CUDA2": 5, "host": 1}
-        model = Tiered(Parts(Llama(), None, checkpoints), dict, predicted)
+        model = Tiered(Parts(Llama(), None, checkpoints), measured(), predicted)
         assert model.parked_size() == 0
         assert await model.leave() is Tier.DISK and not checkpoints.log
 
@@ -203,7 +225,7 @@ def test_a_new_tier_is_a_row_and_a_mover(run):
     async def scenario():
         llama = Llama()
         row = TierRow(Tier.NONE, "elsewhere", ByWish, lambda parts, gpus: gpus == 1)
-        model = Tiered(Parts(llama), dict, {"CUDA0": 5}, tiers=[row, *TIERS])
+        model = Tiered(Parts(llama), measured(), {"CUDA0": 5}, tiers=[row, *TIERS])
         assert await model.leave() is Tier.NONE and model.parked_size() == 0
         await model.start()
         await model.leave()

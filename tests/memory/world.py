@@ -16,7 +16,7 @@ class FakeServer:
         self.fail = 0  # so many of the next starts
         self.exit = None
         self.progress = 0.5
-        self.holds, self.problem = {}, "broken"
+        self.holds, self.measured, self.problem = {}, {}, "broken"
         self.taken = []
         self.parked = False
 
@@ -61,8 +61,12 @@ class FakeServer:
     def parked_size(self):
         return self.size if self.world.ram is not None else 0
 
+    async def measure(self):
+        await asyncio.sleep(0)
+        self.measured = self.holds
+
     def usage(self):
-        return self.holds
+        return self.measured
 
     async def exited(self):
         return await asyncio.shield(self.exit)
