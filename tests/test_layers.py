@@ -87,6 +87,10 @@ FOLDERS = {  # low to high, each with its modules low to high
     ],
     "task": [
         "sdk",
+        "api",
+        "mode",
+        "outcome",
+        "file_server",
         "clearml_task",
         "weights",
         "route",
@@ -153,7 +157,7 @@ PURE = {
     "task.container",
 }
 OWNERS = {
-    "clearml": {"task.clearml_task", "task.weights", "task.route"},
+    "clearml": {"task.api", "task.mode", "task.weights", "task.route"},
     "gguf": {"models.header", "models.tiny"},
     "httptools": {"gateway.http.connection", "engine.http"},
     "huggingface_hub": {"models.hub"},

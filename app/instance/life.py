@@ -43,7 +43,8 @@ from app.planning import report
 from app.planning.plan import Plan, Surroundings, check_memory, plan
 from app.planning.settle import check_form
 from app.task import requeue, route
-from app.task.clearml_task import END_BUDGET, ClearMLTask, Outcome
+from app.task.clearml_task import END_BUDGET, ClearMLTask
+from app.task.outcome import Outcome
 from app.task.route import Route
 from app.task.weights import Weights
 from app.telemetry.idle import expired

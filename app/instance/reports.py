@@ -13,6 +13,7 @@ from app.telemetry.overview import Overview
 from app.telemetry.samples import Sample
 from app.telemetry.windows import Windows
 
+PRESENCE = 2.0  # seconds for the last state
 ENDPOINTS = 4.0  # seconds for taking all rows out of the table
 
 
@@ -36,10 +37,10 @@ class Reports:
 
     def start(self, ending: Ending) -> None:
         self._presence.start()
-        ending.push("the task's page", simply(self._presence.stop))
+        ending.push("the task's page", self._presence.stop, PRESENCE)
         self._reporter.start()
         ending.push("the last scalars", simply(self._reporter.stop))
-        ending.push("the rows of Model Endpoints", lambda _: self._endpoints.stop(), ENDPOINTS)
+        ending.push("the rows of Model Endpoints", self._endpoints.stop, ENDPOINTS)
 
     def start_endpoints(self) -> None:
         """From now on models are loaded; the table shows them."""
@@ -51,5 +52,5 @@ class Reports:
 
     def refresh(self) -> None:
         """Something that people wait for has changed: tell it at once."""
-        self._presence.update()
+        self._presence.refresh()
         self._endpoints.refresh()

@@ -1,7 +1,7 @@
 """ClearML's Model Endpoints table: a row for every model, from its loading to our end.
 
-The server forgets a row that nobody reports for so long (a killed instance's); a server that has
-no such table is asked once.
+The server forgets a row that was not reported for its lifetime: the row of an instance that was
+killed goes by itself. A server without the table is asked once.
 """
 
 from __future__ import annotations
@@ -13,21 +13,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.errors import ConfigError
 from app.machine import clock
+from app.task.api import RefusedError
 from app.task.clearml_task import ClearMLTask
-from app.task.sdk import SdkTimeoutError
+from app.task.sdk import ClearMLError, Complaints, one_line
 
 logger = logging.getLogger(__name__)
 
 INTERVAL = 30.0
 LIFETIME = 120  # seconds
 DEADLINE = 15.0
+UNKNOWN = ("unknown", "unsupported")
+TABLE = "the Model Endpoints table"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEndpoint:
-    """One model: `url` is "" until it is served; `latency` in ms."""
+    """One row: `url` is "" until the model is served; `uptime` in seconds, `latency` in ms."""
 
     name: str
     reference: str
@@ -35,6 +37,14 @@ class ModelEndpoint:
     uptime: float
     requests: int
     latency: float
+
+
+@dataclass(frozen=True)
+class Reported:
+    """When a row was last reported, and with how many requests."""
+
+    at: float
+    requests: int
 
 
 class Endpoints:
@@ -48,82 +58,106 @@ class Endpoints:
         self._task = task
         self._rows = rows
         self._machine = machine
-        self._registered: set[str] = set()
-        self._before: dict[str, tuple[float, int]] = {}  # time and requests of the last report
+        self._reported: dict[str, Reported] = {}
+        self._asked: set[str] = set()  # rows that the server may have
         self._due = asyncio.Event()
         self._known = True  # that the server has the table
+        self._complaints = Complaints()
         self._reporting: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         if not self._task.offline:
             self._reporting = asyncio.create_task(self._report_on())
 
-    async def stop(self) -> None:
-        """Take every row out of the table."""
+    async def stop(self, budget: float) -> None:
+        """Take every row out of the table, within `budget` seconds. Raises nothing."""
         if self._reporting is not None:
             self._reporting.cancel()
-        for name in sorted(self._registered):
-            await self._ask("unregister_container", {"container_id": self._id(name)})
-        self._registered.clear()
+        names, self._asked = sorted(self._asked), set()
+        # All at once: one thread asks for them in turn, and they share the time.
+        leaving = [self._ask("unregister_container", name, {}, budget) for name in names]
+        failures = [each for each in await asyncio.gather(*leaving, return_exceptions=True) if each]
+        if failures and self._known:
+            self._complain(f"{len(failures)} rows stay up to {LIFETIME} s", failures[0])
 
     def refresh(self) -> None:
         """Report at once: a model has come."""
         self._due.set()
 
     async def _report_on(self) -> None:
-        while self._known:
+        while True:
             self._due.clear()
-            await self.report()
+            try:
+                await self.report()
+                self._complaints.worked(TABLE)
+            except Exception as error:  # noqa: BLE001 one that fails must not end the next ones
+                self._complain("it is not up to date", error)
+            if not self._known:
+                return
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._due.wait(), INTERVAL)
 
+    def _complain(self, what: str, error: BaseException) -> None:
+        why = str(error) if isinstance(error, ClearMLError) else one_line(error)
+        self._complaints.failed(TABLE, f"{TABLE}: {what}: {why}")
+
     async def report(self) -> None:
+        """Every row. Raises ClearMLError: at once where the server does not answer, after the
+        other rows where it refuses one."""
         machine = dict(self._machine())
+        refusal = None
         for row in self._rows():
-            fields = {
-                "container_id": self._id(row.name),
-                "endpoint_name": row.name,
-                "model_name": row.name,
-                "model_source": row.reference,
-                "reference": [{"type": "task", "value": self._task.task_id}],
-            }
-            if row.name not in self._registered:
-                asked = {**fields, "timeout": LIFETIME}
-                if not await self._ask("register_container", asked):
+            try:
+                await self._report(row, machine)
+            except RefusedError as error:
+                if _no_table(error):
+                    self._known = False
+                    logger.info("this ClearML server has no Model Endpoints table")
                     return
-                self._registered.add(row.name)
-            if row.url:
-                told = {
-                    **fields,
-                    "endpoint_url": row.url,
-                    "uptime_sec": int(row.uptime),
-                    "requests_num": row.requests,
-                    "requests_min": self._per_minute(row),
-                    "latency_ms": int(row.latency),
-                    "machine_stats": machine,
-                }
-                await self._ask("container_status_report", told)
+                refusal = refusal or error
+        if refusal is not None:
+            raise refusal
 
-    def _per_minute(self, row: ModelEndpoint) -> float:
+    async def _report(self, row: ModelEndpoint, machine: Mapping[str, object]) -> None:
+        fields = {
+            "endpoint_name": row.name,
+            "model_name": row.name,
+            "model_source": row.reference,
+            "reference": [{"type": "task", "value": self._task.task_id}],
+        }
+        # The server takes no status report without a URL, so a row that has none yet is registered
+        # again each time: that begins its lifetime anew. Forgotten rows are registered again too.
+        if not row.url or not self._is_kept(row.name):
+            self._asked.add(row.name)
+            lifetime = {"timeout": LIFETIME}
+            await self._ask("register_container", row.name, {**fields, **lifetime}, DEADLINE)
         now = clock.now()
-        then, requests = self._before.get(row.name, (now - row.uptime, 0))
-        self._before[row.name] = (now, row.requests)
-        return round(60 * (row.requests - requests) / max(1.0, now - then), 2)
+        if row.url:
+            status = {
+                "endpoint_url": row.url,
+                "uptime_sec": int(row.uptime),
+                "requests_num": row.requests,
+                "requests_min": self._per_minute(row, now),
+                "latency_ms": int(row.latency),
+                "machine_stats": machine,
+            }
+            await self._ask("container_status_report", row.name, {**fields, **status}, DEADLINE)
+        self._reported[row.name] = Reported(now, row.requests)
 
-    def _id(self, name: str) -> str:
-        return f"{self._task.task_id}-{name}"
+    def _is_kept(self, name: str) -> bool:
+        """Whether the server still has the row."""
+        reported = self._reported.get(name)
+        return reported is not None and clock.now() - reported.at < LIFETIME
 
-    async def _ask(self, action: str, fields: Mapping[str, Any]) -> bool:
-        try:
-            await self._task.ask("serving", action, fields, DEADLINE)
-        except ConfigError as error:  # the server says no
-            if "unknown" in str(error).lower() or "unsupported" in str(error).lower():
-                self._known = False
-                logger.info("this ClearML server has no Model Endpoints table")
-            else:
-                logger.debug("%s", error)
-            return False
-        except (SdkTimeoutError, OSError, ValueError) as error:
-            logger.debug("serving.%s: %s", action, error)
-            return False
-        return True
+    def _per_minute(self, row: ModelEndpoint, now: float) -> float:
+        before = self._reported.get(row.name, Reported(now - row.uptime, 0))
+        return round(60 * (row.requests - before.requests) / max(1.0, now - before.at), 2)
+
+    async def _ask(self, action: str, name: str, fields: Mapping[str, Any], budget: float) -> None:
+        container = {"container_id": f"{self._task.task_id}-{name}"}
+        await self._task.ask("serving", action, {**container, **fields}, budget)
+
+
+def _no_table(error: RefusedError) -> bool:
+    """Such a server answers 404, or 400 and says so."""
+    return error.status == 404 or any(words in str(error).lower() for words in UNKNOWN)

@@ -13,9 +13,8 @@ from app.errors import ConfigError
 from app.form.checks import MIN_NAME
 from app.form.fields import BY_KEY, GENERAL
 from app.machine import children
-from app.task import container
+from app.task import api, container
 from app.task.clearml_task import ClearMLTask
-from app.task.sdk import SdkTimeoutError
 
 DEADLINE = 60.0
 GIT_DEADLINE = 30.0
@@ -162,15 +161,7 @@ class Launcher:
     async def parameters(self, task: str) -> dict[str, str]:
         """A task's hyperparameters by "Section/name"."""
         found = await self._ask("tasks", "get_by_id", {"task": task})
-        sections = found["task"].get("hyperparams") or {}
-        return {
-            f"{section}/{name}": str(entry.get("value") or "")
-            for section, entries in sections.items()
-            for name, entry in entries.items()
-        }
+        return api.flat(found["task"].get("hyperparams") or {})
 
     async def _ask(self, service: str, action: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        try:
-            return await self._task.ask(service, action, fields, DEADLINE)
-        except SdkTimeoutError as error:
-            raise ConfigError(f"ClearML: {error}") from None
+        return await self._task.ask(service, action, fields, DEADLINE)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import html
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from app.machine import clock
 from app.memory.ledger import ModelState, View
@@ -13,6 +14,7 @@ from app.page import examples
 from app.page.examples import Target
 from app.task.clearml_task import ClearMLTask, Table
 from app.task.endpoints import ModelEndpoint
+from app.task.sdk import ClearMLError, Complaints
 from app.telemetry.overview import Overview, Phase, last_activity
 from app.telemetry.windows import Rates
 
@@ -33,9 +35,12 @@ HEADINGS = [
 ]
 NO_LIMIT = "∞"
 HOUR = 3600.0
+STATE, PAGE = "the state", "the page of examples"  # what is shown
 
 
 class Presence:
+    """One thing is sent at a time; what the SDK's thread has not confirmed is sent again."""
+
     def __init__(
         self,
         task: ClearMLTask,
@@ -43,54 +48,70 @@ class Presence:
         targets: Callable[[], Sequence[Target]],
         interval: float,
     ) -> None:
-        """`interval` in seconds: how often the last activity is told."""
+        """`interval` in seconds: how often the last activity is shown."""
         self._task = task
         self._overview = overview
         self._targets = targets
-        self._page = ""
         self._interval = interval
-        self._shown: dict[str, str] = {}
+        # What the task shows, as far as it was confirmed.
+        self._properties: dict[str, str] = {}
         self._rows: list[list[str]] = []
-        self._ticking: asyncio.Task[None] | None = None
+        self._page = ""
+        self._due = asyncio.Event()
+        self._complaints = Complaints()
+        self._sending: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        self._ticking = asyncio.create_task(self._tick())
+        self._sending = asyncio.create_task(self._send_on())
 
-    def stop(self) -> None:
-        """Say the last of it: the instance is stopped."""
-        if self._ticking is not None:
-            self._ticking.cancel()
-        self.update(status="stopped")
+    def refresh(self) -> None:
+        """Send at once what has changed."""
+        self._due.set()
 
-    def update(self, **over: str) -> None:
-        """Send what has changed; `over` are properties that are known otherwise."""
-        targets = self._targets()
-        found = properties(self._overview, clock.now(), targets[0]) | over
-        changed = {key: text for key, text in found.items() if self._shown.get(key) != text}
+    async def stop(self, budget: float) -> None:
+        """Show that the instance is stopped, within `budget` seconds. Raises nothing."""
+        if self._sending is not None:
+            self._sending.cancel()
+        await self._try(STATE, self._show_state(budget, status="stopped"))
+
+    async def _send_on(self) -> None:
+        while True:
+            self._due.clear()
+            await self._try(STATE, self._show_state())
+            await self._try(PAGE, self._show_page())
+            setting_up = self._overview.phase is Phase.SETTING_UP
+            interval = min(PROGRESS, self._interval) if setting_up else self._interval
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._due.wait(), interval)
+
+    async def _try(self, what: str, showing: Awaitable[None]) -> None:
+        """A failure is said once; the next tick repeats what failed."""
+        try:
+            await showing
+            self._complaints.worked(what)
+        except ClearMLError as error:
+            self._complaints.failed(what, error)
+        except Exception:  # noqa: BLE001 a fault of ours must not end the next ticks
+            logger.exception("%s could not be shown in ClearML", what)
+
+    async def _show_state(self, deadline: float | None = None, **over: str) -> None:
+        """Properties and table, where they have changed; `over` are properties known otherwise."""
+        found = properties(self._overview, clock.now(), self._targets()[0]) | over
+        changed = {key: text for key, text in found.items() if self._properties.get(key) != text}
         rows = models_table(self._overview)
         table = Table(*MODELS_TABLE, rows) if rows != self._rows else None
-        self._shown, self._rows = found, rows
         if changed or table is not None:
-            self._task.show(changed, table)
-        self._show_page(targets)
+            await self._task.show(changed, table, deadline)
+            self._properties, self._rows = found, rows
 
-    def _show_page(self, targets: Sequence[Target]) -> None:
+    async def _show_page(self) -> None:
         """The page of examples, whenever the models are reached in another way."""
         if self._overview.phase is not Phase.SERVING:
             return
-        page = examples.page(targets)
+        page = examples.page(self._targets())
         if page != self._page:
+            await self._task.show_page(*EXAMPLE, page)
             self._page = page
-            self._task.show_page(*EXAMPLE, page)
-
-    async def _tick(self) -> None:
-        while True:
-            setting_up = self._overview.phase is Phase.SETTING_UP
-            await asyncio.sleep(min(PROGRESS, self._interval) if setting_up else self._interval)
-            try:
-                self.update()
-            except Exception:  # noqa: BLE001 one that fails must not end the next ones
-                logger.exception("the task's page could not be brought up to date")
 
 
 def properties(overview: Overview, now: float, first: Target) -> dict[str, str]:
@@ -142,22 +163,21 @@ def models_table(overview: Overview) -> list[list[str]]:
     return rows
 
 
-SERVED = (ModelState.READY, ModelState.PARKED, ModelState.COLD, ModelState.WAKING)
-
-
 def model_endpoints(
     overview: Overview, rates: Mapping[str, Rates], now: float
 ) -> list[ModelEndpoint]:
-    """The Model Endpoints table: a model has a URL once it was first loaded."""
+    """The Model Endpoints table, without models that failed. A model has a URL once it was first
+    loaded: while it is away, requests for it wait."""
     found = []
     for view in overview.view():
+        if view.state is ModelState.FAILED:
+            continue
         details = overview.models[view.name]
-        served = view.switches > 0 and view.state in SERVED
         rate = rates.get(view.name)
         row = ModelEndpoint(
             name=view.name,
             reference=details.reference,
-            url=details.endpoint if served else "",
+            url=details.endpoint if view.switches else "",
             uptime=now - overview.begun,
             requests=view.requests,
             latency=(rate["latency"] or 0.0) * 1000 if rate is not None else 0.0,

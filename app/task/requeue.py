@@ -13,17 +13,17 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from app.errors import ConfigError
 from app.form.settings import GeneralSettings
 from app.machine import host
 from app.task import container
 from app.task.clearml_task import ClearMLTask
 from app.task.launch import Launcher
-from app.task.sdk import SdkTimeoutError
+from app.task.outcome import OURS
 
 logger = logging.getLogger(__name__)
 
 SERVICE_TASK = "CLEARML_AGENT_SERVICE_TASK"
+DEADLINE = 60.0  # seconds for each call
 CONSOLE = 8.0  # seconds that the agent takes to send on our last lines
 TO_BE_ENDED = 60.0  # seconds for which we wait to be ended by an agent that we cannot end
 
@@ -42,12 +42,19 @@ async def move(task: ClearMLTask, general: GeneralSettings, task_id: str) -> Non
     agent = host.ancestor("clearml", "execute", task_id)
     await asyncio.sleep(CONSOLE if agent is not None else 0)
     async with _stopped(agent):
-        try:
-            await task.move(queue, changes)
-        except SdkTimeoutError as error:
-            raise ConfigError(f"ClearML: {error}") from None
+        await _enqueue(task, queue, changes)
     if agent is None:
         await asyncio.sleep(TO_BE_ENDED)
+
+
+async def _enqueue(task: ClearMLTask, queue: str, changes: Mapping[str, Any]) -> None:
+    """Put this very task on another queue, edited; from then on it is no longer ours."""
+    ours = {"task": task.task_id, "force": True}
+    said = {"status_message": f"{OURS}moving to another queue"}
+    await task.ask("tasks", "edit", {**ours, **changes}, DEADLINE)
+    await task.flush(DEADLINE)
+    await task.ask("tasks", "stopped", {**ours, **said}, DEADLINE)
+    await task.ask("tasks", "enqueue", {"task": task.task_id, "queue": queue}, DEADLINE)
 
 
 async def _changes(launcher: Launcher, general: GeneralSettings) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from json import JSONDecodeError
 from typing import Any
 
 from app.errors import ConfigError
 from app.task.clearml_task import ClearMLTask
-from app.task.sdk import SdkTimeoutError
+from app.task.sdk import ClearMLError
 
 logger = logging.getLogger(__name__)
 
@@ -32,22 +33,16 @@ class Route:
         """Whether this task's server has a gateway; said where it has none."""
         if not self._task.under_agent:
             return False
-        try:
-            return await self._task.call(_advanced, DEADLINE)
-        except SdkTimeoutError as error:
-            raise ConfigError(f"ClearML: {error}") from None
+        return await self._task.call("looking for an App Gateway", _advanced, DEADLINE)
 
     async def request(self, port: int, static: str) -> None:
         """Ask for a route to this port: the static one of that name, or one of the task's own.
 
         Raises ConfigError that says what is wrong with a static one.
         """
-        try:
-            await self._task.call(lambda task: _request(task, port, static), DEADLINE)
-        except SdkTimeoutError as error:
-            raise ConfigError(f"ClearML: {error}") from None
-        except ValueError as error:
-            raise ConfigError(f"{FIELD}: {error}") from None
+        await self._task.call(
+            "asking for a route", lambda task: _request(task, port, static), DEADLINE
+        )
         logger.info("asked the App Gateway for %s", f"the route {static}" if static else "a route")
 
     def follow(self, tell: Callable[[str], None]) -> None:
@@ -76,10 +71,11 @@ class Route:
             await asyncio.sleep(FOLLOW if known else POLL)
 
     async def _endpoint(self) -> str:
+        """The address as the task has it now; "" also where ClearML cannot be asked now."""
         try:
-            return await self._task.call(_read, DEADLINE)
-        except Exception as error:  # noqa: BLE001 an outage of the server; the next look may do
-            logger.debug("no look at the endpoint: %s", error)
+            return await self._task.call("looking for the endpoint", _read, DEADLINE)
+        except ClearMLError as error:
+            logger.debug("%s", error)
             return ""
 
 
@@ -98,9 +94,14 @@ def _request(task: Any, port: int, static: str) -> None:
     # A restarted task still holds what the gateway gave the run before.
     task._set_runtime_properties({"endpoint": "", "browser_endpoint": ""})
     # The empty name is the default one, and makes a second request replace the first.
-    task.request_external_endpoint(
-        port=port, protocol="http", wait=False, static_route=static or None, endpoint_name=""
-    )
+    try:
+        task.request_external_endpoint(
+            port=port, protocol="http", wait=False, static_route=static or None, endpoint_name=""
+        )
+    except JSONDecodeError:
+        raise  # a ValueError too, but of a proxy's answer
+    except ValueError as error:
+        raise ConfigError(f"{FIELD}: {error}") from None
 
 
 def _read(task: Any) -> str:

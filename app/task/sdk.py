@@ -1,7 +1,8 @@
-"""The one thread that calls the ClearML SDK.
+"""The one thread that calls the ClearML SDK, and the edge where its failures become ours.
 
 The SDK blocks for as long as its server is away; here it blocks nobody else. Calls run in the
-order in which they came, and each has a deadline for whoever waits for it.
+order in which they came. Whoever waits for one waits until a deadline, and gets its result or a
+ClearMLError: nothing that the SDK raises goes further than this module.
 """
 
 from __future__ import annotations
@@ -9,20 +10,57 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import re
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from app.errors import AppError, ConfigError
 from app.machine import threads
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 WAITING = 1000  # calls; a server that is away for hours must not fill our memory
+LONGEST = 300  # characters of what the SDK says
+CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 
 
-class SdkTimeoutError(Exception):
-    """The SDK did not answer in time; the call goes on, and may still have its effect."""
+class ClearMLError(ConfigError):
+    """A call of ClearML failed; the text is one line that names the call and says why."""
+
+
+class NoAnswerError(ClearMLError):
+    """No result until the deadline. A call that has begun goes on, and may still have its effect;
+    one that has not begun is dropped."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, for people: without line breaks and credentials."""
+    text = CREDENTIALS.sub("", " ".join(str(error).split()))[:LONGEST]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def translated(call: str, error: BaseException) -> AppError:
+    """Our own errors stay as they are."""
+    if isinstance(error, AppError):
+        return error
+    return ClearMLError(f"ClearML: {call}: {one_line(error)}")
+
+
+class Complaints:
+    """A failure is said when it begins, and not again until the same thing has worked."""
+
+    def __init__(self) -> None:
+        self._failing: set[str] = set()
+
+    def failed(self, what: str, text: object) -> None:
+        if what not in self._failing:
+            logger.warning("%s", text)
+        self._failing.add(what)
+
+    def worked(self, what: str) -> None:
+        self._failing.discard(what)
 
 
 class SdkThread:
@@ -34,32 +72,38 @@ class SdkThread:
         self._thread.start()
 
     def post(self, function: Callable[[], T]) -> Future[T]:
-        """Let the thread call `function`; its failure is logged, and lies in the future."""
+        """Let the thread call `function`; what it raises lies in the future."""
         future: Future[T] = Future()
         try:
             self._calls.put_nowait((function, future))
         except queue.Full:
-            future.set_exception(SdkTimeoutError("too many calls wait for ClearML"))
+            future.set_exception(ClearMLError("ClearML: too many calls wait for an answer"))
         return future
 
-    async def call(self, function: Callable[[], T], deadline: float | None) -> T:
-        """Raises SdkTimeoutError after `deadline` seconds, else what `function` raises; None
-        waits for as long as it takes."""
-        future = asyncio.wrap_future(self.post(function))
-        done, _ = await asyncio.wait({future}, timeout=deadline)
+    async def call(self, name: str, function: Callable[[], T], deadline: float | None) -> T:
+        """Raises ClearMLError: NoAnswerError after `deadline` seconds (None waits for as long as
+        it takes), else what `function` raised, with the call's `name`."""
+        posted = self.post(function)
+        future = asyncio.wrap_future(posted)
+        try:
+            done, _ = await asyncio.wait({future}, timeout=deadline)
+        finally:  # nobody waits for it any more
+            future.cancel()
+            posted.cancel()
         if not done:
-            raise SdkTimeoutError(f"ClearML did not answer in {deadline or 0:g} s")
+            raise NoAnswerError(f"ClearML: {name}: no answer in {deadline or 0:g} s")
+        error = future.exception()
+        if error is not None:
+            raise translated(name, error) from None
         return future.result()
 
     def _run(self) -> None:
         while True:
             function, future = self._calls.get()
+            if not future.set_running_or_notify_cancel():
+                continue
             try:
-                result = function()
-            except BaseException as error:  # noqa: BLE001 handed to whoever waits
+                future.set_result(function())
+            except BaseException as error:  # noqa: BLE001 the SDK's edge: handed to whoever waits
                 logger.debug("a ClearML call failed", exc_info=error)
-                if not future.cancelled():
-                    future.set_exception(error)
-            else:
-                if not future.cancelled():
-                    future.set_result(result)
+                future.set_exception(error)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from app.errors import FormError, TransferError
 from app.machine import threads
 from app.models.reference import KEY
 from app.models.store import Registered
 from app.task.clearml_task import ClearMLTask
-from app.task.sdk import SdkTimeoutError
+from app.task.sdk import ClearMLError, one_line
 
 DEADLINE = 60.0
 
@@ -23,44 +22,31 @@ class Weights:
         """The model's entry in the registry, shown as an input of the task. Raises FormError."""
         if self._task.offline:
             raise FormError(KEY, f"{model_id} is a ClearML model: that needs a server")
+        # Not by the SDK's Model: for an ID that is not there it raises AttributeError.
         try:
-            name = await self._task.call(lambda task: _look_up(task, model_id), DEADLINE)
-        except SdkTimeoutError as error:
+            found = await self._task.ask("models", "get_all", {"id": [model_id]}, DEADLINE)
+        except ClearMLError as error:
             raise FormError(KEY, f"{model_id}: {error}") from None
-        if name is None:
+        models = found.get("models") or []
+        if not models:
             raise FormError(KEY, f"there is no model {model_id} in ClearML")
+        name = str(models[0].get("name") or model_id)
+        self._task.add_input_model(model_id, name)
         return Registered(model_id, name)
 
     async def fetch(self, found: Registered) -> Path:
         """A file, or the folder of a package. Raises TransferError.
 
-        In a thread of its own: it may take many minutes, and the task is to be told of what
-        happens meanwhile, an abort above all.
+        In a thread of its own: a download may take many minutes, and the SDK's thread must go on
+        meanwhile, for an abort above all.
         """
         try:
             path = await threads.run(_download, found.id)
-        except (ValueError, OSError, AttributeError) as error:
-            raise TransferError(f"{found.name} ({found.id}): {error}") from None
+        except Exception as error:  # noqa: BLE001 the SDK's edge: whatever it raises is said
+            raise TransferError(f"{found.name} ({found.id}): {one_line(error)}") from None
         if not path:
             raise TransferError(f"{found.name} ({found.id}): ClearML could not bring its files")
         return Path(path)
-
-
-def _look_up(task: Any, model_id: str) -> str | None:
-    # Asked directly: for an ID that is not there the SDK's objects raise AttributeError.
-    from clearml import Task
-
-    session = Task._get_default_session()
-    response = session.send_request("models", "get_all", json={"id": [model_id]})
-    models = response.json().get("data", {}).get("models") or []
-    if not models:
-        return None
-    name = str(models[0].get("name") or model_id)
-    if task is not None:
-        task.set_input_model(
-            model_id=model_id, name=name, update_task_design=False, update_task_labels=False
-        )
-    return name
 
 
 def _download(model_id: str) -> str | None:

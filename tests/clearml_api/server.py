@@ -18,12 +18,15 @@ class ApiServer(ThreadedServer):
     """`with ApiServer() as api`: listens on a free port of this machine.
 
     `calls` are the actions in their order; `delay` holds every answer back by so many seconds;
-    `failing` maps actions to the HTTP status they get; `files` are those uploaded, by path.
+    `failing` maps actions to the HTTP status they get; `behind` is the status of a proxy that
+    answers everything but logins itself, with a page of HTML; while `locked` nobody is let in, and
+    nobody gets a token; `files` are those uploaded, by path.
     """
 
     def __init__(self, **options):
         self.state = State(**options)
         self.calls, self.delay, self.failing = [], 0.0, {}
+        self.behind, self.locked = None, False
         self.files = {}
         self.lock = threading.RLock()
 
@@ -45,6 +48,8 @@ class ApiServer(ThreadedServer):
         with self.lock:
             self.calls.append(action)
         time.sleep(self.delay)
+        if self.locked:
+            raise ApiError(401, 0, "Unauthorized (invalid credentials)")
         if action in self.failing:
             raise ApiError(self.failing[action], 0, "told to fail")
         with self.lock:
@@ -85,6 +90,8 @@ class Handler(BaseHTTPRequestHandler):
         if body and "json-lines" not in self.headers.get("Content-Type", ""):
             fields.update(json.loads(body))
         action = url.path.rsplit("/", 1)[-1]
+        if self.api.behind is not None and action != "auth.login":
+            return self._reply(self.api.behind, b"<html>Sign in</html>", "text/html")
         code, subcode, message, data = 200, 0, "OK", {}
         try:
             data = self.api.answer(action, fields, body.decode())
@@ -104,9 +111,9 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = _handle
 
-    def _reply(self, code, body):
+    def _reply(self, code, body, kind="application/json"):
         """Head and body in one piece: in two, each call would wait for a delayed ACK."""
-        head = f"HTTP/1.0 {code} X\r\nContent-Type: application/json\r\n"
+        head = f"HTTP/1.0 {code} X\r\nContent-Type: {kind}\r\n"
         head += f"Content-Length: {len(body)}\r\n\r\n"
         try:
             self.wfile.write(head.encode() + body)

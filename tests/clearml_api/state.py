@@ -43,7 +43,7 @@ class State:
     def act(self, name, fields):
         method = getattr(self, name.replace(".", "_"), None)
         if method is None:
-            raise ApiError(400, 1, f"unknown endpoint {name}")
+            raise ApiError(404, 0, f"Unable to find endpoint for name {name} and version 2.30")
         return method(fields)
 
     def task(self, fields):

@@ -8,7 +8,7 @@ import pytest
 from app.errors import ConfigError
 from app.instance.invocation import Invocation
 from app.instance.life import Instance
-from app.task.clearml_task import Outcome
+from app.task.outcome import Outcome
 
 
 class Task:

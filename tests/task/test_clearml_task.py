@@ -1,70 +1,324 @@
 import asyncio
 import threading
-import time
 
 import pytest
 
-from app.task.clearml_task import known_offline
-from app.task.sdk import SdkThread, SdkTimeoutError
+from app.errors import ConfigError
+from app.task import api, clearml_task, mode
+from app.task.clearml_task import KEY_PROPERTY, ClearMLTask, Table
+from app.task.mode import Mode
+from app.task.outcome import Outcome
+from app.task.sdk import ClearMLError, NoAnswerError
+from app.telemetry.scalars import Point
+
+AGENT = {"CLEARML_TASK_ID": "t"}
 
 
-@pytest.mark.parametrize(
-    "wanted, variable, expected",
-    [(True, None, True), (False, "1", True), (False, "2.33", True), (False, "0", False)]
-    + [(False, "False", False), (False, None, False)],
-)
-def test_known_offline(wanted, variable, expected):
-    environment = {} if variable is None else {"CLEARML_OFFLINE_MODE": variable}
-    assert known_offline(wanted, environment) is expected
+class LoginError(Exception):
+    """As the SDK's own: of no class that we know."""
 
 
-def test_calls_run_in_order_in_one_thread_of_their_own(run):
+class SdkTask:
+    """The SDK's task, and the server behind it. `failing` are the steps that raise; the SDK's own
+    writes raise nothing and do nothing where `refusing`."""
+
+    def __init__(self):
+        self.id, self.name, self.failing, self.refusing = "t", "n", set(), False
+        self.parameters, self.runtime, self.asked, self.reported = {}, {}, [], []
+
+    def step(self, name):
+        if name in self.failing:
+            raise LoginError("no token")
+
+    def ask(self, service, action, fields):
+        self.asked.append(f"{service}.{action}")
+        self.step(action)
+        sections = {}
+        for key, value in self.parameters.items():
+            section, name = key.split("/")
+            sections.setdefault(section, {})[name] = {"value": value}
+        return {"task": {"hyperparams": sections, "runtime": self.runtime}}
+
+    def get_parameters(self):
+        return {**self.parameters, "Model/empty": None}
+
+    def update_parameters(self, values):
+        self.step("update_parameters")
+        self.parameters |= {} if self.refusing else values
+
+    def _get_runtime_properties(self):
+        return dict(self.runtime)
+
+    def _set_runtime_properties(self, values):
+        self.runtime |= {} if self.refusing else values
+
+    def get_logger(self):
+        return self
+
+    def report_scalar(self, *point):
+        self.step("report_scalar")
+        self.reported.append(point)
+
+    def report_table(self, title, series, iteration, table_plot):
+        self.reported.append((title, series, iteration, table_plot))
+
+    def flush(self, wait):
+        self.step("flush")
+
+
+@pytest.fixture
+def sdk_task(monkeypatch):
+    task = SdkTask()
+    monkeypatch.setattr(mode, "prepare", lambda: None)
+    monkeypatch.setattr(mode, "become", lambda *_: task)
+    monkeypatch.setattr(api, "ask", task.ask)
+    return task
+
+
+async def opened(**environment):
+    task = ClearMLTask(offline=False, environment={**AGENT, **environment})
+    await task.open("project", "name")
+    return task
+
+
+async def done(task):
+    """Everything posted before has had its turn."""
+    await task.call("nothing", lambda _: None, 5)
+
+
+def test_an_open_task_tells_its_hyperparameters(run, sdk_task):
     async def scenario():
-        sdk, seen = SdkThread(), []
-        sdk.start()
-        for number in range(5):
-            sdk.post(lambda n=number: seen.append((n, threading.current_thread().name)))
-        assert await sdk.call(lambda: "last", 5) == "last"
-        assert seen == [(n, "clearml") for n in range(5)]
+        sdk_task.parameters = {"Model/model": "m"}
+        task = ClearMLTask(offline=False, environment=AGENT)
+        assert await task.open("p", "n") == {"Model/model": "m", "Model/empty": ""}
+        assert task.under_agent and not task.offline and task.task_id == "t"
 
     run(scenario)
 
 
-def test_a_call_has_a_deadline_and_the_loop_goes_on(run):
+def fail(*_):
+    raise LoginError("no\ntoken")
+
+
+@pytest.mark.parametrize("step, says", [("become", "opening the task"), ("find", "clearml.conf")])
+def test_a_task_that_cannot_be_opened_is_one_line(run, sdk_task, monkeypatch, step, says):
     async def scenario():
-        sdk = SdkThread()
-        sdk.start()
-        with pytest.raises(SdkTimeoutError):
-            await sdk.call(lambda: time.sleep(0.5), 0.05)
-        assert await sdk.call(lambda: 1, 5) == 1
+        monkeypatch.setattr(mode, step, fail)
+        with pytest.raises(ConfigError, match=f"^ClearML: .*{says}: LoginError: no token$"):
+            await opened()
 
     run(scenario)
 
 
-def test_a_failure_goes_to_who_waits_and_the_thread_goes_on(run):
+def test_an_attachment_that_fails_is_one_line(run, sdk_task, monkeypatch):
     async def scenario():
-        sdk = SdkThread()
-        sdk.start()
-
-        def fail():
-            raise SystemExit(3)
-
-        with pytest.raises(SystemExit):
-            await sdk.call(fail, 5)
-        assert await sdk.call(lambda: 1, 5) == 1
+        monkeypatch.setattr(mode, "prepare", fail)
+        with pytest.raises(ConfigError, match="^ClearML: .*: LoginError: no token$"):
+            await ClearMLTask(offline=False, environment=AGENT).attach()
 
     run(scenario)
 
 
-def test_calls_that_wait_are_bounded(run):
+def test_a_server_that_does_not_answer_at_the_start_is_said_with_what_to_do(
+    run, sdk_task, monkeypatch
+):
     async def scenario():
-        sdk, go_on = SdkThread(), threading.Event()
-        sdk.start()
-        sdk.post(go_on.wait)
-        futures = [sdk.post(lambda: None) for _ in range(1100)]
-        refused = [f for f in futures if f.done() and f.exception()]
-        assert 90 <= len(refused) <= 101
+        go_on = threading.Event()
+        monkeypatch.setattr(clearml_task, "START_DEADLINE", 0.01)
+        monkeypatch.setattr(mode, "become", lambda *_: go_on.wait())
+        with pytest.raises(ConfigError, match="does not answer .* or start with --offline"):
+            await opened()
         go_on.set()
-        await asyncio.to_thread(futures[0].result, 5)
+
+    run(scenario)
+
+
+def test_offline_nobody_waits_for_the_sdk(run, sdk_task, monkeypatch):
+    async def scenario():
+        go_on = threading.Event()
+        monkeypatch.setattr(mode, "become", lambda *_: go_on.wait() and sdk_task)
+        task = ClearMLTask(offline=True, environment=AGENT)
+        assert await task.open("p", "n") == {}
+        assert task.offline and not task.under_agent
+        go_on.set()
+        await done(task)
+        await task.show({"status": "idle"}, Table("t", "s", [["a"]]))
+        assert sdk_task.reported == [("t", "s", 0, [["a"]])]
+        assert sdk_task.asked == []  # there is nowhere to put properties
+
+    run(scenario)
+
+
+def test_an_action_that_fails_is_named(run, sdk_task):
+    async def scenario():
+        task = await opened()
+        sdk_task.failing.add("edit")
+        with pytest.raises(ClearMLError, match="^ClearML: tasks.edit: LoginError: no token$"):
+            await task.ask("tasks", "edit", {}, 5)
+
+    run(scenario)
+
+
+def test_what_is_posted_and_fails_is_said_once_until_it_works(run, sdk_task, caplog):
+    async def scenario():
+        task = await opened()
+        points = [Point("Latency", "a", 1.0, 15)]
+        sdk_task.failing.add("report_scalar")
+        for _ in range(3):
+            task.report(points)
+        await done(task)
+        assert caplog.messages == ["ClearML: sending scalars: LoginError: no token"]
+        sdk_task.failing.clear()
+        task.report(points)
+        await done(task)
+        assert sdk_task.reported == [("Latency", "a", 1.0, 15)] and len(caplog.messages) == 1
+
+    run(scenario)
+
+
+def test_properties_that_the_server_did_not_take_are_not_confirmed(run, sdk_task):
+    async def scenario():
+        task = await opened()
+        sdk_task.failing.add("edit_hyper_params")
+        with pytest.raises(ClearMLError):
+            await task.show({"status": "idle"}, None)
+        sdk_task.failing.clear()
+        await task.show({"status": "idle"}, None)
+        assert sdk_task.asked == ["tasks.edit_hyper_params"] * 2
+
+    run(scenario)
+
+
+def test_a_secret_is_removed_only_where_the_server_no_longer_has_it(run, sdk_task):
+    async def scenario():
+        sdk_task.parameters = {"General/hf_token": "hf_secret"}
+        task = await opened()
+        sdk_task.refusing = True
+        with pytest.raises(ClearMLError, match="General/hf_token") as caught:
+            await task.blank(["General/hf_token"])
+        assert "hf_secret" not in str(caught.value)
+        sdk_task.refusing = False
+        await task.blank(["General/hf_token"])
+        assert sdk_task.parameters == {"General/hf_token": ""}
+
+    run(scenario)
+
+
+def test_a_tasks_key_is_kept_and_known_only_once_it_is_stored(run, sdk_task):
+    async def scenario():
+        task = await opened()
+        sdk_task.refusing = True
+        with pytest.raises(ClearMLError, match="API key"):
+            await task.run_key()
+        sdk_task.refusing = False
+        key = await task.run_key()
+        assert sdk_task.runtime == {KEY_PROPERTY: key} and len(key) > 30
+        assert await task.run_key() == key
+
+    run(scenario)
+
+
+def test_the_end_is_told_once_and_raises_nothing(run, sdk_task, caplog):
+    async def scenario():
+        task = await opened()
+        sdk_task.failing.add("flush")
+        await task.end(Outcome.FAILED, "no room")
+        await task.end(Outcome.STOPPED, "again")
+        assert sdk_task.asked == ["tasks.edit_hyper_params", "tasks.failed"]
+        assert caplog.messages == ["ClearML: ending the task: LoginError: no token"]
+
+    run(scenario)
+
+
+def test_the_end_waits_no_longer_than_its_budget(run, sdk_task, caplog):
+    """1. The thread waits for a server that is away. 2. The end has a budget. Result: it is said
+    that nothing could be told, and nothing is told later."""
+
+    async def scenario():
+        task, go_on, begun = await opened(), threading.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+
+        def hang(_):
+            loop.call_soon_threadsafe(begun.set)
+            go_on.wait()
+
+        waiting = asyncio.create_task(task.call("hang", hang, 5))
+        await begun.wait()
+        await task.end(Outcome.STOPPED, "SIGTERM", 0.01)
+        assert "does not answer" in caplog.text
+        go_on.set()
+        await waiting
+        await done(task)
+        assert sdk_task.asked == []
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("outcome", Outcome, ids=str)
+def test_a_task_that_was_moved_is_left_alone(run, sdk_task, outcome):
+    async def scenario():
+        task = await opened()
+        await task.end(outcome, "the reason")
+        assert (sdk_task.asked == []) is (outcome is Outcome.MOVED)
+
+    run(scenario)
+
+
+def test_nothing_is_told_of_a_task_that_never_opened(run, sdk_task, monkeypatch):
+    async def scenario():
+        task = ClearMLTask(offline=False, environment=AGENT)
+        monkeypatch.setattr(mode, "become", fail)
+        with pytest.raises(ConfigError):
+            await task.open("p", "n")
+        task.report([])
+        await task.show({"status": "idle"}, None)
+        await task.end(Outcome.FAILED, "no token")
+        assert sdk_task.asked == []
+
+    run(scenario)
+
+
+def test_a_deadline_is_kept_by_whoever_waits(run, sdk_task):
+    async def scenario():
+        task, go_on = await opened(), threading.Event()
+        with pytest.raises(NoAnswerError, match="^ClearML: looking: no answer"):
+            await task.call("looking", lambda _: go_on.wait(), 0.01)
+        go_on.set()
+
+    run(scenario)
+
+
+def test_offline_no_look_at_the_status_is_an_abort(run, sdk_task):
+    async def scenario():
+        task = ClearMLTask(offline=True, environment={})
+        await task.open("p", "n")
+
+        async def stop():
+            pytest.fail("stopped")
+
+        task.on_abort(stop, 1.0)
+        await done(task)
+        assert task.mode is Mode.OFFLINE
+
+    run(scenario)
+
+
+def test_an_abort_runs_the_stop_on_the_loop(run, sdk_task):
+    async def scenario():
+        registered = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        sdk_task.register_abort_callback = lambda function, timeout: loop.call_soon_threadsafe(
+            registered.put_nowait, (function, timeout)
+        )
+        stopped = []
+
+        async def stop():
+            stopped.append(threading.current_thread() is threading.main_thread())
+
+        (await opened()).on_abort(stop, 20.0)
+        aborted, timeout = await registered.get()
+        assert timeout == 20.0 + clearml_task.ABORT_SLACK
+        await asyncio.to_thread(aborted)  # the SDK calls it in a thread of its own
+        assert stopped == [True]
 
     run(scenario)

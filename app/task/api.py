@@ -1,0 +1,109 @@
+"""Requests to ClearML's API server by the SDK's session, each with a checked answer.
+
+Most of the SDK's own methods log a refusal and return as if nothing had happened. What must be
+known to have happened is asked here. Everything in this module runs in the SDK's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.machine import clock
+from app.task.sdk import ClearMLError, Complaints, one_line
+
+PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two attempts
+
+
+class RefusedError(ClearMLError):
+    """The server answered, and said no; `status` is the answer's HTTP status."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def ask(service: str, action: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The data that the server answers. Raises what `data` does, or whatever the SDK raises."""
+    from clearml import Task
+
+    session = Task._get_default_session()
+    response = session.send_request(service, action, json=dict(fields), method="post")
+    return data(f"{service}.{action}", response)
+
+
+def data(call: str, response: Any) -> dict[str, Any]:
+    """An answer's data. Raises RefusedError, or ClearMLError where something other than a ClearML
+    server has answered."""
+    told = _told(response)
+    if told is None:
+        kind = response.headers.get("Content-Type") or "no content type"
+        raise ClearMLError(
+            f"ClearML: {call}: the answer is not a ClearML server's (HTTP {response.status_code}, "
+            f"{kind}): check the API server's address, and the proxies on the way to it"
+        )
+    if not response.ok:
+        said = told["meta"].get("result_msg") or f"HTTP {response.status_code}"
+        raise RefusedError(f"ClearML: {call}: {said}", response.status_code)
+    return told.get("data") or {}
+
+
+def _told(response: Any) -> dict[str, Any] | None:
+    """The answer's JSON; None where it is not a ClearML server's, such as a proxy's page."""
+    try:
+        told = response.json()
+    except ValueError:
+        return None
+    if not isinstance(told, dict) or not isinstance(told.get("meta"), dict):
+        return None
+    return told
+
+
+def be_patient(session_class: Any, outage: type[Exception]) -> None:
+    """From now on `session_class.send` waits for as long as it raises `outage`.
+
+    The SDK itself asks again at once, without a pause, and prints a traceback each time.
+    """
+    send, complaints = session_class.send, Complaints()
+
+    def patient_send(*given: Any, **named: Any) -> Any:
+        pause = PAUSE
+        while True:
+            try:
+                result = send(*given, **named)
+            except outage as error:
+                complaints.failed("", f"ClearML: {one_line(error)}; trying again until it answers")
+            else:
+                complaints.worked("")
+                return result
+            clock.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    session_class.send = patient_send
+
+
+def task(task_id: str) -> dict[str, Any]:
+    """A task as the server has it now."""
+    found: dict[str, Any] = ask("tasks", "get_by_id", {"task": task_id})["task"]
+    return found
+
+
+def parameters(task_id: str) -> dict[str, str]:
+    """A task's hyperparameters as the server has them now, by "Section/name"."""
+    return flat(task(task_id).get("hyperparams") or {})
+
+
+def flat(sections: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """Hyperparameters by "Section/name"."""
+    return {
+        f"{section}/{name}": str(entry.get("value") or "")
+        for section, entries in sections.items()
+        for name, entry in entries.items()
+    }
+
+
+def set_properties(task_id: str, properties: Mapping[str, str]) -> None:
+    """Set user properties; the others stay as they are."""
+    items = [{"section": "properties", "name": k, "value": v} for k, v in properties.items()]
+    fields = {"task": task_id, "hyperparams": items, "replace_hyperparams": "none"}
+    ask("tasks", "edit_hyper_params", fields)

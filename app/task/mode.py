@@ -1,0 +1,73 @@
+"""Which kind of task this process is, and becoming it. Runs in the SDK's thread."""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from app.task import api
+
+KEY_VARIABLES = ("CLEARML_API_ACCESS_KEY", "TRAINS_API_ACCESS_KEY", "CLEARML_AUTH_TOKEN")
+FALSE = ("", "0", "false", "no")
+MONITOR = {  # the SDK's machine monitor, on an axis of seconds from the first report on
+    "report_frequency_sec": 15,
+    "first_report_sec": 15,
+    "wait_for_first_iteration_to_start_sec": 0,
+    "max_wait_for_first_iteration_to_start_sec": 0,
+    "report_mem_used_per_process": False,
+}
+
+
+class Mode(enum.Enum):
+    OFFLINE = "offline"
+    LOCAL = "local"  # online, but no agent started this process
+    AGENT = "agent"
+
+
+def known_offline(wanted: bool, environment: Mapping[str, str]) -> bool:
+    """Offline without having to ask the SDK for its configuration."""
+    return wanted or environment.get("CLEARML_OFFLINE_MODE", "").lower() not in FALSE
+
+
+def find(environment: Mapping[str, str]) -> Mode:
+    """Online where an agent started us, or where there are credentials."""
+    if environment.get("CLEARML_TASK_ID"):
+        return Mode.AGENT
+    if any(environment.get(name) for name in KEY_VARIABLES):
+        return Mode.LOCAL
+    configuration = importlib.import_module("clearml.config").ConfigWrapper
+    return Mode.LOCAL if configuration.get("api.credentials.access_key", None) else Mode.OFFLINE
+
+
+def prepare() -> None:
+    """Before the first request to a server."""
+    from clearml.backend_api import Session
+    from clearml.backend_api.session.session import LoginError
+
+    api.be_patient(Session, LoginError)
+
+
+def become(mode: Mode, project: str, name: str) -> Any:
+    """The SDK's task that this process is from now on."""
+    from clearml import Task  # takes half a second: not before it is needed
+
+    # The SDK's reporter would be a fork of this process that shares our sockets.
+    Task._report_subprocess_enabled = False
+    logging.getLogger("clearml.resource_monitor").setLevel(logging.ERROR)
+    if mode is Mode.OFFLINE:
+        Task.set_offline(True)
+    return Task.init(
+        project_name=project,
+        task_name=name,
+        task_type=Task.TaskTypes.inference,
+        reuse_last_task_id=False,
+        continue_last_task=False,
+        output_uri=False,
+        auto_connect_arg_parser=False,
+        auto_connect_frameworks=False,
+        auto_resource_monitoring=dict(MONITOR),
+        auto_connect_streams={"stdout": True, "stderr": True, "logging": False},
+    )
