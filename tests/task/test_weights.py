@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import pytest
+
+from app.errors import FormError, TransferError
+from app.models.store import Registered
+from app.task import weights
+from app.task.sdk import ClearMLError
+from app.task.weights import Weights
+from tests.task.fakes import FakeTask
+
+FOUND = {"models": [{"id": "m1", "name": "My Model"}]}
+
+
+def test_a_model_is_found_by_its_id_and_shown_as_an_input(run):
+    async def scenario():
+        task = FakeTask({"models.get_all": FOUND})
+        assert await Weights(task).find("m1") == Registered("m1", "My Model")
+        assert task.asked == [("models.get_all", {"id": ["m1"]})]
+        assert task.inputs == [("m1", "My Model")]
+
+    run(scenario)
+
+
+def test_a_model_without_a_name_has_its_id(run):
+    async def scenario():
+        task = FakeTask({"models.get_all": {"models": [{"id": "m1", "name": None}]}})
+        assert (await Weights(task).find("m1")).name == "m1"
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "task, said",
+    [
+        (FakeTask(offline=True), "m1 is a ClearML model: that needs a server"),
+        (FakeTask({"models.get_all": {"models": []}}), "there is no model m1 in ClearML"),
+        (FakeTask({"models.get_all": ClearMLError("ClearML: no token")}), "m1: ClearML: no token"),
+    ],
+    ids=["offline", "unknown", "an outage"],
+)
+def test_a_model_that_is_not_found_is_a_fault_of_its_field(run, task, said):
+    async def scenario():
+        with pytest.raises(FormError, match=f"^Model/model: {said}"):
+            await Weights(task).find("m1")
+        assert task.inputs == []
+
+    run(scenario)
+
+
+def fetched(run, monkeypatch, download):
+    async def scenario():
+        monkeypatch.setattr(weights, "_download", download)
+        return await Weights(FakeTask()).fetch(Registered("m1", "My Model"))
+
+    return run(scenario)
+
+
+def test_a_fetched_model_is_a_path(run, monkeypatch):
+    assert fetched(run, monkeypatch, lambda model_id: f"/cache/{model_id}") == Path("/cache/m1")
+
+
+class LoginError(Exception):
+    """As the SDK's own: of no class that we know."""
+
+
+@pytest.mark.parametrize("raised", [LoginError("no token"), ValueError("x"), OSError(28, "full")])
+def test_whatever_the_sdk_raises_is_a_failed_transfer(run, monkeypatch, raised):
+    def fail(_):
+        raise raised
+
+    with pytest.raises(TransferError, match=r"^My Model \(m1\): "):
+        fetched(run, monkeypatch, fail)
+
+
+def test_no_file_is_a_failed_transfer(run, monkeypatch):
+    with pytest.raises(TransferError, match="could not bring its files"):
+        fetched(run, monkeypatch, lambda _: None)
