@@ -1,5 +1,5 @@
-"""Our page, put together from its files into one text: it needs no second request, so that it works
-under whatever path a gateway puts before it, and offline.
+"""The page, put together from its files into one: it needs no second request, so that it works
+offline and under whatever path a gateway puts before it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from functools import cache
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "assets"
-INCLUDED = re.compile(r"@@([\w./]+)@@")
+INCLUDED = re.compile(rb"@@([\w./]+)@@")
 
 
 @cache
-def assemble(name: str) -> str:
-    """A file of the page's folder, with the files that it names as @@file@@ in their places."""
-    text = (FOLDER / name).read_text()
-    return INCLUDED.sub(lambda found: (FOLDER / found[1]).read_text().strip(), text)
+def assemble(name: str) -> bytes:
+    """A file of the assets, UTF-8, with each file that it names as @@file@@ in that place."""
+    page = (FOLDER / name).read_bytes()
+    return INCLUDED.sub(lambda found: (FOLDER / found[1].decode()).read_bytes().strip(), page)

@@ -70,4 +70,4 @@ def page(targets: Sequence[Target]) -> str:
     shows first is there without scripts, too. In the data "<" could end the script element."""
     told = json.dumps([asdict(target) for target in targets]).replace("<", "\\u003c")
     parts = {"targets": told, "command": html.escape(curl(targets[0]), quote=False)}
-    return PART.sub(lambda found: parts[found[1]], assemble("example.html"))
+    return PART.sub(lambda found: parts[found[1]], assemble("example.html").decode())

@@ -1,4 +1,6 @@
-"""Our page as an answer: whole, compressed, cached by its hash, and with a security policy."""
+"""The page as the answer to a request: compressed where the browser takes that, cached by its hash,
+and with a policy that lets nothing run but its own scripts.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import re
 from app.gateway.http.heads import Headers
 from app.gateway.http.request import Request
 
-ELEMENT = re.compile(r"<(?P<kind>script|style)>(?P<text>.*?)</(?P=kind)>", re.S)
+ELEMENT = re.compile(rb"<(?P<kind>script|style)>(?P<text>.*?)</(?P=kind)>", re.S)
 POLICY = (
     "default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
@@ -18,18 +20,15 @@ POLICY = (
 
 
 class Document:
-    """The page as it is sent: whole and compressed, with a policy that lets nothing else run."""
-
-    def __init__(self, text: str) -> None:
-        self._body = text.encode()
-        self._packed = gzip.compress(self._body, 9, mtime=0)
-        tag = b'"%b"' % hashlib.sha256(self._body).hexdigest()[:20].encode()
-        self._tag = tag
+    def __init__(self, page: bytes) -> None:
+        self._page = page
+        self._packed = gzip.compress(page, 9, mtime=0)
+        self._tag = b'"%b"' % hashlib.sha256(page).hexdigest()[:20].encode()
         self._headers: Headers = [
             (b"content-type", b"text/html; charset=utf-8"),
-            (b"content-security-policy", policy(text).encode()),
+            (b"content-security-policy", policy(page).encode()),
             (b"cache-control", b"no-cache"),
-            (b"etag", tag),
+            (b"etag", self._tag),
             (b"referrer-policy", b"no-referrer"),
             (b"vary", b"accept-encoding"),
             (b"x-content-type-options", b"nosniff"),
@@ -42,13 +41,13 @@ class Document:
         elif b"gzip" in (request.header(b"accept-encoding") or b""):
             request.reply(200, self._packed, [*self._headers, (b"content-encoding", b"gzip")])
         else:
-            request.reply(200, self._body, self._headers)
+            request.reply(200, self._page, self._headers)
 
 
-def policy(text: str) -> str:
-    """Content-Security-Policy (CSP Level 3): by hash, what stands in the page itself."""
+def policy(page: bytes) -> str:
+    """Content-Security-Policy (CSP Level 3): by their hashes, only the page's own elements."""
     found: dict[str, list[str]] = {"script": [], "style": []}
-    for element in ELEMENT.finditer(text):
-        digest = hashlib.sha256(element["text"].encode()).digest()
-        found[element["kind"]].append(f"'sha256-{base64.b64encode(digest).decode()}'")
+    for element in ELEMENT.finditer(page):
+        digest = base64.b64encode(hashlib.sha256(element["text"]).digest()).decode()
+        found[element["kind"].decode()].append(f"'sha256-{digest}'")
     return POLICY.format(**{kind: " ".join(hashes) for kind, hashes in found.items()})
