@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 
 from app.gateway.http.limits import Limits
-from app.gateway.http.server import Server
+from app.gateway.http.server import HttpServer
 
 
 @contextlib.asynccontextmanager
 async def serving(handler, **limits):
     """A front with this handler on a free port of this machine."""
-    server = Server(handler, Limits(**limits))
+    server = HttpServer(handler, Limits(**limits))
     _, port = await server.start("127.0.0.1", None, fallback=0)
     try:
         yield port

@@ -11,7 +11,7 @@ from app.engine.http import Client
 from app.gateway.admission import may_change_models
 from app.gateway.http.limits import Network
 from app.gateway.http.request import Request
-from app.gateway.http.server import Server
+from app.gateway.http.server import HttpServer
 from app.gateway.pages import status
 from app.gateway.pages.admin import pages as admin_pages
 from app.gateway.pages.document import Document
@@ -94,7 +94,7 @@ class Front:
         )
         own = {**status.pages(overview), **admin_pages(pool, callers.rules.keys), **self._pages()}
         proxy = Proxy(pool, models, callers.rules, own, self._record)
-        self._server = Server(proxy, allowed=callers.networks)
+        self._server = HttpServer(proxy, allowed=callers.networks)
 
     async def listen(self, host: str, port: int | None) -> tuple[str, int]:
         """Bind, and say where: from here on our own pages answer. Raises ConfigError."""

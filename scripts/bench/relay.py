@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from app.engine.http import Address, Client  # noqa: E402
 from app.gateway.admission import Keys  # noqa: E402
-from app.gateway.http.server import Server  # noqa: E402
+from app.gateway.http.server import HttpServer  # noqa: E402
 from app.gateway.proxy import Proxy, Rules  # noqa: E402
 from app.memory.ledger import Model  # noqa: E402
 from app.memory.pool import Pool  # noqa: E402
@@ -111,7 +111,7 @@ async def front(path: str, port: int) -> None:
     pool: Pool[Client] = Pool([Model("bench")], 1 << 40, time.monotonic)
     pool.provide("bench", Running(), Client(Address(path), "key"), 1)
     proxy = Proxy(pool, ("bench",), Rules(Keys([])), {}, lambda sample: None)
-    await Server(proxy).start("127.0.0.1", port)
+    await HttpServer(proxy).start("127.0.0.1", port)
     await asyncio.sleep(1e6)
 
 

@@ -15,7 +15,7 @@ from app.machine import clock, network
 LAST_WORDS = 1.0  # seconds for busy connections to finish when all is closed
 
 
-class Server:
+class HttpServer:
     """Listens, and hands each request to `handler`; with `allowed`, of these networks only."""
 
     def __init__(

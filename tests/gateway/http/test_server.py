@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from app.errors import ConfigError
-from app.gateway.http.server import Server
+from app.gateway.http.server import HttpServer
 from tests.fakes import RawClient, serving
 from tests.gateway.http.asking import GET, ask, echo
 
@@ -29,8 +29,8 @@ def test_a_given_port_that_is_taken_is_an_error_and_none_given_finds_a_free_one(
     async def scenario():
         async with serving(echo) as port:
             with pytest.raises(ConfigError, match=f"General/port: 127.0.0.1:{port}"):
-                await Server(echo).start("127.0.0.1", port)
-            other = Server(echo)
+                await HttpServer(echo).start("127.0.0.1", port)
+            other = HttpServer(echo)
             _, found = await other.start("127.0.0.1", None, fallback=port)
             assert found != port
             await other.close()
@@ -41,7 +41,7 @@ def test_a_given_port_that_is_taken_is_an_error_and_none_given_finds_a_free_one(
 def test_port_0_is_any_free_port(run):
     async def scenario():
         async with serving(echo) as taken:
-            other = Server(echo)
+            other = HttpServer(echo)
             _, found = await other.start("127.0.0.1", 0, fallback=taken)
             assert found not in (0, taken)
             await other.close()
@@ -52,6 +52,6 @@ def test_port_0_is_any_free_port(run):
 def test_a_host_that_is_not_ours_is_an_error(run):
     async def scenario():
         with pytest.raises(ConfigError, match="General/"):
-            await Server(echo).start("192.0.2.1", None)
+            await HttpServer(echo).start("192.0.2.1", None)
 
     run(scenario)
