@@ -1,4 +1,4 @@
-"""Who may ask, and for what. Pure."""
+"""Who may call, for what, and where the front listens. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from app.gateway.http.request import Request
 KEY_VARIABLE = "LLAMACPP_API_KEY"
 ALLOW_VARIABLE = "LLAMACPP_ALLOW_FROM"
 ANYWHERE, HERE = "0.0.0.0", "127.0.0.1"
-# What a proxy adds when it passes a request on.
+# Headers that a proxy adds when it passes a request on.
 PASSED_ON = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip")
 AUTHORITY = re.compile(r"(?P<name>\[[^\[\]]*\]|[^\[\]:@/\s]+)(?::(?P<port>\d*))?")
 ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<authority>.+)")
@@ -25,7 +25,7 @@ LONGEST_SHOWN = 100  # characters of a header in an error message
 
 
 class Keys:
-    """API keys, kept as hashes. Without any, everybody may ask."""
+    """The API keys that callers may send, kept as hashes. Without keys every caller passes."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         self._hashes = [hashlib.sha256(key.encode()).digest() for key in keys if key]
@@ -34,7 +34,7 @@ class Keys:
         return bool(self._hashes)
 
     def check(self, headers: Headers) -> None:
-        """Raises RequestError 401. Takes the same time whichever key it is."""
+        """Raises RequestError 401 unless one of the keys was sent. Takes as long for any key."""
         if not self._hashes:
             return
         given = hashlib.sha256(bearer(headers) or b"").digest()
@@ -44,7 +44,7 @@ class Keys:
 
 
 def bearer(headers: Headers) -> bytes | None:
-    """The key in `Authorization: Bearer` or `X-Api-Key`."""
+    """The key that the caller sent, in `Authorization: Bearer` or `X-Api-Key`."""
     for name, value in headers:
         if name == b"authorization" and value[:7].lower() == b"bearer ":
             return value[7:].strip()
@@ -54,23 +54,24 @@ def bearer(headers: Headers) -> bytes | None:
 
 
 def check_local(method: str, headers: Headers) -> None:
-    """For a front that asks for no key. Raises RequestError 403 unless a program on this machine
-    sent the request, or a page that this front itself has served."""
+    """For an instance without keys. Raises RequestError 403 unless a program on this machine sent
+    the request, or a page that the instance itself has served."""
     reason = stranger(method, headers)
     if reason is not None:
         raise RequestError(
             403,
-            f"without an API key this instance answers only callers on its own machine; {reason}. "
-            f"Call it as http://localhost, or set {KEY_VARIABLE} and send that key",
+            f"this instance has no API key, and answers only callers on its own machine: {reason}. "
+            f"Call it as http://localhost, or start it with {KEY_VARIABLE} and send that key",
         )
 
 
 def stranger(method: str, headers: Headers) -> str | None:
-    """What shows that a page of another site sent the request; None where nothing does.
+    """The sign that a page of another site sent the request; None if there is no sign.
 
-    Any page in a browser on this machine can send requests to this machine: the browser then names
-    the page's origin. And whoever owns a domain can let its name mean this machine (DNS rebinding),
-    so that its pages may also read the answers: then the Host is that name.
+    Any page in a browser on this machine can make the browser send requests to this machine. The
+    browser then names the page's origin. The owner of a domain can also let its name mean this
+    machine (DNS rebinding), so that pages from there can read the answers. The Host is then that
+    name.
     """
     host = next(iter(_values(headers, b"host")), "")
     authority = _authority(host)
@@ -95,14 +96,14 @@ def _same(origin: str, host: tuple[str, str]) -> bool:
 
 
 def _follows_link(method: str, headers: Headers) -> bool:
-    """A person opens one of our pages from another site, which cannot read it."""
+    """A person follows a link to one of our pages; the site with the link cannot read it."""
     navigates = _values(headers, b"sec-fetch-mode") == ["navigate"]
     in_a_tab = _values(headers, b"sec-fetch-dest") == ["document"]
     return method in ("GET", "HEAD") and navigates and in_a_tab
 
 
 def _authority(text: str) -> tuple[str, str] | None:
-    """The name, without the root's dot, and the port as it came."""
+    """The name, without a dot at its end, and the port as it came."""
     found = AUTHORITY.fullmatch(text)
     return (found["name"].removesuffix("."), found["port"] or "") if found else None
 
@@ -117,8 +118,8 @@ def _shown(text: str) -> str:
 
 
 def may_change_models(keys: Keys, request: Request) -> bool:
-    """Whether the caller may load, park, unload and pin models: whoever has sent a key; where none
-    is asked for, whoever sits at this machine, but nobody for whom a proxy passes requests on."""
+    """Whether the caller may load, park, unload and pin models. With keys, every caller that came
+    so far may. Without, only a caller on this machine may whose request no proxy passed on."""
     if keys:
         return True
     passed_on = any(request.header(name) is not None for name in PASSED_ON)
@@ -126,7 +127,7 @@ def may_change_models(keys: Keys, request: Request) -> bool:
 
 
 def allowed_networks(text: str) -> list[Network]:
-    """Of LLAMACPP_ALLOW_FROM, networks between commas. Raises ConfigError. Pure."""
+    """The networks that LLAMACPP_ALLOW_FROM lists between commas. Raises ConfigError."""
     try:
         return [ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip()]
     except ValueError as error:
@@ -134,7 +135,7 @@ def allowed_networks(text: str) -> list[Network]:
 
 
 def listening_host(given: str, *, under_agent: bool, has_key: bool) -> str:
-    """Where to listen. Raises ConfigError where everybody could use the models. Pure."""
+    """The address to listen on. Raises ConfigError if the whole network could use the models."""
     chosen = given or (ANYWHERE if under_agent or has_key else HERE)
     if not under_agent and not has_key and not _loopback(chosen):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What a request's body says: its JSON, the model that it names, media by URL. Pure."""
+"""What a request's body says: its fields, the model that it names, media by URL. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BOUNDARY = re.compile(rb'^multipart/form-data;.*\bboundary=(?:"([^"]+)"|([^\s;]+
 NAMED_MODEL = re.compile(
     rb'^content-disposition: *form-data;[^\r\n]*\bname="?model"?(?:;|\r|$)', re.I | re.M
 )
-MOST_PARTS = 64  # of a form in which a model is looked for
+MOST_PARTS = 64  # of a form that are searched for the model
 LONGEST_HEAD = 4096  # bytes of a part's head
 MEDIA_KEYS = ("url", "image_url", "video_url", "audio_url", "file_url")
 MESSAGE_KEYS = ("messages", "input", "system", "prompt")
@@ -22,8 +22,8 @@ MESSAGE_KEYS = ("messages", "input", "system", "prompt")
 
 @dataclass(frozen=True)
 class Body:
-    """A request's body: `raw` in bytes, None where it is passed on as it comes, and what it says:
-    all fields of a JSON object, or of a form just the model."""
+    """A request's body. `raw`: its bytes; None if it is passed on as it arrives. `fields`: all of a
+    JSON object, or just the model of a form."""
 
     raw: bytes | None
     fields: Mapping[str, object] = field(default_factory=dict)
@@ -43,7 +43,7 @@ UNREAD = Body(None, is_json=False)
 
 
 def parse_json(raw: bytes) -> dict[str, object]:
-    """Raises RequestError 400, also for what llama-server would call its own fault (500)."""
+    """Raises RequestError 400, also for JSON that llama-server answers with 500."""
     try:
         fields = json.loads(raw.decode(), parse_constant=_refuse_constant)
     except RecursionError:

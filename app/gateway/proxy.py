@@ -33,17 +33,17 @@ from app.telemetry.samples import Sample
 
 logger = logging.getLogger(__name__)
 
-# Answers a request for one of our own paths, or for the part of it on one model.
+# Answers a request for one of our own paths, or for its part on one model.
 Page = Callable[[Request, str | None], Awaitable[None] | None]
-FAULT = 500  # of ours: an exception that nobody foresaw
+FAULT = 500  # an exception that nobody foresaw
 LEFT = 499  # nginx's status for a client that left before the end
-OPEN_PAGES = (HEALTH, READY, PAGE)  # need no key: the page has nothing in it before it asks
+OPEN_PAGES = (HEALTH, READY, PAGE)  # need no key: the page is empty until it has asked for data
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How requests are treated: `wait_timeout` in seconds; `routed` where the App Gateway looks
-    after who may call."""
+    """How requests are treated. `wait_timeout` in seconds; `routed`: ClearML's App Gateway decides
+    who may call."""
 
     keys: Keys
     wait_timeout: float = 300
@@ -54,7 +54,7 @@ class Rules:
 
     @property
     def local_only(self) -> bool:
-        """Nobody but callers on this machine is answered."""
+        """Only callers on this machine are answered."""
         return not self.keys and not self.routed
 
 
@@ -71,7 +71,7 @@ class Call:
         """Method, target and headers, as llama-server gets them."""
         headers = request_headers(self.request.headers)
         if self.body.is_json:
-            # Whatever `curl -d` called it. llama-server bounds what it takes for a form at 1 MiB.
+            # `curl -d` calls it a form, and llama-server takes no form over 1 MiB.
             headers = [header for header in headers if header[0] != JSON[0]] + [JSON]
         return self.request.method, self.path, headers
 
@@ -107,12 +107,12 @@ class Proxy:
             self._pool.deny_if_full(destination.model)
         body = await self._read(request, destination)
         model = destination.model or named_in_body(body.fields, self._names)
-        # Only now: a client that sends its body slowly takes nobody's place.
+        # Only now: a client that sends its body slowly takes no other client's place.
         with self._pool.admit(model):
             await self._serve(Call(request, destination.path, model, body))
 
     def _check_caller(self, request: Request) -> None:
-        """Before the route is known: a 404 names the models. Raises RequestError 401, 403."""
+        """Raises RequestError 401, 403. Comes before the route, whose 404 names the models."""
         if self._rules.local_only:
             check_local(request.method, request.headers)
         path = strip(split_target(request.target)[0], self._rules.prefixes)
@@ -158,7 +158,7 @@ class Proxy:
                     await self._relay(call, upstream, relay)
                 return
             except NotConnectedError:
-                # The child has just ended, and has seen nothing of this: the next may answer.
+                # The child has just ended without seeing the request: the next one may answer.
                 if attempt == 2 or call.body.raw is None:
                     raise
             await self._pool.gone(call.model)
@@ -174,10 +174,10 @@ class Proxy:
         finally:
             call.request.flow_from(None)
             if exchange is not None:
-                exchange.abort()  # at once, where the client has left
+                exchange.abort()  # at once, if the client has left
 
     async def _upload(self, request: Request, exchange: Exchange, relay: Relay) -> None:
-        """Pass the body on as it comes, no faster than the child takes it."""
+        """Pass the body on as it arrives, no faster than the child takes it."""
         async for chunk in request.chunks():
             if relay.done.done():
                 return  # the child has answered already

@@ -22,8 +22,8 @@ HOP_BY_HOP = {
     b"transfer-encoding",
     b"upgrade",
 }
-# Not for the child: our own keys; what would make it answer other than to us (compressed, across
-# origins) or keep generating for a client that has left (x-conversation-id).
+# The child gets none of these: callers' keys; what would have it answer compressed or across
+# origins; and x-conversation-id, with which it goes on generating for a client that has left.
 REQUEST_ONLY_OURS = HOP_BY_HOP | {
     b"accept-encoding",
     b"authorization",
@@ -41,13 +41,13 @@ ONE = Several()
 
 
 def request_headers(headers: Headers) -> Headers:
-    """What the child gets of a client's headers."""
+    """Those of a client's headers that the child gets."""
     dropped = REQUEST_ONLY_OURS | connection_options(headers)
     return [header for header in headers if header[0] not in dropped]
 
 
 def response_headers(headers: Headers) -> Headers:
-    """What the client gets of a child's headers."""
+    """Those of a child's headers that the client gets."""
     dropped = RESPONSE_ONLY_OURS | connection_options(headers)
     return [
         header
@@ -57,13 +57,13 @@ def response_headers(headers: Headers) -> Headers:
 
 
 def connection_options(headers: Headers) -> set[bytes]:
-    """The headers that `Connection` names: they end at the next hop (RFC 9110, 7.6.1)."""
+    """The headers that `Connection` names: none of them is passed on (RFC 9110, 7.6.1)."""
     named = b",".join(value for name, value in headers if name == b"connection")
     return {option.strip().lower() for option in named.split(b",") if option.strip()}
 
 
 class Relay:
-    """A sink for `engine.http`: writes to the client what the child sends."""
+    """The sink of an exchange (`engine.http`): writes to the client what the child sends."""
 
     def __init__(self, request: Request, several: Several = ONE) -> None:
         """`several`: the answers that the request wants, which are counted one by one."""
@@ -75,11 +75,11 @@ class Relay:
         self.pinged = False  # the client has its head already
         self._request = request
         self._events = False
-        self._whole = False  # what comes is no stream, but to be told in one
+        self._whole = False  # the answer comes whole, and goes to the client as one event
         self._pieces: list[bytes] = []
 
     def ping(self, comment: bytes) -> bool:
-        """Keep a stream's caller alive; False once there is no need to."""
+        """Send a comment, so that no proxy gives the stream up. False once the answer has begun."""
         if self.status or self._request.finished:
             return False
         if not self._request.started:
@@ -90,7 +90,7 @@ class Relay:
         return True
 
     def refuse(self, error: RequestError) -> None:
-        """An error after the first ping: the status is 200 already, so it is an event."""
+        """Send an error as an event: after a ping the client has status 200 already."""
         self._request.keep_alive = False
         self._request.write(b"data: %b\n\n" % json.dumps(error.body()).encode())
         self._request.finish()
@@ -105,7 +105,7 @@ class Relay:
         kept = response_headers(headers)
         length = next((int(v) for n, v in headers if n == b"content-length"), None)
         if self._events and not any(name == b"x-accel-buffering" for name, _ in kept):
-            kept.append((b"x-accel-buffering", b"no"))  # else nginx holds the events back
+            kept.append((b"x-accel-buffering", b"no"))  # or nginx would hold the events back
         self._request.start(status, kept, length)
 
     def data(self, chunk: bytes) -> None:
@@ -118,7 +118,7 @@ class Relay:
             self._request.write(chunk)
 
     def complete(self) -> None:
-        if self._whole:  # an answer that came whole, to a caller who has a stream's head
+        if self._whole:
             told = b"".join(self._pieces).replace(b"\r", b"").replace(b"\n", b" ")
             self._request.keep_alive = False
             self._request.write(b"data: %b\n\n" % told)
@@ -127,7 +127,7 @@ class Relay:
             self.done.set_result(None)
 
     def failed(self, error: UpstreamError) -> None:
-        """The child broke off: say so in the stream, or break off too."""
+        """The child broke off: tell the client in the stream, or break off, too."""
         if not self._request.started:
             if not self.done.done():
                 self.done.set_exception(error)

@@ -1,4 +1,4 @@
-"""Method and target → what to serve: a page of ours, or a model and an upstream path. Pure."""
+"""Method and target → what to serve: a page of ours, or a model and a llama-server path. Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from urllib.parse import unquote_to_bytes
 
 from app.errors import RequestError
 
-# What llama-server serves and we pass on; not its slots, properties, metrics, tools and adapters,
-# which show or change what belongs to other callers.
+# The paths of llama-server that the front passes on. Its slots, properties, metrics, tools and
+# adapters are not among them: they show or change what belongs to other callers.
 UPSTREAM_PATHS = (
     "/v1/chat/completions",
     "/v1/chat/completions/input_tokens",
@@ -49,7 +49,7 @@ MODELS_SPELLINGS = ("/v1/models", "/models")
 
 @dataclass(frozen=True)
 class Own:
-    """A page of ours; `model` narrows it to one model."""
+    """One of our own pages, or the part of it on one model."""
 
     page: str
     model: str | None = None
@@ -57,7 +57,7 @@ class Own:
 
 @dataclass(frozen=True)
 class ToModel:
-    """`model` is None where the body decides; `path` keeps the query."""
+    """A path of llama-server, query included. `model` is None if the body names the model."""
 
     model: str | None
     path: str
@@ -69,7 +69,7 @@ def route(
 ) -> Own | ToModel:
     """Raises RequestError 404 or 405.
 
-    `prefixes` are paths that a gateway may leave in front of ours, besides /service/<segment>.
+    `prefixes` are paths that a gateway may leave before ours, besides /service/<segment>.
     """
     path, query = split_target(target)
     path = strip(path, prefixes)
@@ -114,7 +114,7 @@ def split_target(target: str) -> tuple[str, str]:
     if not target.startswith("/"):
         scheme, separator, rest = target.partition("://")
         if not separator or scheme.lower() not in ("http", "https"):
-            raise RequestError(400, "the target is no path")
+            raise RequestError(400, "the request's target is not a path")
         target = "/" + rest.partition("/")[2]
     raw, mark, query = target.partition("?")
     try:
@@ -125,7 +125,7 @@ def split_target(target: str) -> tuple[str, str]:
 
 
 def strip(path: str, prefixes: Sequence[str]) -> str:
-    """Without what a gateway put before our path; "/" where that was all."""
+    """The path without what a gateway put before it; "/" if nothing else is left."""
     for prefix in prefixes:
         if prefix and f"{path}/".startswith(prefix.rstrip("/") + "/"):
             return path[len(prefix.rstrip("/")) :] or PAGE
@@ -142,7 +142,7 @@ def check_model(name: str, names: Collection[str]) -> str:
 
 
 def named_in_body(fields: Mapping[str, object], names: Sequence[str]) -> str:
-    """The model that a body asks for; the only one where it names none."""
+    """The model that a body asks for. A body that names none asks for the only one."""
     model = fields.get("model")
     if model is None or model == "":
         if len(names) == 1:

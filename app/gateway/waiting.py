@@ -1,7 +1,7 @@
-"""Callers that wait for their model: kept alive by comments in the stream, for a bounded time.
+"""How long a request waits for its model, and how its connection is kept open meanwhile.
 
-A stream's caller gets its head (200) and a `: ping` comment before any proxy on the way gives up;
-comments are no events (WHATWG HTML, 9.2.6), so a client sees nothing of it.
+A caller that asked for a stream gets its head (200) and `: ping` comments, before any proxy on the
+way gives up. Clients ignore comments: they are not events (WHATWG HTML, 9.2.6).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def wait_timeout(given: bytes | None, default: float) -> float:
 
 @contextlib.contextmanager
 def kept_alive(relay: Relay, *, streams: bool) -> Iterator[None]:
-    """Pings the caller of a stream until the relay's answer begins, or this ends."""
+    """Send pings to the caller of a stream until the relay's answer begins or the block ends."""
     if not streams:
         yield
         return

@@ -1,6 +1,6 @@
 """The command that calls a model, and the page of such commands that ClearML shows. Pure.
 
-page/assets/commands.js spells the same for whatever prompt is typed into a page.
+page/assets/commands.js makes the same commands in the browser, for the prompt that a person types.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ PART = re.compile(r"\$(targets|command)\b")
 
 @dataclass(frozen=True)
 class Target:
-    """A model as a caller reaches it: `url` ends in /v1, `key` stands for what has to be sent, ""
-    where nothing has."""
+    """A model as a caller reaches it. `url` ends in /v1. `key` is a placeholder for the key that
+    callers send, "" if they need none."""
 
     model: str
     url: str
@@ -40,12 +40,12 @@ def request(target: Target, prompt: str) -> tuple[str, dict[str, object]]:
 
 
 def curl(target: Target, prompt: str = PROMPT) -> str:
-    """In several lines, as a person reads it."""
+    """In several lines, for people to read."""
     return " \\\n  ".join(_curl(target, prompt, 2, {}))
 
 
 def curl_line(target: Target, prompt: str = PROMPT) -> str:
-    """In one line, to see that it works: with a short answer."""
+    """In one line, for a short answer: to see that the model works."""
     limit = {} if target.embedding else {"max_tokens": SHORT}
     return " ".join(_curl(target, prompt, None, limit))
 
@@ -61,13 +61,14 @@ def _curl(target: Target, prompt: str, indent: int | None, more: Mapping[str, ob
 
 
 def quoted(text: str) -> str:
-    """Inside single quotes a POSIX shell takes everything as it is, but for the quote itself."""
+    """The text as one word of a POSIX shell, which changes nothing between single quotes."""
     return "'" + text.replace("'", "'\\''") + "'"
 
 
 def page(targets: Sequence[Target]) -> str:
-    """One HTML page that needs nothing else: choose the model, type the prompt, copy. What it
-    shows first is there without scripts, too. In the data "<" could end the script element."""
+    """One HTML page that needs nothing else. A person chooses a model, types a prompt and copies
+    the command. Without scripts the page shows the first model's command."""
+    # "<" could end the script element that holds the data.
     told = json.dumps([asdict(target) for target in targets]).replace("<", "\\u003c")
     parts = {"targets": told, "command": html.escape(curl(targets[0]), quote=False)}
     return PART.sub(lambda found: parts[found[1]], assemble("example.html").decode())

@@ -120,7 +120,7 @@ def test_from_setting_up_to_the_idle_end(start, cache, tmp_path, open_page):
     assert page.locator("#limit").inner_text() == "18 s"
     assert app.wait() == 0
     wait_for(page, "document.getElementById('status').textContent === 'not connected'")
-    assert "It is tried again" in page.locator("#trouble").inner_text()
+    assert "The page tries again" in page.locator("#trouble").inner_text()
 
 
 def test_the_commands_work_in_a_real_shell_for_every_prompt(start, cache, open_page, tmp_path):

@@ -1,8 +1,8 @@
 """HTTP/1.1, the server's side, on asyncio.Protocol and httptools (llhttp).
 
-llhttp itself refuses CL+TE, duplicate CL, obs-fold, bare LF, NUL and bad chunk sizes; the checks
-that it does not make are in heads.py. One request of a connection is answered at a time;
-those that a client pipelines wait, and nothing more is read meanwhile.
+llhttp refuses CL+TE, duplicate CL, obs-fold, bare LF, NUL and bad chunk sizes; heads.py makes the
+checks that llhttp does not. A connection's requests are answered one at a time. Those that a client
+pipelines wait, and nothing more is read meanwhile.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Handler = Callable[[Request], Awaitable[None]]
 
 
 class Owner(Protocol):
-    """Who counts the connections and answers the requests."""
+    """The server of the connections: counts them, and answers their requests."""
 
     @property
     def limits(self) -> Limits: ...
@@ -59,8 +59,8 @@ class Connection(asyncio.Protocol):
         self._target = b""
         self._headers: Headers = []
         self._messages = 0  # begun so far
-        self._head_parsed = 0  # bytes of the head under way, as the parser gave them out
-        self._head_fed = 0  # and as they came, whether given out yet or not
+        self._head_parsed = 0  # bytes of the head under way that the parser has given out
+        self._head_fed = 0  # bytes of it that have arrived
         self._in_head = False
         self._receiving: Request | None = None  # whose body is arriving
         self._current: Request | None = None
@@ -69,7 +69,7 @@ class Connection(asyncio.Protocol):
         self._refused: RequestError | None = None
         self._read_paused = False
         self._dropping = False  # what still arrives is read and dropped
-        self._since = clock.now()  # when what the clock watches began
+        self._since = clock.now()  # the client has been waited for since then
         self.write_paused: float | None = None
 
     @property
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
             self._dropping = True
             self._transport.abort()
         elif not self._server.admit(self):
-            refusal = RequestError(503, "too many connections", retry_after=1)
+            refusal = RequestError(503, "the instance has too many connections", retry_after=1)
             body = json.dumps(refusal.body()).encode()
             head = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n"
             self.send(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
@@ -116,8 +116,9 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            # Java's client and `curl --http2` wish for HTTP/2 with an ordinary request. The wish
-            # may be ignored (RFC 9110, 7.8), but llhttp would not: it reads the request again.
+            # Java's client and `curl --http2` ask for HTTP/2 with an ordinary request. A server may
+            # ignore that (RFC 9110, 7.8), but llhttp does not: so it reads the request once more,
+            # without these headers.
             if self._refused is None:
                 parser = self._parser
                 head = without_upgrade(
@@ -130,10 +131,12 @@ class Connection(asyncio.Protocol):
                 self._parser = httptools.HttpRequestParser(self)
                 self._feed(head + data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            self._refused = self._refused or RequestError(400, f"not valid HTTP: {error}")
+            self._refused = self._refused or RequestError(
+                400, f"the request is not valid HTTP: {error}"
+            )
 
     def eof_received(self) -> bool:
-        return False  # a client that has left, as far as anybody can tell
+        return False  # nobody can tell this from a client that has left
 
     def connection_lost(self, error: Exception | None) -> None:
         self._server.forget(self)
@@ -172,11 +175,15 @@ class Connection(asyncio.Protocol):
     def _check_head(self) -> None:
         limits = self._limits
         if len(self._target) > limits.target:
-            self._refused = RequestError(414, f"a target over {limits.target} bytes")
+            self._refused = RequestError(
+                414, f"the request's target is longer than {limits.target} bytes"
+            )
         elif max(self._head_parsed, self._head_fed) > limits.head:
-            self._refused = RequestError(431, f"a head over {limits.head} bytes")
+            self._refused = RequestError(
+                431, f"the request's head is larger than {limits.head} bytes"
+            )
         elif len(self._headers) > limits.headers:
-            self._refused = RequestError(431, f"more than {limits.headers} headers")
+            self._refused = RequestError(431, f"the request has more than {limits.headers} headers")
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -186,14 +193,16 @@ class Connection(asyncio.Protocol):
         version = self._parser.get_http_version()
         refusal = check_head(method, version, self._headers)
         if refusal is None and len(self._target) > self._limits.target:
-            refusal = RequestError(414, f"a target over {self._limits.target} bytes")
+            refusal = RequestError(
+                414, f"the request's target is longer than {self._limits.target} bytes"
+            )
         if refusal is None and len(self._queue) >= self._limits.pipelined:
-            refusal = RequestError(429, "too many pipelined requests")
+            refusal = RequestError(429, "too many pipelined requests wait on this connection")
         if refusal is not None:
             self._refused = refusal
             return
         if self._parser.should_upgrade():
-            return  # comes again, without its wish
+            return  # it is read once more, without the wish
         target = self._target.decode("latin-1")
         request = Request(self, method.decode(), target, self._headers)
         request.version = version
@@ -213,7 +222,7 @@ class Connection(asyncio.Protocol):
             self._receiving.feed_end()
             self._receiving = None
 
-    # One request after the other.
+    # One request after another.
 
     def _start(self, request: Request) -> None:
         self._current = request
@@ -227,12 +236,14 @@ class Connection(asyncio.Protocol):
                 request.abort()
             else:
                 request.refuse(error)
-        except Exception:  # noqa: BLE001 a fault of ours in one request must not end the others
+        except Exception:  # noqa: BLE001 a fault in one request must not end the others
             logger.exception("%s %s", request.method, request.target)
             if request.started:
                 request.abort()
             else:
-                request.refuse(RequestError(500, "a fault in the front; its log says more"))
+                request.refuse(
+                    RequestError(500, "the instance failed to answer; its log has the cause")
+                )
         self._answered(request)
 
     def _answered(self, request: Request) -> None:
@@ -249,10 +260,10 @@ class Connection(asyncio.Protocol):
         self._hold_back()
 
     def _refuse(self) -> None:
-        """What came is no request; the one being answered comes first."""
+        """Answer what cannot be read as a request, once the request before it is answered."""
         error = self._refused
         assert error is not None
-        if self._receiving is not None:  # a body that breaks off is its request's own fault
+        if self._receiving is not None:  # it is in the body of a request, which then fails
             self._receiving.fail(error)
             self._receiving, self._refused = None, None
         elif self._current is None:
@@ -262,7 +273,8 @@ class Connection(asyncio.Protocol):
             self._drop_rest()
 
     def _drop_rest(self) -> None:
-        """Close when what was sent has gone out; a client still sending gets to read it."""
+        """Close once everything has been sent. What a client still sends is read and dropped, or it
+        could not read the answer."""
         self._dropping = True
         self._since = clock.now()
         if self._transport is not None and not self._transport.is_closing():
@@ -274,7 +286,7 @@ class Connection(asyncio.Protocol):
         self._hold_back()
 
     def _hold_back(self) -> None:
-        """Read on only while somebody wants what arrives."""
+        """Stop reading while nobody takes what arrives."""
         receiving = self._receiving
         full = receiving is not None and receiving.buffered > self._limits.buffered
         blocked = self._current is not None and self._refused is not None
@@ -294,7 +306,7 @@ class Connection(asyncio.Protocol):
     # For the request.
 
     def send(self, data: bytes) -> None:
-        # Between a client's leaving and its request's end, the child's next token may arrive.
+        # The child's next token may arrive after the client has left and before its request ends.
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
@@ -313,7 +325,7 @@ class Connection(asyncio.Protocol):
         return self._current is not None
 
     def overdue(self, now: float) -> bool:
-        """The client takes longer than it may."""
+        """Whether the client takes longer than it may."""
         limits = self._limits
         if self.write_paused is not None:
             return now - self.write_paused > limits.write_pause

@@ -1,4 +1,4 @@
-"""What the front bounds: the client side is hostile. Sizes in bytes, times in seconds."""
+"""What clients, who may be hostile, may take of the front. Sizes in bytes, times in seconds."""
 
 from __future__ import annotations
 

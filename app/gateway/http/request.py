@@ -20,7 +20,7 @@ JSON = (b"content-type", b"application/json; charset=utf-8")
 
 
 class Wire(Protocol):
-    """The connection that a request came by."""
+    """The connection that a request came on."""
 
     @property
     def write_paused(self) -> float | None: ...
@@ -36,7 +36,7 @@ class Wire(Protocol):
 
 
 class Flow(Protocol):
-    """The source of a response body, which a slow client slows down."""
+    """The source of a response's body. A slow client pauses it."""
 
     def pause(self) -> None: ...
 
@@ -53,7 +53,7 @@ class Request:
         self.received = clock.now()
         self.keep_alive = True
         self.version = "1.1"
-        self.started = False  # the response's head is on its way
+        self.started = False  # the response's head has been sent
         self.finished = False
         self.flow: Flow | None = None
         self._connection = connection
@@ -70,13 +70,13 @@ class Request:
 
     @property
     def local(self) -> bool:
-        """Whoever sent it, perhaps a proxy, runs on this machine."""
+        """The sender, which may be a proxy, runs on this machine."""
         return self._connection.local
 
     # The request's body.
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives; what is not taken holds the client back."""
+        """The body as it arrives. The client is held back while nobody takes it."""
         if self._expects and not self._complete and not self._chunks:
             self._connection.send(CONTINUE)
         self._expects = False
@@ -94,7 +94,7 @@ class Request:
             await self._arrived.wait()
 
     async def body(self, limit: int) -> bytes:
-        """The whole body. Raises RequestError 413 where it is larger than `limit` bytes."""
+        """The whole body. Raises RequestError 413 if it is larger than `limit` bytes."""
         length = self.header(b"content-length")
         if length is not None and int(length) > limit:
             raise RequestError(413, f"the body is larger than {limit} bytes")
@@ -125,18 +125,18 @@ class Request:
         self._arrived.set()
 
     def fail(self, error: RequestError) -> None:
-        """The body will not become whole."""
+        """The rest of the body will not arrive."""
         self._failure = error
         self._arrived.set()
 
     # The response.
 
     def start(self, status: int, headers: Headers, length: int | None = None) -> None:
-        """Send the head. `length` in bytes; with None the body is framed in chunks, or, for
-        HTTP/1.0, ended by closing the connection."""
+        """Send the head. `length` is the body's, in bytes. Without it the body is sent in chunks;
+        with HTTP/1.0 it ends when the connection is closed."""
         self.started = True
         if not self._complete:
-            self.keep_alive = False  # the rest of the body is in the way of a next request
+            self.keep_alive = False  # the rest of the body stands before the next request
         lines = [b"HTTP/1.1 %d %b" % (status, _phrase(status)), b"date: " + _date()]
         lines += [b"%b: %b" % header for header in headers]
         if status not in BODILESS:
@@ -154,13 +154,13 @@ class Request:
         self._connection.send(b"\r\n".join(lines) + b"\r\n\r\n")
 
     def flow_from(self, source: Flow | None) -> None:
-        """Where the body will come from: slowed down whenever the client does not keep up."""
+        """Where the body will come from. It is paused whenever the client does not keep up."""
         self.flow = source
         if source is not None and self._connection.write_paused is not None:
-            source.pause()  # it still reads the response before this one
+            source.pause()  # the client still reads the response before this one
 
     def write(self, chunk: bytes) -> None:
-        """A piece of the body."""
+        """Send a piece of the body."""
         if self.method == "HEAD" or self.finished:
             return
         if self._framing:
@@ -175,12 +175,12 @@ class Request:
         self.finished = True
 
     def abort(self) -> None:
-        """Break the connection: the client must see that the body is not whole."""
+        """Break the connection, so that the client sees that the body is not whole."""
         self.finished = True
         self._connection.abort()
 
     def reply(self, status: int, body: bytes, headers: Headers | None = None) -> None:
-        """A whole small response."""
+        """Send a whole, small response. JSON, unless `headers` say otherwise."""
         self.start(status, headers or [JSON], len(body))
         self.write(body)
         self.finish()

@@ -12,11 +12,12 @@ from app.gateway.http.connection import Connection, Handler
 from app.gateway.http.limits import Limits, Network
 from app.machine import clock, network
 
-LAST_WORDS = 1.0  # seconds for busy connections to finish when all is closed
+LAST_WORDS = 1.0  # seconds for busy connections to finish when the server closes
 
 
 class HttpServer:
-    """Listens, and hands each request to `handler`; with `allowed`, of these networks only."""
+    """Listens, and hands each request to `handler`. With `allowed`, only peers from these networks
+    may connect."""
 
     def __init__(
         self,
@@ -34,8 +35,8 @@ class HttpServer:
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int | None, fallback: int = 8080) -> tuple[str, int]:
-        """Bind, and say where. A given port that is taken is an error, 0 is a free one; without
-        one it is `fallback`, or a free one. Raises ConfigError."""
+        """Listen, and return address and port. Port 0 is any free one; without a port it is
+        `fallback`, or any free one if that is taken. Raises ConfigError."""
         try:
             self._listener = await self._listen(host, fallback if port is None else port)
         except OSError as error:
@@ -54,7 +55,7 @@ class HttpServer:
         return await network.listen(lambda: Connection(self), host, port)
 
     async def close(self) -> None:
-        """Stop listening, let busy connections finish for a moment, break the rest."""
+        """Stop listening, give busy connections a moment to finish, and break the rest."""
         self.closing = True
         if self._listener is not None:
             self._listener.close()
@@ -71,7 +72,7 @@ class HttpServer:
             connection.abort()
 
     def allows(self, address: str) -> bool:
-        """Whether this peer may connect at all."""
+        """Whether a peer with this address may connect."""
         if not self.allowed:
             return True
         peer = ipaddress.ip_address(address.partition("%")[0])

@@ -1,4 +1,4 @@
-"""`POST /api/models/<name>/load|park|unload|pin|unpin`: what a person may ask of a model."""
+"""`POST /api/models/<name>/load|park|unload|pin|unpin`: a person moves or pins a model."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ from app.memory.pool import Pool
 
 logger = logging.getLogger(__name__)
 
+NOT_HERE = (
+    "this instance has no API key: its models can be changed only from its own machine, and not "
+    "through a proxy"
+)
+
 
 def pages(pool: Pool[Any], keys: Keys) -> dict[str, Page]:
-    """By action, what does it; each needs a key, or a caller on this machine."""
+    """What answers each action's path."""
     running: set[asyncio.Task[None]] = set()
 
     def begin(request: Request, name: str, action: str) -> None:
         if not may_change_models(keys, request):
-            raise RequestError(403, "without an API key only this machine may change models")
+            raise RequestError(403, NOT_HERE)
         if action in ("pin", "unpin"):
             pool.pin(name, action == "pin")
         elif action == "load":

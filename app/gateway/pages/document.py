@@ -1,5 +1,5 @@
-"""The page as the answer to a request: compressed where the browser takes that, cached by its hash,
-and with a policy that lets nothing run but its own scripts.
+"""The page as the answer to a request: compressed if the browser takes that, cached by its hash,
+and with a policy that lets only its own scripts run.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What an open page is told, as it happens: one response that goes on, of server-sent events.
+"""/api/events: what an open page is told as it happens, one response of server-sent events.
 
-Format: WHATWG HTML, 9.2; read with fetch, since EventSource cannot send a key. Events: `hello`
-(once), `status` (as /api/status, when it has changed), `history` (all rows) and `row` (one more)
-for the plots, `log` (a list of lines). Each is encoded once, however many read it; one that does
-not keep up is sent nothing until it does, and then all of it again. Viewers hold no model and no
-idle clock.
+Format: WHATWG HTML, 9.2. The page reads it with fetch, since EventSource cannot send a key. Events:
+`hello` (once), `status` (like /api/status, when that has changed), `history` (all rows) and `row`
+(one more) for the plots, `log` (a list of lines). Each event is encoded once for all viewers. A
+viewer that does not keep up is sent nothing until it does, and then everything. Viewers keep no
+model in memory, and no instance from its idle end.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from app.telemetry.logs import Entry, LogBook
 logger = logging.getLogger(__name__)
 
 TICK = 0.25  # seconds between two looks at what is new
-CALM = 5.0  # after which the status is sent again, changed or not
+CALM = 5.0  # seconds after which the status is sent even if nothing has happened
 MAX_VIEWERS = 64
 HEAD = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
-# These change without anything having happened.
+# These keys of the status change although nothing has happened.
 CLOCKS = ("uptime", "idle", "last_activity", "host", "devices")
 
 
@@ -49,12 +49,12 @@ class Sources:
 
 
 class _Viewer:
-    """One open response, as the Flow of gateway.http.request."""
+    """One open response; the Flow of gateway.http.request."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.paused = False
-        self.fresh = True  # has to be told everything
+        self.fresh = True  # it has to be told everything
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def pause(self) -> None:
@@ -85,7 +85,7 @@ class Live:
         self._sampling = asyncio.create_task(self._sample())
 
     def stop(self) -> None:
-        """Tell the last of it, and end every response, whether or not the telling failed."""
+        """Tell the viewers the last news, and end every response even if the telling fails."""
         self._closed = True
         for task in (self._sampling, self._telling):
             if task is not None:
@@ -97,9 +97,10 @@ class Live:
                 viewer.gone.set_result(None)
 
     async def show(self, request: Request) -> None:
-        """Answer one viewer, until it leaves or all ends. Raises RequestError 503."""
+        """Answer one viewer until it leaves or the instance stops. Raises RequestError 503."""
         if self._closed or len(self._viewers) >= MAX_VIEWERS:
-            problem = "the instance is stopping" if self._closed else f"{MAX_VIEWERS} pages watch"
+            full = f"{MAX_VIEWERS} pages are open, and no more may be"
+            problem = "the instance is stopping" if self._closed else full
             raise RequestError(503, problem, retry_after=10)
         request.keep_alive = False
         request.start(200, HEAD)
@@ -123,13 +124,13 @@ class Live:
             await asyncio.sleep(INTERVAL)
             try:
                 row = self._sources.history.add(clock.wall(), self._sources.values())
-            except Exception:  # noqa: BLE001 one that fails must not end the next ones
+            except Exception:  # noqa: BLE001 the next rows do not depend on this one
                 logger.exception("the plots' row could not be made")
                 continue
             self._send(_event("row", row))
 
     async def _tell_on(self) -> None:
-        """While anybody looks."""
+        """Tell the news while there are viewers."""
         try:
             while self._viewers:
                 await self._sources.renew()
@@ -186,7 +187,7 @@ def _happened(status: Mapping[str, object]) -> dict[str, object]:
 
 
 def _lines(lines: list[Entry]) -> bytes:
-    """Time, level, subject and text of each."""
+    """Time, level, subject and text of each line."""
     return _json([[round(e.time, 3), e.level, e.subject, e.text] for e in lines])
 
 

@@ -1,7 +1,8 @@
-"""What we say of ourselves: /health, /ready, /v1/models, /api/status. Wakes no model."""
+"""/health, /ready, /v1/models and /api/status. None of them wakes a model."""
 
 from __future__ import annotations
 
+import enum
 import json
 
 from app.gateway.http.request import Request
@@ -12,33 +13,36 @@ from app.memory.ledger import ModelState, View
 from app.telemetry.overview import SERVABLE, Overview, Phase, last_activity
 
 
-def health(overview: Overview) -> tuple[int, dict[str, object]]:
+class Health(enum.Enum):
+    OK = "ok"
+    LOADING = "loading"
+    FAILED = "failed"
+    DRAINING = "draining"
+
+
+def health(overview: Overview) -> Health:
     views = overview.view()
     if overview.phase is Phase.STOPPING:
-        return 503, {"status": "draining"}
+        return Health.DRAINING
     if any(view.state in SERVABLE for view in views):
-        return 200, {"status": "ok"}
+        return Health.OK
     if all(view.state is ModelState.FAILED for view in views):
-        return 503, {"status": "failed"}
-    return 503, {"status": "loading"}
+        return Health.FAILED
+    return Health.LOADING
 
 
-def ready(overview: Overview) -> tuple[int, dict[str, object]]:
-    views = overview.view()
-    if overview.phase is Phase.SERVING and all(_as_it_should_be(v) for v in views):
-        return 200, {"status": "ready"}
-    progress = {v.name: {"state": v.state.value, "progress": v.progress} for v in views}
-    return 503, {"status": health(overview)[1]["status"], "models": progress}
+def is_ready(overview: Overview) -> bool:
+    return overview.phase is Phase.SERVING and all(map(_as_it_should_be, overview.view()))
 
 
 def _as_it_should_be(view: View) -> bool:
-    """In memory, or out of it because that is another's turn: not because it failed."""
+    """Whether the model is in memory, or out of it to make room and not because it failed."""
     on_request = (*SERVABLE, ModelState.LOADING)
     return view.state is ModelState.READY or (view.state in on_request and not view.reason)
 
 
 def model_object(overview: Overview, view: View) -> dict[str, object]:
-    """OpenAI's model object, with our state and tier."""
+    """OpenAI's model object, with the model's state and tier."""
     return {
         "id": view.name,
         "object": "model",
@@ -96,16 +100,21 @@ def _model(overview: Overview, view: View) -> dict[str, object]:
 
 
 def pages(overview: Overview) -> dict[str, Page]:
-    """By path, what answers a request for it (or for the part of it on one model)."""
+    """What answers each path, or its part on one model."""
 
     def answer(request: Request, code: int, body: object) -> None:
         request.reply(code, json.dumps(body).encode())
 
     def show_health(request: Request, _: str | None) -> None:
-        answer(request, *health(overview))
+        found = health(overview)
+        answer(request, 200 if found is Health.OK else 503, {"status": found.value})
 
     def show_ready(request: Request, _: str | None) -> None:
-        answer(request, *ready(overview))
+        if is_ready(overview):
+            answer(request, 200, {"status": "ready"})
+            return
+        models = {v.name: {"state": v.state.value, "progress": v.progress} for v in overview.view()}
+        answer(request, 503, {"status": health(overview).value, "models": models})
 
     def show_models(request: Request, name: str | None) -> None:
         kept = [view for view in overview.view() if name in (None, view.name)]

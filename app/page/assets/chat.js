@@ -1,4 +1,4 @@
-// A small chat, to try a model: what it answers is shown as text, never as markup.
+// A small chat to try a model. Its answers are shown as text, never as markup.
 
 class Chat {
   constructor(parts, pick) {
@@ -17,7 +17,7 @@ class Chat {
     });
   }
 
-  // A new conversation. The answer under way belongs to the old one, and is dropped with it.
+  // Begins a new conversation. The answer under way belongs to the old one, and is dropped.
   clear() {
     this.end();
     this.messages = [];
@@ -63,14 +63,14 @@ class Chat {
       told = stopped ? "Stopped." : "It failed.";
       if (!stopped) shown.said.append(h("span", { className: "wrong" }, ` ${error.message}`));
     }
-    if (running !== this.running) return; // it was dropped with its conversation
+    if (running !== this.running) return; // a new conversation has begun
     setText(this.state, told);
     if (answer.content) this.messages.push(answer);
     else this.messages.pop();
     this.end();
   }
 
-  // Shows the answer as it comes, and returns what there is to say of it.
+  // Shows the answer as it comes. Returns its length and speed, in words.
   async read(model, shown, answer, signal) {
     setText(this.state, `${model.name} is asked …`);
     const begun = performance.now();

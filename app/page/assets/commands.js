@@ -1,8 +1,8 @@
-// The commands that call a model, for whatever prompt. app/examples.py spells the same.
+// The commands that call a model with a prompt. app/page/examples.py makes the same ones.
 
 const PLACEHOLDER_PROMPT = "Hello world!";
 
-// Inside single quotes a POSIX shell takes everything as it is, but for the quote itself.
+// A POSIX shell changes nothing between single quotes.
 function shellQuoted(text) {
   return "'" + text.replaceAll("'", "'\\''") + "'";
 }
@@ -60,7 +60,7 @@ function javascriptCommand(target, prompt) {
 
 const COMMANDS = { curl: curlCommand, python: pythonCommand, javascript: javascriptCommand };
 
-// A frame without an origin of its own may not use the clipboard, but may still copy a selection.
+// A frame without an origin may not use the clipboard interface, but may copy a selection.
 async function copyText(text, source) {
   try {
     await navigator.clipboard.writeText(text);
@@ -78,11 +78,11 @@ async function copyText(text, source) {
       copied = false;
     }
     if (copied) selection.removeAllRanges();
-    return copied; // else it stays selected, for Ctrl+C
+    return copied; // if not, the text stays selected for Ctrl+C
   }
 }
 
-// Buttons with data-copy: copy the text of the element with that id.
+// A button with data-copy copies the text of the element with that id.
 function wireCopying(announce) {
   document.addEventListener("click", async (event) => {
     const button = event.target.closest("[data-copy]");
@@ -99,7 +99,7 @@ function wireCopying(announce) {
   });
 }
 
-// Tabs as WAI-ARIA's pattern has them: arrows, Home and End move, one of them is in the tab order.
+// Tabs after WAI-ARIA's pattern: arrows, Home and End move, and one tab is in the tab order.
 function wireTabs(list, choose) {
   const tabs = [...list.querySelectorAll("[role=tab]")];
   const select = (tab, focus) => {

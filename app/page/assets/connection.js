@@ -1,6 +1,6 @@
-// What the instance tells, as it happens; read with fetch, so that a key can be sent.
+// The instance's events, read with fetch so that a key can be sent.
 
-// Everything lies below the page's own path, whatever a gateway puts in front of it.
+// Every address lies below the page's own path, whatever a gateway puts before that.
 const BASE = new URL(location.pathname.endsWith("/") ? "." : `${location.pathname}/`, location.href);
 const LONGEST_PAUSE = 10000;
 
@@ -9,7 +9,7 @@ function keep(name, value) {
     if (value === undefined) return sessionStorage.getItem(name) || "";
     sessionStorage.setItem(name, value);
   } catch {
-    // a frame without storage: it is kept until the page is left
+    // a frame without storage: the value is kept until the page is left
   }
   return value || "";
 }
@@ -24,7 +24,7 @@ const connection = {
   setKey(key) {
     this.key = key;
     keep("llamacpp-key", key);
-    this.again?.abort("key"); // what is open was opened with another one
+    this.again?.abort("key"); // the open response was asked for with another key
   },
 
   // A model's own OpenAI base URL, as this page reaches it.
@@ -40,7 +40,7 @@ const connection = {
     if (!response.ok) throw new Error(await errorOf(response));
   },
 
-  // Calls `handlers[event](data)` for every event, and `handlers.lost(why, status)` between tries.
+  // Calls `handlers[event](data)` for each event, and `handlers.lost(why, status)` before it retries.
   async follow(handlers) {
     let pause = 500;
     for (;;) {
@@ -74,7 +74,7 @@ async function errorOf(response) {
   }
 }
 
-// Server-sent events (WHATWG HTML, 9.2.6), as far as we and llama-server write them.
+// Server-sent events (WHATWG HTML, 9.2.6), as far as this app and llama-server use them.
 async function eachEvent(body, take) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";

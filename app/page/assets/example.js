@@ -1,4 +1,4 @@
-// The page of commands alone, as ClearML shows it: in a frame that has no origin of its own.
+// The page of commands alone. ClearML shows it in a frame without an origin.
 
 (() => {
   const get = (id) => document.getElementById(id);

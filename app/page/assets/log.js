@@ -1,4 +1,4 @@
-// The log, of everybody or of one model; the newest line last.
+// The log of the whole instance or of one model, the newest line last.
 
 const SHOWN_LINES = 1500;
 

@@ -1,4 +1,4 @@
-// Puts the page's parts together.
+// Connects the page's parts.
 
 (() => {
   const get = (id) => document.getElementById(id);
@@ -11,7 +11,7 @@
   const log = new Log({ box: get("log"), of: get("log-of"), filter: get("log-filter"), follow: get("follow") });
   let status = null;
   let hello = { key: "" };
-  let heard = 0; // when the status came, by this page's clock
+  let heard = 0; // when the status arrived, by this page's clock
   let chosen = "curl";
 
   function trouble(text, forMilliseconds) {
@@ -111,7 +111,7 @@
 
   const dialog = get("key-dialog");
 
-  let given = null; // called when there is a key to try
+  let given = null; // called when a person has entered a key
 
   function askKey() {
     if (!dialog.open) dialog.showModal();
@@ -143,10 +143,10 @@
       setText(get("status"), code === 401 ? "key needed" : "not connected");
       get("status").className = "pill bad";
       if (code === 401) {
-        trouble("A key is needed to see anything here.");
+        trouble("This page shows nothing without a key.");
         await askKey();
       } else {
-        trouble(`Not connected: ${why}. It is tried again.`);
+        trouble(`Not connected: ${why}. The page tries again.`);
       }
     },
   });

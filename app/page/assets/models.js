@@ -1,5 +1,5 @@
 // The table of models, and the machine's memory above it. Rows are made once and then changed, so
-// that a button keeps the keyboard's focus.
+// that a focused button stays focused.
 
 const MOODS = {
   ready: "good", loading: "busy", waking: "busy", downloading: "busy", pending: "busy",
@@ -88,7 +88,7 @@ class Models {
     row.coming.style.width = `${percent || 0}%`;
     const devices = Object.values(model.memory.gpu).reduce((sum, size) => sum + size, 0);
     const counted = Object.values(model.need).reduce((sum, size) => sum + size, 0);
-    const needed = Math.max(0, counted - model.prompt_cache); // which is there only once it is used
+    const needed = Math.max(0, counted - model.prompt_cache); // the prompt cache takes memory only once it is used
     const held = devices || model.memory.host;
     const said = held ? `${bytes(held)} held` : needed ? `needs ${bytes(needed)}` : "–";
     setText(row.held, said);

@@ -97,7 +97,7 @@ class Plots {
     for (const plot of this.plots) plot.chart.redraw(false, true);
   }
 
-  // Under the cursor, else the last ones.
+  // The values under the cursor; without a cursor the last ones.
   showValues(plot) {
     const at = plot.chart?.cursor.idx ?? this.times.length - 1;
     const said = plot.indices.map((index, number) => {

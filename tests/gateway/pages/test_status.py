@@ -1,8 +1,9 @@
+import json
 from dataclasses import replace
 
 import pytest
 
-from app.gateway.pages.status import health, ready, status
+from app.gateway.pages.status import Health, health, is_ready, pages, status
 from app.machine.gpu import Device
 from app.memory.ledger import ModelState, Tier, View
 from app.telemetry.overview import Details, MemoryUse, Overview, Phase
@@ -34,29 +35,56 @@ def overview(*states, phase=Phase.SERVING, leased=0, last_used=0.0, admitted=0):
 @pytest.mark.parametrize(
     "found, expected",
     [
-        (overview(S.READY), (200, "ok")),
-        (overview(S.COLD), (200, "ok")),
-        (overview(S.FAILED, S.COLD), (200, "ok")),
-        (overview(S.DOWNLOADING), (503, "loading")),
-        (overview(S.FAILED, S.LOADING), (503, "loading")),
-        (overview(S.FAILED), (503, "failed")),
-        (overview(S.READY, phase=Phase.STOPPING), (503, "draining")),
+        (overview(S.READY), Health.OK),
+        (overview(S.COLD), Health.OK),
+        (overview(S.FAILED, S.COLD), Health.OK),
+        (overview(S.DOWNLOADING), Health.LOADING),
+        (overview(S.FAILED, S.LOADING), Health.LOADING),
+        (overview(S.FAILED), Health.FAILED),
+        (overview(S.READY, phase=Phase.STOPPING), Health.DRAINING),
     ],
 )
 def test_health(found, expected):
-    code, body = health(found)
-    assert (code, body) == (expected[0], {"status": expected[1]})
+    assert health(found) is expected
 
 
-def test_ready_tells_the_progress():
-    assert ready(overview(S.READY)) == (200, {"status": "ready"})
-    code, body = ready(overview(S.READY, S.DOWNLOADING))
-    assert code == 503 and body["models"]["m1"] == {"state": "downloading", "progress": None}
-    assert ready(overview(S.READY, S.PARKED, S.COLD, S.LOADING))[0] == 200  # others' turns
+def test_ready_when_no_model_is_out_of_memory_by_a_failure():
+    assert is_ready(overview(S.READY))
+    assert not is_ready(overview(S.READY, S.DOWNLOADING))
+    assert is_ready(overview(S.READY, S.PARKED, S.COLD, S.LOADING))  # others' turns
     again = overview(S.LOADING)
     again.view = lambda: [replace(view, reason="crashed") for view in overview(S.LOADING).view()]
-    assert ready(again)[0] == 503
-    assert ready(overview(S.READY, phase=Phase.SETTING_UP))[0] == 503
+    assert not is_ready(again)
+    assert not is_ready(overview(S.READY, phase=Phase.SETTING_UP))
+
+
+class Asked:
+    """A request that keeps its answer."""
+
+    def reply(self, status, body):
+        self.answer = status, json.loads(body)
+
+
+@pytest.mark.parametrize(
+    "path, found, expected",
+    [
+        ("/health", overview(S.READY), (200, {"status": "ok"})),
+        ("/health", overview(S.FAILED), (503, {"status": "failed"})),
+        ("/ready", overview(S.READY), (200, {"status": "ready"})),
+        (
+            "/ready",
+            overview(S.DOWNLOADING),
+            (
+                503,
+                {"status": "loading", "models": {"m0": {"state": "downloading", "progress": None}}},
+            ),
+        ),
+    ],
+)
+def test_health_and_ready_as_they_are_answered(path, found, expected):
+    asked = Asked()
+    pages(found)[path](asked, None)
+    assert asked.answer == expected
 
 
 @pytest.mark.parametrize(
