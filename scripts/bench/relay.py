@@ -14,6 +14,7 @@ import contextlib
 import getpass
 import json
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -106,10 +107,18 @@ class Running:
     def explain(self, code: int) -> str:
         return str(code)
 
+    def parks(self) -> int:
+        return 0
+
+    def measured(self) -> dict[str, int]:
+        return {}
+
+    def took(self, sizes: object) -> None: ...
+
 
 async def front(path: str, port: int) -> None:
-    pool: Pool[Client] = Pool([Model("bench")], 1 << 40, time.monotonic)
-    pool.provide("bench", Running(), Client(Address(path), "key"), 1)
+    pool: Pool[Client] = Pool([Model("bench")], {"host": 1 << 40}, time.monotonic)
+    pool.provide("bench", Running(), Client(Address(path), "key"), {"host": 1})
     proxy = Proxy(pool, ("bench",), Rules(Keys([])), {}, lambda sample: None)
     await HttpServer(proxy).start("127.0.0.1", port)
     await asyncio.sleep(1e6)
@@ -135,13 +144,21 @@ async def load(port: int, streams: int) -> int:
 
 
 @contextlib.contextmanager
-def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: list[str], family: int, address: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A process, once it takes connections at that address."""
     with subprocess.Popen(command) as process:
         try:
-            time.sleep(1.5)
+            while not listens(family, address):
+                assert process.poll() is None, f"it has ended: {command}"
+                time.sleep(0.05)
             yield process
         finally:
             process.terminate()
+
+
+def listens(family: int, address: object) -> bool:
+    with socket.socket(family) as probe:
+        return probe.connect_ex(address) == 0
 
 
 def cpu(pid: int) -> float:
@@ -159,8 +176,9 @@ def measure(folder: Path, what: str, options: argparse.Namespace) -> float:
         conf.write_text(NGINX.format(folder=folder, port=port, user=getpass.getuser()))
         command = [shutil.which("nginx") or "nginx", "-c", str(conf), "-p", str(folder)]
     else:
-        command = [sys.executable, __file__, "front", str(folder / "x.sock"), str(port)]
-    with running(command) as relay:
+        script = options.beside / "scripts/bench/relay.py" if what == "beside" else __file__
+        command = [sys.executable, str(script), "front", str(folder / "x.sock"), str(port)]
+    with running(command, socket.AF_INET, ("127.0.0.1", port)) as relay:
         before = cpu(relay.pid)
         chunks = uvloop.run(load(port, options.streams))
         used = cpu(relay.pid) - before
@@ -179,21 +197,24 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=5, help="of ABBA")
     parser.add_argument("--port", type=int, default=18123)
+    parser.add_argument("--beside", type=Path, help="another checkout of ours, in the same run")
     options = parser.parse_args()
-    peers = ["front", "nginx"] if shutil.which("nginx") else ["front"]
+    peers = ["front", *(["beside"] if options.beside else [])]
+    peers += ["nginx"] if shutil.which("nginx") else []
     order = (peers + peers[::-1]) * options.rounds
     found: dict[str, list[float]] = {peer: [] for peer in peers}
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         folder = Path(name)
         arguments = ["stub", str(folder / "x.sock"), str(options.chunks)]
-        with running([sys.executable, __file__, *arguments]):
+        upstream = [sys.executable, __file__, *arguments]
+        with running(upstream, socket.AF_UNIX, str(folder / "x.sock")):
             for peer in order:
                 found[peer].append(measure(folder, peer, options))
-                print(f"{peer:6} {found[peer][-1]:6.1f} µs per chunk", flush=True)
+                print(f"{peer:7} {found[peer][-1]:6.1f} µs per chunk", flush=True)
     medians = {peer: statistics.median(values) for peer, values in found.items()}
     print("medians:", ", ".join(f"{peer} {value:.1f} µs" for peer, value in medians.items()))
-    if len(medians) == 2:
-        print(f"ratio front / nginx: {medians['front'] / medians['nginx']:.2f}")
+    for peer in peers[1:]:
+        print(f"ratio front / {peer}: {medians['front'] / medians[peer]:.2f}")
 
 
 if __name__ == "__main__":
