@@ -29,7 +29,8 @@ from app.gateway.admission import (
 )
 from app.gateway.proxy import Rules
 from app.instance import opening
-from app.instance.bring_up import Deployment, announce, endpoint
+from app.instance.announce import announce, endpoint
+from app.instance.bring_up import LlamaServers
 from app.instance.ending import Ending, simply
 from app.instance.front import BookHandler, Callers, Front
 from app.instance.invocation import Invocation
@@ -82,7 +83,7 @@ class Listening:
 
     overview: Overview
     pool: Pool[Client]
-    deployment: Deployment
+    servers: LlamaServers
     front: Front
     reports: Reports
     callers: Callers
@@ -123,7 +124,7 @@ class Instance:
         self._task.on_abort(self._aborted, opened.settings.general.drain_timeout)
         planned = await self._plan(opened.settings)
         listening = await self._listen(planned)
-        await self._bring_up(planned, listening)
+        await self._bring_up(listening)
         return await self._serve(listening)
 
     async def _reason(self, life: asyncio.Task[Reason]) -> Reason:
@@ -201,7 +202,7 @@ class Instance:
     def _assemble(self, planned: Planned, callers: Callers) -> Listening:
         pool = pool_of(planned.settings, planned.plan)
         overview = overview_of(planned.settings, planned.plan, pool, self._task.under_agent)
-        deployment = Deployment(
+        servers = LlamaServers(
             planned.plan,
             planned.settings.general,
             pool,
@@ -212,18 +213,18 @@ class Instance:
             lambda name, level, text: self._logs.add(clock.wall(), level, name, text),
         )
         reports = Reports(self._task, overview, callers.placeholder)
-        front = Front(overview, pool, callers, self._logs, (reports.seen, deployment.seen))
-        return Listening(overview, pool, deployment, front, reports, callers)
+        front = Front(overview, pool, callers, self._logs, (reports.seen, servers.seen))
+        return Listening(overview, pool, servers, front, reports, callers)
 
     def _start(self, planned: Planned, listening: Listening) -> None:
         """What is pushed last ends first: requests, models, connections, then who tells of them."""
         drain = planned.settings.general.drain_timeout
-        deployment, pool = listening.deployment, listening.pool
+        servers, pool = listening.servers, listening.pool
         listening.reports.start(self._ending)
         self._ending.push("the route", simply(self._route.stop))
         listening.front.start(self._ending)
         # Whoever did not end when asked to; at a second signal, everybody.
-        self._ending.push("llama-servers", simply(deployment.kill), at_once=deployment.kill)
+        self._ending.push("llama-servers", simply(servers.kill), at_once=servers.kill)
         self._ending.push("models", lambda _: pool.close(), CHILDREN)
         self._ending.push("requests", lambda seconds: _drain(listening, seconds), drain)
 
@@ -245,12 +246,12 @@ class Instance:
             details.endpoint = endpoint(base, name)
         listening.reports.refresh()
 
-    async def _bring_up(self, planned: Planned, listening: Listening) -> None:
+    async def _bring_up(self, listening: Listening) -> None:
         overview = listening.overview
         listening.reports.start_endpoints()
-        await listening.deployment.bring_up()
+        await listening.servers.bring_up()
         overview.phase, overview.serving_since = Phase.SERVING, clock.now()
-        announce(planned.plan, overview, listening.callers.placeholder)
+        announce(overview, listening.callers.placeholder)
         listening.reports.refresh()
 
     async def _serve(self, listening: Listening) -> Reason:

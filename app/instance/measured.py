@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from app.machine import gpu, host, threads
 from app.planning.amounts import HOST, Need
+from app.planning.learned import Record
 from app.telemetry.readings import Process
 
 Measure = Callable[[int], Need]  # of the process with this pid; blocks
@@ -34,18 +35,19 @@ def on_host(weights: int) -> Measure:
 class Meter:
     """The most that one model's process was measured to hold since the app began."""
 
-    def __init__(self, process: Process, measure: Measure, learn: Callable[[Need], None]) -> None:
-        """`learn` is told of each measurement."""
+    def __init__(self, process: Process, measure: Measure, record: Record) -> None:
+        """Each measurement goes into the `record`."""
         self._process = process
         self._measure = measure
-        self._learn = learn
+        self._record = record
         self._most: Need = {}
 
     async def measure(self) -> Need:
-        """The most until now, with what it holds now, by device."""
-        if not self._process.running:
-            return self._most
-        held = await threads.run(self._measure, self._process.pid)
-        self._learn(held)
-        self._most = {**self._most, **{d: max(n, self._most.get(d, 0)) for d, n in held.items()}}
-        return self._most
+        """The most until now, with what it holds now, by device; where nobody can measure it, what
+        earlier runs have seen."""
+        if self._process.running:
+            held = await threads.run(self._measure, self._process.pid)
+            self._record.put(held)
+            larger = {device: max(size, self._most.get(device, 0)) for device, size in held.items()}
+            self._most = {**self._most, **larger}
+        return self._most or self._record.seen()

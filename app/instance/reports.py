@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.instance.bring_up import targets
+from app.instance.announce import targets
 from app.instance.ending import Ending, simply
 from app.machine import clock, gpu, host
 from app.task.clearml_task import ClearMLTask

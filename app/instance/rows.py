@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from app import __version__
 from app.engine.http import Client
 from app.form.settings import Settings
-from app.instance.bring_up import devices
 from app.machine import clock, gpu, host, private
-from app.memory.ledger import Free, Model, Tier
+from app.machine.gpu import Device
+from app.memory.ledger import Free, Model, Tier, View
 from app.memory.pool import BOUND, Pool
+from app.planning.amounts import together
 from app.planning.plan import Plan
 from app.telemetry.overview import Details, Overview
 from app.telemetry.readings import Readings
@@ -56,6 +57,18 @@ def overview_of(settings: Settings, plan: Plan, pool: Pool[Client], under_agent:
         host=lambda: readings.latest().host,
         readings=readings,
     )
+
+
+def devices(
+    plan: Plan, view: Callable[[], Sequence[View]], read: Sequence[Device]
+) -> Sequence[Device]:
+    """The GPUs as they were `read` from the driver. NVIDIA's driver knows no others: those are told
+    as llama-server listed them, with what models count for as the only use."""
+    if read:
+        return read
+    here = together([each.need for each in view() if each.tier is Tier.GPU])
+    listed = plan.capabilities.device_memory
+    return [Device(name, name, "", here.get(name, 0), size) for name, size in listed.items()]
 
 
 def kv_folder(plan: Plan, ours: Path, create: Callable[[Path], private.PrivateFolder]) -> Path:

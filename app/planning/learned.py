@@ -9,7 +9,10 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+from app.planning.amounts import Need
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +66,25 @@ class Learned:
         except OSError:
             os.unlink(temporary)
             raise
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one model was seen to hold, by device."""
+
+    learned: Learned
+    key: str
+
+    def seen(self) -> Need:
+        return self.learned.get(self.key)
+
+    def put(self, usage: Need) -> None:
+        self.learned.put(self.key, usage)
+
+    def at_least(self, predicted: Need) -> Need:
+        """What is predicted for each device, or what was seen on it where that was more."""
+        seen = self.seen()
+        return {device: max(size, seen.get(device, 0)) for device, size in predicted.items()}
 
 
 def _sound(value: object) -> bool:

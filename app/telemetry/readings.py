@@ -76,6 +76,12 @@ class Readings:
             self._begin()
         return self._last
 
+    def of(self, process: Process) -> MemoryUse:
+        """What a process held at the last reading; nothing if it does not run."""
+        if not process.running:
+            return MemoryUse()
+        return self.latest().processes.get(process.pid, MemoryUse())
+
     async def renew(self, age: float = FRESH) -> None:
         """Wait until the last reading is at most `age` seconds old; not longer than PATIENCE."""
         now = clock.now()

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from app.planning.learned import FILE, MOST, Learned, key
+from app.planning.learned import FILE, MOST, Learned, Record, key
 
 
 def test_the_most_that_was_seen_is_kept_over_runs(tmp_path):
@@ -52,3 +52,12 @@ def test_the_key_is_of_files_arguments_and_machine(tmp_path):
     assert same != key([path], ["-c", "1"], ["CUDA1"])
     path.write_bytes(b"xx")
     assert same != key([path], ["-c", "1"], ["CUDA0"])
+
+
+def test_a_record_raises_a_prediction_and_never_lowers_it(tmp_path):
+    record = Record(Learned(tmp_path), "m")
+    assert record.seen() == {} and record.at_least({"host": 5}) == {"host": 5}
+    record.put({"host": 3, "CUDA0": 9})
+    assert record.at_least({"host": 5, "CUDA0": 7}) == {"host": 5, "CUDA0": 9}
+    assert record.at_least({"host": 2}) == {"host": 3}
+    assert Record(Learned(tmp_path), "other").seen() == {}
