@@ -113,6 +113,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "rows",
         "reports",
         "front",
+        "phases",
         "life",
     ],
     "commands": ["options", "serve", "check", "launch", "export", "package"],

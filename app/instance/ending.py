@@ -11,10 +11,21 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from app.task.outcome import Outcome
+
 logger = logging.getLogger(__name__)
 
 Stop = Callable[[float], Awaitable[None]]  # is given its seconds
 MARGIN = 0.5  # seconds beyond its own that a stop has before it is left behind
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why an instance ends, and what is told to whom."""
+
+    text: str
+    exit_status: int
+    outcome: Outcome
 
 
 @dataclass(frozen=True)
