@@ -45,6 +45,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "residency",
         "turns",
         "backoff",
+        "line",
         "ledger",
         "kv",
         "mover",

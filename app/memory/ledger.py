@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+from app.memory.line import Line
 from app.memory.residency import Resident
 from app.memory.turns import Stage, Standing
 from app.planning.amounts import HOST, Need
@@ -97,15 +97,6 @@ STAGES = {
 }
 
 
-@dataclass(eq=False)
-class Waiter:
-    """A request in a model's line: since when, and what tells it that it was granted the model, or
-    refused with an exception."""
-
-    since: float
-    granted: asyncio.Future[None]
-
-
 @dataclass(frozen=True)
 class View:
     """What everybody outside `memory` may know of a model."""
@@ -142,18 +133,15 @@ class Model(Generic[Upstream]):
     reason: str = ""
     progress: float | None = None
     admitted: int = 0  # requests between admission and their last byte
-    leased: int = 0  # requests that lease it: granted, and not ended
     requests: int = 0  # that have ended
     denied: int = 0  # 429
     switches: int = 0  # how often it was brought into memory
     failures: int = 0  # in a row, without a request served
     retry_at: float = 0.0
-    last_used: float = 0.0
     here_since: float = 0.0
     leave_cost: float = 0.0  # seconds that leaving took the last time
     come_cost: float = 0.0  # seconds that coming took the last time
-    gap: float | None = None  # seconds from its last idle moment to the request after it
-    waiters: deque[Waiter] = field(default_factory=deque)
+    line: Line = field(default_factory=Line)
     coming: asyncio.Task[None] | None = None
     leaving: asyncio.Task[None] | None = None
     watch: asyncio.Task[None] | None = None
@@ -164,43 +152,6 @@ class Model(Generic[Upstream]):
         never_comes = self.state is ModelState.FAILED and self.server is None
         return never_comes or self.failures >= FAILURES_TO_GIVE_UP
 
-    # The line of requests that wait for it.
-
-    def join(self, now: float) -> Waiter:
-        """A new place at the end of the line."""
-        if not self.leased and not self.waiters:
-            self.gap = now - self.last_used
-        waiter = Waiter(now, asyncio.get_running_loop().create_future())
-        self.waiters.append(waiter)
-        return waiter
-
-    def grant(self) -> None:
-        """All requests in the line lease the model from here on."""
-        while self.waiters:
-            granted = self.waiters.popleft().granted
-            if not granted.done():
-                self.leased += 1  # here: the model must not be evicted before the request runs
-                granted.set_result(None)
-
-    def refuse(self, error: Exception) -> None:
-        """All requests in the line end with this error."""
-        while self.waiters:
-            granted = self.waiters.popleft().granted
-            if not granted.done():
-                granted.set_exception(error)
-                granted.exception()  # asyncio complains where the request has left meanwhile
-
-    def release(self, waiter: Waiter, now: float) -> None:
-        """End the request's lease, or take it out of the line."""
-        granted = waiter.granted
-        if not granted.done():
-            granted.cancel()
-            if waiter in self.waiters:
-                self.waiters.remove(waiter)
-        elif not granted.cancelled() and granted.exception() is None:
-            self.leased -= 1
-            self.last_used = now
-
     # How others see it.
 
     def standing(self) -> Standing:
@@ -209,15 +160,15 @@ class Model(Generic[Upstream]):
             name=self.name,
             need=self.need,
             stage=STAGES.get(self.state, Stage.AWAY),
-            leased=self.leased,
-            waiting_since=self.waiters[0].since if self.waiters else None,
-            waiting=len(self.waiters),
+            leased=self.line.leased,
+            waiting_since=self.line.waiting_since,
+            waiting=self.line.waiting,
             priority=self.priority,
             pinned=self.pinned,
-            last_used=self.last_used,
+            last_used=self.line.last_used,
             here_since=self.here_since,
             switch_cost=self.leave_cost + self.come_cost,
-            gap=self.gap,
+            gap=self.line.gap,
         )
 
     def in_ram(self) -> Resident:
@@ -226,8 +177,8 @@ class Model(Generic[Upstream]):
         return Resident(
             name=self.name,
             need=need,
-            busy=bool(self.waiters),
-            last_used=self.last_used,
+            busy=self.line.waiting > 0,
+            last_used=self.line.last_used,
             priority=self.priority,
         )
 
@@ -242,11 +193,11 @@ class Model(Generic[Upstream]):
             reason=self.reason,
             progress=progress,
             admitted=self.admitted,
-            leased=self.leased,
+            leased=self.line.leased,
             requests=self.requests,
             denied=self.denied,
-            last_used=self.last_used,
-            waiting=len(self.waiters),
+            last_used=self.line.last_used,
+            waiting=self.line.waiting,
             switches=self.switches,
             pinned=self.pinned,
             need=self.need,

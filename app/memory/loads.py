@@ -87,7 +87,7 @@ class Loads(Generic[Upstream]):
                 raise
             if not self._may_be_too_tight(model, error):
                 self._failed(model, str(error))
-                model.refuse(self._refusal(model, error))
+                model.line.refuse(self._refusal(model, error))
             self._changed()
             return
         model.coming = None
@@ -107,7 +107,7 @@ class Loads(Generic[Upstream]):
         now = self._ledger.now()
         model.state, model.reason, model.tier = ModelState.READY, "", self._ledger.resident_tier
         model.come_cost, model.here_since = seconds, now
-        model.last_used = max(model.last_used, now)
+        model.line.last_used = max(model.line.last_used, now)
         model.switches += 1
         ModelLogger(logger, model.name).info("ready in %.1f s", seconds)
         self._learn(model)
@@ -208,14 +208,14 @@ class Loads(Generic[Upstream]):
             if (wait := model.retry_at - ledger.now()) > 0:
                 await asyncio.sleep(wait)
                 continue
-            waiter = model.join(ledger.now())
+            waiter = model.line.join(ledger.now())
             self._changed()
             try:
                 await waiter.granted
             except RequestError:  # it failed again, as `_failed` has said, or has no room now
                 await asyncio.sleep(AGAIN)
             finally:
-                model.release(waiter, ledger.now())
+                model.line.release(waiter, ledger.now())
                 self._changed()
 
     def _failed(self, model: Model[Upstream], reason: str) -> None:

@@ -25,8 +25,8 @@ from app.memory.ledger import (
     Tier,
     Upstream,
     View,
-    Waiter,
 )
+from app.memory.line import Waiter
 from app.memory.loads import Loads
 from app.memory.room import LOOK, Room
 from app.memory.turns import Turn
@@ -84,7 +84,7 @@ class Pool(Generic[Upstream]):
         """Bring-up has failed. A model that was not provided will never come."""
         model = self._ledger[name]
         model.state, model.reason, model.progress = ModelState.FAILED, reason, None
-        model.refuse(RequestError(503, f"{name} is not available: {reason}"))
+        model.line.refuse(RequestError(503, f"{name} is not available: {reason}"))
         self._ledger.lose_if_given_up(reason)
 
     # For requests.
@@ -181,7 +181,7 @@ class Pool(Generic[Upstream]):
 
     def _idle(self, name: str) -> Model[Upstream]:
         model = self._ledger[name]
-        if model.leased or model.coming or model.leaving:
+        if model.line.leased or model.coming or model.leaving:
             raise RequestError(409, f"{name} is {model.state.value}, and in use")
         return model
 
@@ -202,12 +202,12 @@ class Pool(Generic[Upstream]):
         if self._timer is not None:
             self._timer.cancel()
         for model in self._ledger:
-            model.refuse(RequestError(503, STOPPING, retry_after=10))
+            model.line.refuse(RequestError(503, STOPPING, retry_after=10))
         self._notify()
 
     async def drained(self) -> None:
         """Return when no request leases a model."""
-        while any(model.leased for model in self._ledger):
+        while any(model.line.leased for model in self._ledger):
             await self._changed.wait()
 
     # A request's way to its model.
@@ -222,21 +222,21 @@ class Pool(Generic[Upstream]):
             # No caller waits for a load that is likely to fail again.
             message = f"{model.name} is not available: {model.reason}"
             raise RequestError(503, message, retry_after=wait if model.server else None)
-        if len(model.waiters) >= MAX_WAITING:
+        if model.line.waiting >= MAX_WAITING:
             message = f"{model.name}: {MAX_WAITING} requests are waiting for it already"
             raise RequestError(503, message, retry_after=10)
-        waiter = model.join(now)
+        waiter = model.line.join(now)
         if model.state is ModelState.READY and not self._anybody_waits(model):
-            model.grant()  # as `turns` would say
+            model.line.grant()  # as `turns` would say
         else:
             self._schedule()
         return waiter
 
     def _anybody_waits(self, but: Model[Upstream] | None = None) -> bool:
-        return any(model.waiters for model in self._ledger if model is not but)
+        return any(model.line.waiting for model in self._ledger if model is not but)
 
     def _release(self, model: Model[Upstream], waiter: Waiter) -> None:
-        model.release(waiter, self._ledger.now())
+        model.line.release(waiter, self._ledger.now())
         if self._anybody_waits():
             self._schedule()
         else:
@@ -255,16 +255,16 @@ class Pool(Generic[Upstream]):
             return
         now = self._ledger.now()
         self._room.look(list(self._ledger), now)
-        found = turns.assign(self._ledger.standings(), self._room.bytes, now, self._bound)
-        for turn in found.begin:
+        decided = turns.assign(self._ledger.standings(), self._room.bytes, now, self._bound)
+        for turn in decided.begin:
             self._begin(turn)
-        again = [found.again_at] if found.again_at is not None else []
-        for name, reason in found.refused:
+        again = [decided.again_at] if decided.again_at is not None else []
+        for name, reason in decided.refused:
             if not self._refused(self._ledger[name], reason, now):
                 again.append(now + LOOK)
         for model in self._ledger:
-            if model.state is ModelState.READY and model.name not in found.draining:
-                model.grant()
+            if model.state is ModelState.READY and model.name not in decided.draining:
+                model.line.grant()
         self._wake_at(min(again, default=None), now)
         self._notify()
 
@@ -273,10 +273,10 @@ class Pool(Generic[Upstream]):
         memory, requests wait a moment: the memory of a process that has ended may not be free yet.
         """
         others = self._room.taken(model.need)
-        if others and now - model.waiters[0].since < GRACE:
+        if others and now - (model.line.waiting_since or now) < GRACE:
             return False
-        retry_after = 10 if others else None
-        model.refuse(RequestError(503, f"{model.name} {reason}{others}", retry_after=retry_after))
+        again = 10 if others else None
+        model.line.refuse(RequestError(503, f"{model.name} {reason}{others}", retry_after=again))
         return True
 
     def _wake_at(self, when: float | None, now: float) -> None:

@@ -22,7 +22,7 @@ class Room:
 
     def look(self, models: Sequence[Model[Any]], now: float) -> None:
         """Other programs come and go: before a model is loaded, what they use is read again."""
-        waiting = [model.need for model in models if model.waiters]
+        waiting = [model.need for model in models if model.line.waiting]
         moving = any(model.state in MOVING for model in models)
         if not waiting or moving or now < self._until:
             return

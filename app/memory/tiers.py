@@ -192,9 +192,7 @@ class Tiered:
         return self.server.explain(code)
 
     async def measure(self) -> None:
-        with contextlib.suppress(
-            asyncio.TimeoutError
-        ):  # a driver that hangs keeps no model waiting
+        with contextlib.suppress(asyncio.TimeoutError):  # no model waits for a driver that hangs
             self._measured = await asyncio.wait_for(self._measure(), PATIENCE)
 
     def usage(self) -> Need:

@@ -1,0 +1,75 @@
+import asyncio
+
+import pytest
+
+from app.errors import RequestError
+from app.memory.line import Line
+
+
+def test_who_is_granted_the_model_leases_it_until_its_release(run):
+    async def scenario():
+        line = Line()
+        first, second = line.join(3.0), line.join(4.0)
+        assert (line.waiting, line.waiting_since, line.leased) == (2, 3.0, 0)
+        line.grant()
+        assert (line.waiting, line.waiting_since, line.leased) == (0, None, 2)
+        line.release(first, 7.0)
+        line.release(second, 9.0)
+        assert (line.leased, line.last_used) == (0, 9.0)
+
+    run(scenario)
+
+
+def test_who_leaves_the_line_is_neither_granted_nor_counted(run):
+    async def scenario():
+        line = Line()
+        left, stays = line.join(1.0), line.join(2.0)
+        line.release(left, 3.0)
+        assert left.granted.cancelled() and line.waiting_since == 2.0
+        line.grant()
+        assert line.leased == 1 and stays.granted.done()
+        assert line.last_used == 0.0
+
+    run(scenario)
+
+
+def test_a_waiter_that_was_cancelled_before_its_grant_holds_nothing(run):
+    async def scenario():
+        line = Line()
+        waiter = line.join(1.0)
+        waiter.granted.cancel()
+        line.grant()
+        line.release(waiter, 2.0)
+        assert (line.leased, line.waiting) == (0, 0)
+
+    run(scenario)
+
+
+def test_all_who_are_refused_get_the_error(run):
+    async def scenario():
+        line = Line()
+        waiters = [line.join(1.0), line.join(2.0)]
+        line.refuse(RequestError(503, "no"))
+        for waiter in waiters:
+            with pytest.raises(RequestError, match="no"):
+                await waiter.granted
+            line.release(waiter, 3.0)
+        assert (line.leased, line.last_used) == (0, 0.0)
+        await asyncio.sleep(0)
+
+    run(scenario)
+
+
+def test_the_gap_is_from_the_last_idle_moment_to_the_request_after_it(run):
+    async def scenario():
+        line = Line()
+        line.last_used = 10.0
+        waiter = line.join(12.5)
+        line.join(13.0)
+        assert line.gap == 2.5
+        line.grant()
+        line.release(waiter, 14.0)
+        line.join(20.0)  # one still leases the model
+        assert line.gap == 2.5
+
+    run(scenario)
