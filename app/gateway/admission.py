@@ -6,7 +6,8 @@ import hashlib
 import hmac
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from app.errors import ConfigError, RequestError
 from app.gateway.http.heads import Headers
@@ -16,6 +17,8 @@ from app.gateway.http.request import Request
 KEY_VARIABLE = "LLAMACPP_API_KEY"
 ALLOW_VARIABLE = "LLAMACPP_ALLOW_FROM"
 ANYWHERE, HERE = "0.0.0.0", "127.0.0.1"
+# Headers that tell by which name, and from which site's page, the caller comes.
+OF_CALLER = (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest")
 # Headers that a proxy adds when it passes a request on.
 PASSED_ON = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip")
 AUTHORITY = re.compile(r"(?P<name>\[[^\[\]]*\]|[^\[\]:@/\s]+)(?::(?P<port>\d*))?")
@@ -73,14 +76,15 @@ def stranger(method: str, headers: Headers) -> str | None:
     machine (DNS rebinding), so that pages from there can read the answers. The Host is then that
     name.
     """
-    host = next(iter(_values(headers, b"host")), "")
+    said = _said(headers)
+    host = "".join(said[b"host"])
     authority = _authority(host)
     if authority is None or not _loopback(authority[0]):
         return f"the request's Host is {_shown(host)}, not localhost, 127.0.0.1 or [::1]"
-    for origin in _values(headers, b"origin"):
+    for origin in said[b"origin"]:
         if not _same(origin, authority):
             return f"the request's Origin is {_shown(origin)}, not its Host"
-    if "cross-site" in _values(headers, b"sec-fetch-site") and not _follows_link(method, headers):
+    if "cross-site" in said[b"sec-fetch-site"] and not _follows_link(method, said):
         return "the request's Sec-Fetch-Site is cross-site"
     return None
 
@@ -95,10 +99,10 @@ def _same(origin: str, host: tuple[str, str]) -> bool:
     return (authority[0], authority[1] or default) == (host[0], host[1] or default)
 
 
-def _follows_link(method: str, headers: Headers) -> bool:
+def _follows_link(method: str, said: Mapping[bytes, list[str]]) -> bool:
     """A person follows a link to one of our pages; the site with the link cannot read it."""
-    navigates = _values(headers, b"sec-fetch-mode") == ["navigate"]
-    in_a_tab = _values(headers, b"sec-fetch-dest") == ["document"]
+    navigates = said[b"sec-fetch-mode"] == ["navigate"]
+    in_a_tab = said[b"sec-fetch-dest"] == ["document"]
     return method in ("GET", "HEAD") and navigates and in_a_tab
 
 
@@ -108,9 +112,13 @@ def _authority(text: str) -> tuple[str, str] | None:
     return (found["name"].removesuffix("."), found["port"] or "") if found else None
 
 
-def _values(headers: Headers, name: bytes) -> list[str]:
-    """Of all headers of this name, in lower case."""
-    return [value.decode("latin-1").strip().lower() for key, value in headers if key == name]
+def _said(headers: Headers) -> dict[bytes, list[str]]:
+    """What the headers say of the caller: all values of each, in lower case."""
+    said: dict[bytes, list[str]] = {name: [] for name in OF_CALLER}
+    for name, value in headers:
+        if name in said:
+            said[name].append(value.decode("latin-1").strip().lower())
+    return said
 
 
 def _shown(text: str) -> str:
@@ -145,10 +153,13 @@ def listening_host(given: str, *, under_agent: bool, has_key: bool) -> str:
     return chosen
 
 
+@lru_cache(maxsize=32)  # callers use few names
 def _loopback(name: str) -> bool:
     """A name or an address, IPv6 also in brackets."""
+    if name == "localhost":
+        return True
     try:
         address = ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
     except ValueError:
-        return name == "localhost"
+        return False
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
