@@ -60,9 +60,16 @@ class Front:
     def __init__(self, names, limit=None, rules=None):
         self.names, self.samples, self.servers = names, [], {}
         self.pool = Pool([Model(n, limit=limit) for n in names], {"d": 1}, time.monotonic)
-        details = {name: Details() for name in names}
-        seen = (lambda: [], self.pool.view, lambda: (1, 2))
-        overview = Overview("0", details, None, 60, *seen, Phase.SERVING)
+        overview = Overview(
+            "0",
+            {name: Details() for name in names},
+            idle_limit=None,
+            active_for=60,
+            devices=lambda: [],
+            view=self.pool.view,
+            host=lambda: (1, 2),
+            phase=Phase.SERVING,
+        )
         rules = rules or Rules(Keys([]))
         ours = pages(overview) | admin.pages(self.pool, rules.keys)
         self.proxy = Proxy(self.pool, names, rules, ours, self.samples.append)

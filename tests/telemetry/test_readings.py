@@ -7,11 +7,11 @@ import pytest
 from app.gateway.pages.status import status
 from app.machine import clock
 from app.machine.gpu import Device
-from app.memory.ledger import ModelState, Tier, View
 from app.telemetry import readings
 from app.telemetry.overview import Details, Overview
 from app.telemetry.readings import MemoryUse, Reading, Readings
 from tests.fakes import until
+from tests.telemetry.examples import view
 
 
 class Machine:
@@ -49,7 +49,7 @@ def test_a_status_of_many_models_is_one_reading_and_none_of_it_on_the_loop(run, 
         machine = Machine()
         found = Readings(machine.read)
         names = [f"m{n}" for n in range(8)]
-        views = [View(n, ModelState.READY, Tier.GPU, "", None, 0, 0, 0, 0, 0.0) for n in names]
+        views = [view(name) for name in names]
         details = {name: Details() for name in names}
         for pid, each in enumerate(details.values()):
             found.follow(Process(pid))

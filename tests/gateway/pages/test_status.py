@@ -5,27 +5,30 @@ import pytest
 
 from app.gateway.pages.status import Health, health, is_ready, pages, status
 from app.machine.gpu import Device
-from app.memory.ledger import ModelState, Tier, View
+from app.memory.ledger import ModelState, Tier
 from app.telemetry.overview import Details, MemoryUse, Overview, Phase
+from tests.telemetry.examples import view
 
 S = ModelState
 
 
 def overview(*states, phase=Phase.SERVING, leased=0, last_used=0.0, admitted=0):
+    requests = {"requests": 3, "denied": 1, "admitted": admitted, "leased": leased}
     views = [
-        View(f"m{n}", state, Tier.RAM, "", None, admitted, leased, 3, 1, last_used)
+        view(f"m{n}", state=state, tier=Tier.RAM, last_used=last_used, **requests)
         for n, state in enumerate(states)
     ]
-    details = {view.name: Details("ref", 4096, 4, f"http://h/{view.name}/v1") for view in views}
+    names = [each.name for each in views]
+    details = {name: Details("ref", 4096, 4, f"http://h/{name}/v1") for name in names}
     return Overview(
         "1",
         details,
-        3600,
-        60,
-        lambda: [Device("0", "CUDA0", "H200", 1, 2)],
-        lambda: views,
-        lambda: (3, 4),
-        phase,
+        idle_limit=3600,
+        active_for=60,
+        devices=lambda: [Device("0", "CUDA0", "H200", 1, 2)],
+        view=lambda: views,
+        host=lambda: (3, 4),
+        phase=phase,
         begun=0.0,
         begun_at=0.0,
         serving_since=0.0,
@@ -53,7 +56,7 @@ def test_ready_when_no_model_is_out_of_memory_by_a_failure():
     assert not is_ready(overview(S.READY, S.DOWNLOADING))
     assert is_ready(overview(S.READY, S.PARKED, S.COLD, S.LOADING))  # others' turns
     again = overview(S.LOADING)
-    again.view = lambda: [replace(view, reason="crashed") for view in overview(S.LOADING).view()]
+    again.view = lambda: [view("m0", state=S.LOADING, reason="crashed")]
     assert not is_ready(again)
     assert not is_ready(overview(S.READY, phase=Phase.SETTING_UP))
 
@@ -150,5 +153,5 @@ def test_the_memory_of_a_model(tier, held, expected):
     found = overview(S.READY)
     found.models["m0"].memory = lambda: held
     need = {"CUDA0": 9, "CUDA1": 8, "host": 1}
-    view = replace(found.view()[0], tier=tier, need=need)
-    assert found.memory(view) == expected and expected.total == sum(expected.gpu.values()) + 5
+    seen = replace(found.view()[0], tier=tier, need=need)
+    assert found.memory(seen) == expected and expected.total == sum(expected.gpu.values()) + 5
