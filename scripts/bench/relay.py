@@ -107,10 +107,12 @@ class Running:
     def explain(self, code: int) -> str:
         return str(code)
 
-    def parks(self) -> int:
+    def parked_size(self) -> int:
         return 0
 
-    def measured(self) -> dict[str, int]:
+    async def measure(self) -> None: ...
+
+    def usage(self) -> dict[str, int]:
         return {}
 
     def took(self, sizes: object) -> None: ...
