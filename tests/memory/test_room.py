@@ -36,7 +36,7 @@ def test_where_others_hold_too_much_callers_are_told_after_a_moment(run):
         world = World(a=10)
         world.others = 20
         asking = asyncio.create_task(world.use("a"))
-        await asyncio.sleep(0.01)
+        await until(lambda: world.view("a").waiting)
         assert not asking.done()
         world.now = 5.5
         world.pool._schedule()
@@ -57,7 +57,7 @@ def test_callers_of_a_moment_are_served_when_the_room_comes_free(run):
         world = World(a=10)
         world.others = 20
         asking = asyncio.create_task(world.use("a"))
-        await asyncio.sleep(0.01)
+        await until(lambda: world.view("a").waiting)
         world.others, world.now = 0, 1.5
         await asyncio.wait_for(asking, 5)  # it looks again by itself
         assert world.log == ["start a"]
