@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from app.memory.line import Line
@@ -104,13 +104,14 @@ class View:
     name: str
     state: ModelState
     tier: Tier
-    reason: str
-    progress: float | None
-    admitted: int
-    leased: int
-    requests: int
-    denied: int
-    last_used: float
+    _: KW_ONLY
+    reason: str = ""
+    progress: float | None = None
+    admitted: int = 0
+    leased: int = 0
+    requests: int = 0
+    denied: int = 0
+    last_used: float = 0.0
     waiting: int = 0
     switches: int = 0
     pinned: bool = False

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 from app.memory.residency import Refuse, Resident, Swap, Wait, decide
 from app.planning.amounts import Need
@@ -45,6 +45,7 @@ class Standing:
     name: str
     need: Need
     stage: Stage
+    _: KW_ONLY
     leased: int = 0
     waiting_since: float | None = None
     priority: int = 0

@@ -35,7 +35,7 @@ TEMPLATES = ROOT / "templates"
 CONF = ConfigFactory.parse_file(TEMPLATES / FILE)
 CONTENTS = [item for line in CONF["dashboard"]["lines"] for item in line["contents"]]
 TARGET = Target("a", "http://h/a/v1", False, "<key>")
-VIEW = View("a", ModelState.READY, Tier.RAM, "", None, 2, 1, 5, 3, 0.0)
+VIEW = View("a", ModelState.READY, Tier.RAM, admitted=2, leased=1, requests=5, denied=3)
 
 
 def overview(name="a", **details):
@@ -149,9 +149,7 @@ def test_make_package_leaves_the_file_as_it_is_when_the_script_fails(tmp_path):
 
 def test_the_properties_say_how_long_it_is_idle():
     found = overview()
-    found.view = lambda: [
-        View(*(getattr(VIEW, f) for f in "name state tier reason".split()), None, 0, 0, 5, 3, 0.0)
-    ]
+    found.view = lambda: [View("a", ModelState.READY, Tier.RAM, requests=5, denied=3)]
     told = properties(found, 5400.0, TARGET)
     assert told["status"] == "idle" and told["idle_hours"] == "1.5"
     assert told["idle_limit_hours"] == "2" and "&lt;key&gt;" in told["curl"]
@@ -164,9 +162,9 @@ def test_the_progress_while_it_is_set_up():
     found = overview()
     found.phase = Phase.SETTING_UP
     found.view = lambda: [
-        View("a", ModelState.DOWNLOADING, Tier.NONE, "", 0.456, 0, 0, 0, 0, 0.0),
-        View("b", ModelState.FAILED, Tier.NONE, "no <such> file", None, 0, 0, 0, 0, 0.0),
-        View("c", ModelState.PENDING, Tier.NONE, "", None, 0, 0, 0, 0, 0.0),
+        View("a", ModelState.DOWNLOADING, Tier.NONE, progress=0.456),
+        View("b", ModelState.FAILED, Tier.NONE, reason="no <such> file"),
+        View("c", ModelState.PENDING, Tier.NONE),
     ]
     assert progress(found) == "a: downloading 46%, b: failed: no <such> file, c: pending"
     assert "no &lt;such&gt; file" in properties(found, 1.0, TARGET)["progress"]

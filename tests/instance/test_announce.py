@@ -20,7 +20,7 @@ def overview(*views, **details):
 
 
 def view(name, state):
-    return View(name, state, Tier.RAM, "", None, 0, 0, 0, 0, 0.0)
+    return View(name, state, Tier.RAM)
 
 
 def test_what_is_said_once_models_serve(caplog):

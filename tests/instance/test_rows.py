@@ -12,7 +12,7 @@ def test_gpus_that_the_driver_is_not_there_for(tmp_path):
     """AMD's, say: what models count for is what is known of their use."""
     known = Capabilities({}, tmp_path / "llama-server", {"Vulkan0": 24, "Vulkan1": 8})
     plan = Plan((), Site(known, None), None, {}, sharing=True)
-    here = View("a", ModelState.READY, Tier.GPU, "", None, 0, 0, 0, 0, 0.0, need={"Vulkan0": 5})
+    here = View("a", ModelState.READY, Tier.GPU, need={"Vulkan0": 5})
     there = replace(here, name="b", tier=Tier.DISK)
     assert devices(plan, lambda: [here, there], []) == [
         Device("Vulkan0", "Vulkan0", "", 5, 24),

@@ -93,8 +93,18 @@ def crowd(dice, budget):
         if any(used[d] + n > budget[d] for d, n in need.items()):
             continue
         used = {d: used[d] + need.get(d, 0) for d in budget}
-        flags = [dice.random() < chance for chance in (0.3, 0.2, 0.2)]
-        residents.append(Resident(str(number), need, *flags, dice.random(), dice.randint(0, 2)))
+        busy, leaving, pinned = (dice.random() < chance for chance in (0.3, 0.2, 0.2))
+        residents.append(
+            Resident(
+                str(number),
+                need,
+                busy=busy,
+                leaving=leaving,
+                pinned=pinned,
+                last_used=dice.random(),
+                priority=dice.randint(0, 2),
+            )
+        )
     return residents
 
 

@@ -5,7 +5,9 @@ from app.telemetry.idle import expired, idle_for
 
 
 def view(leased=0, last_used=0.0, admitted=0):
-    return View("a", ModelState.READY, Tier.RAM, "", None, admitted, leased, 0, 0, last_used)
+    return View(
+        "a", ModelState.READY, Tier.RAM, admitted=admitted, leased=leased, last_used=last_used
+    )
 
 
 @pytest.mark.parametrize(
