@@ -77,10 +77,8 @@ class Loads(Generic[Upstream]):
             await asyncio.wait(leaving)
         begun = self._ledger.now()
         log.info("loading" if model.state is ModelState.LOADING else "waking")
-        before, move = self._ledger.free.gpus(), self._alone(model)
         try:
-            await model.server.start()
-            await model.server.measure()
+            await self._start(model, model.server)
         except BaseException as error:
             model.coming, model.tier = None, Tier.DISK
             if not isinstance(error, LoadError):
@@ -91,10 +89,15 @@ class Loads(Generic[Upstream]):
             self._changed()
             return
         model.coming = None
+        self._arrived(model, self._ledger.now() - begun)
+
+    async def _start(self, model: Model[Upstream], server: Loadable) -> None:
+        before, move = self._ledger.free.gpus(), self._alone(model)
+        await server.start()
         if before and move is not None and move == self._alone(model):
             left = self._ledger.free.gpus()
-            model.server.took({d: size - left.get(d, size) for d, size in before.items()})
-        self._arrived(model, self._ledger.now() - begun)
+            server.took({device: size - left.get(device, size) for device, size in before.items()})
+        await server.measure()  # only now: what it took counts where nothing can be measured
 
     def _alone(self, model: Model[Upstream]) -> int | None:
         """The number of moves that have begun, if no other model moves now: if it is the same

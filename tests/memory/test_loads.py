@@ -286,6 +286,21 @@ def test_what_a_lone_load_took_is_told(run):
     run(scenario)
 
 
+def test_what_a_lone_load_took_counts_at_once(run):
+    """The driver shows no process of ours: all that is known is what was told."""
+
+    async def scenario():
+        world = World(a=9)
+        world.others = 0
+        server = world.servers["a"]
+        world.pool.provide("a", server, "to a", {"d": 5})
+        server.took = lambda sizes: setattr(server, "holds", sizes)
+        await world.use("a")
+        assert world.view("a").need == {"d": 9}
+
+    run(scenario)
+
+
 def test_who_was_parked_longest_ago_goes_on_to_disk(run):
     """Room for two on the GPU and for one and a half in CPU RAM. Result: who leaves the GPU is kept
     in CPU RAM, as the one that was used last; who was there goes on to disk, and its process ends.
