@@ -1,4 +1,4 @@
-"""The end of an instance: a stack of what has to be stopped, whoever was begun last first.
+"""The end of an instance: a stack of what has to be stopped. What was begun last is stopped first.
 
 Each stop has its own part of the time, and is guarded: one that fails is logged, one that hangs is
 left behind, and neither costs the stops below it anything.
@@ -44,11 +44,11 @@ class Ending:
         self,
         name: str,
         stop: Stop,
-        seconds: float = 1.0,
+        seconds: float = 0.0,
         at_once: Callable[[], None] | None = None,
     ) -> None:
-        """`stop` takes at most `seconds`; `at_once` is what must happen even where nothing may be
-        waited for (a second signal)."""
+        """`stop` takes at most `seconds`, 0 if it waits for nothing. At a second signal nothing is
+        waited for: then `at_once` is all that is done."""
         self._steps.append(Step(name, stop, seconds, at_once))
 
     async def run(self) -> None:

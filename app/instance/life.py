@@ -57,7 +57,7 @@ class Instance:
         logging.getLogger("app").addHandler(BookHandler(self._logs))
         life = asyncio.create_task(self._live())
         await asyncio.wait({life, self._stop}, return_when=asyncio.FIRST_COMPLETED)
-        reason = await self._reason(life)
+        reason = self._reason(life)
         await self._shut_down(reason)
         return reason.exit_status
 
@@ -73,10 +73,9 @@ class Instance:
         await phases.bring_up(listening)
         return await phases.serve(listening)
 
-    async def _reason(self, life: asyncio.Task[Reason]) -> Reason:
+    def _reason(self, life: asyncio.Task[Reason]) -> Reason:
         if self._stop.done():
-            life.cancel()
-            await asyncio.wait({life}, timeout=GIVE_UP)
+            self._ending.push("the phase under way", lambda _: cancelled(life), GIVE_UP)
             return self._stop.result()
         try:
             return life.result()
@@ -102,7 +101,7 @@ class Instance:
             console.plain(logger, f"stopping: {console.escape(reason.text)}")
         await self._ending.run()
         end = partial(self._task.end, reason.outcome, reason.text)
-        self._ending.push("the task in ClearML", lambda _: end(), END_BUDGET)
+        self._ending.push("the task in ClearML", end, END_BUDGET)
         await self._ending.run()
         self._ended.set()
 
@@ -133,3 +132,9 @@ class Instance:
             exit_status = AGENT_INTERRUPTED
         if not self._stop.done():
             self._stop.set_result(Reason(text, exit_status, Outcome.STOPPED))
+
+
+async def cancelled(life: asyncio.Task[Reason]) -> None:
+    """Whatever it was at, and however it took that."""
+    life.cancel()
+    await asyncio.wait({life})

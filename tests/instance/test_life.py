@@ -1,6 +1,8 @@
 """An instance's life without llama-server: what it says of its end, whatever goes wrong."""
 
 import asyncio
+import contextlib
+import logging
 import signal
 
 import pytest
@@ -39,7 +41,7 @@ class Task:
     def on_abort(self, stop, grace):
         self.abort = stop
 
-    async def end(self, outcome, reason):
+    async def end(self, outcome, reason, budget):
         self.ends.append((outcome, reason))
 
 
@@ -120,9 +122,28 @@ def test_a_stop_that_fails_costs_neither_the_status_nor_the_tasks_end(run, folde
     assert task.ends == [(Outcome.STOPPED, "stopped by SIGTERM")]
 
 
+def test_a_phase_that_does_not_heed_the_stop_is_left_behind(run, folder, monkeypatch, caplog):
+    class Deaf(Instance):
+        async def _live(self):
+            while not self._ended.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._ended.wait()
+
+    async def meanwhile(instance):
+        instance._signalled(signal.SIGTERM)
+
+    monkeypatch.setattr("app.instance.life.GIVE_UP", 0.01)
+    monkeypatch.setattr("app.instance.ending.MARGIN", 0.0)
+    logging.getLogger("app").propagate = True
+    task = Task()
+    assert live(run, task, Deaf, meanwhile=meanwhile) == 143
+    assert task.ends == [(Outcome.STOPPED, "stopped by SIGTERM")]
+    assert "the phase under way: not stopped" in caplog.text
+
+
 def test_an_end_of_the_task_that_fails_still_lets_the_abort_return(run, folder):
     class Broken(Task):
-        async def end(self, outcome, reason):
+        async def end(self, outcome, reason, budget):
             raise RuntimeError("the SDK")
 
     task, returned = Broken(), []
