@@ -112,6 +112,7 @@ class Endpoints:
             except RefusedError as error:
                 if _no_table(error):
                     self._known = False
+                    self._asked.clear()
                     logger.info("this ClearML server has no Model Endpoints table")
                     return
                 refusal = refusal or error
