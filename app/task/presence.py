@@ -77,6 +77,7 @@ class Presence:
     async def _send_on(self) -> None:
         while True:
             self._due.clear()
+            await self._overview.readings.renew()
             await self._try(STATE, self._show_state())
             await self._try(PAGE, self._show_page())
             setting_up = self._overview.phase is Phase.SETTING_UP

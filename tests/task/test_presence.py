@@ -3,11 +3,20 @@ import logging
 
 import pytest
 
+from app.machine import clock
 from app.memory.ledger import ModelState, Tier, View
 from app.page.examples import Target
-from app.task.presence import Presence, model_endpoints, models_table, progress, properties
+from app.task.presence import (
+    HEADINGS,
+    Presence,
+    model_endpoints,
+    models_table,
+    progress,
+    properties,
+)
 from app.task.sdk import ClearMLError, NoAnswerError
 from app.telemetry.overview import Details, Overview, Phase
+from app.telemetry.readings import MemoryUse, Reading, Readings
 from tests.task.fakes import FakeTask
 
 S = ModelState
@@ -125,6 +134,26 @@ def test_a_change_during_a_send_is_sent_after_it(run):
         await shown.next()  # the page
         changed, _ = await shown.next()
         assert changed["endpoint"] == "http://elsewhere"
+
+    run(scenario)
+
+
+def test_the_memory_of_models_is_read_before_it_is_shown(run, monkeypatch):
+    time, sizes = [0.0], iter((1e6, 9e6))
+    monkeypatch.setattr(clock, "now", lambda: time[0])
+
+    def read(pids):
+        return Reading([], (0, 0), {7: MemoryUse({}, next(sizes))})
+
+    async def scenario():
+        shown = Shown()
+        readings = shown.overview.readings = Readings(read)
+        shown.overview.models["a"].memory = lambda: readings.latest().processes[7]
+        async with shown:
+            time[0] = 60.0
+            shown.presence.refresh()
+            _, table = await shown.next()
+            assert table.rows[1][HEADINGS.index("Memory (MB)")] == "9"
 
     run(scenario)
 
