@@ -212,8 +212,7 @@ class LlamaServers:
 
 
 def raise_or_log(outcomes: Sequence[BaseException | None]) -> None:
-    """Of several models: a fault of ours is raised, and the first error if there is nothing else.
-    Other errors are logged."""
+    """Raise a fault of ours or, if every model has failed, the first error. Else log the errors."""
     errors = [error for error in outcomes if error is not None]
     for error in errors:
         if not isinstance(error, AppError):

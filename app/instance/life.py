@@ -1,7 +1,7 @@
 """One instance's life: start, run until a reason, drain, stop.
 
-Each phase returns a frozen value, and pushes what has to be stopped of it onto one stack
-(`instance.ending`): whatever fails or hangs, the end has all its parts.
+Each phase (`instance.phases`) pushes what it begins onto one stack (`instance.ending`), with how it
+is stopped: whatever fails or hangs, the end has all its parts.
 """
 
 from __future__ import annotations

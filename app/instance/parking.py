@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 async def find_checkpoints(plan: Plan, environment: Mapping[str, str]) -> Checkpoints | None:
-    """None if it cannot. The log says either."""
+    """None if it cannot. The log says which it is, and why."""
     if not plan.capabilities.devices:
         return None
     most = max((len(model.footprint.devices) for model in plan.allotted), default=1)

@@ -1,6 +1,7 @@
 """The phases of an instance: plan, listen, bring up, serve.
 
-Each returns a frozen value, and pushes what has to be stopped of it onto the stack of the end.
+A phase is given what the phases before it returned, frozen values. What a phase begins, it pushes
+onto the stack of the end, with how it is stopped.
 """
 
 from __future__ import annotations
@@ -226,7 +227,7 @@ async def _drain(listening: Listening, seconds: float) -> None:
 
 
 def _reachable(bound: str, environment: Mapping[str, str]) -> str:
-    """An address to call, for one that stands for all of this machine's."""
+    """The address for callers: `bound`, unless that stands for all addresses of this machine."""
     if bound in ("0.0.0.0", "::"):
         return environment.get("CLEARML_AGENT_HOST_IP") or network.own_address()
     return f"[{bound}]" if ":" in bound else bound

@@ -1,4 +1,4 @@
-"""Every process that the app starts: without forking Python, and ended with us.
+"""Every process that the app starts, without forking Python. Those that go on end with us.
 
 uvloop forks, and runs Python's hooks in the child before it executes the program: hooks of modules
 that are being imported by another thread at that moment (the ClearML SDK is) wait for ever, and
