@@ -90,6 +90,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "sdk",
         "api",
         "mode",
+        "secret",
         "outcome",
         "file_server",
         "clearml_task",

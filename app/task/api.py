@@ -1,7 +1,7 @@
 """Requests to ClearML's API server by the SDK's session, each with a checked answer.
 
-Most of the SDK's own methods log a refusal and return as if nothing had happened. What must be
-known to have happened is asked here. Everything in this module runs in the SDK's thread.
+Most of the SDK's own methods log a refusal and return as if it had worked. Requests whose outcome
+matters are sent from here. Everything in this module runs in the SDK's thread.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two attempts
 
 
 class RefusedError(ClearMLError):
-    """The server answered, and said no; `status` is the answer's HTTP status."""
+    """The server refused the request; `status` is the HTTP status of its answer."""
 
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
@@ -24,7 +24,7 @@ class RefusedError(ClearMLError):
 
 
 def ask(service: str, action: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The data that the server answers. Raises what `data` does, or whatever the SDK raises."""
+    """Send a request; the data of the answer. Raises what `data` raises, or any SDK exception."""
     from clearml import Task
 
     session = Task._get_default_session()
@@ -33,8 +33,8 @@ def ask(service: str, action: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def data(call: str, response: Any) -> dict[str, Any]:
-    """An answer's data. Raises RefusedError, or ClearMLError where something other than a ClearML
-    server has answered."""
+    """The data of an answer to `call`. Raises RefusedError, or ClearMLError if the answer is not
+    from a ClearML server."""
     told = _told(response)
     if told is None:
         kind = response.headers.get("Content-Type") or "no content type"
@@ -49,7 +49,7 @@ def data(call: str, response: Any) -> dict[str, Any]:
 
 
 def _told(response: Any) -> dict[str, Any] | None:
-    """The answer's JSON; None where it is not a ClearML server's, such as a proxy's page."""
+    """The answer's JSON; None if it is not from a ClearML server but, say, a proxy's page."""
     try:
         told = response.json()
     except ValueError:
@@ -60,9 +60,9 @@ def _told(response: Any) -> dict[str, Any] | None:
 
 
 def be_patient(session_class: Any, outage: type[Exception]) -> None:
-    """From now on `session_class.send` waits for as long as it raises `outage`.
+    """Make `session_class.send` wait and try again while it raises `outage`.
 
-    The SDK itself asks again at once, without a pause, and prints a traceback each time.
+    The SDK itself tries again at once, without a pause, and prints a traceback each time.
     """
     send, complaints = session_class.send, Complaints()
 

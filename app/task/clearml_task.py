@@ -1,4 +1,4 @@
-"""The ClearML task that this process is: parameters, scalars, abort, end."""
+"""The ClearML task of this process: its parameters, scalars, abort and end."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from app.errors import ConfigError
-from app.machine import chance
-from app.task import api, file_server, mode
+from app.task import api, file_server, mode, secret
 from app.task.mode import Mode, known_offline
 from app.task.outcome import Outcome, conclude
 from app.task.sdk import ClearMLError, Complaints, NoAnswerError, SdkThread, translated
@@ -26,9 +25,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 START_DEADLINE = 60.0
-END_BUDGET = 9.0  # seconds for all calls of the end itself
-ABORT_SLACK = 40.0  # seconds for all that the end does besides the drain
-KEY_PROPERTY = "_api_key"  # a runtime property; ClearML's pages hide those that begin with "_"
+END_BUDGET = 9.0  # seconds, for the requests that write the end
+ABORT_SLACK = 40.0  # seconds, for everything that is stopped besides the drain
 
 
 @dataclass(frozen=True)
@@ -41,17 +39,17 @@ class Table:
 
 
 class ClearMLTask:
-    """Every method that waits raises ClearMLError where ClearML does not do what was asked."""
+    """The methods that are awaited raise ClearMLError where ClearML does not do what was asked."""
 
     def __init__(self, *, offline: bool, environment: Mapping[str, str]) -> None:
         self._environment = environment
         self._offline = known_offline(offline, environment)
         self._sdk = SdkThread()
         self._task: Any = None
-        self._ended = True  # nothing to end before it is open
+        self._ended = True  # an unopened task has no end to write
         self._complaints = Complaints()
         self.mode = Mode.OFFLINE
-        self.task_id = ""  # once it is open
+        self.task_id = ""  # until the task is open
 
     @property
     def offline(self) -> bool:
@@ -62,9 +60,10 @@ class ClearMLTask:
         return self.mode is Mode.AGENT
 
     async def open(self, project: str, name: str) -> dict[str, str]:
-        """Become the task; its hyperparameters by "Section/name".
+        """Create the task, or take over the one that an agent started. Returns its hyperparameters
+        by "Section/name".
 
-        Offline there are none to read, so nobody waits for the SDK to be imported.
+        An offline task has none, so it is opened without waiting for the SDK's import.
         """
         self._sdk.start()
         self._ended = False
@@ -78,14 +77,14 @@ class ClearMLTask:
                 "opening the task", lambda: self._become(project, name), START_DEADLINE
             )
         except NoAnswerError:
-            self._ended = True  # there is nobody to tell
+            self._ended = True  # the server would not hear of the end either
             raise ConfigError(
                 f"ClearML does not answer ({START_DEADLINE:.0f} s): check api_server in "
                 "clearml.conf or CLEARML_API_HOST and the credentials, or start with --offline"
             ) from None
 
     async def attach(self) -> None:
-        """Be able to ask the server, without a task of our own."""
+        """Prepare for requests to the server, without a task of our own."""
         self._sdk.start()
         if not self._offline:
             await self._find_mode()
@@ -112,13 +111,13 @@ class ClearMLTask:
     async def ask(
         self, service: str, action: str, fields: Mapping[str, Any], deadline: float
     ) -> dict[str, Any]:
-        """An action of the server's API, and the data that it answers."""
+        """Send a request to the server's API; the data of the answer."""
         return await self._sdk.call(
             f"{service}.{action}", lambda: api.ask(service, action, fields), deadline
         )
 
     def write_parameters(self, values: Mapping[str, str]) -> None:
-        """Once: what was merged, so that a clone of the task shows every field."""
+        """Write the merged form, once: a clone of the task shows every field."""
         self._post("writing the parameters", lambda task: task.update_parameters(dict(values)))
 
     def rename(self, name: str) -> None:
@@ -127,7 +126,7 @@ class ClearMLTask:
         )
 
     def add_input_model(self, model_id: str, name: str) -> None:
-        """Show a model of the registry among the task's inputs."""
+        """List a model of ClearML's registry among the task's inputs."""
 
         def add(task: Any) -> None:
             task.set_input_model(
@@ -137,17 +136,9 @@ class ClearMLTask:
         self._post("showing the input model", add)
 
     async def blank(self, keys: Sequence[str]) -> None:
-        """Remove what these hyperparameters hold, before anything else happens; the server has
-        confirmed it."""
-
-        def remove() -> None:
-            self._task.update_parameters(dict.fromkeys(keys, ""))
-            found = api.parameters(self.task_id)
-            left = [key for key in keys if found.get(key)]
-            if left:
-                raise ClearMLError(f"ClearML: {left[0]} cannot be removed from the task")
-
-        await self._sdk.call(f"removing {keys[0]} from the task", remove, START_DEADLINE)
+        """Empty these hyperparameters; the server has confirmed it on return."""
+        call = f"removing {keys[0]} from the task"
+        await self.call(call, lambda task: secret.remove(task, keys), START_DEADLINE)
 
     def report(self, points: Sequence[Point]) -> None:
         def send(task: Any) -> None:
@@ -160,8 +151,8 @@ class ClearMLTask:
     async def show(
         self, properties: Mapping[str, str], table: Table | None, deadline: float | None = None
     ) -> None:
-        """User properties (online) and a table, both in place of what was there. The server has
-        confirmed the properties, and the SDK will send the table."""
+        """Set user properties (online only) and replace a table. On return the server has confirmed
+        the properties, and the SDK has taken the table."""
 
         def send() -> None:
             if self._task is None:
@@ -176,7 +167,7 @@ class ClearMLTask:
         await self._sdk.call("showing the state", send, deadline)
 
     async def show_page(self, title: str, series: str, page: str) -> None:
-        """An HTML page among the task's debug samples, in place of the one before."""
+        """Upload an HTML page to the task's debug samples, where it replaces the one before."""
 
         def send() -> None:
             if self._task is None:
@@ -190,26 +181,14 @@ class ClearMLTask:
         await self._sdk.call("showing the page of examples", send, None)
 
     async def run_key(self) -> str:
-        """A key for this task, kept where those who may read the task find it; a restart of the
+        """The task's API key, which everybody who may read the task can read. A restart of the
         task keeps it."""
-
-        def settle() -> str:
-            known = (self._task._get_runtime_properties() or {}).get(KEY_PROPERTY)
-            if known:
-                return str(known)
-            key = chance.key(32)
-            self._task._set_runtime_properties({KEY_PROPERTY: key})
-            stored = api.task(self.task_id).get("runtime") or {}
-            if stored.get(KEY_PROPERTY) != key:
-                raise ClearMLError("ClearML: the task's API key cannot be stored")
-            return key
-
-        return await self._sdk.call("storing the task's API key", settle, START_DEADLINE)
+        return await self.call("storing the task's API key", secret.run_key, START_DEADLINE)
 
     def on_abort(self, stop: Callable[[], Awaitable[None]], grace: float) -> None:
-        """Run `stop` on the loop when somebody aborts the task; the SDK kills us afterwards."""
+        """Run `stop` on the loop when somebody aborts the task; the SDK then kills this process."""
         if self.offline:
-            return  # offline the SDK takes every look at the status for an abort
+            return  # offline the SDK's watcher takes the task for aborted, and kills this process
         loop = asyncio.get_running_loop()
         timeout = grace + ABORT_SLACK
 
@@ -226,12 +205,12 @@ class ClearMLTask:
         )
 
     async def flush(self, deadline: float) -> None:
-        """Everything that was reported is sent."""
+        """Send everything that was reported."""
         await self.call("flush", lambda task: task.flush(wait_for_uploads=True), deadline)
 
     async def end(self, outcome: Outcome, reason: str, budget: float = END_BUDGET) -> None:
-        """Flush what was reported and say how it ended, within `budget` seconds. Once; raises
-        nothing."""
+        """Send what was reported and write how the task ended, within `budget` seconds. Only the
+        first call does so. Never raises."""
         if self._ended:
             return
         self._ended = True
@@ -249,7 +228,7 @@ class ClearMLTask:
             conclude(self._task, self.mode, outcome, reason)
 
     def _post(self, what: str, function: Callable[[Any], object]) -> None:
-        """Let the SDK's thread call `function` of the SDK's task; nobody waits for it."""
+        """Call `function` of the SDK's task in the SDK's thread, without waiting for it."""
 
         def call() -> None:
             if self._task is not None:

@@ -1,7 +1,7 @@
-"""ClearML's Model Endpoints table: a row for every model, from its loading to our end.
+"""ClearML's Model Endpoints table: a row for every model, from its first load to the end.
 
-The server forgets a row that was not reported for its lifetime: the row of an instance that was
-killed goes by itself. A server without the table is asked once.
+The server drops a row that is not reported for its lifetime, so the rows of an instance that was
+killed disappear by themselves. A server that does not have the table is asked once.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ TABLE = "the Model Endpoints table"
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEndpoint:
-    """One row: `url` is "" until the model is served; `uptime` in seconds, `latency` in ms."""
+    """A row of the table. `url` is "" until the model is served, `uptime` is in seconds, `latency`
+    in milliseconds."""
 
     name: str
     reference: str
@@ -41,7 +42,7 @@ class ModelEndpoint:
 
 @dataclass(frozen=True)
 class Reported:
-    """When a row was last reported, and with how many requests."""
+    """The last report of a row: its time, and the model's requests so far."""
 
     at: float
     requests: int
@@ -54,14 +55,14 @@ class Endpoints:
         rows: Callable[[], Sequence[ModelEndpoint]],
         machine: Callable[[], Mapping[str, object]],
     ) -> None:
-        """`machine` as `machine_stats` of the server's workers: percent, MB."""
+        """`machine` returns the `machine_stats` of ClearML's workers: percent and MB."""
         self._task = task
         self._rows = rows
         self._machine = machine
         self._reported: dict[str, Reported] = {}
-        self._asked: set[str] = set()  # rows that the server may have
+        self._asked: set[str] = set()  # the rows that the server may have
         self._due = asyncio.Event()
-        self._known = True  # that the server has the table
+        self._known = True  # whether the server has the table
         self._complaints = Complaints()
         self._reporting: asyncio.Task[None] | None = None
 
@@ -70,18 +71,18 @@ class Endpoints:
             self._reporting = asyncio.create_task(self._report_on())
 
     async def stop(self, budget: float) -> None:
-        """Take every row out of the table, within `budget` seconds. Raises nothing."""
+        """Remove every row from the table, within `budget` seconds. Never raises."""
         if self._reporting is not None:
             self._reporting.cancel()
         names, self._asked = sorted(self._asked), set()
-        # All at once: one thread asks for them in turn, and they share the time.
+        # All at once: the SDK's one thread sends them in turn, and all have the same deadline.
         leaving = [self._ask("unregister_container", name, {}, budget) for name in names]
         failures = [each for each in await asyncio.gather(*leaving, return_exceptions=True) if each]
         if failures and self._known:
             self._complain(f"{len(failures)} rows stay up to {LIFETIME} s", failures[0])
 
     def refresh(self) -> None:
-        """Report at once: a model has come."""
+        """Report now instead of at the end of the interval."""
         self._due.set()
 
     async def _report_on(self) -> None:
@@ -90,8 +91,8 @@ class Endpoints:
             try:
                 await self.report()
                 self._complaints.worked(TABLE)
-            except Exception as error:  # noqa: BLE001 one that fails must not end the next ones
-                self._complain("it is not up to date", error)
+            except Exception as error:  # noqa: BLE001 the reports go on after one that fails
+                self._complain("out of date", error)
             if not self._known:
                 return
             with contextlib.suppress(asyncio.TimeoutError):
@@ -102,8 +103,8 @@ class Endpoints:
         self._complaints.failed(TABLE, f"{TABLE}: {what}: {why}")
 
     async def report(self) -> None:
-        """Every row. Raises ClearMLError: at once where the server does not answer, after the
-        other rows where it refuses one."""
+        """Report every row. Raises ClearMLError at the first row that gets no answer, and after the
+        last row if one was refused."""
         machine = dict(self._machine())
         refusal = None
         for row in self._rows():
@@ -126,8 +127,8 @@ class Endpoints:
             "model_source": row.reference,
             "reference": [{"type": "task", "value": self._task.task_id}],
         }
-        # The server takes no status report without a URL, so a row that has none yet is registered
-        # again each time: that begins its lifetime anew. Forgotten rows are registered again too.
+        # The server refuses a status report without a URL, and a registration restarts the row's
+        # lifetime: so a row without a URL is registered each time. So is one that was dropped.
         if not row.url or not self._is_kept(row.name):
             self._asked.add(row.name)
             lifetime = {"timeout": LIFETIME}
@@ -146,7 +147,7 @@ class Endpoints:
         self._reported[row.name] = Reported(now, row.requests)
 
     def _is_kept(self, name: str) -> bool:
-        """Whether the server still has the row."""
+        """Whether the row's lifetime has not ended."""
         reported = self._reported.get(name)
         return reported is not None and clock.now() - reported.at < LIFETIME
 
@@ -160,5 +161,5 @@ class Endpoints:
 
 
 def _no_table(error: RefusedError) -> bool:
-    """Such a server answers 404, or 400 and says so."""
+    """Whether this is how a server answers that does not have the table."""
     return error.status == 404 or any(words in str(error).lower() for words in UNKNOWN)

@@ -1,4 +1,4 @@
-"""Whether the server that takes files answers. Runs in the SDK's thread."""
+"""Whether ClearML's file server answers. Runs in the SDK's thread."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ PORTS = {"http": 80, "https": 443}
 
 
 def check(url: str) -> None:
-    """Raises ClearMLError where nobody takes connections: the SDK itself would try for minutes,
-    and hold back the scalars meanwhile. Other storage (S3, a folder) is taken to be there."""
+    """Raises ClearMLError if the file server accepts no connection: an upload by the SDK would try
+    for minutes, and delay the scalars meanwhile. Other storage (S3, a folder) is not checked."""
     server = urlsplit(url)
     there = bool(server.scheme)
     if server.scheme in PORTS:
@@ -21,4 +21,4 @@ def check(url: str) -> None:
         there = network.answers(server.hostname or "", port, DEADLINE)
     if not there:
         name = server.netloc.rpartition("@")[2]  # without credentials
-        raise ClearMLError(f"the file server {name} does not answer")
+        raise ClearMLError(f"no page of examples: the file server {name} does not answer")

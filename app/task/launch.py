@@ -1,4 +1,4 @@
-"""Create instances: a task as our form describes it, on a queue. And read one back."""
+"""Create instances, as tasks with our form on a queue, and read the form of a task."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ DEADLINE = 60.0
 GIT_DEADLINE = 30.0
 ENTRY_POINT = "-m app"
 TASK_TYPE = "inference"
-# To the last "@": git takes one in a password as it is.
+# To the last "@": git accepts an unescaped one in a password.
 USER_OF_HTTP = re.compile(r"(?<=^http://)[^/]+@|(?<=^https://)[^/]+@")
-PASSWORD = re.compile(r"(?<=://)([^/@:]+):[^/]*@")  # of ssh the user is part of the address
+PASSWORD = re.compile(r"(?<=://)([^/@:]+):[^/]*@")  # an ssh address keeps its user
 
 
 @dataclass(frozen=True)
 class Script:
-    """The code that the agent fetches; `requirements` are pip's lines, "" for the repository's
-    own file."""
+    """The code that the agent fetches. `requirements` are lines for pip; "" means the repository's
+    own requirements.txt."""
 
     repository: str
     branch: str = ""
@@ -37,7 +37,7 @@ class Script:
 
 
 def task_name(wished: str) -> str:
-    """A name that ClearML takes; it wants at least three characters."""
+    """A name that ClearML accepts: at least three characters."""
     if not wished:
         return "llama.cpp"
     return wished if len(wished) >= MIN_NAME else f"llama.cpp {wished}"
@@ -75,8 +75,8 @@ def checkout(folder: Path) -> tuple[Script, list[str]]:
 
 
 def without_credentials(repository: str) -> str:
-    """An address may hold a token, and a task is open to everybody who may read the project; the
-    agent has its own."""
+    """The address without user and password: everybody who may read the project can read a task,
+    and the agent has credentials of its own."""
     return PASSWORD.sub(r"\1@", USER_OF_HTTP.sub("", repository))
 
 
@@ -91,7 +91,7 @@ def _git(folder: Path, *arguments: str) -> str:
 def describe(
     name: str, script: Script, parameters: Mapping[str, str], tags: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The task as `tasks.create` takes it, but for its project; `parameters` by "Section/name"."""
+    """The task as `tasks.create` takes it, without the project; `parameters` by "Section/name"."""
     requirements = {"pip": script.requirements} if script.requirements else {}
     sections: dict[str, dict[str, dict[str, str]]] = {}
     for key, value in parameters.items():
@@ -126,13 +126,13 @@ def describe(
 
 
 class Launcher:
-    """Needs a server. Every method raises ConfigError with what the server says."""
+    """Requests to a server. Every method raises ConfigError with what the server says."""
 
     def __init__(self, task: ClearMLTask) -> None:
         self._task = task
 
     async def queue(self, name: str) -> str:
-        """A queue's ID, of its name or ID."""
+        """The ID of the queue with this name or ID."""
         found = await self._ask("queues", "get_all", {"only_fields": ["id", "name"]})
         known = {queue["name"]: queue["id"] for queue in found.get("queues") or []}
         if name in known.values():
@@ -143,7 +143,7 @@ class Launcher:
         return str(known[name])
 
     async def project(self, name: str) -> str:
-        """A project's ID; it is made where there is none of that name."""
+        """The ID of the project with this name, which is created if there is none."""
         found = await self._ask("projects", "get_all", {"name": f"^{re.escape(name)}$"})
         projects = found.get("projects") or [
             await self._ask("projects", "create", {"name": name, "description": ""})
@@ -151,7 +151,7 @@ class Launcher:
         return str(projects[0]["id"])
 
     async def create(self, task: Mapping[str, Any], project: str) -> str:
-        """The new task's ID."""
+        """Create a task; returns its ID."""
         where = await self.project(project)
         return str((await self._ask("tasks", "create", {**task, "project": where}))["id"])
 

@@ -1,4 +1,7 @@
-"""Which kind of task this process is, and becoming it. Runs in the SDK's thread."""
+"""Whether this process is an offline, a local or an agent's task, and how it becomes one.
+
+`find`, `prepare` and `become` run in the SDK's thread.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +31,12 @@ class Mode(enum.Enum):
 
 
 def known_offline(wanted: bool, environment: Mapping[str, str]) -> bool:
-    """Offline without having to ask the SDK for its configuration."""
+    """Whether the process is offline whatever the SDK's configuration says."""
     return wanted or environment.get("CLEARML_OFFLINE_MODE", "").lower() not in FALSE
 
 
 def find(environment: Mapping[str, str]) -> Mode:
-    """Online where an agent started us, or where there are credentials."""
+    """Online if an agent started this process, or if there are credentials."""
     if environment.get("CLEARML_TASK_ID"):
         return Mode.AGENT
     if any(environment.get(name) for name in KEY_VARIABLES):
@@ -43,7 +46,7 @@ def find(environment: Mapping[str, str]) -> Mode:
 
 
 def prepare() -> None:
-    """Before the first request to a server."""
+    """What has to be done before the first request to a server."""
     from clearml.backend_api import Session
     from clearml.backend_api.session.session import LoginError
 
@@ -51,8 +54,8 @@ def prepare() -> None:
 
 
 def become(mode: Mode, project: str, name: str) -> Any:
-    """The SDK's task that this process is from now on."""
-    from clearml import Task  # takes half a second: not before it is needed
+    """Become a task; returns the SDK's object of it."""
+    from clearml import Task  # takes half a second, so it is imported when it is needed
 
     # The SDK's reporter would be a fork of this process that shares our sockets.
     Task._report_subprocess_enabled = False

@@ -1,4 +1,4 @@
-"""How the task ends. Runs in the SDK's thread."""
+"""How a task ends in ClearML. `conclude` runs in the SDK's thread."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ OURS = "worker: "
 
 
 class Outcome(enum.Enum):
-    """How the task ends in ClearML's own words."""
+    """A task's end, in ClearML's own words."""
 
     COMPLETED = "completed"
     STOPPED = "stopped"
     FAILED = "failed"
-    MOVED = "moved"  # it is no longer ours: it waits on another queue
+    MOVED = "moved"  # it waits on another queue, and is no longer ours
 
 
 def conclude(task: Any, mode: Mode, outcome: Outcome, reason: str) -> None:
-    """Flush what was reported, and say how the task ended. Every step is tried; what the first
-    one that fails raises is raised afterwards."""
+    """Write the reason, send what was reported and set the status. Every step is tried, also after
+    one that fails; then the first failure is raised."""
     steps: list[Callable[[], object]] = [lambda: task.get_logger().flush(wait=True)]
     if mode is Mode.OFFLINE:
         steps.append(task.close)
@@ -39,7 +39,7 @@ def conclude(task: Any, mode: Mode, outcome: Outcome, reason: str) -> None:
 def _tried(step: Callable[[], object]) -> Exception | None:
     try:
         step()
-    except Exception as error:  # noqa: BLE001 the SDK's edge: the next step is tried all the same
+    except Exception as error:  # noqa: BLE001 the SDK's edge: the next steps are tried too
         return error
     return None
 
@@ -49,7 +49,7 @@ def _set_status(task_id: str, mode: Mode, outcome: Outcome, reason: str) -> None
     if outcome is Outcome.FAILED:
         api.ask("tasks", "failed", {**said, "status_reason": reason, "force": True})
     elif mode is Mode.AGENT:
-        pass  # the agent reads it from our exit status
+        pass  # the agent sets it, from our exit status
     elif outcome is Outcome.COMPLETED:
         api.ask("tasks", "completed", said)
     else:

@@ -1,4 +1,4 @@
-"""What ClearML shows of an instance: user properties, table, page of examples; kept up to date."""
+"""What the task shows of an instance in ClearML: user properties, table and page of examples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from app.telemetry.windows import Rates
 
 logger = logging.getLogger(__name__)
 
-PROGRESS = 5.0  # seconds between two looks, while models are on their way
+PROGRESS = 5.0  # seconds between two updates at most, during the set-up
 MODELS_TABLE = ("Deployed Models", "models")
 EXAMPLE = ("Command-Line Example", "example")
 HEADINGS = [
@@ -39,7 +39,7 @@ STATE, PAGE = "the state", "the page of examples"  # what is shown
 
 
 class Presence:
-    """One thing is sent at a time; what the SDK's thread has not confirmed is sent again."""
+    """Keeps the task up to date: sends what differs from what was confirmed, one call at a time."""
 
     def __init__(
         self,
@@ -48,12 +48,12 @@ class Presence:
         targets: Callable[[], Sequence[Target]],
         interval: float,
     ) -> None:
-        """`interval` in seconds: how often the last activity is shown."""
+        """`interval`: seconds between updates; `targets`: the models as callers reach them."""
         self._task = task
         self._overview = overview
         self._targets = targets
         self._interval = interval
-        # What the task shows, as far as it was confirmed.
+        # What the task shows now, as the SDK's thread has confirmed it.
         self._properties: dict[str, str] = {}
         self._rows: list[list[str]] = []
         self._page = ""
@@ -65,11 +65,11 @@ class Presence:
         self._sending = asyncio.create_task(self._send_on())
 
     def refresh(self) -> None:
-        """Send at once what has changed."""
+        """Update now instead of at the end of the interval."""
         self._due.set()
 
     async def stop(self, budget: float) -> None:
-        """Show that the instance is stopped, within `budget` seconds. Raises nothing."""
+        """Show that the instance is stopped, within `budget` seconds. Never raises."""
         if self._sending is not None:
             self._sending.cancel()
         await self._try(STATE, self._show_state(budget, status="stopped"))
@@ -86,17 +86,17 @@ class Presence:
                 await asyncio.wait_for(self._due.wait(), interval)
 
     async def _try(self, what: str, showing: Awaitable[None]) -> None:
-        """A failure is said once; the next tick repeats what failed."""
+        """Log a failure, once; what failed is sent again with the next update."""
         try:
             await showing
             self._complaints.worked(what)
         except ClearMLError as error:
             self._complaints.failed(what, error)
-        except Exception:  # noqa: BLE001 a fault of ours must not end the next ticks
+        except Exception:  # noqa: BLE001 the updates go on after a fault of ours
             logger.exception("%s could not be shown in ClearML", what)
 
     async def _show_state(self, deadline: float | None = None, **over: str) -> None:
-        """Properties and table, where they have changed; `over` are properties known otherwise."""
+        """Send the properties and the table that have changed; `over` replaces properties."""
         found = properties(self._overview, clock.now(), self._targets()[0]) | over
         changed = {key: text for key, text in found.items() if self._properties.get(key) != text}
         rows = models_table(self._overview)
@@ -106,7 +106,7 @@ class Presence:
             self._properties, self._rows = found, rows
 
     async def _show_page(self) -> None:
-        """The page of examples, whenever the models are reached in another way."""
+        """Send the page of examples if callers reach the models in another way than before."""
         if self._overview.phase is not Phase.SERVING:
             return
         page = examples.page(self._targets())
@@ -116,7 +116,7 @@ class Presence:
 
 
 def properties(overview: Overview, now: float, first: Target) -> dict[str, str]:
-    """User properties, escaped: the dashboard puts them into HTML as they are."""
+    """The user properties, escaped: ClearML's dashboard inserts them into HTML as they are."""
     limit = overview.idle_limit
     found = {
         "status": overview.status(now),
@@ -131,7 +131,7 @@ def properties(overview: Overview, now: float, first: Target) -> dict[str, str]:
 
 
 def progress(overview: Overview) -> str:
-    """What models are on their way to, while the instance is set up; "" after that."""
+    """Every model's state during the set-up; "" after it."""
     if overview.phase is not Phase.SETTING_UP:
         return ""
     coming = [f"{view.name}: {_state(view)}" for view in overview.view()]
@@ -139,14 +139,14 @@ def progress(overview: Overview) -> str:
 
 
 def _state(view: View) -> str:
-    """With how far it is, or why it is so."""
+    """A model's state, with its progress or its reason."""
     if view.progress is not None:
         return f"{view.state.value} {view.progress:.0%}"
     return f"{view.state.value}: {view.reason}" if view.reason else view.state.value
 
 
 def models_table(overview: Overview) -> list[list[str]]:
-    """The deployed models, below a row of headings."""
+    """A row of headings, and a row for each model."""
     rows = [HEADINGS]
     for view in overview.view():
         details = overview.models[view.name]
@@ -167,8 +167,8 @@ def models_table(overview: Overview) -> list[list[str]]:
 def model_endpoints(
     overview: Overview, rates: Mapping[str, Rates], now: float
 ) -> list[ModelEndpoint]:
-    """The Model Endpoints table, without models that failed. A model has a URL once it was first
-    loaded: while it is away, requests for it wait."""
+    """The rows of the Model Endpoints table. A model that failed has none. A model has a URL from
+    its first load on: later, while it is not in memory, requests for it wait."""
     found = []
     for view in overview.view():
         if view.state is ModelState.FAILED:

@@ -1,8 +1,8 @@
-"""An instance that was started where it cannot run, on a CPU-only services agent, moves itself to
-the queue that its form names: same task, same ID.
+"""An instance that a services agent started, which has no GPU, moves itself to the queue that its
+form names. It stays the same task with the same ID.
 
-The agent that runs us would overwrite the task's status when we end, even after another agent has
-begun to run it. So it is stopped before the task changes hands, and ended with us.
+When this process ends, its agent writes the task's status, even if another agent already runs the
+task. So the agent is suspended before the task is enqueued, and killed afterwards.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ logger = logging.getLogger(__name__)
 
 SERVICE_TASK = "CLEARML_AGENT_SERVICE_TASK"
 DEADLINE = 60.0  # seconds for each call
-CONSOLE = 8.0  # seconds that the agent takes to send on our last lines
-TO_BE_ENDED = 60.0  # seconds for which we wait to be ended by an agent that we cannot end
+CONSOLE = 8.0  # seconds in which the agent sends our last lines to the server
+TO_BE_ENDED = 60.0  # seconds in which an agent that we cannot kill may end us
 
 
 def wanted(environment: Mapping[str, str], queue: str) -> bool:
-    """Whether this is a services agent, and the form names another queue."""
+    """Whether a services agent started us, and the form names a queue."""
     return bool(queue) and environment.get(SERVICE_TASK, "").lower() not in ("", "0", "false")
 
 
 async def move(task: ClearMLTask, general: GeneralSettings, task_id: str) -> None:
-    """Raises ConfigError; then the task is still ours."""
+    """Move the task to the queue of its form. Raises ConfigError; then the task is still ours."""
     launcher = Launcher(task)
     queue = await launcher.queue(general.queue)
     changes = await _changes(launcher, general)
@@ -48,7 +48,7 @@ async def move(task: ClearMLTask, general: GeneralSettings, task_id: str) -> Non
 
 
 async def _enqueue(task: ClearMLTask, queue: str, changes: Mapping[str, Any]) -> None:
-    """Put this very task on another queue, edited; from then on it is no longer ours."""
+    """Edit this task and put it on the queue; from then on it is no longer ours."""
     ours = {"task": task.task_id, "force": True}
     said = {"status_message": f"{OURS}moving to another queue"}
     await task.ask("tasks", "edit", {**ours, **changes}, DEADLINE)
@@ -67,7 +67,7 @@ async def _changes(launcher: Launcher, general: GeneralSettings) -> dict[str, An
 
 @contextlib.asynccontextmanager
 async def _stopped(agent: Any) -> AsyncIterator[None]:
-    """The agent stands still meanwhile, and ends where nothing goes wrong."""
+    """The agent is suspended inside; afterwards it is killed, or resumed after an exception."""
     if agent is None:
         yield
         return

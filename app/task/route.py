@@ -1,4 +1,4 @@
-"""The ClearML AI App Gateway: ask for an external endpoint, and follow what the gateway writes.
+"""The ClearML AI App Gateway: request a route, and follow the address that the gateway writes.
 
 Only Enterprise servers have it; elsewhere the endpoint is this machine's own address.
 """
@@ -18,9 +18,9 @@ from app.task.sdk import ClearMLError
 logger = logging.getLogger(__name__)
 
 DEADLINE = 60.0
-POLL = 3.0  # seconds, until the gateway has answered
-FOLLOW = 30.0  # seconds, afterwards
-PATIENCE = 90.0  # seconds after which it is said that nothing came
+POLL = 3.0  # seconds between two looks, until there is an address
+FOLLOW = 30.0  # seconds between two looks, afterwards
+PATIENCE = 90.0  # seconds without an address, until a warning
 FIELD = "General/gateway_route"
 
 
@@ -30,13 +30,13 @@ class Route:
         self._following: asyncio.Task[None] | None = None
 
     async def available(self) -> bool:
-        """Whether this task's server has a gateway; said where it has none."""
+        """Whether this task's server has a gateway; logs it if there is none."""
         if not self._task.under_agent:
             return False
         return await self._task.call("looking for an App Gateway", _advanced, DEADLINE)
 
     async def request(self, port: int, static: str) -> None:
-        """Ask for a route to this port: the static one of that name, or one of the task's own.
+        """Request a route to this port: the static route of that name, or one of the task's own.
 
         Raises ConfigError that says what is wrong with a static one.
         """
@@ -46,7 +46,7 @@ class Route:
         logger.info("asked the App Gateway for %s", f"the route {static}" if static else "a route")
 
     def follow(self, tell: Callable[[str], None]) -> None:
-        """Tell the endpoint's address when the gateway gives one, and whenever it changes."""
+        """Call `tell` with the address that the gateway gives, and whenever it changes."""
         self._following = asyncio.create_task(self._follow(tell))
 
     def stop(self) -> None:
@@ -63,15 +63,15 @@ class Route:
                 tell(known)
             if not known and waited < PATIENCE <= waited + POLL:
                 logger.warning(
-                    "the App Gateway has given no endpoint in %.0f s: does one run, and does it "
-                    "reach this machine? Waiting goes on",
+                    "the App Gateway has given no address in %.0f s; check that it runs and that "
+                    "it reaches this machine. Still waiting",
                     PATIENCE,
                 )
             waited += POLL
             await asyncio.sleep(FOLLOW if known else POLL)
 
     async def _endpoint(self) -> str:
-        """The address as the task has it now; "" also where ClearML cannot be asked now."""
+        """The address in the task now; "" if there is none or the request fails."""
         try:
             return await self._task.call("looking for the endpoint", _read, DEADLINE)
         except ClearMLError as error:
@@ -91,15 +91,15 @@ def _advanced(_: Any) -> bool:
 
 
 def _request(task: Any, port: int, static: str) -> None:
-    # A restarted task still holds what the gateway gave the run before.
+    # A restarted task still has the address of the run before.
     task._set_runtime_properties({"endpoint": "", "browser_endpoint": ""})
-    # The empty name is the default one, and makes a second request replace the first.
+    # With the empty name, which is the default endpoint's, a second request replaces the first.
     try:
         task.request_external_endpoint(
             port=port, protocol="http", wait=False, static_route=static or None, endpoint_name=""
         )
     except JSONDecodeError:
-        raise  # a ValueError too, but of a proxy's answer
+        raise  # a ValueError too, but about a proxy's answer, not about the route
     except ValueError as error:
         raise ConfigError(f"{FIELD}: {error}") from None
 

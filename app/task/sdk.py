@@ -1,8 +1,8 @@
-"""The one thread that calls the ClearML SDK, and the edge where its failures become ours.
+"""The one thread that calls the ClearML SDK, and the edge where the SDK's errors become ours.
 
-The SDK blocks for as long as its server is away; here it blocks nobody else. Calls run in the
-order in which they came. Whoever waits for one waits until a deadline, and gets its result or a
-ClearMLError: nothing that the SDK raises goes further than this module.
+The SDK blocks while its server is away; on a thread of its own it blocks nothing else. Calls run in
+the order in which they came. A caller waits until its deadline, and gets the call's result or a
+ClearMLError: no exception of the SDK leaves this module.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from app.machine import threads
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-WAITING = 1000  # calls; a server that is away for hours must not fill our memory
+WAITING = 1000  # calls in the queue; an outage of hours must not fill the memory
 LONGEST = 300  # characters of what the SDK says
 CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 
@@ -31,25 +31,25 @@ class ClearMLError(ConfigError):
 
 
 class NoAnswerError(ClearMLError):
-    """No result until the deadline. A call that has begun goes on, and may still have its effect;
-    one that has not begun is dropped."""
+    """The deadline passed without a result. A call that has begun goes on, and may still take
+    effect; a call that has not begun is dropped."""
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, for people: without line breaks and credentials."""
+    """An exception's type and text for people, without line breaks and credentials."""
     text = CREDENTIALS.sub("", " ".join(str(error).split()))[:LONGEST]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def translated(call: str, error: BaseException) -> AppError:
-    """Our own errors stay as they are."""
+    """An error that names the call; our own errors are returned as they are."""
     if isinstance(error, AppError):
         return error
     return ClearMLError(f"ClearML: {call}: {one_line(error)}")
 
 
 class Complaints:
-    """A failure is said when it begins, and not again until the same thing has worked."""
+    """Logs a failure when it begins, and not again until the same thing has worked."""
 
     def __init__(self) -> None:
         self._failing: set[str] = set()
@@ -72,7 +72,7 @@ class SdkThread:
         self._thread.start()
 
     def post(self, function: Callable[[], T]) -> Future[T]:
-        """Let the thread call `function`; what it raises lies in the future."""
+        """Call `function` in the thread; the future gets its result or its exception."""
         future: Future[T] = Future()
         try:
             self._calls.put_nowait((function, future))
@@ -81,13 +81,14 @@ class SdkThread:
         return future
 
     async def call(self, name: str, function: Callable[[], T], deadline: float | None) -> T:
-        """Raises ClearMLError: NoAnswerError after `deadline` seconds (None waits for as long as
-        it takes), else what `function` raised, with the call's `name`."""
+        """Call `function` in the thread and wait for its result, at most `deadline` seconds (None:
+        without limit). Raises ClearMLError that has the call's `name`: NoAnswerError at the
+        deadline."""
         posted = self.post(function)
         future = asyncio.wrap_future(posted)
         try:
             done, _ = await asyncio.wait({future}, timeout=deadline)
-        finally:  # nobody waits for it any more
+        finally:  # its result is of no use any more
             future.cancel()
             posted.cancel()
         if not done:
@@ -104,6 +105,6 @@ class SdkThread:
                 continue
             try:
                 future.set_result(function())
-            except BaseException as error:  # noqa: BLE001 the SDK's edge: handed to whoever waits
+            except BaseException as error:  # noqa: BLE001 the SDK's edge: handed to the caller
                 logger.debug("a ClearML call failed", exc_info=error)
                 future.set_exception(error)

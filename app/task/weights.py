@@ -1,4 +1,4 @@
-"""A ClearML model ID → its files, through the SDK and its cache."""
+"""Models of ClearML's registry: from an ID to its files, through the SDK and its cache."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Weights:
         self._task = task
 
     async def find(self, model_id: str) -> Registered:
-        """The model's entry in the registry, shown as an input of the task. Raises FormError."""
+        """Look the model up, and list it among the task's inputs. Raises FormError."""
         if self._task.offline:
             raise FormError(KEY, f"{model_id} is a ClearML model: that needs a server")
-        # Not by the SDK's Model: for an ID that is not there it raises AttributeError.
+        # The SDK's Model raises AttributeError for an ID that does not exist.
         try:
             found = await self._task.ask("models", "get_all", {"id": [model_id]}, DEADLINE)
         except ClearMLError as error:
@@ -35,14 +35,14 @@ class Weights:
         return Registered(model_id, name)
 
     async def fetch(self, found: Registered) -> Path:
-        """A file, or the folder of a package. Raises TransferError.
+        """Download the model: a file, or the folder of a package. Raises TransferError.
 
-        In a thread of its own: a download may take many minutes, and the SDK's thread must go on
-        meanwhile, for an abort above all.
+        A download may take many minutes, so it has a thread of its own: the SDK's thread stays free
+        for reports.
         """
         try:
             path = await threads.run(_download, found.id)
-        except Exception as error:  # noqa: BLE001 the SDK's edge: whatever it raises is said
+        except Exception as error:  # noqa: BLE001 the SDK's edge: any failure is one of the transfer
             raise TransferError(f"{found.name} ({found.id}): {one_line(error)}") from None
         if not path:
             raise TransferError(f"{found.name} ({found.id}): ClearML could not bring its files")

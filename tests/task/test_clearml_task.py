@@ -5,10 +5,11 @@ import pytest
 
 from app.errors import ConfigError
 from app.task import api, clearml_task, mode
-from app.task.clearml_task import KEY_PROPERTY, ClearMLTask, Table
+from app.task.clearml_task import ClearMLTask, Table
 from app.task.mode import Mode
 from app.task.outcome import Outcome
 from app.task.sdk import ClearMLError, NoAnswerError
+from app.task.secret import KEY_PROPERTY
 from app.telemetry.scalars import Point
 
 AGENT = {"CLEARML_TASK_ID": "t"}

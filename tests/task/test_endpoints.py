@@ -117,7 +117,7 @@ def test_reports_go_on_after_one_that_fails_and_it_is_said_once(run, caplog, fai
         await until(lambda: REPORT in task.names())
         await reporter.stop(1)
         said = [text for text in caplog.messages if "Model Endpoints" in text]
-        assert len(said) == 1 and "not up to date" in said[0]
+        assert len(said) == 1 and "out of date" in said[0]
         assert "Traceback" not in caplog.text
 
     run(scenario)

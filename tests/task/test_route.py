@@ -157,4 +157,4 @@ def test_it_is_said_once_that_no_address_came(run, monkeypatch, caplog):
 
     with caplog.at_level(logging.WARNING):
         run(scenario)
-    assert len(caplog.messages) == 1 and "has given no endpoint" in caplog.messages[0]
+    assert len(caplog.messages) == 1 and "has given no address" in caplog.messages[0]
