@@ -26,7 +26,7 @@ from app.memory.pool import Pool
 from app.memory.tiers import Parts, Tiered
 from app.models.store import ModelFiles
 from app.planning import learned
-from app.planning.allot import allot
+from app.planning.allot import allot, vacancy
 from app.planning.amounts import Need
 from app.planning.budget import need, on_devices
 from app.planning.candidate import Allotted, Candidate
@@ -77,6 +77,8 @@ class LlamaServers:
             kv=self.kv if takes_turns else None,
         )
         self._learned = Learned(plan.store.cache)
+        self._models = {model.name: model for model in plan.models}
+        self._allotting = asyncio.Lock()
         self._servers: list[LlamaServer] = []
         self._slots: dict[str, Slots] = {}
         self._checkpoints: Checkpoints | None = None  # if this machine can make them
@@ -117,10 +119,7 @@ class LlamaServers:
     async def _allot(self, model: Candidate, files: ModelFiles) -> Allotted:
         """The model with its memory. Of one that the plan knew nothing of, it is logged now."""
         about = {"subject": model.name}
-        if isinstance(model, Allotted):
-            allotted = model
-        else:
-            allotted = await allot(model, files, self.plan.site, self.plan.vacancy)
+        allotted = model if isinstance(model, Allotted) else await self._allot_late(model, files)
         header = files.header
         for warning in rope.warnings(
             model.settings, yarn=header.yarn, freq_base=header.rope_freq_base
@@ -129,6 +128,14 @@ class LlamaServers:
         if allotted is not model:
             logger.info("resolved: %s", resolved_text(allotted), extra=about)
         return allotted
+
+    async def _allot_late(self, model: Candidate, files: ModelFiles) -> Allotted:
+        """One after the other: each beside those before it."""
+        async with self._allotting:
+            room = vacancy(list(self._models.values()), self.plan.budget)
+            allotted = await allot(model, files, self.plan.site, room)
+            self._models[model.name] = allotted
+            return allotted
 
     def _server(self, model: Allotted, files: Fetched, record: Record, needed: Need) -> Tiered:
         place = self._places.take()

@@ -79,11 +79,6 @@ class Plan:
         return tuple(model.name for model in chosen)
 
     @property
-    def vacancy(self) -> Vacancy:
-        """What the models leave whose memory is known already."""
-        return vacancy(self.models, self.budget)
-
-    @property
     def reserve(self) -> int:
         """Bytes of host memory that stay free beside parked models: what the prompt caches of the
         others may come to, and a margin."""

@@ -282,6 +282,20 @@ def test_a_model_of_the_registry_is_allotted_when_it_is_here(run, instance, capl
     run(scenario)
 
 
+def test_models_of_the_registry_are_allotted_beside_each_other(run, tmp_path):
+    """Two GPUs of 20 GiB, two models of 12. Result: one on each."""
+
+    async def scenario():
+        instance = Instance(tmp_path, gpus=2)
+        for name in "ab":
+            instance.registered(name, instance.file(name, 12 * GIB))
+        await instance.bring_up()
+        argvs = [instance.argv(name) for name in "ab"]
+        assert {argv[argv.index("--device") + 1] for argv in argvs} == {"CUDA0", "CUDA1"}
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(
     "sharing, names, kept",
     [(True, "ab", True), (True, "a", False), (False, "ab", False)],
