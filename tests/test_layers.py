@@ -22,6 +22,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "arguments",
         "environment",
         "capabilities",
+        "exchange",
         "http",
         "process",
         "server",
@@ -165,7 +166,7 @@ PURE = {
 OWNERS = {
     "clearml": {"task.api", "task.mode", "task.weights", "task.route"},
     "gguf": {"models.header", "models.tiny"},
-    "httptools": {"gateway.http.connection", "engine.http"},
+    "httptools": {"gateway.http.connection", "engine.exchange"},
     "huggingface_hub": {"models.hub"},
     "numpy": {"models.tiny"},
     "prometheus_client": {"telemetry.prometheus"},

@@ -7,7 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from app.engine.http import Client, Exchange
+from app.engine.exchange import Exchange
+from app.engine.http import Client
 from app.errors import NotConnectedError, RequestError, UpstreamError
 from app.gateway.admission import Keys, check_local
 from app.gateway.body import UNREAD, Body, parse_form, parse_json, refuse_remote_media

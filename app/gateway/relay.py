@@ -63,7 +63,7 @@ def connection_options(headers: Headers) -> set[bytes]:
 
 
 class Relay:
-    """The sink of an exchange (`engine.http`): writes to the client what the child sends."""
+    """The sink of an exchange (`engine.exchange`): writes to the client what the child sends."""
 
     def __init__(self, request: Request, several: Several = ONE) -> None:
         """`several`: the answers that the request wants, which are counted one by one."""

@@ -1,0 +1,244 @@
+"""One exchange with a child: a request, and its answer as it arrives.
+
+What is received goes into a sink at once, without a task or a queue in between: one streamed token
+is one callback. The sink slows the child down with `pause` and `resume`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import httptools
+
+from app.errors import UpstreamError
+
+Headers = list[tuple[bytes, bytes]]  # names in lower case
+
+
+class Sink(Protocol):
+    """Who takes a response. After `complete` or `failed` nothing more comes."""
+
+    def head(self, status: int, headers: Headers) -> None: ...
+
+    def data(self, chunk: bytes) -> None: ...
+
+    def complete(self) -> None: ...
+
+    def failed(self, error: UpstreamError) -> None: ...
+
+
+class Connections(Protocol):
+    """Where an exchange gets its connection, and a connection goes afterwards."""
+
+    async def acquire(self, fresh: bool = False) -> ChildConnection: ...
+
+    def release(self, connection: ChildConnection) -> None:
+        """It may be used again."""
+
+    def forget(self, connection: ChildConnection) -> None:
+        """It is closed."""
+
+
+class ChildConnection(asyncio.Protocol):
+    """One connection to the child, for one exchange at a time."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._parser = httptools.HttpResponseParser(self)
+        self._headers: Headers = []
+        self._chunks: list[bytes] = []
+        self._complete = False
+        self._framed = False  # the answer says how long it is
+        self._keep_alive = False
+        self.exchange: Exchange | None = None
+        self.transport: asyncio.Transport  # from when it is connected
+        self.served = 0
+        self.idle_since = 0.0
+
+    def begin(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self._parser = httptools.HttpResponseParser(self)
+        self._complete = False
+        self._framed = False
+
+    # asyncio.Protocol
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            self.close()  # nobody asked
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._fail(UpstreamError(f"the child's answer is no HTTP: {error}"))
+            return
+        # All pieces of one read go on as one: fewer frames and writes, and nothing is delayed.
+        if self._chunks:
+            chunk = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+            self._chunks.clear()
+            exchange.sink.data(chunk)
+        if self._complete:
+            self._finish()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._connections.forget(self)
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if exchange.started and not self._framed:
+            self._finish()  # a body that ends with the connection
+        else:
+            self._fail(UpstreamError("the child closed the connection before its answer was whole"))
+
+    def pause_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.writable.clear()
+
+    def resume_writing(self) -> None:
+        if self.exchange is not None:
+            self.exchange.writable.set()
+
+    # httptools
+    def on_message_begin(self) -> None:
+        self._headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name in (b"content-length", b"transfer-encoding"):
+            self._framed = True
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        assert self.exchange is not None
+        status = self._parser.get_status_code()
+        if status < 200:
+            return
+        self.exchange.started = True
+        self.exchange.sink.head(status, self._headers)
+
+    def on_body(self, body: bytes) -> None:
+        self._chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        self._complete = self._parser.get_status_code() >= 200
+        self._keep_alive = self._parser.should_keep_alive()  # only here does the parser know
+
+    def _finish(self) -> None:
+        exchange, self.exchange = self.exchange, None
+        assert exchange is not None
+        self.served += 1
+        reusable = self._framed and self._keep_alive
+        if reusable and exchange.sent:
+            self.transport.resume_reading()
+            self._connections.release(self)
+        else:
+            self.close()
+        exchange.end_with(exchange.sink.complete)
+
+    def _fail(self, error: UpstreamError) -> None:
+        exchange, self.exchange = self.exchange, None
+        self.close()
+        if exchange is None:
+            return
+        if self.served and not exchange.started and exchange.replayable:
+            exchange.replay()
+        else:
+            exchange.end_with(lambda: exchange.sink.failed(error))
+
+    def close(self) -> None:
+        self.transport.abort()
+
+
+class Exchange:
+    """One request to the child and its answer."""
+
+    def __init__(self, connections: Connections, request: bytes, sink: Sink) -> None:
+        self.sink = sink
+        self.started = False  # the answer has begun
+        self.done = False
+        self.sent = True  # False while a request body is still being written
+        self.replayable = True
+        self._paused = False
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self._connections = connections
+        self._request = request
+        self._connection: ChildConnection | None = None
+        self._replay: asyncio.Task[None] | None = None
+
+    async def begin(self, *, fresh: bool = False) -> None:
+        """Send the request. Raises NotConnectedError."""
+        connection = await self._connections.acquire(fresh)
+        connection.begin(self)
+        self._connection = connection
+        self._write(self._request)
+        if self._paused:
+            self.pause()
+
+    def stream_body(self) -> None:
+        """The body follows in pieces by `write`, then `end`."""
+        self.sent = self.replayable = False
+
+    async def write(self, chunk: bytes) -> None:
+        """One piece of a chunked request body; returns when there is room for more."""
+        self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        await self.writable.wait()
+
+    def end(self) -> None:
+        self._write(b"0\r\n\r\n")
+        self.sent = True
+
+    def _write(self, data: bytes) -> None:
+        if transport := self._open_transport():
+            transport.write(data)
+
+    def end_with(self, tell: Callable[[], None]) -> None:
+        """Nothing more comes; who waits to write need not."""
+        self.done = True
+        self.writable.set()
+        tell()
+
+    def pause(self) -> None:
+        self._paused = True
+        if transport := self._open_transport():
+            transport.pause_reading()
+
+    def resume(self) -> None:
+        self._paused = False
+        if transport := self._open_transport():
+            transport.resume_reading()
+
+    def _open_transport(self) -> asyncio.Transport | None:
+        if self.done or self._connection is None:
+            return None
+        transport = self._connection.transport
+        return None if transport.is_closing() else transport
+
+    def abort(self) -> None:
+        """Leave: the child sees the closed connection and frees the slot."""
+        if self._replay is not None:
+            self._replay.cancel()
+        if not self.done and self._connection is not None:
+            self.done = True
+            self._connection.exchange = None
+            self._connection.close()
+
+    def replay(self) -> None:
+        """An idle connection that the child had just closed: the same request on a new one."""
+        self.replayable = False
+        self._replay = asyncio.ensure_future(self._begin_again())
+
+    async def _begin_again(self) -> None:
+        try:
+            await self.begin(fresh=True)
+        except UpstreamError as error:
+            failure = error
+            self.end_with(lambda: self.sink.failed(failure))
