@@ -1,4 +1,4 @@
-"""The llama-server at hand: where it is, and what it understands, from its own --help."""
+"""The llama-server of this machine: where it is, and what it says of itself."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ TIMEOUT = 60.0  # seconds; with CUDA, --list-devices initialises every GPU
 
 @dataclass(frozen=True)
 class Capabilities(Binary):
-    """A binary that runs here; `device_memory`: the GPUs that it would use, as it names them, and
-    the bytes of each; `device_free`: how many of them nobody held when it was asked."""
+    """A binary that runs here. `device_memory` are the bytes of each GPU that it would use, by its
+    name for the GPU; `device_free` are those that were free when it was asked."""
 
     path: Path
     device_memory: Mapping[str, int] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Capabilities(Binary):
 
     @property
     def fit_params(self) -> Path | None:
-        """The planning tool that is built beside llama-server, if it is here."""
+        """The planning tool that is built beside llama-server, if there is one."""
         tool = self.path.with_name("llama-fit-params")
         return tool if os.access(tool, os.X_OK) else None
 
@@ -86,21 +86,21 @@ async def probe(path: Path, environment: Mapping[str, str]) -> Capabilities:
 
 
 def parse_help(text: str) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Every flag with all its spellings; and those that it only knows to refuse, with its words."""
-    found: dict[str, tuple[str, ...]] = {}
-    gone: dict[str, str] = {}
+    """Every flag with all its spellings; and the flags that it refuses, with its advice."""
+    flags: dict[str, tuple[str, ...]] = {}
+    removed: dict[str, str] = {}
     for head, about in _options(text.splitlines()):
         names = tuple(re.split(r",\s+", head))
         advice = REMOVED.search(about)
         if advice is None:
-            found.update(dict.fromkeys(names, names))
+            flags.update(dict.fromkeys(names, names))
         else:
-            gone.update(dict.fromkeys(names, " ".join(advice[0].split())))
-    return found, gone
+            removed.update(dict.fromkeys(names, " ".join(advice[0].split())))
+    return flags, removed
 
 
 def _options(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Spellings and description of each option; the latter goes on over indented lines."""
+    """Spellings and description of each option; a description continues on indented lines."""
     option, about = "", ""
     for line in lines:
         head = OPTIONS.match(line)
@@ -116,20 +116,21 @@ def _options(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def parse_devices(text: str) -> dict[str, tuple[int, int | None]]:
-    """Bytes, of all and free, by name, after "Available devices:", as in `  CUDA0: NVIDIA H200
-    (143771 MiB, 140000 MiB free)`; 0 and None where it does not say. A name may have parentheses
-    of its own."""
+    """Bytes of each GPU, and how many of them are free, from the lines after "Available devices:",
+    such as `  CUDA0: NVIDIA H200 (143771 MiB, 140000 MiB free)`; 0 and None where they do not say
+    it. A GPU's name may have parentheses of its own."""
     _, _, listed = text.partition("Available devices:")
     sizes = r"(?:\((\d+) MiB(?:, (\d+) MiB free)?\))?"
-    found = re.findall(rf"^\s+(\w+): .*?{sizes}\s*$", listed, re.M)
+    rows = re.findall(rf"^\s+(\w+): .*?{sizes}\s*$", listed, re.M)
     return {
         name: (int(total or 0) << 20, int(free) << 20 if free else None)
-        for name, total, free in found
+        for name, total, free in rows
     }
 
 
 def check_gpus(visible: Sequence[str], used: Sequence[str], wanted_layers: int | None) -> None:
-    """A CPU engine on a GPU machine is refused, unless no layer is wanted on the GPU."""
+    """Raises ConfigError for a llama-server without GPU support on a machine with GPUs, unless no
+    layer is wanted on a GPU."""
     if visible and not used and wanted_layers != 0:
         raise ConfigError(
             f"this machine has {', '.join(visible)}, but llama-server was built without GPU "

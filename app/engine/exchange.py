@@ -1,7 +1,7 @@
 """One exchange with a child: a request, and its answer as it arrives.
 
-What is received goes into a sink at once, without a task or a queue in between: one streamed token
-is one callback. The sink slows the child down with `pause` and `resume`.
+Whatever the child sends goes into a sink at once, without a task or a queue in between: one
+streamed token is one callback. The sink holds the child back with `pause` and `resume`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Headers = list[tuple[bytes, bytes]]  # names in lower case
 
 
 class Sink(Protocol):
-    """Who takes a response. After `complete` or `failed` nothing more comes."""
+    """Takes an answer. Nothing is called after `complete` or `failed`."""
 
     def head(self, status: int, headers: Headers) -> None: ...
 
@@ -42,7 +42,7 @@ class Connections(Protocol):
 
 
 class ChildConnection(asyncio.Protocol):
-    """One connection to the child, for one exchange at a time."""
+    """One connection to the child; it carries one exchange at a time."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
@@ -70,14 +70,14 @@ class ChildConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
         if exchange is None:
-            self.close()  # nobody asked
+            self.close()  # the child sends what nobody asked for
             return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._fail(UpstreamError(f"the child's answer is no HTTP: {error}"))
             return
-        # All pieces of one read go on as one: fewer frames and writes, and nothing is delayed.
+        # All pieces of one read are passed on as one: fewer frames and writes, and no delay.
         if self._chunks:
             chunk = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
             self._chunks.clear()
@@ -129,7 +129,7 @@ class ChildConnection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._complete = self._parser.get_status_code() >= 200
-        self._keep_alive = self._parser.should_keep_alive()  # only here does the parser know
+        self._keep_alive = self._parser.should_keep_alive()  # known only at this point
 
     def _finish(self) -> None:
         exchange, self.exchange = self.exchange, None
@@ -184,11 +184,11 @@ class Exchange:
             self.pause()
 
     def stream_body(self) -> None:
-        """The body follows in pieces by `write`, then `end`."""
+        """The request's body follows in pieces by `write`, and then `end`."""
         self.sent = self.replayable = False
 
     async def write(self, chunk: bytes) -> None:
-        """One piece of a chunked request body; returns when there is room for more."""
+        """Send one piece of the request's body; return when there is room for more."""
         self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         await self.writable.wait()
 
@@ -201,7 +201,7 @@ class Exchange:
             transport.write(data)
 
     def end_with(self, tell: Callable[[], None]) -> None:
-        """Nothing more comes; who waits to write need not."""
+        """Nothing more comes; nobody waits to write any longer."""
         self.done = True
         self.writable.set()
         tell()
@@ -223,7 +223,7 @@ class Exchange:
         return None if transport.is_closing() else transport
 
     def abort(self) -> None:
-        """Leave: the child sees the closed connection and frees the slot."""
+        """Close the connection, if the answer is not whole: the child then frees the slot."""
         if self._replay is not None:
             self._replay.cancel()
         if not self.done and self._connection is not None:
@@ -232,7 +232,7 @@ class Exchange:
             self._connection.close()
 
     def replay(self) -> None:
-        """An idle connection that the child had just closed: the same request on a new one."""
+        """The child had just closed the idle connection: send the same request on a new one."""
         self.replayable = False
         self._replay = asyncio.ensure_future(self._begin_again())
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 to one child: pooled connections; get, post, and exchanges that stream."""
+"""HTTP/1.1 to one child: its pooled connections, small requests, and exchanges that stream."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from app.errors import NotConnectedError, UpstreamError
 from app.machine import network
 
 CONNECT_TIMEOUT = 5.0
-FULL_PAUSE = 0.005
-MAX_IDLE = 16  # connections; each holds a thread of the child's while it is open
+FULL_PAUSE = 0.005  # seconds between two tries while the child's backlog is full
+MAX_IDLE = 16  # connections; each occupies a thread of the child while it is open
 IDLE_LIFETIME = 2.0  # seconds; the child itself closes after 5
-MAX_REPLY = 16 << 20  # bytes that get and post take
+MAX_REPLY = 16 << 20  # bytes that `get` and `post` accept
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Reply:
 
 
 class Client:
-    """The connections to one child at `address`, with the key that it wants."""
+    """The connections to one child at `address`, which wants this key."""
 
     def __init__(self, address: Address, api_key: str) -> None:
         self.address = address
@@ -59,17 +59,18 @@ class Client:
         body: bytes | None,
         sink: Sink,
     ) -> Exchange:
-        """Send method, target and headers with a whole body; with None, by `Exchange.write`.
+        """Send a request: method, target and headers; its body, or None if the body follows by
+        `Exchange.write`.
 
-        Raises NotConnectedError where the child takes no connection.
+        Raises NotConnectedError if the child takes no connection.
         """
         method, target, headers = head
         request = self._head(method, target, headers, body)
-        found = Exchange(self, request, sink)
+        exchange = Exchange(self, request, sink)
         if body is None:
-            found.stream_body()
-        await found.begin()
-        return found
+            exchange.stream_body()
+        await exchange.begin()
+        return exchange
 
     async def get(self, target: str, timeout: float) -> Reply:
         return await self._request("GET", target, b"", timeout)
@@ -78,7 +79,7 @@ class Client:
         return await self._request("POST", target, json.dumps(body).encode(), timeout)
 
     async def _request(self, method: str, target: str, body: bytes, timeout: float) -> Reply:
-        """Raises UpstreamError, also where the whole answer takes longer than `timeout`."""
+        """Raises UpstreamError, also if the whole answer takes longer than `timeout`."""
         collector = _Collector()
         headers = [(b"content-type", b"application/json")]
         exchange: Exchange | None = None
@@ -142,13 +143,13 @@ class Client:
             self._idle.remove(connection)
 
     def close(self) -> None:
-        """Break every connection; what was under way fails."""
+        """Close every connection: exchanges under way fail."""
         for connection in list(self._open):
             connection.close()
 
 
 class _Collector:
-    """A sink that keeps a small answer whole."""
+    """A sink that collects a small answer."""
 
     def __init__(self) -> None:
         self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()

@@ -1,7 +1,7 @@
-"""A child's output: bytes → lines → what llama-server says. Pure.
+"""Read a child's output: bytes become lines, and lines become events. Pure.
 
-With `--log-jsonl` stdout carries JSON lines, the child protocol's `cmd_child_to_router:` lines
-and, for usage errors and what libraries print, plain text.
+With `--log-jsonl` stdout carries JSON lines, the `cmd_child_to_router:` lines of the child
+protocol, and plain text: usage errors, and what libraries print.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ ERROR_TEXT = re.compile(r"\berror\b|terminate called|GGML_ASSERT|CUDA error|Segm
 
 
 class LineBuffer:
-    """Bytes in, whole lines out: a child's output arrives in chunks that respect no boundary."""
+    """Bytes in, whole lines out: a child's output arrives in chunks that end anywhere."""
 
     def __init__(self) -> None:
         self._partial = b""
 
     def feed(self, chunk: bytes) -> list[str]:
-        """The lines `chunk` completes; an over-long line is given out in pieces."""
+        """The lines that `chunk` completes; an over-long line comes out in pieces."""
         *lines, self._partial = (self._partial + chunk).split(b"\n")
         if len(self._partial) > MAX_LINE:
             lines.append(self._partial)
@@ -60,17 +60,17 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Held:
-    """What it held, in its own words, at its end: bytes by GPU."""
+class Buffers:
+    """Bytes of its buffers on each GPU, which a child tells at its end."""
 
     devices: Mapping[str, int]
 
 
-Event = Line | Loading | Ready | Held
+Event = Line | Loading | Ready | Buffers
 
 
 def read(line: str) -> Event | None:
-    """What the line says; None for one that says nothing."""
+    """The event that the line tells; None if it tells none."""
     if not line.strip():
         return None
     if line.startswith(STATE):
@@ -117,12 +117,12 @@ def _record(record: dict[str, Any], line: str) -> Event:
     if record.get("type") == "log":
         return Line(str(record.get("level", "info")), str(record.get("msg", "")).strip())
     if record.get("type") == "fit_memory_breakdown":
-        return Held(_by_device(record.get("data")))
+        return Buffers(_by_device(record.get("data")))
     return Line("trace", line)
 
 
 def _by_device(data: Any) -> dict[str, int]:
-    """Model, context and compute buffers (`self`, in MiB), without what CUDA takes besides."""
+    """Model, context and compute buffers (`self`, in MiB), without CUDA's own context."""
     try:
         rows = [row for row in data["rows"] if row["kind"] == "device"]
         return {str(row["name"]).split()[0]: int(row["self"]) << 20 for row in rows}

@@ -1,6 +1,6 @@
-"""One llama-server process: start it, wait until it answers, stop it, notice when it ends.
+"""One llama-server process: start it, wait until it answers, stop it, notice its end.
 
-It never restarts itself: the pool awaits `exited` and decides.
+A process is never restarted here: the pool awaits `exited` and decides.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ SHOWN = ("info", "warn", "error", "trace", "debug")
 
 @dataclass(frozen=True)
 class Command:
-    """What to run; `show` are the levels of its log that go to our console, and `heard` is told
-    of every line: level and text; `held` of what it held on each GPU, in bytes, when it ends.
-    `again` are further arguments of every start but the first."""
+    """What to run. `again` are further arguments of every start but the first; `show` are the
+    levels of its log that go to our console. `on_line` is called with the level and the text of
+    every line, `on_buffers` at its end with the bytes that its buffers took of each GPU."""
 
     argv: Sequence[str]
     environment: Mapping[str, str]
     show: Sequence[str] = ("warn", "error")
     again: Sequence[str] = ()
-    heard: Callable[[str, str], None] = lambda level, text: None
-    held: Callable[[Mapping[str, int]], None] = lambda devices: None
+    on_line: Callable[[str, str], None] = lambda level, text: None
+    on_buffers: Callable[[Mapping[str, int]], None] = lambda devices: None
 
 
 class Process:
@@ -55,8 +55,8 @@ class Process:
         stall_timeout: float = 600,
         grace: float = 10,
     ) -> None:
-        """`ready` asks the child once; `stall_timeout` seconds without a sign of life end a load;
-        `grace` seconds after a stop was asked for comes SIGKILL."""
+        """`ready` asks the child once. A load ends after `stall_timeout` seconds without a sign of
+        life. SIGKILL follows `grace` seconds after the request to stop."""
         self.name = name
         self.state = State.STOPPED
         self.progress: float | None = None  # of the load under way, 0..1
@@ -87,7 +87,7 @@ class Process:
         return self.state in (State.STARTING, State.READY, State.STOPPING)
 
     async def start(self) -> None:
-        """Return once the process answers, starting it if need be. Raises LoadError."""
+        """Start the process if it does not run, and return once it answers. Raises LoadError."""
         async with self._lock:
             if self.state is State.READY:
                 return
@@ -111,18 +111,18 @@ class Process:
         return await asyncio.shield(self._exit)
 
     def kill(self) -> None:
-        """SIGKILL at once, without waiting: for an end that cannot wait."""
+        """SIGKILL, without waiting: for an end that cannot wait."""
         if self.running:
             self._signal(signal.SIGKILL)
 
     def explain(self, code: int) -> str:
-        """Why it ended, in its own words where it had some."""
+        """Why it ended: its exit status, and its own complaints if it had any."""
         what = f"killed by signal {-code}" if code < 0 else f"ended with {code}"
         if code == -signal.SIGILL:
             what += " (built for another processor than this: build it here, or give --no-repack)"
-        # A failed load tells its cause first, and then what it gives up because of it.
-        said = list(self._complaints)
-        words = "; ".join(said[-2:] if self._was_ready else said[:2])
+        # A failed load names its cause first, and then its consequences.
+        complaints = list(self._complaints)
+        words = "; ".join(complaints[-2:] if self._was_ready else complaints[:2])
         return f"llama-server {what}: {words}" if words else f"llama-server {what}"
 
     def _spawn(self) -> None:
@@ -132,7 +132,8 @@ class Process:
         self._speaks_protocol = False
         self.progress = 0.0
         self._sign_of_life = clock.now()
-        # Our own pipes: with PIPE, asyncio's wait() lasts until every heir of them is gone.
+        # Our own pipes: with PIPE, asyncio's wait() lasts until the last process that has inherited
+        # them is gone.
         output_end, child_output = os.pipe()
         child_input, self._stdin = os.pipe()
         os.set_blocking(self._stdin, False)
@@ -180,13 +181,13 @@ class Process:
                 self._speaks_protocol = True
                 self.context = event.context
                 self._said_ready.set()
-            elif isinstance(event, output.Held):
-                self._command.held(event.devices)
+            elif isinstance(event, output.Buffers):
+                self._command.on_buffers(event.devices)
 
     def _hear_line(self, line: output.Line) -> None:
         if line.level == "error":
             self._complaints.append(line.message)
-        self._command.heard(line.level, line.message)
+        self._command.on_line(line.level, line.message)
         if line.level in self._command.show:
             level, child = LEVELS.get(line.level, logging.INFO), {"child": True}
             self._log.log(level, "%s", line.message, extra=child)
@@ -218,8 +219,8 @@ class Process:
         answering.result()
 
     async def _answering(self) -> None:
-        """The child says `ready`, confirmed by one question; one that does not speak the protocol
-        which says so is asked again and again."""
+        """A child that speaks the protocol says `ready`, and one question confirms it; any other
+        child is asked again and again."""
         while True:
             if self._speaks_protocol:
                 await self._said_ready.wait()
@@ -229,16 +230,16 @@ class Process:
 
     async def _stalled(self) -> None:
         left = self._stall_timeout
-        while left > 0:  # every line that the child writes moves the end
+        while left > 0:  # every line that the child writes moves the deadline
             await asyncio.sleep(left)
             left = self._sign_of_life + self._stall_timeout - clock.now()
 
     async def _terminate(self) -> None:
-        """Ask it to leave, ask again, SIGKILL it after the grace period, and reap."""
+        """Ask it to end, ask again, SIGKILL it after the grace period, and reap it."""
         if self._exit.done():
             return
         self._move(Event.STOP_REQUESTED)
-        with contextlib.suppress(OSError):  # it has closed its end, or its pipe is full
+        with contextlib.suppress(OSError):  # it has closed the pipe, or does not read it
             os.write(self._stdin, LEAVE)
         for signum, patience in (
             (signal.SIGTERM, min(SECOND_SIGTERM, self._grace)),

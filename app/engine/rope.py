@@ -16,7 +16,7 @@ YARN_FIELDS = ("yarn_ext_factor", "yarn_attn_factor", "yarn_beta_fast", "yarn_be
 def build(model: ModelSettings, *, yarn: bool) -> Iterator[str]:
     """Arguments for scaling by factor or by method, and YaRN's numbers where YaRN is the method.
 
-    `yarn` says that it is the file's own.
+    `yarn`: YaRN is the file's own method.
     """
     if model.rope_scaling:
         flag = "--rope-scaling" if rope_factor(model) is None else "--rope-scale"
@@ -32,17 +32,17 @@ def build(model: ModelSettings, *, yarn: bool) -> Iterator[str]:
 
 
 def warnings(model: ModelSettings, *, yarn: bool, freq_base: float | None) -> list[str]:
-    """What will not do what it seems to with a file of this method and frequency base."""
+    """Settings that do not do what they seem to, with a file of this method and frequency base."""
     if model.cli:
         return []
-    found = []
+    told = []
     base = model.rope_freq_base
     if base and freq_base and base != freq_base:
-        found.append(f"{MODEL}/rope_freq_base is {base:g}, but the file says {freq_base:g}")
+        told.append(f"{MODEL}/rope_freq_base is {base:g}, but the file says {freq_base:g}")
     if not _uses_yarn(model, yarn):
         given = [name for name in YARN_FIELDS if getattr(model, name) is not None]
-        found += [f"{MODEL}/{name} is ignored: nothing says yarn" for name in given]
-    return found
+        told += [f"{MODEL}/{name} is ignored: nothing says yarn" for name in given]
+    return told
 
 
 def _uses_yarn(model: ModelSettings, yarn: bool) -> bool:

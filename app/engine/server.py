@@ -1,4 +1,4 @@
-"""One llama-server as the pool sees it: its process, and the connections to it."""
+"""One llama-server: its process, and the connections to it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class LlamaServer:
     async def start(self) -> None:
         if self.client.address.path and self.process.state is not State.READY:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.client.address.path)  # a dead child leaves its socket behind
+                os.unlink(self.client.address.path)  # a child that died has left its socket
         await self.process.start()
 
     async def stop(self) -> None:
-        # With a connection open, llama-server would wait for its client to leave.
+        # llama-server does not end while connections are open.
         self.client.close()
         await self.process.stop()
 

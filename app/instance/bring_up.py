@@ -170,8 +170,8 @@ class LlamaServers:
             environment=self._child_environment(place.key),
             show=self._shown(model.settings),
             again=arguments.again(model.settings, capabilities),
-            heard=lambda level, text: self.heard(name, level, text),
-            held=lambda buffers: record.put(on_devices(buffers)),
+            on_line=lambda level, text: self.heard(name, level, text),
+            on_buffers=lambda buffers: record.put(on_devices(buffers)),
         )
 
     def _child_environment(self, key: str) -> dict[str, str]:

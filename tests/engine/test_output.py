@@ -1,6 +1,6 @@
 import pytest
 
-from app.engine.output import MAX_LINE, Held, Line, LineBuffer, Loading, Ready, read
+from app.engine.output import MAX_LINE, Buffers, Line, LineBuffer, Loading, Ready, read
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ FIT = '{"type":"fit_memory_breakdown","data":{"unit":"MiB","rows":[{"kind":"host
         (STATE + '{"state":"sleeping"}', None),
         (STATE + "{broken", None),
         ('{"type":"log","time":2,"level":"warn","msg":"srv x\\n"}', Line("warn", "srv x")),
-        (FIT, Held({})),
-        (GPU, Held({"CUDA0": 300 << 20, "CUDA1": 7 << 20})),
-        ('{"type":"fit_memory_breakdown","data":[1]}', Held({})),
+        (FIT, Buffers({})),
+        (GPU, Buffers({"CUDA0": 300 << 20, "CUDA1": 7 << 20})),
+        ('{"type":"fit_memory_breakdown","data":[1]}', Buffers({})),
         ('{"type":"other"}', Line("trace", '{"type":"other"}')),
         ("{not json", Line("trace", "{not json")),
         ("0.00.005.653 I srv up", Line("info", "srv up")),

@@ -110,8 +110,8 @@ def test_what_it_held_is_told_at_its_end(run):
         command = Command(
             [sys.executable, "-c", code],
             dict(os.environ),
-            heard=lambda level, text: lines.append(text),
-            held=told.append,
+            on_line=lambda level, text: lines.append(text),
+            on_buffers=told.append,
         )
 
         async def ready():

@@ -347,9 +347,9 @@ def test_its_lines_are_heard_and_its_last_words_are_learned(run, instance):
     async def scenario():
         instance.local("a")
         await instance.bring_up()
-        instance.servers[0].command.heard("warn", "text")
+        instance.servers[0].command.on_line("warn", "text")
         assert instance.lines == [("a", "warn", "text")]
-        instance.servers[0].command.held({"CUDA0": 5})
+        instance.servers[0].command.on_buffers({"CUDA0": 5})
         (seen,) = Learned(instance.folder)._known.values()
         assert seen["CUDA0"] == on_devices({"CUDA0": 5})["CUDA0"]
 
