@@ -24,6 +24,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "capabilities",
         "exchange",
         "http",
+        "speech",
         "process",
         "server",
     ],

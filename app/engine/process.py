@@ -10,13 +10,13 @@ import contextlib
 import logging
 import os
 import signal
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from app.console import ModelLogger
 from app.engine import output
 from app.engine.lifecycle import Event, State, next_state
+from app.engine.speech import Speech
 from app.errors import LoadError
 from app.machine import children, clock
 from app.machine.children import exit_status
@@ -25,7 +25,6 @@ POLL_INTERVAL = 0.02
 RELAY_DRAIN = 1.0  # seconds that output may still come after the exit
 SECOND_SIGTERM = 1.0
 CHUNK = 64 * 1024
-KEPT_LINES = 12  # of the child's complaints, for the error message
 LEAVE = b"cmd_router_to_child:exit\n"
 LEVELS = {"error": logging.ERROR, "warn": logging.WARNING}
 SHOWN = ("info", "warn", "error", "trace", "debug")
@@ -59,20 +58,15 @@ class Process:
         life. SIGKILL follows `grace` seconds after the request to stop."""
         self.name = name
         self.state = State.STOPPED
-        self.progress: float | None = None  # of the load under way, 0..1
-        self.context = 0  # tokens, as the child itself says when it is ready
         self._command = command
         self._ready = ready
         self._stall_timeout = stall_timeout
         self._grace = grace
         self._log = ModelLogger(logging.getLogger(__name__), name)
         self._lock = asyncio.Lock()  # one start or stop at a time; a start waits for a stop
-        self._complaints: deque[str] = deque(maxlen=KEPT_LINES)
-        self._sign_of_life = 0.0
+        self._speech = Speech(self._tell, command.on_buffers)
         self._was_ready = False
         self._again: Sequence[str] = ()
-        self._speaks_protocol = False
-        self._said_ready = asyncio.Event()
         self._stdin = -1
         self._child: children.Child
         self._exit: asyncio.Task[int]
@@ -81,6 +75,16 @@ class Process:
     @property
     def pid(self) -> int:
         return self._child.pid
+
+    @property
+    def progress(self) -> float | None:
+        """Of the load under way, 0..1."""
+        return self._speech.progress
+
+    @property
+    def context(self) -> int:
+        """Tokens, as the child itself says when it is ready."""
+        return self._speech.context
 
     @property
     def running(self) -> bool:
@@ -120,18 +124,13 @@ class Process:
         what = f"killed by signal {-code}" if code < 0 else f"ended with {code}"
         if code == -signal.SIGILL:
             what += " (built for another processor than this: build it here, or give --no-repack)"
-        # A failed load names its cause first, and then its consequences.
-        complaints = list(self._complaints)
-        words = "; ".join(complaints[-2:] if self._was_ready else complaints[:2])
+        words = self._speech.complaints(loading=not self._was_ready)
         return f"llama-server {what}: {words}" if words else f"llama-server {what}"
 
     def _spawn(self) -> None:
-        self._complaints.clear()
+        self._speech = Speech(self._tell, self._command.on_buffers)
+        self._speech.progress = 0.0
         self._was_ready = False
-        self._said_ready.clear()
-        self._speaks_protocol = False
-        self.progress = 0.0
-        self._sign_of_life = clock.now()
         # Our own pipes: with PIPE, asyncio's wait() lasts until the last process that has inherited
         # them is gone.
         output_end, child_output = os.pipe()
@@ -162,31 +161,13 @@ class Process:
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(source, "rb")
         )
-        buffer = output.LineBuffer()
+        buffer, speech = output.LineBuffer(), self._speech
         with contextlib.closing(transport):
             while chunk := await reader.read(CHUNK):
-                self._hear(buffer.feed(chunk))
-        self._hear(buffer.flush())
+                speech.hear(buffer.feed(chunk))
+        speech.hear(buffer.flush())
 
-    def _hear(self, lines: Sequence[str]) -> None:
-        self._sign_of_life = clock.now()
-        for line in lines:
-            event = output.read(line)
-            if isinstance(event, output.Line):
-                self._hear_line(event)
-            elif isinstance(event, output.Loading):
-                self._speaks_protocol = True
-                self.progress = event.progress
-            elif isinstance(event, output.Ready):
-                self._speaks_protocol = True
-                self.context = event.context
-                self._said_ready.set()
-            elif isinstance(event, output.Buffers):
-                self._command.on_buffers(event.devices)
-
-    def _hear_line(self, line: output.Line) -> None:
-        if line.level == "error":
-            self._complaints.append(line.message)
+    def _tell(self, line: output.Line) -> None:
         self._command.on_line(line.level, line.message)
         if line.level in self._command.show:
             level, child = LEVELS.get(line.level, logging.INFO), {"child": True}
@@ -197,7 +178,7 @@ class Process:
         await asyncio.wait({self._relay}, timeout=RELAY_DRAIN)
         self._relay.cancel()
         os.close(stdin)
-        self.progress = None
+        self._speech.progress = None
         self._move(Event.EXITED)
         return code
 
@@ -222,8 +203,8 @@ class Process:
         """A child that speaks the protocol says `ready`, and one question confirms it; any other
         child is asked again and again."""
         while True:
-            if self._speaks_protocol:
-                await self._said_ready.wait()
+            if self._speech.speaks_protocol:
+                await self._speech.ready.wait()
             if await self._ready():
                 return
             await asyncio.sleep(POLL_INTERVAL)
@@ -232,7 +213,7 @@ class Process:
         left = self._stall_timeout
         while left > 0:  # every line that the child writes moves the deadline
             await asyncio.sleep(left)
-            left = self._sign_of_life + self._stall_timeout - clock.now()
+            left = self._speech.last + self._stall_timeout - clock.now()
 
     async def _terminate(self) -> None:
         """Ask it to end, ask again, SIGKILL it after the grace period, and reap it."""

@@ -27,11 +27,18 @@ sys.exit(0 if sys.stdin.readline() == 'cmd_router_to_child:exit\\n' else 9)
 """
 
 
-def python(code, ready=True, show=(), **options):
+def python(code, ready=True, lines=None, **options):
+    """`lines` takes what it writes."""
+    heard = [] if lines is None else lines
+
     async def is_ready():
         return ready() if callable(ready) else ready
 
-    command = Command([sys.executable, "-c", code], dict(os.environ), show)
+    command = Command(
+        [sys.executable, "-c", code],
+        dict(os.environ),
+        on_line=lambda level, text: heard.append(text),
+    )
     return Process("model", command, is_ready, **options)
 
 
@@ -144,8 +151,7 @@ def test_the_childs_protocol_tells_progress_and_ready(run):
 def test_sigkill_after_the_grace_period(run):
     async def scenario():
         up = []
-        process = python(STUBBORN, ready=lambda: bool(up), show=("info",), grace=0.2)
-        process._hear = lambda lines, hear=process._hear: (up.extend(lines), hear(lines))
+        process = python(STUBBORN, ready=lambda: bool(up), lines=up, grace=0.2)
         await process.start()
         await process.stop()
         assert await process.exited() == -signal.SIGKILL
@@ -171,8 +177,7 @@ def test_a_second_sigterm_comes_before_the_kill(run, monkeypatch):
             """
         )
         up = []
-        process = python(code, ready=lambda: bool(up), grace=10)
-        process._hear = lambda lines, hear=process._hear: (up.extend(lines), hear(lines))
+        process = python(code, ready=lambda: bool(up), lines=up, grace=10)
         await process.start()
         await process.stop()
         assert await process.exited() == 1
@@ -249,8 +254,8 @@ def test_inheritable_descriptors_of_ours_do_not_reach_the_child(run, tmp_path):
         try:
             close_descriptors_to_children()
             lines = []
-            process = python("import os; print(sorted(os.listdir('/proc/self/fd')), flush=True)")
-            process._hear = lambda seen, hear=process._hear: (lines.extend(seen), hear(seen))
+            code = "import os; print(sorted(os.listdir('/proc/self/fd')), flush=True)"
+            process = python(code, lines=lines)
             await process.start()
             await process.exited()
             assert str(descriptor) not in lines[0] and "'2'" in lines[0]

@@ -1,0 +1,57 @@
+"""What a child has said since one start: how far it is, and what it complains of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+
+from app.engine import output
+from app.machine import clock
+
+KEPT_LINES = 12  # complaints, for the error message
+
+
+class Speech:
+    def __init__(
+        self,
+        on_line: Callable[[output.Line], None],
+        on_buffers: Callable[[Mapping[str, int]], None],
+    ) -> None:
+        """`on_line` is called with every line of its log, `on_buffers` with the bytes that its
+        buffers took of each GPU, which it tells at its end."""
+        self.progress: float | None = None  # of the load under way, 0..1
+        self.context = 0  # tokens, once it is ready
+        self.speaks_protocol = False
+        self.ready = asyncio.Event()  # set by the protocol
+        self.last = clock.now()  # when it said anything
+        self._complaints: deque[str] = deque(maxlen=KEPT_LINES)
+        self._on_line = on_line
+        self._on_buffers = on_buffers
+
+    def hear(self, lines: Sequence[str]) -> None:
+        self.last = clock.now()
+        for line in lines:
+            event = output.read(line)
+            if isinstance(event, output.Line):
+                self._hear_line(event)
+            elif isinstance(event, output.Loading):
+                self.speaks_protocol = True
+                self.progress = event.progress
+            elif isinstance(event, output.Ready):
+                self.speaks_protocol = True
+                self.context = event.context
+                self.ready.set()
+            elif isinstance(event, output.Buffers):
+                self._on_buffers(event.devices)
+
+    def _hear_line(self, line: output.Line) -> None:
+        if line.level == "error":
+            self._complaints.append(line.message)
+        self._on_line(line)
+
+    def complaints(self, *, loading: bool) -> str:
+        """Its two complaints that explain its end, "" without any. A failed load names its cause
+        first, and then its consequences."""
+        said = list(self._complaints)
+        return "; ".join(said[:2] if loading else said[-2:])
