@@ -1,4 +1,4 @@
-"""What a model holds, measured off the loop: when it has come, and before it leaves.
+"""What a model uses, measured off the loop: when it has come, and before it leaves.
 
 The kernel walks all pages of a process to tell what is its own: tens of milliseconds for a large
 model.
@@ -33,7 +33,7 @@ def on_host(weights: int) -> Measure:
 
 
 class Meter:
-    """The most that one model's process was measured to hold since the app began."""
+    """The most that one model's process was measured to use since the app began."""
 
     def __init__(self, process: Process, measure: Measure, record: Record) -> None:
         """Each measurement goes into the `record`."""
@@ -43,11 +43,13 @@ class Meter:
         self._most: Need = {}
 
     async def measure(self) -> Need:
-        """The most until now, with what it holds now, by device; where nobody can measure it, what
+        """The most until now, with what it uses now, by device; if nobody can measure it, what
         earlier runs have seen."""
         if self._process.running:
-            held = await threads.run(self._measure, self._process.pid)
-            self._record.put(held)
-            larger = {device: max(size, self._most.get(device, 0)) for device, size in held.items()}
+            usage = await threads.run(self._measure, self._process.pid)
+            self._record.put(usage)
+            larger = {
+                device: max(size, self._most.get(device, 0)) for device, size in usage.items()
+            }
             self._most = {**self._most, **larger}
         return self._most or self._record.seen()

@@ -40,7 +40,7 @@ class Vacancy:
 
 
 def vacancy(models: Sequence[Candidate], budget: Need) -> Vacancy:
-    """What models leave whose memory is known already."""
+    """What models leave; one whose memory is not decided yet takes nothing."""
     needs = [need(model.footprint) for model in models if isinstance(model, Allotted)]
     return Vacancy(budget, together(needs))
 
@@ -66,15 +66,15 @@ async def allot(candidate: Candidate, contents: Inspected, site: Site, room: Vac
 
 
 def run_at_once(models: Sequence[Candidate], budget: Need) -> int:
-    """How many models can be in memory at the same time. One whose memory is not known yet counts
-    as one that fits."""
+    """How many models can be in memory at the same time. A model whose memory is not decided yet
+    counts as fitting."""
     needs = [need(model.footprint) for model in models if isinstance(model, Allotted)]
     return max(1, at_once(needs, budget) + len(models) - len(needs))
 
 
 def with_threads(model: Candidate, machine: Machine) -> Candidate:
-    """The model with its part of the CPU threads, once it is known how many models run at the same
-    time; one whose memory is not known yet gets them with that."""
+    """The model with its part of the CPU threads, once the machine says how many models run at the
+    same time. A candidate gets its threads when it is allotted."""
     if not isinstance(model, Allotted):
         return model
     threads, batch = machine.threads_for(model.wanted)

@@ -10,8 +10,8 @@ GIB = 1 << 30
 
 
 def at_once(needs: Sequence[Need], available: Need) -> int:
-    """How many of these can be in memory at the same time at most: the smallest ones, each by the
-    device of which it takes most."""
+    """How many of these needs fit at the same time, at most. The smallest are taken first, each
+    measured by the device of which it takes the largest part."""
 
     def share(each: Need) -> float:
         return max((size / max(1, available.get(d, 0)) for d, size in each.items()), default=0.0)
@@ -24,13 +24,13 @@ def at_once(needs: Sequence[Need], available: Need) -> int:
 
 
 def together(needs: list[Need]) -> Need:
-    """What all of them hold at the same time."""
+    """The sum of the needs."""
     devices = dict.fromkeys(device for each in needs for device in each)
     return {device: sum(each.get(device, 0) for each in needs) for device in devices}
 
 
 def lacking(wanted: Need, available: Need) -> str:
-    """What is missing, as words; "" where it fits."""
+    """What is missing, for a person; "" if it fits."""
     for device, size in wanted.items():
         if size > available.get(device, 0):
             has = available.get(device, 0) / GIB

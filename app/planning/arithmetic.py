@@ -1,4 +1,4 @@
-"""What a model takes by its header alone, where llama.cpp's planning tool is missing. Pure.
+"""Estimate a model's memory from its header alone, if the planning tool is missing. Pure.
 
 With `-ngl N` llama.cpp keeps the last N layers on the GPU, of which the output layer is the last;
 token embeddings stay in host memory (llama-model.cpp, `load_tensors`).
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from app.models.header import Header
 
-BATCH = 512  # tokens computed at once, llama-server's own
+BATCH = 512  # tokens computed at once: llama-server's default
 LEAST_COMPUTE = 64 << 20
 STEP = 256  # tokens: llama.cpp rounds a context up to these
 BLOCK = re.compile(r"blk\.(\d+)\.")
@@ -38,7 +38,7 @@ class Estimate:
 
 
 def weights(header: Header, size: int) -> Parts:
-    """Of a model of `size` bytes; of one whose tensors are not all known, in equal parts."""
+    """Of a model of `size` bytes. All layers count the same if any tensor's size is unknown."""
     count = max(1, int(header.value("block_count") or 1))
     sizes = {tensor.name: tensor.size or 0 for tensor in header.tensors}
     if not sizes or not all(sizes.values()):
@@ -53,7 +53,7 @@ def weights(header: Header, size: int) -> Parts:
             embeddings += bytes_
         else:
             output += bytes_
-    if OUTPUT not in sizes:  # the embeddings are used for it, and are there twice
+    if OUTPUT not in sizes:  # llama.cpp uses the embeddings for it, and has them twice
         output += embeddings
     return Parts(tuple(layers), output, embeddings)
 

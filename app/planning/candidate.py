@@ -1,4 +1,4 @@
-"""A model of a plan: a candidate as long as its memory is not known, allotted once it is."""
+"""A model of a plan: a Candidate until its memory is decided, Allotted from then on."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ class Files:
 
     @property
     def size(self) -> int:
-        """Bytes, as far as they are known."""
+        """Bytes, of the files whose size is known."""
         return sum(located.size for located in self._sized())
 
     @property
     def projector_size(self) -> int:
-        """Bytes; 0 without a projector, and for one whose size is not known yet."""
+        """Bytes; 0 without a projector, and if its size is not known yet."""
         return self.mmproj.size if isinstance(self.mmproj, OnHub | ModelFiles) else 0
 
     @property
     def downloads(self) -> dict[str, int]:
-        """Bytes of each file that is still to come, as far as they are known; a file that several
-        models use has the same name in each of them."""
+        """Bytes of each file that is still to be downloaded, if its size is known. A file that
+        several models use has the same name in each of them."""
         return {name: size for each in self._sized() for name, size in each.downloads.items()}
 
     @property
     def missing(self) -> int:
-        """Bytes that are still to come, as far as they are known."""
+        """Bytes that are still to be downloaded, of the files whose size is known."""
         return sum(self.downloads.values())
 
     def _sized(self) -> list[OnHub | ModelFiles]:
@@ -49,8 +49,8 @@ class Files:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model by its settled settings, what they want of memory, and where its files are. A model
-    of ClearML's registry stays one until its files are here."""
+    """A model with settled settings: what they want of memory, and where its files are. A model of
+    ClearML's registry stays a candidate until its files are here."""
 
     settings: ModelSettings
     reference: Reference
@@ -79,7 +79,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Allotted(Candidate):
-    """A candidate whose files were read: with its memory-deciding arguments, and what it will hold
+    """A candidate whose headers were read: with its memory-deciding arguments, and its footprint
     with these."""
 
     contents: Inspected

@@ -27,7 +27,7 @@ LEAST_CONTEXT = 4096  # tokens; rather than less, layers go to host memory, as -
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes that a model holds: by device, as llama-server names them, and in host memory. `cache`
+    """Bytes that a model uses: by device, as llama-server names them, and in host memory. `cache`
     bytes of host memory may come on top for its prompt cache."""
 
     devices: Mapping[str, int]
@@ -131,7 +131,7 @@ def _uncut(wanted: Wanted, fitted: Fitted, header: Header) -> bool:
 async def predict(
     argv: Sequence[str], contents: Inspected, site: Site, *, divided: bool = True
 ) -> Footprint:
-    """What a model holds once it runs: asked of the planning tool with these memory-deciding
+    """What a model uses once it runs: asked of the planning tool with these memory-deciding
     arguments (see `arguments.planning`), else computed from the header. `divided`: each slot has
     its part of the context for itself."""
     context = int(argv[argv.index("-c") + 1])

@@ -1,11 +1,10 @@
-"""What models really held, kept over runs: `footprints.json` in the cache, renamed into place."""
+"""What models really used, remembered over runs in `footprints.json` in the cache."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,14 +13,13 @@ from pathlib import Path
 
 from app.planning.amounts import Need
 
-logger = logging.getLogger(__name__)
-
 FILE = "footprints.json"
 MOST = 1000  # models that are remembered
 
 
 def key(paths: Sequence[Path], arguments: Sequence[str], where: Sequence[str]) -> str:
-    """Of files (names, sizes, times), the memory-deciding arguments, and devices and binary."""
+    """The same for the same files (names, sizes, times), memory-deciding arguments, GPUs and
+    llama-server."""
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     text = json.dumps([stats, list(arguments), list(where)])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -30,38 +28,38 @@ def key(paths: Sequence[Path], arguments: Sequence[str], where: Sequence[str]) -
 class Learned:
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE
-        self._known = self._read()
+        self._usage = self._read()
 
     def get(self, model: str) -> dict[str, int]:
-        """Bytes by device that this model was seen to hold at most; {} where nothing is known."""
-        return dict(self._known.get(model, {}))
+        """The most bytes of each device that this model was seen to use; {} if it is new."""
+        return dict(self._usage.get(model, {}))
 
-    def put(self, model: str, held: Mapping[str, int]) -> None:
-        """Never raises: what cannot be kept is learned again."""
-        known = self.get(model)
-        more = {d: max(size, known.get(d, 0)) for d, size in held.items() if size}
-        if not more or more == known:
+    def put(self, model: str, usage: Mapping[str, int]) -> None:
+        """Never raises: what cannot be written is learned again."""
+        before = self.get(model)
+        most = {d: max(size, before.get(d, 0)) for d, size in usage.items() if size}
+        if not most or most == before:
             return
-        self._known = self._read()  # another instance may have written since
-        self._known[model] = {**self.get(model), **more}
-        while len(self._known) > MOST:
-            self._known.pop(next(iter(self._known)))
+        self._usage = self._read()  # another instance may have written since
+        self._usage[model] = {**self.get(model), **most}
+        while len(self._usage) > MOST:
+            self._usage.pop(next(iter(self._usage)))
         with contextlib.suppress(OSError):
             self._write()
 
     def _read(self) -> dict[str, dict[str, int]]:
         try:
-            found = json.loads(self._path.read_text())
+            read = json.loads(self._path.read_text())
         except (OSError, ValueError):
             return {}
-        return {k: v for k, v in found.items() if _sound(v)} if isinstance(found, dict) else {}
+        return {k: v for k, v in read.items() if _sound(v)} if isinstance(read, dict) else {}
 
     def _write(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=self._path.parent, suffix=".tmp")
         try:
             with os.fdopen(handle, "w") as file:
-                json.dump(self._known, file)
+                json.dump(self._usage, file)
             os.replace(temporary, self._path)
         except OSError:
             os.unlink(temporary)
@@ -70,7 +68,7 @@ class Learned:
 
 @dataclass(frozen=True)
 class Record:
-    """What one model was seen to hold, by device."""
+    """What one model was seen to use, by device."""
 
     learned: Learned
     key: str
@@ -82,7 +80,7 @@ class Record:
         self.learned.put(self.key, usage)
 
     def at_least(self, predicted: Need) -> Need:
-        """What is predicted for each device, or what was seen on it where that was more."""
+        """For each device the larger of the prediction and what was seen."""
         seen = self.seen()
         return {device: max(size, seen.get(device, 0)) for device, size in predicted.items()}
 

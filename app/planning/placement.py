@@ -1,4 +1,4 @@
-"""Which GPUs a model goes to, and which of its tensors stay there. Pure."""
+"""Decide which GPUs a model goes to, and which of its tensors stay there. Pure."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 
 from app.models.header import Tensor
 
-# A person's own word on it: then nothing is chosen here.
+# If a person gives any of these, nothing is chosen here.
 DECIDING = tuple(
     "-ts --tensor-split -sm --split-mode -mg --main-gpu -dev --device -ot --override-tensor".split()
 )
 DEVICE = ("-dev", "--device")
 OVERRIDES = ("-ot", "--override-tensor")
 ON_HOST = "CPU"
-ONE_GPU, SEVERAL = -1, 66_000  # KiB: the thresholds where the form names none
+ONE_GPU, SEVERAL = -1, 66_000  # KiB: the default thresholds
 
 
 def attempts(
@@ -32,8 +32,8 @@ def attempts(
 
 
 def split(devices: Sequence[str], given: Sequence[str], room: Mapping[str, int]) -> tuple[str, ...]:
-    """For a model that goes to several: in what proportion, since llama-server, left to itself,
-    looks at what happens to be free at every start."""
+    """The proportion in which several GPUs take a model. By default llama-server chooses it anew at
+    every start, by what happens to be free."""
     several = used(given, devices)
     if len(several) < 2 or any(word in DECIDING and word not in DEVICE for word in given):
         return ()
@@ -48,13 +48,13 @@ def used(given: Sequence[str], devices: Sequence[str]) -> tuple[str, ...]:
 
 
 def shares(given: Sequence[str], devices: Sequence[str]) -> dict[str, float]:
-    """Which part of a model each of its devices gets, as far as the arguments say it; they add up
-    to one."""
+    """The part of a model that each of its devices gets, by its arguments; equal parts if they do
+    not say it. The parts add up to one."""
     pairs = zip(given, given[1:], strict=False)
     named = [value for flag, value in pairs if flag in ("-ts", "--tensor-split")]
     try:
         numbers = [float(word) for word in re.split("[,/]", named[-1])][: len(devices)]
-    except (IndexError, ValueError):  # none is given, or one that llama-server will refuse
+    except (IndexError, ValueError):  # none is given, or llama-server will refuse it
         numbers = []
     if not sum(numbers) > 0:
         numbers = [1.0] * len(devices)
@@ -63,20 +63,20 @@ def shares(given: Sequence[str], devices: Sequence[str]) -> dict[str, float]:
 
 
 def threshold(given: int | None, devices: int) -> int:
-    """Bytes: tensors up to this size are never moved out of GPU memory; -1 is none."""
+    """Bytes: tensors up to this size never leave GPU memory; -1: every tensor may leave it."""
     kib = given if given is not None else ONE_GPU if devices < 2 else SEVERAL
     return kib << 10 if kib >= 0 else -1
 
 
 def spare_small(placement: Sequence[str], tensors: Sequence[Tensor], least: int) -> tuple[str, ...]:
-    """The arguments, but tensors of at most `least` bytes stay where they would be: what is left
-    of an override to host memory names the larger ones by name."""
+    """The arguments, without moving tensors of at most `least` bytes to host memory: an override
+    that matches such tensors names only the larger ones."""
     words = list(placement)
     for index, word in enumerate(words[:-1]):
         if word in OVERRIDES and least >= 0:
             overrides = (_larger(text, tensors, least) for text in words[index + 1].split(","))
             words[index + 1] = ",".join(text for text in overrides if text)
-    # An override that names nothing is none.
+    # An override that matches nothing any more is left out.
     pairs = zip(words[::2], words[1::2], strict=False)
     kept = [(flag, value) for flag, value in pairs if value or flag not in OVERRIDES]
     return tuple(text for pair in kept for text in pair)

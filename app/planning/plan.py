@@ -1,4 +1,5 @@
-"""Whatever can be found wrong before any bytes move is found here; the rest is decided here."""
+"""Make the plan of an instance: refuse whatever can be found wrong before any bytes move, and
+decide the rest."""
 
 from __future__ import annotations
 
@@ -55,7 +56,7 @@ class Plan:
 
     @property
     def missing(self) -> int:
-        """Bytes that are still to come. A file that several models use comes once."""
+        """Bytes that are still to be downloaded; a file that several models use counts once."""
         downloads = {}
         for model in self.models:
             downloads.update(model.files.downloads)
@@ -63,32 +64,32 @@ class Plan:
 
     @property
     def free(self) -> Need:
-        """The budget, less what other programs held of it when the GPUs were asked."""
+        """The budget, less what other programs used of it when the GPUs were asked."""
         return beside_others(self.budget, self.capabilities.device_free, {}, {})
 
     @property
     def preloaded(self) -> tuple[str, ...]:
-        """The models that are loaded at the start: as many as fit together now, in their order.
-        The first one is tried in any case, and so is one whose memory is not known yet."""
+        """The models that are loaded at the start: in their order, as many as fit together now. A
+        model whose memory is not known yet counts as fitting."""
         chosen: list[Candidate] = []
         for model in self.models:
-            together_with = vacancy([*chosen, model], {}).assigned
-            room = self.free if chosen else self.budget
-            if model.settings.preload and not lacking(together_with, room):
+            needs = vacancy([*chosen, model], {}).assigned
+            room = self.free if chosen else self.budget  # others may leave what the first one needs
+            if model.settings.preload and not lacking(needs, room):
                 chosen.append(model)
         return tuple(model.name for model in chosen)
 
     @property
     def reserve(self) -> int:
-        """Bytes of host memory that stay free beside parked models: what the prompt caches of the
-        others may come to, and a margin."""
+        """Bytes of host memory that stay free beside parked models: for the prompt caches of the
+        others, and a margin."""
         caches = (model.resolved.prompt_cache(self.capabilities) for model in self.allotted)
         return LEAST_FREE + sum(caches)
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a plan is made in: `folder` is our private one, for what must not outlive us."""
+    """What a plan is made in; `folder` is our private one, which is removed at the end."""
 
     store: Store
     environment: Mapping[str, str]
@@ -153,7 +154,7 @@ async def _plan_model(
     model = settle(model)
     for name in arguments.ignored_by_cli(model):
         logger.warning("%s is ignored, because Model/cli replaces it", name)
-    # The tiny default is for who names nothing at all.
+    # The tiny model is the default only if no model is listed at all.
     reference = parse(model.model, offline=around.offline and site.machine.models == 1)
     arguments.check(model, site.capabilities)
     wanted = memory_wanted(model)
@@ -169,14 +170,14 @@ async def _plan_model(
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a reference leads: the files, and what is in them; None before anybody can know."""
+    """Where a reference leads: the files, and their contents; None if these cannot be read yet."""
 
     located: Located
     contents: Inspected | None
 
 
 async def _weights(model: ModelSettings, reference: Reference, around: Surroundings) -> _Source:
-    """Raises FormError for what is not there or is not what it should be."""
+    """Raises FormError if there is no such model, or if it is a projector."""
     source = await _look_up(reference, around)
     if source.contents is not None and source.contents.header.projector:
         raise FormError("Model/model", f"{model.model} is a projector: that is Model/mmproj")
@@ -184,7 +185,7 @@ async def _weights(model: ModelSettings, reference: Reference, around: Surroundi
 
 
 async def _projector(model: ModelSettings, around: Surroundings) -> Located | None:
-    """The same of the projector, if there is to be one."""
+    """The projector, if the form names one. Raises FormError."""
     if not model.mmproj:
         return None
     with naming_field("mmproj"):
@@ -208,8 +209,8 @@ async def _look_up(reference: Reference, around: Surroundings) -> _Source:
 
 
 def shortfall(plan: Plan) -> str:
-    """What the models lack, as one sentence; "" where they fit: side by side, or, where they share
-    memory, each by itself."""
+    """What the models lack, as one sentence; "" if they fit: side by side, or each by itself if
+    they share memory."""
     for model in plan.allotted:
         if lack := lacking(need(model.footprint), plan.budget):
             return f"{model.name} does not fit. {lack}"
@@ -221,7 +222,7 @@ def shortfall(plan: Plan) -> str:
 
 
 def check_memory(plan: Plan) -> None:
-    """Raises ConfigError with the numbers where the models do not fit."""
+    """Raises ConfigError with the numbers if the models do not fit."""
     lack = shortfall(plan)
     if lack:
         share = "" if plan.sharing else ", or let them share it (General/cpu_offloading)"
@@ -232,7 +233,7 @@ def check_memory(plan: Plan) -> None:
 
 
 def check_disk(missing: int, store: Store) -> None:
-    """Raises ConfigError where so many bytes that are still to come have no room."""
+    """Raises ConfigError if the disk has no room for so many bytes."""
     folder = store.hub_folder
     free = host.disk_free(folder)
     if missing > free:

@@ -1,4 +1,4 @@
-"""What a plan's models are and whether they can run: shown by `check` and before every serve."""
+"""Show a plan: what its models are, and whether they can run. `check` and every start print it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def verdict(plan: Plan) -> str:
 
 
 def table(plan: Plan) -> list[str]:
-    """Lines for a person."""
+    """The plan as lines for a person."""
     rows = [_row(model, verdict(plan)) for model in plan.models]
     lines = aligned([HEADINGS, *rows])
     lines += [f"{model.name}: {resolved_text(model)}" for model in plan.allotted]
@@ -44,7 +44,7 @@ def table(plan: Plan) -> list[str]:
 
 
 def as_json(plan: Plan) -> str:
-    """The same as JSON, for programs; bytes and tokens."""
+    """The plan as JSON, in bytes and tokens."""
     folder = plan.store.hub_folder
     disk = {
         "folder": str(folder),

@@ -12,8 +12,8 @@ from app.planning.amounts import Need
 
 @dataclass(frozen=True)
 class Machine:
-    """What `models` models share: `memory` of the host in bytes, and CPU threads. So many of them
-    as `at_once` says can run at the same time; 0 is not known yet, and may be all of them.
+    """What `models` models share: `memory` of the host in bytes, and CPU threads. `at_once` of them
+    can run at the same time; 0: that is not known yet, and it may be all of them.
 
     `headroom` is how many bytes of each GPU one model may take on the empty machine. Tensors of up
     to `threshold` bytes stay on the GPU; -1: any may leave it.

@@ -350,7 +350,7 @@ def test_its_lines_are_heard_and_its_last_words_are_learned(run, instance):
         instance.servers[0].command.on_line("warn", "text")
         assert instance.lines == [("a", "warn", "text")]
         instance.servers[0].command.on_buffers({"CUDA0": 5})
-        (seen,) = Learned(instance.folder)._known.values()
+        (seen,) = Learned(instance.folder)._usage.values()
         assert seen["CUDA0"] == on_devices({"CUDA0": 5})["CUDA0"]
 
     run(scenario)

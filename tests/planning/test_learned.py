@@ -37,10 +37,10 @@ def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path):
 
 def test_the_oldest_are_forgotten(tmp_path):
     found = Learned(tmp_path)
-    found._known = {str(n): {"host": 1} for n in range(MOST)}
+    found._usage = {str(n): {"host": 1} for n in range(MOST)}
     found._write()
     found.put("new", {"host": 1})
-    assert len(Learned(tmp_path)._known) == MOST and not Learned(tmp_path).get("0")
+    assert len(Learned(tmp_path)._usage) == MOST and not Learned(tmp_path).get("0")
 
 
 def test_the_key_is_of_files_arguments_and_machine(tmp_path):
