@@ -237,4 +237,4 @@ def test_a_token_in_the_form_is_taken_and_stands_nowhere(start, hub, tmp_path):
 def test_a_token_on_the_command_line_is_refused(start):
     app = start("--set", "General/hf_token=hf_x")
     assert app.wait(30) == 2
-    assert "General/hf_token: others can read" in app.output and "hf_x" not in app.output
+    assert "General/hf_token: other users can read" in app.output and "hf_x" not in app.output
