@@ -25,10 +25,10 @@ from app.errors import ConfigError
 from app.form.checks import TOTAL
 from app.memory.ledger import ModelState, Tier, View
 from app.page.examples import Target
-from app.task.presence import EXAMPLE, MODELS_TABLE, models_table, progress, properties
+from app.task.presence import EXAMPLE, MODELS_TABLE, properties
 from app.task.reporter import gauges, points
 from app.telemetry import scalars
-from app.telemetry.overview import Details, MemoryUse, Overview, Phase
+from app.telemetry.overview import Details, Overview, Phase
 
 ROOT = Path(__file__).parent.parent.parent
 TEMPLATES = ROOT / "templates"
@@ -145,43 +145,3 @@ def test_make_package_leaves_the_file_as_it_is_when_the_script_fails(tmp_path):
     assert done.returncode != 0
     kept = tmp_path / "templates" / FILE
     assert kept.read_bytes() == (TEMPLATES / FILE).read_bytes()
-
-
-def test_the_properties_say_how_long_it_is_idle():
-    found = overview()
-    found.view = lambda: [View("a", ModelState.READY, Tier.RAM, requests=5, denied=3)]
-    told = properties(found, 5400.0, TARGET)
-    assert told["status"] == "idle" and told["idle_hours"] == "1.5"
-    assert told["idle_limit_hours"] == "2" and "&lt;key&gt;" in told["curl"]
-    assert told["progress"] == ""
-    found.idle_limit = None
-    assert properties(found, 0.0, TARGET)["idle_limit_hours"] == "\u221e"
-
-
-def test_the_progress_while_it_is_set_up():
-    found = overview()
-    found.phase = Phase.SETTING_UP
-    found.view = lambda: [
-        View("a", ModelState.DOWNLOADING, Tier.NONE, progress=0.456),
-        View("b", ModelState.FAILED, Tier.NONE, reason="no <such> file"),
-        View("c", ModelState.PENDING, Tier.NONE),
-    ]
-    assert progress(found) == "a: downloading 46%, b: failed: no <such> file, c: pending"
-    assert "no &lt;such&gt; file" in properties(found, 1.0, TARGET)["progress"]
-
-
-def test_the_table_of_models():
-    found = overview(
-        endpoint="http://h/a/v1", context=4096, slots=4, memory=lambda: MemoryUse(host=5_000_000)
-    )
-    heading, row = models_table(found)
-    assert dict(zip(heading, row, strict=True)) == {
-        "Model Name": "a",
-        "Endpoint": "http://h/a/v1",
-        "State": "ready",
-        "Tier": "ram",
-        "Context": "4096",
-        "Slots": "4",
-        "Memory (MB)": "5",
-        "Requests": "5",
-    }

@@ -1,7 +1,7 @@
 import pytest
 
-from app.errors import RequestError
-from app.gateway.admission import Keys, check_local, stranger
+from app.errors import ConfigError, RequestError
+from app.gateway.admission import Keys, check_local, listening_host, stranger
 
 
 @pytest.mark.parametrize(
@@ -121,3 +121,26 @@ def test_a_stranger_is_told_what_to_do():
 
 def heads(named):
     return [(name.encode(), value.encode()) for name, value in named.items()]
+
+
+@pytest.mark.parametrize(
+    "given, agent, key, expected",
+    [
+        ("", False, False, "127.0.0.1"),
+        ("", True, True, "0.0.0.0"),
+        ("", False, True, "0.0.0.0"),
+        ("10.0.0.1", False, True, "10.0.0.1"),
+        ("127.0.0.2", False, False, "127.0.0.2"),
+        ("localhost", False, False, "localhost"),
+        ("::1", False, False, "::1"),
+        ("127.0.0.1", True, True, "127.0.0.1"),
+    ],
+)
+def test_where_to_listen(given, agent, key, expected):
+    assert listening_host(given, under_agent=agent, has_key=key) == expected
+
+
+@pytest.mark.parametrize("given", ["0.0.0.0", "10.0.0.1", "::", "host.example"])
+def test_on_a_persons_machine_the_network_needs_a_key(given):
+    with pytest.raises(ConfigError, match="LLAMACPP_API_KEY"):
+        listening_host(given, under_agent=False, has_key=False)

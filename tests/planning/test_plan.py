@@ -2,16 +2,14 @@ import asyncio
 
 import pytest
 
-from app.errors import ConfigError, FormError
+from app.errors import ConfigError
 from app.form.settings import GeneralSettings, IdleSettings, ModelSettings, Settings
-from app.gateway.admission import listening_host
 from app.models import hub
 from app.models.header import Header
 from app.models.store import Preview
 from app.planning import plan as module
 from app.planning.plan import Surroundings, plan
 from app.planning.report import as_json, table
-from app.planning.settle import check_names, settle
 
 GB = 10**9
 HELP = "-m, --model FNAME  path\n-c, --ctx-size N  size\n-np, --parallel N  slots"
@@ -83,52 +81,3 @@ def test_files_that_do_not_fit_on_the_disk_together_are_refused(planned):
     files = {"m.gguf": [6 * GB], "n.gguf": [6 * GB]}
     with pytest.raises(ConfigError, match="12.0 GB are to be downloaded, but only 10.0 GB"):
         planned(files, {"model": M}, {"model": "org/repo/n.gguf"})
-
-
-@pytest.mark.parametrize(
-    "given, agent, key, expected",
-    [
-        ("", False, False, "127.0.0.1"),
-        ("", True, True, "0.0.0.0"),
-        ("", False, True, "0.0.0.0"),
-        ("10.0.0.1", False, True, "10.0.0.1"),
-        ("127.0.0.2", False, False, "127.0.0.2"),
-        ("localhost", False, False, "localhost"),
-        ("::1", False, False, "::1"),
-        ("127.0.0.1", True, True, "127.0.0.1"),
-    ],
-)
-def test_where_to_listen(given, agent, key, expected):
-    assert listening_host(given, under_agent=agent, has_key=key) == expected
-
-
-def test_two_models_of_one_name_are_refused():
-    check_names(["a", "b"])
-    with pytest.raises(FormError, match="'b' is the name of two models"):
-        check_names(["a", "b", "b"])
-
-
-@pytest.mark.parametrize("given", ["0.0.0.0", "10.0.0.1", "::", "host.example"])
-def test_on_a_persons_machine_the_network_needs_a_key(given):
-    with pytest.raises(ConfigError, match="LLAMACPP_API_KEY"):
-        listening_host(given, under_agent=False, has_key=False)
-
-
-def test_a_command_line_fills_model_and_name():
-    model = settle(ModelSettings(cli="-m /m.gguf -a name -c 1"))
-    assert (model.model, model.endpoint_name) == ("/m.gguf", "name")
-
-
-def test_the_forms_name_comes_before_the_command_lines():
-    assert settle(ModelSettings(cli="-a cli", endpoint_name="form")).endpoint_name == "form"
-
-
-def test_two_different_models_are_refused():
-    assert settle(ModelSettings(cli="-m /a.gguf", model="/a.gguf")).model == "/a.gguf"
-    with pytest.raises(FormError, match="-m '/b.gguf'"):
-        settle(ModelSettings(cli="-m /b.gguf", model="/a.gguf"))
-
-
-def test_a_command_lines_name_is_checked():
-    with pytest.raises(FormError, match="not a URL path"):
-        settle(ModelSettings(cli="-m /a.gguf -a 'a,b'"))

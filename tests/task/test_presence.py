@@ -1,5 +1,6 @@
 import asyncio
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -186,9 +187,10 @@ def test_the_last_word_is_stopped_and_an_outage_raises_nothing(run, caplog):
 
 
 def test_properties_are_escaped_for_the_dashboards_html():
-    found = properties(overview(view("<b>", S.READY)), 3600.0, TARGET)
-    assert found["idle_hours"] == "1.0" and found["idle_limit_hours"] == "2"
-    assert found["endpoint"] == "http://h" and found["progress"] == ""
+    served = properties(overview(view("a", S.READY)), 3600.0, replace(TARGET, key="<key>"))
+    assert served["status"] == "idle" and served["idle_hours"] == "1.0"
+    assert served["idle_limit_hours"] == "2" and served["endpoint"] == "http://h"
+    assert served["progress"] == "" and "&lt;key&gt;" in served["curl"]
     setting_up = overview(view("<b>", S.PENDING), phase=Phase.SETTING_UP, limit=None)
     found = properties(setting_up, 0.0, TARGET)
     assert found["progress"] == "&lt;b&gt;: pending" and found["idle_limit_hours"] == "∞"
@@ -203,9 +205,19 @@ def test_progress_is_what_models_are_on_their_way_to():
 
 
 def test_the_table_has_a_row_for_every_model_below_its_headings():
-    headings, row = models_table(overview(view("a", S.READY)))
-    assert len(headings) == len(row)
-    assert row[:3] == ["a", "http://h/a/v1", "ready"] and row[-1] == "3"
+    seen = overview(view("a", S.READY))
+    seen.models["a"].memory = lambda: MemoryUse(host=5_000_000)
+    headings, row = models_table(seen)
+    assert dict(zip(headings, row, strict=True)) == {
+        "Model Name": "a",
+        "Endpoint": "http://h/a/v1",
+        "State": "ready",
+        "Tier": "ram",
+        "Context": "4096",
+        "Slots": "4",
+        "Memory (MB)": "5",
+        "Requests": "3",
+    }
 
 
 @pytest.mark.parametrize(
