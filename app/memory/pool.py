@@ -83,6 +83,8 @@ class Pool(Generic[Upstream]):
     def fail(self, name: str, reason: str) -> None:
         """Bring-up has failed. A model that was not provided will never come."""
         model = self._ledger[name]
+        if model.coming is not None:
+            return  # a request has begun to load it once more: it is as that ends
         model.state, model.reason, model.progress = ModelState.FAILED, reason, None
         model.line.refuse(RequestError(503, f"{name} is not available: {reason}"))
         self._ledger.lose_if_given_up(reason)

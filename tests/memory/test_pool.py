@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from app.errors import RequestError
+from app.errors import LoadError, RequestError
 from app.memory.ledger import Model, ModelState, Tier
 from app.memory.pool import MAX_WAITING, Pool
 from tests.fakes import until
@@ -119,6 +119,26 @@ def test_a_model_whose_files_never_came_says_why(run):
         pool.fail("a", "cut off")
         with pytest.raises(RequestError, match="cut off"):
             await waiting
+
+    run(scenario)
+
+
+def test_a_bring_up_that_failed_leaves_the_load_of_a_later_request_alone(run):
+    """The preload fails; before bring-up says so, a request has begun the next load. Result: the
+    model counts as loading, and its request is served."""
+
+    async def scenario():
+        world = World(a=20, b=20)
+        world.servers["a"].fail = 1
+        preload = asyncio.create_task(world.pool.load("a"))
+        await until(lambda: world.log == ["fail a"])
+        later = asyncio.create_task(world.use("a"))
+        await until(lambda: world.view("a").state is ModelState.LOADING)
+        world.pool.fail("a", "broken")
+        assert world.view("a").state is ModelState.LOADING
+        assert await later == "to a"
+        with pytest.raises(LoadError):
+            await preload
 
     run(scenario)
 
