@@ -8,15 +8,6 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any
 
-
-def say(text: str) -> None:
-    """What a command was asked for, on stdout; what happens meanwhile is on stderr."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-logger = logging.getLogger(__name__)
-
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 APP = "app"
 
@@ -59,12 +50,12 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
         pass
 
 
-def set_up(level: int = logging.INFO, *, errors: bool = False) -> None:
+def set_up(*, errors: bool = False) -> None:
     handler = StandardHandler(errors=errors)
     handler.setFormatter(LineFormatter())
     root = logging.getLogger("app")
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    root.setLevel(logging.INFO)
     root.propagate = False
 
 
@@ -90,3 +81,9 @@ class ModelLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
     ) -> tuple[object, MutableMapping[str, Any]]:
         kwargs["extra"] = {**(self.extra or {}), **kwargs.get("extra", {})}
         return msg, kwargs
+
+
+def say(text: str) -> None:
+    """What a command was asked for, on stdout; what happens meanwhile is on stderr."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

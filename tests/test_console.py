@@ -1,6 +1,18 @@
 import logging
 
+import pytest
+
 from app import console
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    """Other tests read what is logged."""
+    app = logging.getLogger("app")
+    handlers, level, propagate = app.handlers[:], app.level, app.propagate
+    yield
+    app.handlers[:], app.propagate = handlers, propagate
+    app.setLevel(level)
 
 
 def shown(capsys, emit):

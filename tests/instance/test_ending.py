@@ -1,7 +1,6 @@
 """The stack of stops: whoever was begun last ends first, whatever happens to the others."""
 
 import asyncio
-import logging
 
 import pytest
 
@@ -52,7 +51,6 @@ EVERYBODY = [("third", 0.01), ("second", 0.01), ("first", 0.01)]
 
 @pytest.mark.parametrize("kind", ["failing", "hanging", "deaf"])
 def test_one_that_does_not_stop_costs_the_others_nothing(run, kind, caplog):
-    logging.getLogger("app").propagate = True
 
     async def scenario():
         stops = Stops(**{kind: ("second",)})

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import signal
 
 import pytest
@@ -134,7 +133,6 @@ def test_a_phase_that_does_not_heed_the_stop_is_left_behind(run, folder, monkeyp
 
     monkeypatch.setattr("app.instance.life.GIVE_UP", 0.01)
     monkeypatch.setattr("app.instance.ending.MARGIN", 0.0)
-    logging.getLogger("app").propagate = True
     task = Task()
     assert live(run, task, Deaf, meanwhile=meanwhile) == 143
     assert task.ends == [(Outcome.STOPPED, "stopped by SIGTERM")]

@@ -1,6 +1,5 @@
 """From the command line and the task's hyperparameters to settings."""
 
-import logging
 import os
 
 import pytest
@@ -91,7 +90,6 @@ def test_what_was_merged_is_written_once_with_the_empty_fields(opened):
 
 
 def test_an_unknown_hyperparameter_is_a_warning(opened, caplog):
-    logging.getLogger("app").propagate = True
     opened(Task({"General/prot": "1"}))
     assert "General/port" in caplog.text
 
