@@ -74,7 +74,7 @@ def status(overview: Overview, now: float) -> dict[str, object]:
 
 
 def _model(overview: Overview, view: View) -> dict[str, object]:
-    details, held = overview.models[view.name], overview.memory(view)
+    details, memory = overview.models[view.name], overview.memory(view)
     return {
         "name": view.name,
         "reference": details.reference,
@@ -84,7 +84,7 @@ def _model(overview: Overview, view: View) -> dict[str, object]:
         "progress": view.progress,
         "context": details.context,
         "slots": details.slots,
-        "memory": {"gpu": dict(held.gpu), "host": held.host},
+        "memory": {"gpu": dict(memory.gpu), "host": memory.host},
         "need": dict(view.need),
         "prompt_cache": details.cache,
         "placed": details.placed,
