@@ -184,6 +184,7 @@ class Tiered:
 
     async def stop(self) -> None:
         await (self._away or self._tiers[-1]).mover(self._parts).end()
+        self._away = self._tiers[-1]
 
     async def exited(self) -> int:
         return await self.server.exited()

@@ -125,10 +125,11 @@ def test_what_was_seen_to_go_is_learned_if_it_is_likely(took, learned):
 def test_a_parked_one_is_only_ever_killed(run):
     async def scenario():
         llama = Llama()
-        found = tiered(llama, Checkpoints())
-        await found.leave()
-        await found.stop()
+        model = tiered(llama, Checkpoints())
+        await model.leave()
+        await model.stop()
         assert llama.log == ["close", "close", "kill"]
+        assert model.parked_size() == 0
 
     run(scenario)
 
@@ -148,9 +149,9 @@ def test_a_failed_park_and_a_failed_restore_end_the_process_and_it_starts_anew(r
         assert await tiered(llama, Checkpoints(MoveError("x"))).leave() is Tier.DISK
         assert llama.log == ["close", "close", "kill"]
         llama = Llama()
-        found = tiered(llama, Checkpoints(None, MoveError("stuck")))
-        await found.leave()
-        await found.start()
+        model = tiered(llama, Checkpoints(None, MoveError("stuck")))
+        await model.leave()
+        await model.start()
         assert llama.log == ["close", "close", "kill", "start"]
 
     run(scenario)
