@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -197,10 +198,17 @@ def name_of(path: Path) -> str:
 MODULES = sorted(name_of(path) for path in APP.rglob("*.py") if path.stem != "__init__")
 
 
+@cache
+def tree(module: str) -> list[ast.AST]:
+    """Every node of a module's code."""
+    source = (APP / module.replace(".", "/")).with_suffix(".py").read_text()
+    return list(ast.walk(ast.parse(source)))
+
+
+@cache
 def imports(module: str) -> set[str]:
     found = set()
-    source = (APP / module.replace(".", "/")).with_suffix(".py").read_text()
-    for node in ast.walk(ast.parse(source)):
+    for node in tree(module):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -241,11 +249,11 @@ def test_pure_modules_do_no_io(module):
     assert external(module) == set()
 
 
+@cache
 def names_used(module: str) -> set[str]:
     """Every `name` and `package.name` that a module's code uses, whatever it is imported as."""
-    source = (APP / module.replace(".", "/")).with_suffix(".py").read_text()
     found = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in tree(module):
         if isinstance(node, ast.Attribute):
             owner = f"{node.value.id}." if isinstance(node.value, ast.Name) else ""
             found |= {node.attr, f"{owner}{node.attr}"}
