@@ -23,7 +23,7 @@ class Reports:
         windows = Windows(tuple(overview.models), clock.now())
         self._windows = windows
         self._reporter = Reporter(
-            windows, task.report, clock.now, lambda now: gauges(overview, now)
+            windows, task.report, lambda: clock.now(), lambda now: gauges(overview, now)
         )
         self._presence = Presence(
             task, overview, lambda: targets(overview, placeholder), overview.active_for

@@ -35,7 +35,7 @@ def pool_of(settings: Settings, plan: Plan) -> Pool[Client]:
     return Pool(
         rows,
         plan.budget,
-        clock.now,
+        lambda: clock.now(),
         resident_tier=Tier.GPU if plan.capabilities.devices else Tier.RAM,
         bound=min(BOUND, settings.general.wait_timeout / 2),
         free=Free(gpu.free, lambda: host.memory_free() - plan.reserve),

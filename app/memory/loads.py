@@ -51,8 +51,13 @@ class Loads(Generic[Upstream]):
         model.leaving = self._run(self._leave(model, keep=keep))
 
     async def close(self) -> None:
-        """Stop every process."""
-        await asyncio.gather(*(self._stop(model) for model in self._ledger))
+        """Stop every process; one that cannot be stopped costs the others nothing."""
+        stops = (self._stop(model) for model in self._ledger)
+        failures = await asyncio.gather(*stops, return_exceptions=True)
+        for model, failure in zip(self._ledger, failures, strict=True):
+            if isinstance(failure, Exception):
+                log = ModelLogger(logger, model.name)
+                log.error("llama-server cannot be stopped: %s", failure)
         for task in list(self._tasks):
             task.cancel()
 
@@ -123,10 +128,10 @@ class Loads(Generic[Upstream]):
     async def _leave(self, model: Model[Upstream], *, keep: bool) -> None:
         assert model.server is not None
         begun = self._ledger.now()
-        await model.server.measure()
-        self._learn(model)
         try:
             if keep:
+                await model.server.measure()
+                self._learn(model)
                 model.tier = await self._keep(model, model.server)
             else:
                 await model.server.stop()

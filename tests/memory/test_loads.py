@@ -368,3 +368,19 @@ def test_after_crashes_and_a_persons_mischief_everybody_is_served(run, seed):
         assert all(v.leased == v.admitted == v.waiting == 0 for v in world.pool.view())
 
     run(scenario)
+
+
+def test_one_that_cannot_be_stopped_costs_the_others_nothing(run, caplog):
+    async def scenario():
+        world = World(a=10, b=10)
+        await world.use("a")
+        await world.use("b")
+
+        async def stuck():
+            raise OSError("is stuck")
+
+        world.servers["a"].stop = stuck
+        await world.pool.close()
+        return world.log
+
+    assert run(scenario)[-1] == "stop b"
