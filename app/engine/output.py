@@ -38,7 +38,7 @@ class LineBuffer:
 
 
 @dataclass(frozen=True)
-class Line:
+class LogLine:
     """A line of log; `level` is llama-server's: debug trace info warn error."""
 
     level: str
@@ -66,7 +66,7 @@ class Buffers:
     devices: Mapping[str, int]
 
 
-Event = Line | Loading | Ready | Buffers
+Event = LogLine | Loading | Ready | Buffers
 
 
 def read(line: str) -> Event | None:
@@ -79,8 +79,8 @@ def read(line: str) -> Event | None:
         return _record(_object(line), line)
     text = TEXT_LOG.match(line)
     if text:
-        return Line(LEVELS[text["level"]], text["message"].strip())
-    return Line("error" if ERROR_TEXT.search(line) else "info", line.strip())
+        return LogLine(LEVELS[text["level"]], text["message"].strip())
+    return LogLine("error" if ERROR_TEXT.search(line) else "info", line.strip())
 
 
 def _object(text: str) -> dict[str, Any]:
@@ -115,10 +115,10 @@ def _progress(payload: dict[str, Any]) -> float:
 
 def _record(record: dict[str, Any], line: str) -> Event:
     if record.get("type") == "log":
-        return Line(str(record.get("level", "info")), str(record.get("msg", "")).strip())
+        return LogLine(str(record.get("level", "info")), str(record.get("msg", "")).strip())
     if record.get("type") == "fit_memory_breakdown":
         return Buffers(_by_device(record.get("data")))
-    return Line("trace", line)
+    return LogLine("trace", line)
 
 
 def _by_device(data: Any) -> dict[str, int]:

@@ -31,7 +31,7 @@ SHOWN = ("info", "warn", "error", "trace", "debug")
 
 
 @dataclass(frozen=True)
-class Command:
+class Program:
     """What to run. `again` are further arguments of every start but the first; `show` are the
     levels of its log that go to our console. `on_line` is called with the level and the text of
     every line, `on_buffers` at its end with the bytes that its buffers took of each GPU."""
@@ -48,7 +48,7 @@ class Process:
     def __init__(
         self,
         name: str,
-        command: Command,
+        program: Program,
         ready: Callable[[], Awaitable[bool]],
         *,
         stall_timeout: float = 600,
@@ -58,13 +58,13 @@ class Process:
         life. SIGKILL follows `grace` seconds after the request to stop."""
         self.name = name
         self.state = State.STOPPED
-        self._command = command
+        self._program = program
         self._ready = ready
         self._stall_timeout = stall_timeout
         self._grace = grace
         self._log = ModelLogger(logging.getLogger(__name__), name)
         self._lock = asyncio.Lock()  # one start or stop at a time; a start waits for a stop
-        self._speech = Speech(self._tell, command.on_buffers)
+        self._speech = Speech(self._tell, program.on_buffers)
         self._was_ready = False
         self._again: Sequence[str] = ()
         self._stdin = -1
@@ -102,7 +102,7 @@ class Process:
                 await self._terminate()
                 raise
             self._was_ready = True
-            self._again = self._command.again
+            self._again = self._program.again
             self._move(Event.BECAME_READY)
 
     async def stop(self) -> None:
@@ -128,7 +128,7 @@ class Process:
         return f"llama-server {what}: {words}" if words else f"llama-server {what}"
 
     def _spawn(self) -> None:
-        self._speech = Speech(self._tell, self._command.on_buffers)
+        self._speech = Speech(self._tell, self._program.on_buffers)
         self._speech.progress = 0.0
         self._was_ready = False
         # Our own pipes: with PIPE, asyncio's wait() lasts until the last process that has inherited
@@ -138,8 +138,8 @@ class Process:
         os.set_blocking(self._stdin, False)
         try:
             self._child = children.spawn(
-                [*self._command.argv, *self._again],
-                self._command.environment,
+                [*self._program.argv, *self._again],
+                self._program.environment,
                 stdin=child_input,
                 stdout=child_output,
                 stderr=child_output,
@@ -147,7 +147,7 @@ class Process:
         except OSError as error:
             os.close(output_end)
             os.close(self._stdin)
-            program = self._command.argv[0]
+            program = self._program.argv[0]
             raise LoadError(f"{program} cannot be run: {error.strerror}") from None
         finally:
             os.close(child_output)
@@ -167,9 +167,9 @@ class Process:
                 speech.hear(buffer.feed(chunk))
         speech.hear(buffer.flush())
 
-    def _tell(self, line: output.Line) -> None:
-        self._command.on_line(line.level, line.message)
-        if line.level in self._command.show:
+    def _tell(self, line: output.LogLine) -> None:
+        self._program.on_line(line.level, line.message)
+        if line.level in self._program.show:
             level, child = LEVELS.get(line.level, logging.INFO), {"child": True}
             self._log.log(level, "%s", line.message, extra=child)
 

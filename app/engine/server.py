@@ -7,16 +7,16 @@ import os
 
 from app.engine.http import Client
 from app.engine.lifecycle import State
-from app.engine.process import Command, Process
+from app.engine.process import Process, Program
 from app.errors import UpstreamError
 
 HEALTH_TIMEOUT = 5.0
 
 
 class LlamaServer:
-    def __init__(self, name: str, command: Command, client: Client, *, grace: float = 10) -> None:
+    def __init__(self, name: str, program: Program, client: Client, *, grace: float = 10) -> None:
         self.client = client
-        self.process = Process(name, command, self._answers, grace=grace)
+        self.process = Process(name, program, self._answers, grace=grace)
 
     @property
     def progress(self) -> float | None:

@@ -15,7 +15,7 @@ KEPT_LINES = 12  # complaints, for the error message
 class Speech:
     def __init__(
         self,
-        on_line: Callable[[output.Line], None],
+        on_line: Callable[[output.LogLine], None],
         on_buffers: Callable[[Mapping[str, int]], None],
     ) -> None:
         """`on_line` is called with every line of its log, `on_buffers` with the bytes that its
@@ -33,7 +33,7 @@ class Speech:
         self.last = clock.now()
         for line in lines:
             event = output.read(line)
-            if isinstance(event, output.Line):
+            if isinstance(event, output.LogLine):
                 self._hear_line(event)
             elif isinstance(event, output.Loading):
                 self.speaks_protocol = True
@@ -45,7 +45,7 @@ class Speech:
             elif isinstance(event, output.Buffers):
                 self._on_buffers(event.devices)
 
-    def _hear_line(self, line: output.Line) -> None:
+    def _hear_line(self, line: output.LogLine) -> None:
         if line.level == "error":
             self._complaints.append(line.message)
         self._on_line(line)

@@ -13,7 +13,7 @@ from app.engine import arguments, rope
 from app.engine.arguments import Launch
 from app.engine.environment import child_environment
 from app.engine.http import Client
-from app.engine.process import SHOWN, Command
+from app.engine.process import SHOWN, Program
 from app.engine.server import LlamaServer
 from app.errors import AppError, LoadError, RequestError
 from app.form.settings import GeneralSettings, ModelSettings
@@ -67,7 +67,7 @@ class LlamaServers:
     kv: Path
     environment: Mapping[str, str]
     heard: Callable[[str, str, str], None]
-    make: Callable[[str, Command, Client], LlamaServer] = LlamaServer
+    make: Callable[[str, Program, Client], LlamaServer] = LlamaServer
 
     def __post_init__(self) -> None:
         plan = self.plan
@@ -140,7 +140,7 @@ class LlamaServers:
     def _server(self, model: Allotted, files: Fetched, record: Record, needed: Need) -> Tiered:
         place = self._places.take()
         client = Client(place.address, place.key)
-        server = self.make(model.name, self._command(model, files, place, record), client)
+        server = self.make(model.name, self._program(model, files, place, record), client)
         self._servers.append(server)
         self._describe(model, server)
         slots = None
@@ -152,7 +152,7 @@ class LlamaServers:
         parts = Parts(server, slots, self._checkpoints)
         return Tiered(parts, meter.measure, needed, record.put)
 
-    def _command(self, model: Allotted, files: Fetched, place: Place, record: Record) -> Command:
+    def _program(self, model: Allotted, files: Fetched, place: Place, record: Record) -> Program:
         name, capabilities = model.name, self.plan.capabilities
         launch = Launch(
             first=str(files.model.first),
@@ -165,7 +165,7 @@ class LlamaServers:
             debug=self.general.debug,
         )
         argv = arguments.build(model.settings, model.resolved, launch, capabilities)
-        return Command(
+        return Program(
             argv=[str(capabilities.path), *argv],
             environment=self._child_environment(place.key),
             show=self._shown(model.settings),

@@ -63,7 +63,7 @@ def bars(arrived: Arrived) -> type[_Bar]:
     return type("Bar", (_Bar,), {"arrived": staticmethod(arrived)})
 
 
-class Meter:
+class Download:
     """Counts one model's bytes, in the downloading thread, and logs them now and then."""
 
     def __init__(self, name: str, size: int, missing: int, progress: Progress) -> None:

@@ -14,7 +14,7 @@ from app.errors import ConfigError, FormError, TransferError
 from app.machine import threads
 from app.models import gguf, hub, tiny
 from app.models.header import Header
-from app.models.progress import Meter, Progress
+from app.models.progress import Download, Progress
 from app.models.reference import (
     KEY,
     ClearMLModel,
@@ -150,9 +150,9 @@ class Store:
         return await threads.run(_verified, await self._download(located, name, progress))
 
     async def _download(self, located: hub.Located, name: str, progress: Progress) -> list[Path]:
-        meter = Meter(name, located.size, located.missing, progress)
-        paths = await threads.run(hub.fetch, located, self._hub, meter.arrived)
-        meter.finished()
+        download = Download(name, located.size, located.missing, progress)
+        paths = await threads.run(hub.fetch, located, self._hub, download.arrived)
+        download.finished()
         return paths
 
 

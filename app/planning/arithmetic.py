@@ -20,7 +20,7 @@ OUTPUT = "output.weight"
 
 
 @dataclass(frozen=True)
-class Parts:
+class Layers:
     """Bytes of a model's weights: of each layer, of the output layer, and of what is never on the
     GPU."""
 
@@ -37,13 +37,13 @@ class Estimate:
     host: int
 
 
-def weights(header: Header, size: int) -> Parts:
+def weights(header: Header, size: int) -> Layers:
     """Of a model of `size` bytes. All layers count the same if any tensor's size is unknown."""
     count = max(1, int(header.value("block_count") or 1))
     sizes = {tensor.name: tensor.size or 0 for tensor in header.tensors}
     if not sizes or not all(sizes.values()):
         each = size // (count + 1)
-        return Parts((each,) * count, size - each * count, 0)
+        return Layers((each,) * count, size - each * count, 0)
     layers, output, embeddings = [0] * count, 0, 0
     for name, bytes_ in sizes.items():
         block = BLOCK.match(name)
@@ -55,7 +55,7 @@ def weights(header: Header, size: int) -> Parts:
             output += bytes_
     if OUTPUT not in sizes:  # llama.cpp uses the embeddings for it, and has them twice
         output += embeddings
-    return Parts(tuple(layers), output, embeddings)
+    return Layers(tuple(layers), output, embeddings)
 
 
 def estimate(header: Header, size: int, context: int, layers: int | None) -> Estimate:

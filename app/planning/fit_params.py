@@ -26,7 +26,7 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class Buffers:
+class Prediction:
     """Bytes that a model takes, by device and in host memory: of the latter its weights, as far as
     the tool counts them, apart from what is computed with them."""
 
@@ -60,7 +60,7 @@ def _count(text: str) -> int | None:
     return int(text) if text.isdigit() else None  # -1: all, or no GPU to put any on
 
 
-def read_buffers(printed: str) -> Buffers | None:
+def read_prediction(printed: str) -> Prediction | None:
     """From its lines `<device> <model> <context> <compute>`, in MiB, of one answer or more: the
     most of each cell counts. None where it says nothing of host memory."""
     rows: dict[str, list[int]] = {}
@@ -72,7 +72,9 @@ def read_buffers(printed: str) -> Buffers | None:
     if host is None:
         return None
     model, context, compute = host
-    return Buffers({device: sum(cells) for device, cells in rows.items()}, model, context + compute)
+    return Prediction(
+        {device: sum(cells) for device, cells in rows.items()}, model, context + compute
+    )
 
 
 def _is_row(row: Sequence[str]) -> bool:

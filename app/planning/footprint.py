@@ -152,14 +152,16 @@ async def _asked(
     lines = [line] if divided else [line, [*line, "-np", "1"]]
     answers = [await fit_params.ask(tool, each, site.machine.environment) for each in lines]
     failed = [fit_params.complaint(answer) for answer in answers if answer.status]
-    buffers = fit_params.read_buffers("".join(answer.output for answer in answers))
-    if failed or buffers is None:
+    prediction = fit_params.read_prediction("".join(answer.output for answer in answers))
+    if failed or prediction is None:
         logger.debug("%s: no prediction: %s", tool, failed)
         return None
     # The tool counts mapped weights as nobody's memory; where they lie in host memory anyway,
     # there has to be room for them.
-    weights = buffers.weights if site.capabilities.devices else max(buffers.weights, contents.size)
-    return Footprint(buffers.devices, weights + buffers.others)
+    weights = (
+        prediction.weights if site.capabilities.devices else max(prediction.weights, contents.size)
+    )
+    return Footprint(prediction.devices, weights + prediction.others)
 
 
 def _computed(

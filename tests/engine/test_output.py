@@ -1,6 +1,6 @@
 import pytest
 
-from app.engine.output import MAX_LINE, Buffers, Line, LineBuffer, Loading, Ready, read
+from app.engine.output import MAX_LINE, Buffers, LineBuffer, Loading, LogLine, Ready, read
 
 
 @pytest.mark.parametrize(
@@ -53,16 +53,19 @@ FIT = '{"type":"fit_memory_breakdown","data":{"unit":"MiB","rows":[{"kind":"host
         (STATE + '{"state":"loading","payload":{"stages":[],"value":1}}', Loading(0.0)),
         (STATE + '{"state":"sleeping"}', None),
         (STATE + "{broken", None),
-        ('{"type":"log","time":2,"level":"warn","msg":"srv x\\n"}', Line("warn", "srv x")),
+        ('{"type":"log","time":2,"level":"warn","msg":"srv x\\n"}', LogLine("warn", "srv x")),
         (FIT, Buffers({})),
         (GPU, Buffers({"CUDA0": 300 << 20, "CUDA1": 7 << 20})),
         ('{"type":"fit_memory_breakdown","data":[1]}', Buffers({})),
-        ('{"type":"other"}', Line("trace", '{"type":"other"}')),
-        ("{not json", Line("trace", "{not json")),
-        ("0.00.005.653 I srv up", Line("info", "srv up")),
-        ("0.00.005.653 E srv down", Line("error", "srv down")),
-        ("error: invalid argument: --no-mmap", Line("error", "error: invalid argument: --no-mmap")),
-        ("warning: no GPU", Line("info", "warning: no GPU")),
+        ('{"type":"other"}', LogLine("trace", '{"type":"other"}')),
+        ("{not json", LogLine("trace", "{not json")),
+        ("0.00.005.653 I srv up", LogLine("info", "srv up")),
+        ("0.00.005.653 E srv down", LogLine("error", "srv down")),
+        (
+            "error: invalid argument: --no-mmap",
+            LogLine("error", "error: invalid argument: --no-mmap"),
+        ),
+        ("warning: no GPU", LogLine("info", "warning: no GPU")),
     ],
 )
 def test_read(line, expected):

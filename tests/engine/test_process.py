@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.engine.lifecycle import State
-from app.engine.process import Command, Process
+from app.engine.process import Process, Program
 from app.errors import LoadError
 
 SLEEP = "import time; time.sleep(60)"
@@ -34,12 +34,12 @@ def python(code, ready=True, lines=None, **options):
     async def is_ready():
         return ready() if callable(ready) else ready
 
-    command = Command(
+    program = Program(
         [sys.executable, "-c", code],
         dict(os.environ),
         on_line=lambda level, text: heard.append(text),
     )
-    return Process("model", command, is_ready, **options)
+    return Process("model", program, is_ready, **options)
 
 
 def test_start_then_stop(run):
@@ -95,7 +95,7 @@ def test_a_program_that_cannot_be_run(run):
         async def never():
             return False
 
-        process = Process("model", Command(["/nonexistent/llama-server"], {}), never)
+        process = Process("model", Program(["/nonexistent/llama-server"], {}), never)
         with pytest.raises(LoadError):
             await process.start()
         assert not process.running
@@ -114,7 +114,7 @@ def test_what_it_held_is_told_at_its_end(run):
             f"try: time.sleep(60)\nfinally: print({line!r}, flush=True)"
         )
         told, lines = [], []
-        command = Command(
+        program = Program(
             [sys.executable, "-c", code],
             dict(os.environ),
             on_line=lambda level, text: lines.append(text),
@@ -124,7 +124,7 @@ def test_what_it_held_is_told_at_its_end(run):
         async def ready():
             return "up" in lines  # its handler is set
 
-        process = Process("model", command, ready)
+        process = Process("model", program, ready)
         await process.start()
         await process.stop()
         assert told == [{"CUDA0": 2 << 20}]
@@ -270,12 +270,12 @@ def test_sigkill_of_the_parent_takes_the_child_along(tmp_path):
     program = textwrap.dedent(
         f"""
         import asyncio, os, sys
-        from app.engine.process import Command, Process
+        from app.engine.process import Program, Process
         async def ready():
             return True
         async def main():
-            command = Command([sys.executable, "-c", {SLEEP!r}], dict(os.environ))
-            process = Process("m", command, ready)
+            program = Program([sys.executable, "-c", {SLEEP!r}], dict(os.environ))
+            process = Process("m", program, ready)
             await process.start()
             print(process.pid, flush=True)
             await asyncio.sleep(60)

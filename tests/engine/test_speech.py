@@ -1,4 +1,4 @@
-from app.engine.output import Line
+from app.engine.output import LogLine
 from app.engine.speech import KEPT_LINES, Speech
 
 STATE = "cmd_child_to_router:state:"
@@ -24,7 +24,7 @@ def test_lines_and_buffers_are_passed_on():
     said, lines, buffers = speech()
     rows = '[{"kind": "device", "name": "CUDA0", "self": 2}]'
     said.hear(["plain", f'{{"type": "fit_memory_breakdown", "data": {{"rows": {rows}}}}}'])
-    assert lines == [Line("info", "plain")] and buffers == [{"CUDA0": 2 << 20}]
+    assert lines == [LogLine("info", "plain")] and buffers == [{"CUDA0": 2 << 20}]
 
 
 def test_a_failed_load_is_explained_by_its_first_complaints_a_crash_by_its_last():

@@ -56,8 +56,8 @@ class Store:
 class Server:
     """A llama-server that is no process; `faults` are what a load raises, by model."""
 
-    def __init__(self, name, command, client, faults):
-        self.name, self.command, self.client, self.faults = name, command, client, faults
+    def __init__(self, name, program, client, faults):
+        self.name, self.program, self.client, self.faults = name, program, client, faults
         self.process, self.progress, self.pid = self, None, 0
         self.running, self.killed = False, False
 
@@ -153,8 +153,8 @@ class Instance:
         )
         await self.all.bring_up()
 
-    def _make(self, name, command, client):
-        self.servers.append(Server(name, command, client, self.faults))
+    def _make(self, name, program, client):
+        self.servers.append(Server(name, program, client, self.faults))
         return self.servers[-1]
 
     @property
@@ -165,7 +165,7 @@ class Instance:
         return next(view.reason for view in self.pool.view() if view.name == name)
 
     def argv(self, name):
-        return next(server for server in self.servers if server.name == name).command.argv
+        return next(server for server in self.servers if server.name == name).program.argv
 
 
 @pytest.fixture
@@ -322,7 +322,7 @@ def test_no_two_llama_servers_share_an_address_or_a_key(run, tmp_path, unix):
             instance.remote(name, instance.file(name))
         await instance.bring_up()
         clients = [server.client for server in instance.servers]
-        keys = {server.command.environment["LLAMA_API_KEY"] for server in instance.servers}
+        keys = {server.program.environment["LLAMA_API_KEY"] for server in instance.servers}
         assert len(keys) == len({client.address for client in clients}) == 4
         assert all(bool(client.address.path) is unix for client in clients)
 
@@ -347,9 +347,9 @@ def test_its_lines_are_heard_and_its_last_words_are_learned(run, instance):
     async def scenario():
         instance.local("a")
         await instance.bring_up()
-        instance.servers[0].command.on_line("warn", "text")
+        instance.servers[0].program.on_line("warn", "text")
         assert instance.lines == [("a", "warn", "text")]
-        instance.servers[0].command.on_buffers({"CUDA0": 5})
+        instance.servers[0].program.on_buffers({"CUDA0": 5})
         (seen,) = Learned(instance.folder)._usage.values()
         assert seen["CUDA0"] == on_devices({"CUDA0": 5})["CUDA0"]
 
@@ -369,7 +369,7 @@ def test_what_the_console_shows_of_it(run, instance, general, verbose, shown):
     async def scenario():
         instance.local("a", verbose=verbose)
         await instance.bring_up(**general)
-        assert tuple(instance.servers[0].command.show) == shown
+        assert tuple(instance.servers[0].program.show) == shown
 
     run(scenario)
 

@@ -12,13 +12,13 @@ HOOKED = """
     import os, time
     os.register_at_fork(after_in_child=lambda: time.sleep(600))  # as a held import lock does
     import asyncio, sys, uvloop
-    from app.engine.process import Command, Process
+    from app.engine.process import Program, Process
 
     async def answers():
         return True
 
     async def main():
-        process = Process("x", Command(["/bin/sleep", "60"], {}), answers, grace=0.5)
+        process = Process("x", Program(["/bin/sleep", "60"], {}), answers, grace=0.5)
         await process.start()
         await process.stop()
 

@@ -5,7 +5,7 @@ import pytest
 from huggingface_hub.utils._xet_progress_reporting import XetDownloadProgressReporter
 
 from app.models import progress
-from app.models.progress import REPORT_INTERVAL, Meter, bars
+from app.models.progress import REPORT_INTERVAL, Download, bars
 
 
 def test_bytes_of_chunked_storage_are_counted_once():
@@ -34,12 +34,12 @@ def clock(monkeypatch):
 def test_a_download_is_told_at_once_and_logged_now_and_then(clock, caplog):
     caplog.set_level(logging.INFO, "app")
     told = []
-    meter = Meter("m", 100_000_000, 80_000_000, told.append)
-    meter.arrived(30_000_000)
+    download = Download("m", 100_000_000, 80_000_000, told.append)
+    download.arrived(30_000_000)
     clock.now += REPORT_INTERVAL
-    meter.arrived(10_000_000)
-    meter.arrived(40_000_000)
-    meter.finished()
+    download.arrived(10_000_000)
+    download.arrived(40_000_000)
+    download.finished()
     assert told == [0.5, 0.6, 1.0]
     assert caplog.messages == [
         "downloading: 60 of 100 MB",
@@ -49,5 +49,5 @@ def test_a_download_is_told_at_once_and_logged_now_and_then(clock, caplog):
 
 def test_what_was_cached_is_said_to_be(clock, caplog):
     caplog.set_level(logging.INFO, "app")
-    Meter("m", 2_000_000, 0, lambda _: None).finished()
+    Download("m", 2_000_000, 0, lambda _: None).finished()
     assert caplog.messages == ["found in the cache (2.0 MB)"]

@@ -6,7 +6,15 @@ import pytest
 
 from app.errors import ConfigError
 from app.planning import fit_params
-from app.planning.fit_params import MIB, Buffers, Fitted, ask, complaint, read_buffers, read_fitted
+from app.planning.fit_params import (
+    MIB,
+    Fitted,
+    Prediction,
+    ask,
+    complaint,
+    read_fitted,
+    read_prediction,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,11 +35,11 @@ def test_what_the_planning_tool_prints(printed, expected):
 @pytest.mark.parametrize(
     "printed, expected",
     [
-        ("Host 1 2 3", Buffers({}, MIB, 5 * MIB)),
-        ("noise\nCUDA0 100 20 3\nHost 1 2 3", Buffers({"CUDA0": 123 * MIB}, MIB, 5 * MIB)),
+        ("Host 1 2 3", Prediction({}, MIB, 5 * MIB)),
+        ("noise\nCUDA0 100 20 3\nHost 1 2 3", Prediction({"CUDA0": 123 * MIB}, MIB, 5 * MIB)),
         (
             "CUDA0 9 1 5\nHost 4 1 1\nCUDA0 9 2 1\nHost 1 1 1",
-            Buffers({"CUDA0": 16 * MIB}, 4 * MIB, 2 * MIB),
+            Prediction({"CUDA0": 16 * MIB}, 4 * MIB, 2 * MIB),
         ),
         ("CUDA0 100 20 3", None),
         ("Host 1 2", None),
@@ -40,7 +48,7 @@ def test_what_the_planning_tool_prints(printed, expected):
     ids=["host", "gpu", "two answers", "no host", "a short row", "nothing"],
 )
 def test_the_most_of_each_buffer_counts(printed, expected):
-    assert read_buffers(printed) == expected
+    assert read_prediction(printed) == expected
 
 
 def tool(tmp_path, body):
