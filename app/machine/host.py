@@ -170,12 +170,12 @@ class Meter:
         self._read()
         now, busy_now, total_now, counts_now = self._before
         cores = tuple(
-            100 * max(0.0, b1 - b0) / (t1 - t0) if t1 > t0 else 0.0
+            100 * min(1.0, max(0.0, b1 - b0) / (t1 - t0)) if t1 > t0 else 0.0
             for b0, b1, t0, t1 in zip(busy, busy_now, total, total_now, strict=False)
         )
         seconds = max(now - then, 1e-3)
         rates = [max(0, c1 - c0) / seconds for c0, c1 in zip(counts, counts_now, strict=True)]
-        cpu = sum(cores) / len(cores) if cores else 0.0
+        cpu = min(100.0, sum(cores) / len(cores)) if cores else 0.0
         return Load(cpu, cores, *memory_used(), *rates)
 
     def _read(self) -> None:
