@@ -28,11 +28,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "scripts" / "bench")]
 
 import memory as bench  # noqa: E402
 
-from app.machine import gpu  # noqa: E402
+from app.machine import gpu, network  # noqa: E402
 from app.memory.room import LOOK  # noqa: E402
 from app.planning.budget import CONTEXT  # noqa: E402
 
-PORT = 18141
+PORT = network.free_port()
 COPIED = 1 << 30  # bytes, to measure the link
 LARGE = 4e9  # bytes that have to move before their rate says anything of the link
 REPORTED = 40.0  # seconds in which ClearML's monitor has reported

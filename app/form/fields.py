@@ -28,7 +28,7 @@ class Field:
     one that the installed llama-server knows is sent. `on` and `off`: what a ticked and an unticked
     checkbox send instead, again in every spelling. `sent_as`: choices that llama-server spells
     otherwise; the form accepts its spelling too. `resolved`: the value decides how much memory the
-    model takes, so it is settled once, before the first start, and always sent. `cli_keeps`: the
+    model takes, so it is resolved once, before the first start, and always sent. `cli_keeps`: the
     field is used also where CLI replaces the others. `secret`: the value is taken out of the form
     and stored nowhere.
     """

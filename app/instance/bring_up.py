@@ -17,7 +17,7 @@ from app.engine.process import SHOWN, Program
 from app.engine.server import LlamaServer
 from app.errors import AppError, LoadError, RequestError
 from app.form.settings import GeneralSettings, ModelSettings
-from app.instance.measured import Meter, on_gpus, on_host
+from app.instance.measured import MemoryMeter, on_gpus, on_host
 from app.instance.parking import find_checkpoints
 from app.instance.places import Place, Places
 from app.memory.checkpoint import Checkpoints
@@ -148,7 +148,7 @@ class LlamaServers:
             slots = Slots(client, place.kv, ModelLogger(logger, model.name))
             self._slots[model.name] = slots
         measure = on_gpus if self.plan.capabilities.devices else on_host(files.size)
-        meter = Meter(server.process, measure, record)
+        meter = MemoryMeter(server.process, measure, record)
         parts = Parts(server, slots, self._checkpoints)
         return Tiered(parts, meter.measure, needed, record.put)
 

@@ -18,7 +18,7 @@ Measure = Callable[[int], Need]  # of the process with this pid; blocks
 
 def on_gpus(pid: int) -> Need:
     """As the driver says; nothing where it does not."""
-    return gpu.held(pid)
+    return gpu.used_by(pid)
 
 
 def on_host(weights: int) -> Measure:
@@ -32,7 +32,7 @@ def on_host(weights: int) -> Measure:
     return measure
 
 
-class Meter:
+class MemoryMeter:
     """The most that one model's process was measured to use since the app began."""
 
     def __init__(self, process: Process, measure: Measure, record: Record) -> None:

@@ -83,7 +83,7 @@ def free() -> dict[str, int]:
     return {device.cuda: device.total - device.used for device in devices()}
 
 
-def held(pid: int) -> dict[str, int]:
+def used_by(pid: int) -> dict[str, int]:
     """Bytes that a process holds, by llama-server's name for the GPU; nothing where the driver does
     not show it, as in containers."""
     return holders().get(pid, {})

@@ -31,11 +31,13 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
 from app.engine.capabilities import find  # noqa: E402
+from app.machine import network  # noqa: E402
 from app.memory.turns import Stage, Standing, assign  # noqa: E402
 from app.models import tiny  # noqa: E402
 
 NAMES = "abc"
-PORT, ROUTER_PORT = 18131, 18132
+PORT, ROUTER_PORT = network.free_port(), network.free_port()
+ENDS = 15.0  # seconds for a process to end before it is asked again
 CONTEXT = 2048
 
 
@@ -75,20 +77,33 @@ def get(base: str, path: str) -> Any:
 
 @contextlib.contextmanager
 def running(command: list[str], line: str) -> Iterator[subprocess.Popen[str]]:
-    """The process, once it has printed `line`; its output is read on."""
+    """The process, once it has printed `line`; its output is read on. RuntimeError where it ends
+    without."""
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         for text in process.stdout or ():
             if line in text:
                 break
+        else:
+            raise RuntimeError(f"it has ended with {process.wait()}: {' '.join(command)}")
         reader = threading.Thread(target=lambda: [None for _ in process.stdout or ()])
         reader.start()
         try:
             yield process
         finally:
-            process.terminate()
+            end(process)
             reader.join()
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """A llama-server that has only just begun to listen can miss a SIGTERM."""
+    for _ in range(3):
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(ENDS)
+            return
+    process.kill()
 
 
 def ours(folder: Path, room: float) -> list[str]:

@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from app.instance import measured
-from app.instance.measured import Meter, on_host
+from app.instance.measured import MemoryMeter, on_host
 from app.planning.learned import Learned, Record
 from tests.memory.test_tiers import Llama
 
@@ -22,7 +22,7 @@ def test_the_most_that_a_model_held_is_measured_off_the_loop(run, record):
             llama.log.append(f"measure {pid}")
             return {"host": holds.pop(0)}
 
-        meter = Meter(llama, measure, record)
+        meter = MemoryMeter(llama, measure, record)
         assert await meter.measure() == {"host": 5}
         assert await meter.measure() == {"host": 9}
         assert await meter.measure() == {"host": 9}  # it may grow so again
@@ -37,7 +37,7 @@ def test_one_that_has_ended_is_not_measured(run, record):
     async def scenario():
         llama = Llama()
         llama.running = False
-        meter = Meter(llama, lambda pid: 1 / 0, record)
+        meter = MemoryMeter(llama, lambda pid: 1 / 0, record)
         assert await meter.measure() == {}
 
     run(scenario)
@@ -46,7 +46,7 @@ def test_one_that_has_ended_is_not_measured(run, record):
 def test_where_nobody_can_measure_it_what_earlier_runs_have_seen_counts(run, record):
     async def scenario():
         record.put({"CUDA0": 3})
-        assert await Meter(Llama(), lambda pid: {}, record).measure() == {"CUDA0": 3}
+        assert await MemoryMeter(Llama(), lambda pid: {}, record).measure() == {"CUDA0": 3}
 
     run(scenario)
 

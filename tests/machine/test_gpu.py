@@ -26,7 +26,7 @@ from app.machine import gpu
 devices = [[d.id, d.cuda, d.name, d.used >> 20, d.total >> 20] for d in gpu.devices()]
 loads = [[l.id, l.usage, l.temperature] for l in gpu.load()]
 free = {name: size >> 20 for name, size in gpu.free().items()}
-print(json.dumps([devices, loads, free, gpu.held(PID)]))
+print(json.dumps([devices, loads, free, gpu.used_by(PID)]))
 """
 
 
