@@ -8,6 +8,8 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any
 
+from app.errors import ConfigError
+
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 APP = "app"
 
@@ -84,6 +86,10 @@ class ModelLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
 
 
 def say(text: str) -> None:
-    """What a command was asked for, on stdout; what happens meanwhile is on stderr."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    """What a command was asked for, on stdout; what happens meanwhile is on stderr. Raises
+    ConfigError."""
+    try:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    except OSError as error:
+        raise ConfigError(f"standard output cannot be written: {error.strerror}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import Coroutine, Sequence
 
@@ -17,6 +18,8 @@ from app.errors import AppError
 from app.machine import host
 
 logger = logging.getLogger(__name__)
+
+INTERRUPTED = 130  # exit status
 
 COMMANDS: dict[str, Command] = {
     DEFAULT: serve,
@@ -56,4 +59,10 @@ def run(command: Coroutine[None, None, int]) -> int:
     # Not uvloop.run: its clean-up would wait for a thread that is blocked in a download.
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
-    return loop.run_until_complete(command)
+    task = loop.create_task(command)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as nohup leaves it
+        loop.add_signal_handler(signal.SIGINT, task.cancel)  # until an instance takes it over
+    try:
+        return loop.run_until_complete(task)
+    except asyncio.CancelledError:
+        return INTERRUPTED

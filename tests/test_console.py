@@ -1,8 +1,10 @@
+import errno
 import logging
 
 import pytest
 
 from app import console
+from app.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -36,3 +38,14 @@ def test_one_line_an_event_with_its_subject(capsys):
 def test_nobody_writes_a_second_line_or_a_colour(capsys):
     text = shown(capsys, lambda logger: logger.info("a\n12:00:00 INFO app forged \x1b[31m\u2028"))
     assert text.count("\n") == 1 and "\x1b" not in text and "\\x0a" in text
+
+
+class Full:
+    def write(self, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_an_output_that_cannot_be_written_is_one_line(monkeypatch):
+    monkeypatch.setattr("sys.stdout", Full())
+    with pytest.raises(ConfigError, match="standard output cannot be written: No space"):
+        console.say("text")

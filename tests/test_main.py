@@ -1,3 +1,6 @@
+import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -55,3 +58,30 @@ def test_an_error_is_one_line_and_an_exit_status(tmp_path, words, problem):
     told = done.stdout + done.stderr
     assert done.returncode == 2 and "Traceback" not in told
     assert len([line for line in told.splitlines() if problem in line]) == 1, told
+
+
+@pytest.mark.parametrize("phase", ["import 'uvloop'", "waiting"])
+def test_an_interrupt_ends_a_command_without_a_traceback(tmp_path, phase):
+    """While modules are imported (the first one tells us), and while a command waits."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        status, errors = interrupted(silent, phase)
+    assert status in (-signal.SIGINT, 130)
+    assert "Traceback" not in errors
+
+
+def interrupted(silent, phase):
+    host = f"http://127.0.0.1:{silent.getsockname()[1]}"
+    keys = {"CLEARML_API_ACCESS_KEY": "k", "CLEARML_API_SECRET_KEY": "s", "CLEARML_API_HOST": host}
+    environment = {**os.environ, **keys, "CLEARML_WEB_HOST": host, "CLEARML_FILES_HOST": host}
+    importing = phase.startswith("import")
+    command = [sys.executable, *(["-v"] if importing else []), "-m", "app", "export", "0" * 32]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as child:
+        if importing:
+            next(line for line in child.stderr if phase in line)
+            child.send_signal(signal.SIGINT)
+            _, errors = child.communicate(timeout=60)
+        else:
+            with silent.accept()[0]:
+                child.send_signal(signal.SIGINT)
+                _, errors = child.communicate(timeout=60)
+    return child.returncode, errors

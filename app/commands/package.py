@@ -64,6 +64,8 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
     repository = options.public(arguments.repo) or launch.origin(options.CHECKOUT)
     text = configuration(repository, arguments.branch, arguments.queue)
     target = Path(arguments.output)
+    if not target.name:
+        raise ConfigError("name the file to write, or nothing")
     replace_file(target, archive(text))
     say(str(target))
     return 0

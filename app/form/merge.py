@@ -153,6 +153,10 @@ def parse(form: Form) -> Settings:
             values[field.section][field.name] = value
     if form.values[MODELS_KEY]:
         models = tuple(_listed(form))
+    elif form.overrides:
+        section = f"{MODEL}_{min(form.overrides) + 1}"
+        problem = f"there is no list of models ({MODELS_KEY}); one model's fields are {MODEL}/…"
+        raise FormError(section, problem)
     else:
         models = (ModelSettings(**values[MODEL]),)  # type: ignore[arg-type]
     for number, model in enumerate(models, start=1):

@@ -23,6 +23,7 @@ OF_CALLER = (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fet
 PASSED_ON = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip")
 AUTHORITY = re.compile(r"(?P<name>\[[^\[\]]*\]|[^\[\]:@/\s]+)(?::(?P<port>\d*))?")
 ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<authority>.+)")
+OUR_SITES = {"none", "same-origin", "same-site"}  # of Sec-Fetch-Site (W3C Fetch Metadata, 2.4)
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 LONGEST_SHOWN = 100  # characters of a header in an error message
 
@@ -84,7 +85,7 @@ def stranger(method: str, headers: Headers) -> str | None:
     for origin in said[b"origin"]:
         if not _same(origin, authority):
             return f"the request's Origin is {_shown(origin)}, not its Host"
-    if "cross-site" in said[b"sec-fetch-site"] and not _follows_link(method, said):
+    if not OUR_SITES.issuperset(said[b"sec-fetch-site"]) and not _follows_link(method, said):
         return "the request's Sec-Fetch-Site is cross-site"
     return None
 

@@ -133,7 +133,7 @@ class Relay:
                 self.done.set_exception(error)
             return
         self.status = 502
-        if self._events:
+        if self._events or self.pinged:  # comments were sent, so events may follow
             refusal = RequestError(502, str(error))
             self._request.keep_alive = False
             self._request.write(b"\n\ndata: %b\n\n" % json.dumps(refusal.body()).encode())

@@ -90,7 +90,7 @@ class LlamaServers:
             self._checkpoints = await find_checkpoints(self.plan, self._child_environment(""))
         models = self.plan.models
         outcomes = await asyncio.gather(*map(self._bring, models), return_exceptions=True)
-        raise_or_log(outcomes)
+        raise_or_log(dict(zip((m.name for m in models), outcomes, strict=True)))
         await self.overview.readings.renew(0)
 
     async def _bring(self, model: Candidate) -> None:
@@ -218,13 +218,14 @@ class LlamaServers:
             self._checkpoints.stop()
 
 
-def raise_or_log(outcomes: Sequence[BaseException | None]) -> None:
-    """Raise a fault of ours or, if every model has failed, the first error. Else log the errors."""
-    errors = [error for error in outcomes if error is not None]
-    for error in errors:
+def raise_or_log(outcomes: Mapping[str, BaseException | None]) -> None:
+    """By model: raise a fault of ours or, if every model has failed, the first error. Else log
+    the errors."""
+    errors = {name: error for name, error in outcomes.items() if error is not None}
+    for error in errors.values():
         if not isinstance(error, AppError):
             raise error
     if errors and len(errors) == len(outcomes):
-        raise errors[0]
-    for error in errors:
-        logger.error("%s", error)
+        raise next(iter(errors.values()))
+    for name, error in errors.items():
+        logger.error("%s", error, extra={"subject": name})

@@ -219,7 +219,8 @@ class ClearMLTask:
         try:
             await self._sdk.call("ending the task", lambda: self._end(outcome, reason), budget)
         except NoAnswerError:
-            logger.warning("ClearML does not answer: its record of the end may be incomplete")
+            if not self.offline:  # then it is the SDK itself that takes its time
+                logger.warning("ClearML does not answer: its record of the end may be incomplete")
         except ClearMLError as error:
             logger.warning("%s", error)
 

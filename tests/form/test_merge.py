@@ -132,3 +132,9 @@ def test_a_secret_that_is_set_twice_is_refused_without_being_told():
 def test_a_secret_is_taken_out_of_what_is_written():
     form = merge({"General/hf_token": "hf_one"}).without("General/hf_token")
     assert "hf_one" not in str(form.to_write()) + str(parse(form))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_override_without_a_list_is_refused(number):
+    with pytest.raises(FormError, match=rf"Model_{number}: there is no list of models"):
+        parse(merge({"Model/model": "a.gguf", f"Model_{number}/threads": "1"}))

@@ -1,5 +1,8 @@
+import asyncio
 import contextlib
 import json
+
+import pytest
 
 from app.gateway import waiting
 from app.gateway.admission import Keys
@@ -94,5 +97,28 @@ def test_a_wait_that_is_too_long_is_503(run, socket):
         async with serving(front.proxy) as front.port:
             status, headers, body = await front.ask()
             assert status == 503 and headers["retry-after"] == "10" and b"pending" in body
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"])
+def test_a_child_that_dies_after_a_ping_is_an_event(run, socket, monkeypatch, head):
+    """Before its head, and in the middle of an answer that comes whole."""
+
+    async def dying(reader, writer, _):
+        await body_of(reader, _)
+        writer.write(head)
+        await asyncio.sleep(0.05)
+        writer.close()
+
+    async def scenario():
+        async with waking(socket, dying, monkeypatch) as front:
+            client = await front.begin(body=STREAM)
+            await client.reader.readuntil(b": ping")
+            front.servers["tiny"].may_start.set()
+            told = await client.rest()
+            assert b'data: {"error": {"message": ' in told and told.endswith(b"0\r\n\r\n")
+            await until(lambda: front.samples)
+            assert front.samples[0].status == 502
 
     run(scenario)

@@ -74,10 +74,13 @@ async function errorOf(response) {
   }
 }
 
+const TURN = 20; // ms of events between two turns of the page
+
 // Server-sent events (WHATWG HTML, 9.2.6), as far as this app and llama-server use them.
 async function eachEvent(body, take) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
+  let begun = performance.now();
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
@@ -93,6 +96,11 @@ async function eachEvent(body, take) {
       }
       if (!data.length || data[0] === "[DONE]") continue;
       take(name, JSON.parse(data.join("\n")));
+    }
+    // Reads that never wait would keep clicks and painting waiting.
+    if (performance.now() - begun > TURN) {
+      await new Promise((resolve) => setTimeout(resolve));
+      begun = performance.now();
     }
   }
 }
