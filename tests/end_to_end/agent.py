@@ -5,12 +5,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import psutil
 
-from tests.end_to_end.conftest import LEFT_OUT, ROOT
+from tests.end_to_end.conftest import PATIENCE, ROOT, environment_of
 
 GIT = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
 
@@ -34,8 +35,10 @@ class Agent:
     requirements, else it runs tasks in our own environment."""
 
     def __init__(self, api, folder, queue, *, install=False, **environment):
-        self.folder = folder
+        self.folder, self.queue = folder, queue
         folder.mkdir()
+        # The agent keeps who is at work in the folder for temporary files; ours has sockets there.
+        self.temporary = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))
         configuration = folder / "clearml.conf"
         configuration.write_text(
             f"""
@@ -50,24 +53,23 @@ class Agent:
             }}
             """
         )
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(LEFT_OUT)}
         binary = Path(sys.executable).parent
         bare = {} if install else {"CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL": "1"}
         self.environment = {
-            **clean,
+            **environment_of(folder),
             **api.environment,
             "CLEARML_CONFIG_FILE": str(configuration),
             "CLEARML_CACHE_DIR": str(folder / "clearml"),
+            "CLEARML_AGENT_QUEUE_POLL_FREQ_SEC": "0.5",
             "CLEARML_WORKER_ID": f"here:{queue}",
             "LLAMACPP_CACHE_DIR": str(folder / "models"),
             "LLAMA_SERVER": str(binary.parent / llama_server()),
-            "PATH": f"{binary}:{clean['PATH']}",
+            "PATH": f"{binary}:{os.environ['PATH']}",
             "PYTHONUNBUFFERED": "1",
-            "HOME": str(folder),
+            "TMPDIR": str(self.temporary),
             **bare,
             **environment,
         }
-        self.queue = queue
 
     def __enter__(self):
         self.log = (self.folder / "agent.log").open("w+")
@@ -90,7 +92,7 @@ class Agent:
             family = psutil.Process(self.process.pid).children(recursive=True)
             self.process.send_signal(signal.SIGINT)
         try:
-            self.process.wait(30)
+            self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -98,6 +100,7 @@ class Agent:
             if process.is_running():
                 process.kill()
         self.log.close()
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
     @property
     def output(self):
@@ -126,7 +129,7 @@ def llama_server():
     return find("", {})
 
 
-def wait_for(condition, what, timeout=90):
+def wait_for(condition, what, timeout=PATIENCE):
     deadline = time.monotonic() + timeout
     while not (found := condition()):  # a machine under load takes its time
         assert time.monotonic() < deadline, what()

@@ -1,17 +1,22 @@
+import itertools
 import json
 import os
+import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from app.models import tiny
 
@@ -22,6 +27,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 ROOT = Path(__file__).parent.parent.parent
 READY, LISTENING = "ready", re.compile(r"listening on (http://\S+)")
 LEFT_OUT = ("CLEARML", "TRAINS", "HF_", "LLAMACPP", "XDG_RUNTIME")
+PATIENCE = 180  # seconds: on a busy machine everything comes, but late
+
+
+def environment_of(home):
+    """The variables of a person who has set up nothing, with a home of their own."""
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(LEFT_OUT)}
+    return {**ours, "HOME": str(home)}
 
 
 def name_of(process):
@@ -32,10 +44,26 @@ def name_of(process):
         return ""
 
 
+# Their tests share a fixture of the module that is costly: they stay together.
+TOGETHER = "test_clearml_task.py", "test_page.py"
+
+
+class Together(LoadScopeScheduling):
+    def _split_scope(self, nodeid):
+        module = nodeid.split("::")[0]
+        return module if module.endswith(TOGETHER) else nodeid
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Together(config, log)
+
+
 def pytest_collection_modifyitems(items):
+    """What takes long begins first: the others fill the time until its end."""
     for item in items:
         if "end_to_end" in str(item.path):
             item.add_marker(pytest.mark.end_to_end)
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 class App:
@@ -44,9 +72,8 @@ class App:
     def __init__(self, folder, arguments, environment):
         self.runtime = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # a socket's path is short
         self.clearml = folder / "clearml"
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(LEFT_OUT)}
         environment = {
-            **clean,
+            **environment_of(folder),
             "XDG_RUNTIME_DIR": str(self.runtime),
             "CLEARML_CACHE_DIR": str(self.clearml),
             "CLEARML_CONFIG_FILE": str(folder / "no.conf"),
@@ -80,7 +107,7 @@ class App:
     def output(self):
         return "\n".join(line for line in self.lines if line is not None)
 
-    def line(self, pattern, timeout=60):
+    def line(self, pattern, timeout=PATIENCE):
         """Wait for a line that matches; its match."""
         deadline, seen = time.monotonic() + timeout, 0
         with self._grew:
@@ -115,12 +142,12 @@ class App:
     def folders(self):
         return list(self.runtime.glob("lmd-*"))
 
-    def end(self, signum=signal.SIGTERM, timeout=40):
+    def end(self, signum=signal.SIGTERM, timeout=PATIENCE):
         """Send a signal, and wait: the exit status."""
         self.process.send_signal(signum)
         return self.wait(timeout)
 
-    def wait(self, timeout=60):
+    def wait(self, timeout=PATIENCE):
         status = self.process.wait(timeout)
         self._reader.join(10)
         return status
@@ -161,30 +188,42 @@ def endless(tmp_path_factory):
 
 @pytest.fixture
 def start(tmp_path, cache):
+    with starting(tmp_path, cache) as starter:
+        yield starter
+
+
+@contextmanager
+def starting(folder, cache):
     """Start the app offline on a free port: `start("--set", …, VARIABLE=…)`."""
     started = []
 
     def starter(*arguments, offline=True, port="0", host="127.0.0.1", **environment):
-        folder = tmp_path / str(len(started))
-        folder.mkdir()
+        own = folder / str(len(started))
+        own.mkdir()
         given = ["--cache-dir", str(cache), *arguments]
         given += ["--offline"] if offline else []
         given += ["--host", host] if host else []
-        if port == "0":
-            given += ["--port", str(free_port())]
-        elif port:
-            given += ["--port", port]
-        started.append(App(folder, given, environment))
+        given += ["--port", port]
+        started.append(App(own, given, environment))
         return started[-1]
 
-    yield starter
-    for app in started:
-        app.clean_up()
+    try:
+        yield starter
+    finally:
+        for app in started:
+            app.clean_up()
+
+
+# Tests run side by side, and a port is taken some time after it was chosen. So each worker has
+# ports of its own, none of which the kernel gives to a connection in the meantime.
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 32
+PORTS = range(10000 + WORKER, 32000, 32)
+next_port = itertools.count(random.randrange(len(PORTS)))
 
 
 def free_port():
-    import socket
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
+    while True:
+        port = PORTS[next(next_port) % len(PORTS)]
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

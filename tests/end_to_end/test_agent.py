@@ -13,8 +13,8 @@ import pytest
 
 from app.models import tiny
 from tests.clearml_api import ApiServer
-from tests.end_to_end.agent import GIT, Agent, Executing, repository, wait_for
-from tests.end_to_end.conftest import LEFT_OUT, ROOT, free_port
+from tests.end_to_end.agent import Agent, Executing, repository, wait_for
+from tests.end_to_end.conftest import PATIENCE, ROOT, environment_of, free_port
 from tests.end_to_end.test_task import edited, form, parameters_of
 
 
@@ -30,22 +30,22 @@ def source(tmp_path):
 
 
 @pytest.fixture
-def weights(tmp_path):
-    return str(tiny.ensure(tmp_path))
+def weights(cache):
+    return str(tiny.ensure(cache))
 
 
 def command(api, tmp_path, *line, cwd=ROOT):
     """A command of a person's, with credentials."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(LEFT_OUT)}
-    environment = {**clean, **api.environment, "CLEARML_CONFIG_FILE": str(tmp_path / "no.conf")}
-    path = f"{os.path.dirname(sys.executable)}:{clean['PATH']}"
+    environment = {**environment_of(tmp_path), **api.environment}
+    environment["CLEARML_CONFIG_FILE"] = str(tmp_path / "no.conf")
+    path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
     return subprocess.run(
         line,
         cwd=cwd,
         env={**environment, "CLEARML_CACHE_DIR": str(tmp_path / "person"), "PATH": path},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
 
 
@@ -70,7 +70,7 @@ def log_of(api, task):
     return "\n".join(event["msg"] for event in events)
 
 
-def status(agent, api, task, wanted, timeout=120):
+def status(agent, api, task, wanted, timeout=PATIENCE):
     def there():
         found = task["status"] if wanted in STATUSES else property_of(task, "status")
         return found == wanted
@@ -92,6 +92,7 @@ def answers(task):
         return probe.connect_ex((host, int(port))) == 0
 
 
+@pytest.mark.long
 def test_launch_run_clone_edit_abort(api, tmp_path, source, weights):
     """The whole life: launched from our command line, it serves; a clone with one field edited
     does what the edit says; an abort in the UI ends it, and nothing is left."""
@@ -128,6 +129,7 @@ def test_launch_run_clone_edit_abort(api, tmp_path, source, weights):
         assert agent.servers == []
 
 
+@pytest.mark.long
 def test_an_idle_end_with_all_requirements_installed(api, tmp_path, source, weights):
     """The agent makes an environment and installs what requirements.txt says."""
     with Agent(api, tmp_path / "agent", "work", install=True) as agent:
@@ -139,42 +141,7 @@ def test_an_idle_end_with_all_requirements_installed(api, tmp_path, source, weig
         assert str(tmp_path / "agent" / "venvs") in log_of(api, task)
 
 
-@pytest.mark.parametrize(
-    "code, entry",
-    [
-        ("repo", ["--module", "app", "--skip-task-init"]),
-        ("repo", ["--module", "app"]),
-        ("repo", ["--script", "app/__main__.py"]),
-        ("folder", ["--module", "app", "--skip-task-init"]),
-        ("folder", ["--module", "app"]),
-    ],
-    ids=lambda given: given if isinstance(given, str) else " ".join(given),
-)
-def test_clearml_task(api, tmp_path, source, weights, code, entry):
-    """ClearML's own command, also where it puts a Task.init() before ours; the code named by its
-    repository, or by a checkout of it."""
-    where = ["--repo", source, "--branch", "main"]
-    if code == "folder":
-        subprocess.run([*GIT, "clone", "-q", source, tmp_path / "checkout"], check=True)
-        where = ["--folder", "."]
-    with Agent(api, tmp_path / "agent", "work") as agent:
-        wait_for(lambda: api.state.queues, lambda: agent.output)
-        done = command(
-            api,
-            tmp_path,
-            *["clearml-task", "--project", "Serving", "--name", "by hand", *where, *entry],
-            *["--task-type", "inference", "--queue", "work", "--args"],
-            *[f"model={weights}", "endpoint_name=tiny", "idle_time_limit=0.0008"],
-            cwd=tmp_path / "checkout" if code == "folder" else ROOT,
-        )
-        (task,) = api.state.tasks.values()
-        status(agent, api, task, "completed")
-        assert "ready" in log_of(api, task).splitlines(), done.stdout
-        arguments = {k: v for k, v in parameters_of(task).items() if k.startswith("Args/")}
-        assert sorted(arguments) == ["Args/endpoint_name", "Args/idle_time_limit", "Args/model"]
-        assert "does not answer" not in log_of(api, task)
-
-
+@pytest.mark.long
 def test_a_services_agent_hands_the_task_on(api, tmp_path, source, weights):
     """Enterprise starts an application's task where there is no GPU. Result: it moves to the
     queue that the form names and runs there, the same task; its container and project are the
@@ -191,7 +158,7 @@ def test_a_services_agent_hands_the_task_on(api, tmp_path, source, weights):
         secret = {"section": "General", "name": "hf_token", "value": "hf_tokenOfTheForm"}
         task["hyperparams"]["General"]["hf_token"] = secret
         with Executing(api, tmp_path / "services", task["id"]) as services:
-            services.process.wait(90)
+            services.process.wait(PATIENCE)
             assert services.process.returncode == -signal.SIGKILL
             status(agent, api, task, "active")
             assert task["status"] == "in_progress"
@@ -214,7 +181,7 @@ def test_a_services_agent_refuses_a_bad_form(api, tmp_path, source):
         hyperparams=form(Model__model="a/b", General__queue="work"),
     )
     with Executing(api, tmp_path / "services", task["id"]) as services:
-        services.process.wait(90)
+        services.process.wait(PATIENCE)
         assert task["status"] == "failed"
         assert "Model/model: 'a/b' does not end in .gguf" in property_of(task, "stop_reason")
         assert api.state.queues[queue]["entries"] == []

@@ -1,14 +1,13 @@
 """`python -m app check`: what would be served, without downloading or starting anything."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
 from app.models import tiny
-from tests.end_to_end.conftest import LEFT_OUT, ROOT
+from tests.end_to_end.conftest import PATIENCE, ROOT, environment_of
 from tests.hub import Hub
 
 
@@ -32,8 +31,8 @@ def hub(weights):
 @pytest.fixture
 def check(hub, tmp_path):
     def run(*arguments):
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(LEFT_OUT)}
-        environment = {**clean, "HF_ENDPOINT": hub.url, "XDG_RUNTIME_DIR": str(tmp_path)}
+        environment = environment_of(tmp_path)
+        environment |= {"HF_ENDPOINT": hub.url, "XDG_RUNTIME_DIR": str(tmp_path)}
         line = [sys.executable, "-m", "app", "check", "--offline", "--cache-dir"]
         return subprocess.run(
             [*line, str(tmp_path / "cache"), *arguments],
@@ -41,7 +40,7 @@ def check(hub, tmp_path):
             env=environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
         )
 
     return run

@@ -9,7 +9,7 @@ import pytest
 
 from app.models import tiny
 from tests.clearml_api import ApiServer
-from tests.end_to_end.conftest import free_port
+from tests.end_to_end.conftest import PATIENCE, free_port
 from tests.end_to_end.test_serving import until
 from tests.end_to_end.test_task import form, online, parameters_of
 
@@ -37,7 +37,7 @@ def ask(url, **headers):
     body = json.dumps({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}).encode()
     headers = {"Content-Type": "application/json", **headers}
     request = urllib.request.Request(f"{url}/chat/completions", body, headers)
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         return json.load(answer)["usage"]["completion_tokens"]
 
 
@@ -127,7 +127,7 @@ class Gateway:
 
     def __exit__(self, *_):
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_an_open_source_server_has_the_table_and_no_gateway(start, model):
         app = online(start, api, CLEARML_TASK_ID=task["id"]).ready()
         assert "this ClearML server has no App Gateway" in app.output
         assert "General/gateway_route is ignored" in app.output
-        until(lambda: api.state.containers, 45)
+        until(lambda: api.state.containers)
         app.end()
         assert api.state.containers == {}
 

@@ -2,7 +2,6 @@
 the real SDK's monitor, a real browser, and llama-servers that compute on the CPU."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from app.memory.room import LOOK
 from app.models import tiny
 from tests.clearml_api import ApiServer
 from tests.end_to_end.browser import PROGRAM, chromium
-from tests.end_to_end.conftest import LEFT_OUT, ROOT
+from tests.end_to_end.conftest import PATIENCE, ROOT, environment_of
 from tests.end_to_end.test_page import overview, texts, wait_for
 from tests.end_to_end.test_serving import chat, client, get, until
 from tests.end_to_end.test_task import online
@@ -52,9 +51,10 @@ def states(app):
 
 
 def served(app, name):
-    return chat(client(app, name, timeout=60), 2).choices[0].message.content
+    return chat(client(app, name), 2).choices[0].message.content
 
 
+@pytest.mark.long
 @pytest.mark.skipif(PROGRAM is None, reason="there is no chromium")
 def test_gpus_are_seen_everywhere(start, cache, gpus):
     """In the task's scalars, in the Model Endpoints table, on /metrics, and on the page."""
@@ -75,18 +75,18 @@ def test_gpus_are_seen_everywhere(start, cache, gpus):
         assert texts(page, "#rows .placed") == ["planned: CUDA0 1.15 GB, host 3.1 MB"] * 2
         usage = page.locator(".plot", has_text=titles[0]).locator(".legend li")
         wait_for(page, "document.body.innerText.includes('GPU 0: NVIDIA-Sham: 2.41 GB of 17.2 GB')")
-        until(lambda: usage.all_inner_texts() == ["0 37", "1 37"], 30)
+        until(lambda: usage.all_inner_texts() == ["0 37", "1 37"])
         assert (
             page.locator(".plot", has_text=titles[2]).locator("b").all_inner_texts() == ["61"] * 2
         )
-        until(lambda: ":monitor:gpu" in {title for title, _ in api.scalars()}, 60)
+        until(lambda: ":monitor:gpu" in {title for title, _ in api.scalars()})
         found = {k[1]: v[-1] for k, v in api.scalars().items() if k[0] == ":monitor:gpu"}
         assert found["gpu_0_utilization"] == 37 and found["gpu_0_temperature"] == 61, found
         # A mean over the seconds before, in which the models came.
         assert 1 < found["gpu_0_mem_used_gb"] <= (500 + 2 * HELD) / 1024 + 0.01, found
         used = next(f for f in metrics(app) if f.name.endswith("gpu_memory_used_bytes")).samples
         assert {s.labels["gpu"]: int(s.value) >> 20 for s in used} == {"0": 500 + 2 * HELD, "1": 0}
-        until(lambda: machine_stats(api), 45)
+        until(lambda: machine_stats(api))
         assert machine_stats(api)["gpu_usage"] == [37, 37]
 
 
@@ -96,7 +96,7 @@ def machine_stats(api):
 
 
 def metrics(app):
-    with urllib.request.urlopen(app.url + "/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(app.url + "/metrics", timeout=PATIENCE) as answer:
         return list(text_string_to_metric_families(answer.read().decode()))
 
 
@@ -160,7 +160,7 @@ def test_idle_models_are_parked_in_cpu_ram(start, cache, tmp_path):
     environment = gpu.llama_server(find("", {}), HELD, PREDICTED)
     app = start(*sharing(cache, cpu_offloading=True), **environment).ready()
     assert "idle models are moved to CPU RAM by CUDA checkpoints" in app.output
-    ask = {name: client(app, name, timeout=60) for name in "ab"}
+    ask = {name: client(app, name) for name in "ab"}
     told = {name: chat(ask[name], 2) for name in "ab"}
     assert states(app) == {"a": ("parked", "ram"), "b": ("ready", "gpu")}
     assert overview(app)["devices"][0]["used"] == HELD << 20
@@ -197,7 +197,7 @@ def others(gpu, size):
 
 def post(app, name, action):
     request = urllib.request.Request(f"{app.url}/api/models/{name}/{action}", b"")
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         return json.load(answer)
 
 
@@ -210,6 +210,7 @@ def test_a_gpu_that_only_the_driver_sees(start, gpus):
     assert get(hidden, "/api/status")[1]["devices"] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("moves", [True, False], ids=["parked", "stopped"])
 def test_the_check_for_machines_with_a_gpu(tmp_path, gpu, moves):
     """scripts/gpu_check runs, and finds what it looks for; on a driver that parks, and on one that
@@ -219,13 +220,12 @@ def test_the_check_for_machines_with_a_gpu(tmp_path, gpu, moves):
         tiny.write(tmp_path / f"{name}.gguf")
     models = [text for name in "ab" for text in ("--model", str(tmp_path / f"{name}.gguf"))]
     quick = [] if moves else ["--quick"]
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(LEFT_OUT)}
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / "gpu_check.py", *models, *quick, "--alternations", "4"],
-        env={**clean, **gpu.llama_server(find("", {}), COUNTED, PREDICTED)},
+        env={**environment_of(tmp_path), **gpu.llama_server(find("", {}), COUNTED, PREDICTED)},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=2 * PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all is well" in done.stdout and "BAD" not in done.stdout

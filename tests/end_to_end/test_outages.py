@@ -1,6 +1,5 @@
 """The real ClearML SDK, where its server gives no token or something else answers in its place."""
 
-import os
 import re
 import subprocess
 import sys
@@ -8,7 +7,7 @@ import sys
 import pytest
 
 from tests.clearml_api import ApiServer
-from tests.end_to_end.conftest import LEFT_OUT, ROOT
+from tests.end_to_end.conftest import PATIENCE, ROOT, environment_of
 from tests.end_to_end.test_serving import chat, client, until
 from tests.end_to_end.test_task import online, parameters_of, tiny_path
 
@@ -33,7 +32,7 @@ COMMANDS = {
 )
 def test_a_command_ends_with_one_line(api, tmp_path, command, outage, said):
     api.locked, api.behind = outage == "locked", 404 if outage == "behind" else None
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(LEFT_OUT)}
+    clean = environment_of(tmp_path)
     places = {"CLEARML_CACHE_DIR": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-m", "app", *COMMANDS[command]],
@@ -41,7 +40,7 @@ def test_a_command_ends_with_one_line(api, tmp_path, command, outage, said):
         env={**clean, **api.environment, **places, "CLEARML_CONFIG_FILE": str(tmp_path / "no")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     (line,) = [each for each in done.stderr.splitlines() if " ERROR " in each]
@@ -54,7 +53,7 @@ def test_a_token_that_cannot_be_renewed_is_waited_for(start, api, cache):
     given = ["--model", tiny_path(cache), "--set", "Model/endpoint_name=tiny"]
     app = online(start, api, *given, "--set", "Idle/last_action_interval=1").ready()
     (task,) = api.state.tasks.values()
-    until(lambda: parameters_of(task).get("properties/status") == "active", 30)
+    until(lambda: parameters_of(task).get("properties/status") == "active")
     api.locked = True
     app.line("LoginError: .*trying again until it answers")
     asked = len(api.calls)
@@ -62,7 +61,7 @@ def test_a_token_that_cannot_be_renewed_is_waited_for(start, api, cache):
     until(lambda: len(api.calls) >= asked + 2)
     shown = parameters_of(task)["properties/last_activity"]
     api.locked = False
-    until(lambda: parameters_of(task)["properties/last_activity"] > shown, 30)
+    until(lambda: parameters_of(task)["properties/last_activity"] > shown)
     assert app.end() == 143
     assert task["status"] == "stopped" and api.state.containers == {}
     assert "Traceback" not in app.output

@@ -11,10 +11,12 @@ import time
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
+from app.engine.capabilities import find
 from app.models import tiny
 from app.page import examples
 from app.page.examples import Target
 from tests.end_to_end.browser import PROGRAM, Gateway, another_site, chromium
+from tests.end_to_end.conftest import PATIENCE, starting
 from tests.end_to_end.test_serving import chat, client, get, until
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no chromium")
@@ -27,9 +29,9 @@ HOSTILE = (
     "'''",
     "-d @/etc/passwd",
 )
-# Slow to start, so that there is something to be seen of it.
-SLOW = """#!/bin/sh
-case "$*" in *--alias*) sleep 5 ;; esac
+# Loads nothing before there is a file `gate`, so that there is something to be seen of it.
+HELD_BACK = """#!/bin/sh
+case "$*" in *--alias*) while [ ! -e {gate} ]; do sleep 0.1; done ;; esac
 exec {program} "$@"
 """
 
@@ -38,6 +40,13 @@ exec {program} "$@"
 def browser():
     with chromium() as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, cache):
+    """The app with two models that say little, for tests that leave it as it was."""
+    with starting(tmp_path_factory.mktemp("two"), cache) as start:
+        yield start(*two_models(cache, **SHORT)).ready()
 
 
 @pytest.fixture
@@ -49,7 +58,7 @@ def open_page(browser):
         context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(PATIENCE * 1000)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on(
             "console", lambda said: wrong.append(said.text) if "Security Policy" in said.text else 0
@@ -64,7 +73,7 @@ def open_page(browser):
     assert wrong == []
 
 
-def wait_for(page, script, timeout=60):
+def wait_for(page, script, timeout=PATIENCE):
     """Playwright's own way uses eval(), which the page's policy forbids."""
     deadline = time.monotonic() + timeout
     while not page.evaluate(script):
@@ -85,6 +94,14 @@ def two_models(cache, **more):
     return ["--set", f"General/models={json.dumps(models)}"]
 
 
+def held_back(folder):
+    """A llama-server, and the file that it waits for."""
+    program, gate = folder / "llama-server", folder / "gate"
+    program.write_text(HELD_BACK.format(program=find("", os.environ), gate=gate))
+    program.chmod(0o755)
+    return str(program), gate
+
+
 def overview(app):
     return get(app, "/api/status")[1]
 
@@ -96,18 +113,15 @@ def texts(page, selector):
 def test_from_setting_up_to_the_idle_end(start, cache, tmp_path, open_page):
     """The page is open all along. Result: it shows every step, wakes nothing, and does not keep
     the instance from its idle end."""
-    real = start("--set", "Idle/idle_time_limit=0.0001")
-    program = real.line(r"llama-server: (\S+)")[1]
-    wrapper = tmp_path / "llama-server"
-    wrapper.write_text(SLOW.format(program=program))
-    wrapper.chmod(0o755)
+    program, gate = held_back(tmp_path)
     given = ["--set", "Idle/idle_time_limit=0.005", "--set", "Idle/last_action_interval=5"]
-    app = start(*given, *two_models(cache), LLAMA_SERVER=str(wrapper))
+    app = start(*given, *two_models(cache), LLAMA_SERVER=program)
     page = open_page(app.url)
     wait_for(page, "document.getElementById('status').textContent === 'setting up'")
     wait_for(page, "[...document.querySelectorAll('#rows .pill')].length === 2")
     assert all(text.startswith("loading") for text in texts(page, "#rows .pill"))
     assert page.locator("#rows [role=progressbar]").first.is_visible()
+    gate.touch()
     app.ready()
     wait_for(
         page,
@@ -123,11 +137,10 @@ def test_from_setting_up_to_the_idle_end(start, cache, tmp_path, open_page):
     assert "The page tries again" in page.locator("#trouble").inner_text()
 
 
-def test_the_commands_work_in_a_real_shell_for_every_prompt(start, cache, open_page, tmp_path):
+def test_the_commands_work_in_a_real_shell_for_every_prompt(two, open_page, tmp_path):
     """Through a gateway with a path of its own, opened without its last slash. Result: what the
     model is asked is the prompt as it was typed."""
-    app = start(*two_models(cache, **SHORT)).ready()
-    with Gateway(app.url, "/service/abc") as gateway:
+    with Gateway(two.url, "/service/abc") as gateway:
         page = open_page(gateway.url)
         wait_for(page, "document.querySelectorAll('#model option').length === 2")
         for number, prompt in enumerate(HOSTILE):
@@ -148,9 +161,8 @@ def test_the_commands_work_in_a_real_shell_for_every_prompt(start, cache, open_p
 
 
 @pytest.mark.parametrize("number", [0, 2])
-def test_the_python_and_javascript_commands_work(start, cache, open_page, number):
-    app = start(*two_models(cache, **SHORT)).ready()
-    with Gateway(app.url) as gateway:
+def test_the_python_and_javascript_commands_work(two, open_page, number):
+    with Gateway(two.url) as gateway:
         page = open_page(gateway.url)
         wait_for(page, "document.querySelectorAll('#model option').length === 2")
         page.locator("#prompt").fill(HOSTILE[number])
@@ -160,7 +172,7 @@ def test_the_python_and_javascript_commands_work(start, cache, open_page, number
         for language, program in programs.items():
             page.locator(f"#tab-{language}").click()
             command = page.locator("#command").inner_text()
-            done = subprocess.run([*program, command], capture_output=True, timeout=60)
+            done = subprocess.run([*program, command], capture_output=True, timeout=PATIENCE)
             assert done.returncode == 0 and len(done.stdout) > 20, done
             _, body = gateway.posted[-1]
             assert json.loads(body)["messages"][0]["content"] == HOSTILE[number]
@@ -318,9 +330,8 @@ def test_a_key_is_asked_for_and_kept_in_this_tab(start, open_page):
         pytest.param({"viewport": {"width": 360, "height": 740}}, id="phone"),
     ],
 )
-def test_axe_finds_nothing(start, cache, open_page, options):
-    app = start(*two_models(cache, **SHORT)).ready()
-    page = open_page(app.url, **options)
+def test_axe_finds_nothing(two, open_page, options):
+    page = open_page(two.url, **options)
     wait_for(page, "document.querySelectorAll('#rows tr').length === 2")
     wait_for(page, "document.querySelectorAll('.plot').length >= 8")
 
@@ -340,9 +351,8 @@ def test_axe_finds_nothing(start, cache, open_page, options):
     assert width[0] <= width[1]  # nothing sticks out
 
 
-def test_the_keyboard_alone(start, cache, open_page):
-    app = start(*two_models(cache)).ready()
-    page = open_page(app.url)
+def test_the_keyboard_alone(two, open_page):
+    page = open_page(two.url)
     wait_for(page, "document.querySelectorAll('#rows tr').length === 2")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
@@ -375,14 +385,13 @@ def test_the_plots_grow_and_come_back_whole(start, cache, open_page):
 
 
 @pytest.mark.parametrize("allowed", [True, False])
-def test_copying_in_a_frame_without_an_origin(start, open_page, allowed):
+def test_copying_in_a_frame_without_an_origin(two, open_page, allowed):
     """As ClearML shows a debug sample. Result: the command is in the clipboard, whether the frame
     may use its interface or not."""
-    app = start().ready()
     target = Target("a", "http://h/a/v1", False, "YOUR_GENERATED_TOKEN")
-    page = open_page(app.url, permissions=["clipboard-read", "clipboard-write"])
+    page = open_page(two.url, permissions=["clipboard-read", "clipboard-write"])
     html = examples.page([target, Target("e", "http://h/e/v1", True, "")])
-    page.goto(f"{app.url}/health")
+    page.goto(f"{two.url}/health")
     page.evaluate(
         """([html, allow]) => {
             const frame = document.createElement("iframe");

@@ -15,7 +15,7 @@ def refused(start):
 
     def run(status, *arguments, **options):
         app = start(*arguments, **options)
-        assert app.wait(30) == status, app.output
+        assert app.wait() == status, app.output
         assert "Traceback" not in app.output
         assert app.folders == []
         return app.output

@@ -13,12 +13,15 @@ import pytest
 
 from app.engine.capabilities import find
 from app.form.fields import MODEL_FIELDS
+from tests.end_to_end.conftest import PATIENCE
 
+# Two threads that share a busy core wait for each other.
+ONE = "--set", "Model/threads=1"
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
 def client(app, name="tiny", **options):
-    options = {"api_key": "none", "max_retries": 0, "timeout": 30, **options}
+    options = {"api_key": "none", "max_retries": 0, "timeout": PATIENCE, **options}
     path = f"/{name}" if name else ""
     app.clients.append(openai.OpenAI(base_url=f"{app.url}{path}/v1", **options))
     return app.clients[-1]
@@ -29,7 +32,7 @@ def get(app, path):
     import urllib.request
 
     try:
-        with urllib.request.urlopen(app.url + path, timeout=10) as answer:
+        with urllib.request.urlopen(app.url + path, timeout=PATIENCE) as answer:
             return answer.status, json.loads(answer.read())
     except urllib.error.HTTPError as error:
         with error:
@@ -40,7 +43,7 @@ def status(app):
     return get(app, "/api/status")[1]["models"][0]
 
 
-def until(condition, timeout=15):
+def until(condition, timeout=PATIENCE):
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "did not come about"
@@ -245,7 +248,7 @@ def test_what_exceeds_the_limit_is_denied_and_a_client_that_leaves_frees_its_slo
     """1. One stream takes the only slot and the only place. 2. The next is denied. 3. The first
     leaves. Result: the next is served, minutes before the first would have ended."""
     limits = ["--set", "Model/max_concurrent_requests=1", "--set", "Model/parallel=1"]
-    app = start("--model", str(endless), "--set", "Model/endpoint_name=tiny", *limits).ready()
+    app = start("--model", str(endless), *ONE, "--set", "Model/endpoint_name=tiny", *limits).ready()
     api = client(app)
     stream = chat(api, -1, stream=True)
     assert next(iter(stream)) and status(app)["in_flight"] == 1
@@ -261,7 +264,7 @@ def test_what_exceeds_the_limit_is_denied_and_a_client_that_leaves_frees_its_slo
 def test_a_kill_of_llama_server_during_a_stream(start, endless):
     """1. A stream runs. 2. llama-server is killed. Result: the stream ends with an error, the
     next request is served by a new process, and the app says what happened."""
-    app = start("--model", str(endless), "--set", "Model/endpoint_name=tiny").ready()
+    app = start("--model", str(endless), *ONE, "--set", "Model/endpoint_name=tiny").ready()
     api = client(app)
     (first,) = app.children
     stream = chat(api, -1, stream=True)
@@ -291,7 +294,7 @@ def test_every_kill_is_noticed(start):
 
 def test_a_stream_ends_within_the_drain(start):
     """SIGTERM during a stream that ends in time. Result: all of it arrives, new ones do not."""
-    app = start("--set", "General/drain_timeout=120").ready()
+    app = start("--set", "General/drain_timeout=120", *ONE).ready()
     api = client(app)
     stream = chat(api, 2000, stream=True)
     next(iter(stream))
@@ -305,7 +308,7 @@ def test_a_stream_ends_within_the_drain(start):
 
 def test_a_stream_over_the_drain_is_told(start, endless):
     slow = ["--set", "General/drain_timeout=0.5", "--set", "Model/endpoint_name=tiny"]
-    app = start("--model", str(endless), *slow).ready()
+    app = start("--model", str(endless), *ONE, *slow).ready()
     stream = chat(client(app), -1, stream=True)
     next(iter(stream))
     children = app.children
@@ -322,13 +325,15 @@ def test_a_stream_over_the_drain_is_told(start, endless):
 
 
 def test_a_second_signal_ends_at_once(start, endless):
-    app = start("--model", str(endless), "--set", "Model/endpoint_name=tiny").ready()
+    """Though there is an hour to drain."""
+    given = ["--set", "Model/endpoint_name=tiny", "--set", "General/drain_timeout=3600"]
+    app = start("--model", str(endless), *ONE, *given).ready()
     stream = chat(client(app), -1, stream=True)
     next(iter(stream))
     children = app.children
     app.process.send_signal(signal.SIGTERM)
     app.line("stopping")
-    assert app.end(signal.SIGTERM, timeout=5) == 143
+    assert app.end(signal.SIGTERM) == 143
     until(lambda: not any(psutil.pid_exists(pid) for pid in children))
     assert app.folders == []
     stream.close()
@@ -347,21 +352,21 @@ def test_sigkill_leaves_no_llama_server_and_the_next_start_sweeps(start):
 
 
 def test_idle_ends_with_0_and_says_so(start):
-    app = start("--set", "Idle/idle_time_limit=0.0006").ready()
+    app = start("--set", "Idle/idle_time_limit=0.002").ready()
     children = app.children
     chat(client(app))
     assert app.wait() == 0
-    assert "idle for 0.0006 hours, the limit" in app.output
+    assert "idle for 0.002 hours, the limit" in app.output
     assert not any(psutil.pid_exists(pid) for pid in children) and app.folders == []
 
 
 def test_a_running_stream_holds_the_idle_clock(start, endless):
-    limit = ["--set", "Idle/idle_time_limit=0.0003", "--set", "Model/endpoint_name=tiny"]
-    app = start("--model", str(endless), *limit).ready()
+    limit = ["--set", "Idle/idle_time_limit=0.001", "--set", "Model/endpoint_name=tiny"]
+    app = start("--model", str(endless), *ONE, *limit).ready()
     stream = chat(client(app), -1, stream=True)
     iterator = iter(stream)
     begun = time.monotonic()
-    while time.monotonic() - begun < 3:
+    while time.monotonic() - begun < 5:
         next(iterator)
         get(app, "/health")
     assert app.process.poll() is None

@@ -81,11 +81,11 @@ def test_one_of_several_that_cannot_be_loaded_does_not_stop_the_others(start, mo
 )
 def test_a_bad_list(start, given, problem):
     app = start("--set", f"General/models={given}")
-    assert app.wait(30) == 2
+    assert app.wait() == 2
     assert problem in app.output
 
 
 def test_two_models_of_one_name(start, models):
     app = start("--set", f"General/models={listing(models, 'one', 'one')}")
-    assert app.wait(30) == 2
+    assert app.wait() == 2
     assert "General/models[2].endpoint_name: 'one' is the name of two models" in app.output

@@ -9,9 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from app.models import tiny
+from tests.end_to_end.conftest import PATIENCE
 from tests.end_to_end.test_serving import HELLO, client, get, until
 
 ROOM = "0.06"  # GiB: for one of the tiny models with its process, not for two
+ALONE = {"threads": 1}  # two that share a busy core wait for each other
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +29,9 @@ def share(start, weights):
     """Serve these models in a budget; `items` are further fields of each."""
 
     def run(names="abc", how="disk_swapping", room=ROOM, items=None, **more):
+        own = items or {}
         models = [
-            {"model": str(weights / f"{n}.gguf"), "endpoint_name": n, **(items or {}).get(n, {})}
+            {"model": str(weights / f"{n}.gguf"), "endpoint_name": n, **ALONE, **own.get(n, {})}
             for n in names
         ]
         fields = {"General/models": json.dumps(models), "General/max_cuda_memory": room, **more}
@@ -52,10 +55,11 @@ def post(app, path):
     import urllib.request
 
     request = urllib.request.Request(app.url + path, data=b"", method="POST")
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         return answer.status
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["disk_swapping", "cpu_offloading"])
 def test_models_take_turns(share, how):
     """Callers alternate over three models, with room for one. Result: nobody fails, at most one
@@ -66,7 +70,7 @@ def test_models_take_turns(share, how):
 
     def watch():
         nonlocal most
-        while not done.is_set():
+        while not done.wait(0.01):
             most = max(most, len(app.children))
 
     watcher = threading.Thread(target=watch)

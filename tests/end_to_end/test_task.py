@@ -3,12 +3,12 @@
 import json
 import shutil
 import signal
-import time
 
 import pytest
 
 from app.models import tiny
 from tests.clearml_api import ApiServer
+from tests.end_to_end.conftest import PATIENCE
 from tests.end_to_end.test_serving import chat, client, until
 from tests.hub import Hub
 
@@ -46,7 +46,7 @@ def test_a_task_of_our_own(start, api, cache):
     """A person starts the app with credentials. Result: a task with every field, scalars, and
     `completed` at the idle end."""
     given = ["--model", tiny_path(cache), "--set", "Model/endpoint_name=tiny"]
-    app = online(start, api, *given, "--set", "Idle/idle_time_limit=0.0008").ready()
+    app = online(start, api, *given, "--set", "Idle/idle_time_limit=0.002").ready()
     chat(client(app), 7)
     assert app.wait() == 0
     (task,) = api.state.tasks.values()
@@ -120,7 +120,7 @@ def test_an_abort_drains_and_ends_as_stopped(start, api, cache):
     children = app.children
     until(lambda: "_abort_callback_timeout" in task["runtime"])
     api.state.act("tasks.stop", {"task": task["id"]})
-    app.line("stopping: aborted in ClearML", timeout=20)
+    app.line("stopping: aborted in ClearML")
     assert app.wait() == 143
     assert task["status"] == "stopped"
     assert "aborted" in task["status_message"]
@@ -137,18 +137,17 @@ def test_a_signal_ends_a_task_of_our_own_as_stopped(start, api, cache):
     assert (task["status"], "SIGTERM" in task["status_message"]) == ("stopped", True)
 
 
+@pytest.mark.long
 def test_an_outage_of_the_server_does_not_stop_serving(start, api, cache):
     """1. The server goes silent while we serve. 2. We are stopped. Result: requests are served
     all the same, and the end waits for ClearML no longer than its budget."""
     app = online(
         start, api, "--model", tiny_path(cache), "--set", "Model/endpoint_name=tiny"
     ).ready()
-    api.delay = 300
+    api.delay = 2 * PATIENCE
     for _ in range(3):
         assert chat(client(app)).usage.completion_tokens == 8
-    begun = time.monotonic()
-    assert app.end(timeout=60) == 143
-    assert time.monotonic() - begun < 40
+    assert app.end() == 143
     assert "ClearML does not answer" in app.output
 
 
@@ -197,8 +196,8 @@ def test_the_task_is_told_while_a_clearml_model_comes(start, api, tmp_path):
         (task,) = api.state.tasks.values()
         until(lambda: "downloading" in parameters_of(task).get("properties/progress", ""))
         api.state.act("tasks.stop", {"task": task["id"]})
-        app.line("stopping: aborted in ClearML", timeout=20)
-        assert app.wait(30) == 143
+        app.line("stopping: aborted in ClearML")
+        assert app.wait() == 143
     assert "does not answer" not in app.output
     assert parameters_of(task)["properties/stop_reason"] == "aborted in ClearML"
 

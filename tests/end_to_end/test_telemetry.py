@@ -15,8 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.page import examples
 from app.page.examples import Target
 from tests.clearml_api import ApiServer
-from tests.end_to_end.conftest import free_port
-from tests.end_to_end.test_page import SLOW, two_models
+from tests.end_to_end.conftest import PATIENCE, free_port
+from tests.end_to_end.test_page import held_back, two_models
 from tests.end_to_end.test_serving import chat, client, get, until
 from tests.end_to_end.test_task import online, parameters_of, tiny_path
 
@@ -54,7 +54,7 @@ class Caller(threading.Thread):
                 self.wrong.append(repr(error))
 
     def ask(self, path, body):
-        connection = HTTPConnection(self.address, timeout=60)
+        connection = HTTPConnection(self.address, timeout=PATIENCE)
         text = body if isinstance(body, bytes) else json.dumps(body)
         connection.request("POST", path, text, {"Content-Type": "application/json"})
         return connection, connection.getresponse()
@@ -133,6 +133,7 @@ class Caller(threading.Thread):
         self.answer(f"/{name}/v1/chat/completions", b"{no", 400)
 
 
+@pytest.mark.long
 def test_every_count_is_what_the_callers_counted(start, api, cache):
     """1,000 requests of ten kinds by 16 callers. Result: the scalars, /metrics and /api/status say
     what the callers counted, by model and in total."""
@@ -182,7 +183,7 @@ def read_metrics(app):
 
 def test_the_page_of_examples_is_a_debug_sample_and_the_properties_say_the_rest(start, api, cache):
     app = online(start, api, *two_models(cache)).ready()
-    until(lambda: any(path.endswith(".html") for path in api.files), 30)
+    until(lambda: any(path.endswith(".html") for path in api.files))
     targets = [
         Target(name, f"{app.url}/{name}/v1", False, "") for name in ("alpha", "team/beta-2.x")
     ]
@@ -212,24 +213,23 @@ def test_without_a_file_server_there_is_a_line_and_everything_else(start, api, c
 
 
 def test_the_task_shows_how_far_the_set_up_is(start, api, cache, tmp_path):
-    program = start().line(r"llama-server: (\S+)")[1]
-    wrapper = tmp_path / "llama-server"
-    wrapper.write_text(SLOW.format(program=program))
-    wrapper.chmod(0o755)
+    program, gate = held_back(tmp_path)
     given = ["--set", "Idle/last_action_interval=1", "--set", "Model/endpoint_name=tiny"]
-    app = online(start, api, *given, "--model", tiny_path(cache), LLAMA_SERVER=str(wrapper))
+    app = online(start, api, *given, "--model", tiny_path(cache), LLAMA_SERVER=program)
     app.line("listening")
     (task,) = api.state.tasks.values()
-    until(lambda: parameters_of(task).get("properties/progress") == "tiny: loading 0%", 30)
+    until(lambda: parameters_of(task).get("properties/progress") == "tiny: loading 0%")
     assert parameters_of(task)["properties/status"] == "setting up"
+    gate.touch()
     app.ready()
-    until(lambda: parameters_of(task)["properties/progress"] == "", 30)
+    until(lambda: parameters_of(task)["properties/progress"] == "")
     assert parameters_of(task)["properties/status"] == "active"
 
 
 SHORT_RETRIES = "api { http { retries { total: 240, backoff_factor: 0.2, backoff_max: 1.0 } } }\n"
 
 
+@pytest.mark.long
 def test_what_happened_during_an_outage_is_told_afterwards(start, api, cache, tmp_path):
     """The server is away for longer than a report's interval. Result: every window's points are
     there in the end, in their order, and requests were served all along."""
@@ -239,17 +239,17 @@ def test_what_happened_during_an_outage_is_told_afterwards(start, api, cache, tm
     app = online(start, api, *given, CLEARML_CONFIG_FILE=str(short)).ready()
     asked = client(app)
     chat(asked, 3)
-    until(lambda: ("Total Number of Requests", "tiny") in api.scalars(), 40)
+    until(lambda: ("Total Number of Requests", "tiny") in api.scalars())
     with api.away():
         ends = time.monotonic() + 17
         while time.monotonic() < ends:
             chat(asked, 5)
             time.sleep(0.5)
     before = len(api.scalars()["Total Number of Requests", "tiny"])
-    until(lambda: len(api.scalars()["Total Number of Requests", "tiny"]) > before, 40)
+    until(lambda: len(api.scalars()["Total Number of Requests", "tiny"]) > before)
     chat(asked, 7)
     requests = get(app, "/api/status")[1]["models"][0]["requests"]
-    assert app.end(timeout=60) == 143
+    assert app.end() == 143
     found = [
         (event["iter"], event["value"])
         for event in events_of(api, "training_stats_scalar")

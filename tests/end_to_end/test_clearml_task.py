@@ -1,0 +1,57 @@
+"""ClearML's own command, `clearml-task`: an agent works on what it enqueues."""
+
+import subprocess
+
+import pytest
+
+from app.models import tiny
+from tests.clearml_api import ApiServer
+from tests.end_to_end.agent import GIT, Agent, repository, wait_for
+from tests.end_to_end.conftest import ROOT
+from tests.end_to_end.test_agent import command, log_of, status
+from tests.end_to_end.test_task import parameters_of
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory):
+    """An agent that works on one task after the other, its server, and our repository."""
+    folder = tmp_path_factory.mktemp("worker")
+    with ApiServer() as api, Agent(api, folder / "agent", "work") as agent:
+        wait_for(lambda: api.state.queues, lambda: agent.output)
+        yield agent, api, repository(folder / "source")
+
+
+@pytest.mark.parametrize(
+    "code, entry",
+    [
+        ("repo", ["--module", "app", "--skip-task-init"]),
+        ("repo", ["--module", "app"]),
+        ("repo", ["--script", "app/__main__.py"]),
+        ("folder", ["--module", "app", "--skip-task-init"]),
+        ("folder", ["--module", "app"]),
+    ],
+    ids=lambda given: given if isinstance(given, str) else " ".join(given),
+)
+def test_clearml_task(worker, tmp_path, cache, code, entry):
+    """ClearML's own command, also where it puts a Task.init() before ours; the code named by its
+    repository, or by a checkout of it."""
+    agent, api, source = worker
+    where = ["--repo", source, "--branch", "main"]
+    if code == "folder":
+        subprocess.run([*GIT, "clone", "-q", source, tmp_path / "checkout"], check=True)
+        where = ["--folder", "."]
+    known = list(api.state.tasks)
+    done = command(
+        api,
+        tmp_path,
+        *["clearml-task", "--project", "Serving", "--name", "by hand", *where, *entry],
+        *["--task-type", "inference", "--queue", "work", "--args"],
+        *[f"model={tiny.ensure(cache)}", "endpoint_name=tiny", "idle_time_limit=0.0008"],
+        cwd=tmp_path / "checkout" if code == "folder" else ROOT,
+    )
+    (task,) = [found for key, found in api.state.tasks.items() if key not in known]
+    status(agent, api, task, "completed")
+    assert "ready" in log_of(api, task).splitlines(), done.stdout
+    arguments = {k: v for k, v in parameters_of(task).items() if k.startswith("Args/")}
+    assert sorted(arguments) == ["Args/endpoint_name", "Args/idle_time_limit", "Args/model"]
+    assert "does not answer" not in log_of(api, task)
