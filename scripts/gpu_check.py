@@ -33,6 +33,7 @@ from app.memory.room import LOOK  # noqa: E402
 from app.planning.budget import CONTEXT  # noqa: E402
 
 PORT = network.free_port()
+READING = 1.5  # seconds after which what is shown of memory was read anew
 COPIED = 1 << 30  # bytes, to measure the link
 LARGE = 4e9  # bytes that have to move before their rate says anything of the link
 REPORTED = 40.0  # seconds in which ClearML's monitor has reported
@@ -88,6 +89,7 @@ def away(name: str) -> float:
 def shown() -> None:
     """What people see of the GPUs: the status, the page's plots, /metrics."""
     bench.load(BASE, "a")
+    time.sleep(READING)
     for device in bench.get(BASE, "/api/status")["devices"]:
         said = f"{device['used'] / 1e9:.2f} of {device['total'] / 1e9:.1f} GB"
         row(f"shown of GPU {device['id']}, {device['name']}", said, ok=0 < device["used"])
