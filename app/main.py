@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import signal
 import sys
 from collections.abc import Coroutine, Sequence
+from typing import cast
 
 import uvloop
 
 from app import console
-from app.commands import check, export, launch, package, serve
 from app.commands.options import DEFAULT, Command, parser
 from app.errors import AppError
-from app.machine import host
 
 logger = logging.getLogger(__name__)
 
 INTERRUPTED = 130  # exit status
 
-COMMANDS: dict[str, Command] = {
-    DEFAULT: serve,
-    "check": check,
-    "launch": launch,
-    "export": export,
-    "package": package,
+COMMANDS = {  # with what the help says of each; app/commands has a module for each
+    DEFAULT: "Serve GGUF models with llama-server, as a ClearML task or without ClearML.",
+    "check": "Show what would be served and whether it fits. Downloads and starts nothing.",
+    "launch": "Create a task that serves, enqueue it, and print its ID.",
+    "export": "Print the form of a task as JSON, which --config reads.",
+    "package": "Write the zip of the ClearML application, for an administrator to upload.",
 }
+
+
+def load(name: str) -> Command:
+    """Only the command that is run is imported: it starts sooner, and stays smaller."""
+    return cast(Command, importlib.import_module(f"app.commands.{name}"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -36,10 +41,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         start_clean()
     given = list(sys.argv[1:] if argv is None else argv)
     name = given.pop(0) if given and given[0] in COMMANDS else DEFAULT
-    arguments = parser(name, COMMANDS).parse_args(given)
+    command = load(name)
+    arguments = parser(name, command, COMMANDS).parse_args(given)
     console.set_up(errors=name != DEFAULT)
     try:
-        exit_status = run(COMMANDS[name].run(arguments, dict(os.environ)))
+        exit_status = run(command.run(arguments, dict(os.environ)))
     except AppError as error:
         logger.error("%s", error)
         exit_status = error.exit_status
@@ -50,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def start_clean() -> None:
     """Start again in a fresh interpreter: clearml-task puts a Task.init() of its own into a
     script, which has forked its reporter, taken the signals and rewritten argparse by now."""
+    from app.machine import host
+
     host.end_children()
     code = "from app.main import main; main()"
     os.execv(sys.executable, [sys.executable, "-c", code, *sys.argv[1:]])

@@ -13,7 +13,7 @@ FOLDERS = {  # low to high, each with its modules low to high
     "": ["errors", "console"],
     "form": ["fields", "settings", "checks", "merge", "pasted", "file", "wizard"],
     "machine": ["clock", "threads", "network", "chance", "children", "private", "host", "gpu"],
-    "models": ["reference", "header", "gguf", "tiny", "progress", "hub", "store"],
+    "models": ["reference", "parts", "header", "gguf", "tiny", "progress", "hub", "store"],
     "engine": [
         "lifecycle",
         "output",
@@ -167,7 +167,7 @@ PURE = {
 }
 OWNERS = {
     "clearml": {"task.api", "task.mode", "task.weights", "task.route"},
-    "gguf": {"models.header", "models.tiny"},
+    "gguf": {"models.tiny"},
     "httptools": {"gateway.http.connection", "engine.exchange"},
     "huggingface_hub": {"models.hub"},
     "numpy": {"models.tiny"},

@@ -19,7 +19,6 @@ from app.planning.plan import Plan, Surroundings
 from app.task.clearml_task import ClearMLTask
 from app.task.weights import Weights
 
-DESCRIPTION = "Show what would be served and whether it fits. Downloads and starts nothing."
 Planner = Callable[[Settings, Surroundings], Awaitable[Plan]]
 
 

@@ -11,8 +11,6 @@ from app.console import say
 from app.form import file
 from app.form.merge import merge
 
-DESCRIPTION = "Print the form of a task as JSON, which --config reads."
-
 logger = logging.getLogger(__name__)
 
 

@@ -22,7 +22,6 @@ from app.task import launch
 from app.task.clearml_task import ClearMLTask
 from app.task.launch import Launcher, Script
 
-DESCRIPTION = "Create a task that serves, enqueue it, and print its ID."
 MAX_REPLICAS = 100
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,6 @@ from app.errors import ConfigError, FormError
 from app.form import file
 from app.form.fields import FIELDS, HF_TOKEN_KEY
 from app.instance.invocation import Invocation
-from app.task.launch import without_credentials
 
 PROGRAM = "python -m app"
 DEFAULT = "serve"  # the command that may be left out
@@ -25,34 +24,32 @@ logger = logging.getLogger(__name__)
 class Command(Protocol):
     """A module of this folder. COMMANDS, in app/main.py, has a row for each."""
 
-    DESCRIPTION: str
-
     def add_options(self, options: argparse.ArgumentParser) -> None: ...
 
     async def run(self, arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
         """The exit status. Raises AppError."""
 
 
-def parser(name: str, commands: Mapping[str, Command]) -> argparse.ArgumentParser:
-    """The parser of the command `name`, one of `commands`."""
+def parser(name: str, command: Command, descriptions: Mapping[str, str]) -> argparse.ArgumentParser:
+    """The parser of a command; `descriptions` of all commands, by name."""
     default = name == DEFAULT
     found = argparse.ArgumentParser(
         prog=PROGRAM if default else f"{PROGRAM} {name}",
-        usage=f"{PROGRAM} [{'|'.join(commands)}] [options]" if default else None,
-        description=commands[name].DESCRIPTION,
-        epilog=_listed(commands) if default else None,
+        usage=f"{PROGRAM} [{'|'.join(descriptions)}] [options]" if default else None,
+        description=descriptions[name],
+        epilog=_listed(descriptions) if default else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     found.add_argument("--version", action="version", version=__version__)
-    commands[name].add_options(found)
+    command.add_options(found)
     return found
 
 
-def _listed(commands: Mapping[str, Command]) -> str:
+def _listed(descriptions: Mapping[str, str]) -> str:
     lines = [f"commands (`{PROGRAM} COMMAND --help` shows the options of each):"]
-    for name, command in commands.items():
+    for name, description in descriptions.items():
         default = " This is the default." if name == DEFAULT else ""
-        lines.append(f"  {name:9} {command.DESCRIPTION}{default}")
+        lines.append(f"  {name:9} {description}{default}")
     return "\n".join(lines)
 
 
@@ -108,6 +105,8 @@ def invocation(arguments: argparse.Namespace) -> Invocation:
 
 def public(repository: str) -> str:
     """The address of `--repo`, without a user's password in it."""
+    from app.task.launch import without_credentials  # most commands need nothing of the task
+
     found = without_credentials(repository)
     if found != repository:
         logger.warning("--repo: left out the user and password, the agent uses its own")

@@ -24,7 +24,6 @@ from app.task.presence import EXAMPLE, MODELS_TABLE
 from app.telemetry import scalars
 from app.telemetry.scalars import Monitor
 
-DESCRIPTION = "Write the zip of the ClearML application, for an administrator to upload."
 NAME = "llamacpp-deployment"
 FILE = f"{NAME}.app.conf"
 ASSETS = Path(__file__).parent / "assets"

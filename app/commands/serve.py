@@ -6,15 +6,15 @@ import argparse
 from collections.abc import Mapping
 
 from app.commands import options
-from app.instance.life import Instance
-from app.machine import host
 
-DESCRIPTION = "Serve GGUF models with llama-server, as a ClearML task or without ClearML."
 add_options = options.add_fields
 
 
 async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     wanted = options.invocation(arguments)
+    from app.instance.life import Instance  # the help and a wrong option need none of it
+    from app.machine import host
+
     host.close_descriptors_to_children()
     host.raise_descriptor_limit()
     return await Instance(wanted, environment).run()

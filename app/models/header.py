@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
-
 POOLING = {1: "mean", 2: "cls", 3: "last", 4: "rank"}  # llama.h: enum llama_pooling_type
+
+
+@cache
+def _tables() -> Any:
+    """The module gguf.constants. To import it by its name would import all of gguf, and numpy: a
+    quarter of a second, and 20 MB for as long as we run."""
+    package = importlib.util.find_spec("gguf")
+    assert package is not None and package.origin is not None
+    path = Path(package.origin).with_name("constants.py")
+    spec = importlib.util.spec_from_file_location("gguf.constants", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @dataclass(frozen=True)
@@ -21,11 +36,12 @@ class Tensor:
     @property
     def size(self) -> int | None:
         """Bytes, or None for a type that the gguf package does not know."""
+        known = _tables()
         try:
-            block, block_size = GGML_QUANT_SIZES[GGMLQuantizationType(self.type)]
+            block, block_size = known.GGML_QUANT_SIZES[known.GGMLQuantizationType(self.type)]
         except (ValueError, KeyError):
             return None
-        return math.prod(self.shape) // block * block_size
+        return int(math.prod(self.shape) // block * block_size)
 
 
 @dataclass(frozen=True)
@@ -51,7 +67,7 @@ class Header:
     def quantisation(self) -> str:
         """Such as Q4_K_M; "" where the file does not say."""
         try:
-            kind = LlamaFileType(self.metadata.get("general.file_type", -1)).name
+            kind = str(_tables().LlamaFileType(self.metadata.get("general.file_type", -1)).name)
         except ValueError:
             return ""
         return kind.removeprefix("MOSTLY_").removeprefix("ALL_")

@@ -1,11 +1,14 @@
 """Files of Hugging Face repositories: find them, fetch them into huggingface_hub's cache, and read
-their beginnings."""
+their beginnings.
+
+The hub's library takes 0.4 s of CPU time and 15 MB to import: what does not need the hub must not
+import this module.
+"""
 
 from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, errors, hf_hub_download, hf_hub_url
@@ -24,6 +27,7 @@ from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import get_session
 
 from app.errors import FormError, TransferError
+from app.models.parts import Located, Part
 from app.models.progress import Arrived, bars
 from app.models.reference import KEY, HubFile, choose, is_glob, shards
 
@@ -37,45 +41,6 @@ PARTIAL = 206
 # What the hub's library raises if the hub or the network is at fault. Its HTTP client raises
 # HTTPError; hf_xet, which fetches from the hub's chunked storage, raises RuntimeError.
 UNREACHABLE = (errors.HTTPError, OSError, RuntimeError)  # type: ignore[attr-defined]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One file of a repository: its path below the root, its bytes, whether the cache has it."""
-
-    path: str
-    size: int
-    cached: bool = False
-
-
-@dataclass(frozen=True)
-class Located:
-    """The parts of a model that the hub has, at one commit of a revision."""
-
-    repo: str
-    revision: str
-    commit: str
-    parts: tuple[Part, ...]
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        return tuple(part.path for part in self.parts)
-
-    @property
-    def size(self) -> int:
-        return sum(part.size for part in self.parts)
-
-    @property
-    def downloads(self) -> dict[str, int]:
-        """Bytes of each part that the cache does not have, by a name that is the same for every
-        model that uses this file."""
-        prefix = f"{self.repo}@{self.commit}"
-        return {f"{prefix}/{part.path}": part.size for part in self.parts if not part.cached}
-
-    @property
-    def missing(self) -> int:
-        """Bytes that the cache does not have."""
-        return sum(self.downloads.values())
 
 
 def shared_cache() -> Path:

@@ -12,9 +12,10 @@ from typing import Protocol
 
 from app.errors import ConfigError, FormError, TransferError
 from app.machine import threads
-from app.models import gguf, hub, tiny
+from app.models import gguf, tiny
 from app.models.header import Header
-from app.models.progress import Download, Progress
+from app.models.parts import Located as OnHub
+from app.models.progress import Arrived, Download, Progress
 from app.models.reference import (
     KEY,
     ClearMLModel,
@@ -81,7 +82,7 @@ class Registry(Protocol):
 
 
 # Files on this machine are verified at once.
-Located = hub.Located | Registered | ModelFiles
+Located = OnHub | Registered | ModelFiles
 
 
 def cache_folder(given: str | None, environment: Mapping[str, str]) -> Path:
@@ -109,13 +110,15 @@ class Store:
     @property
     def hub_folder(self) -> Path:
         """The cache for files of the hub."""
+        from app.models import hub  # slow to import: only where the hub is needed
+
         return self._hub or hub.shared_cache()
 
     async def locate(self, reference: Reference) -> Located:
         """Find the files, and download nothing. Raises ConfigError, or TransferError for files on
         this machine that are not whole."""
         if isinstance(reference, HubFile):
-            return await threads.run(hub.locate, reference, self._hub)
+            return await threads.run(_on_hub, reference, self._hub)
         if isinstance(reference, ClearMLModel):
             if self._registry is None:
                 raise FormError(KEY, f"{reference.id}: there is no ClearML to ask")
@@ -149,14 +152,28 @@ class Store:
             return await threads.run(_of_registry, path)
         return await threads.run(_verified, await self._download(located, name, progress))
 
-    async def _download(self, located: hub.Located, name: str, progress: Progress) -> list[Path]:
+    async def _download(self, located: OnHub, name: str, progress: Progress) -> list[Path]:
         download = Download(name, located.size, located.missing, progress)
-        paths = await threads.run(hub.fetch, located, self._hub, download.arrived)
+        paths = await threads.run(_from_hub, located, self._hub, download.arrived)
         download.finished()
         return paths
 
 
-def _preview(located: hub.Located, folder: Path) -> Preview:
+def _on_hub(file: HubFile, cache: Path | None) -> OnHub:
+    from app.models import hub
+
+    return hub.locate(file, cache)
+
+
+def _from_hub(located: OnHub, cache: Path | None, arrived: Arrived) -> list[Path]:
+    from app.models import hub
+
+    return hub.fetch(located, cache, arrived)
+
+
+def _preview(located: OnHub, folder: Path) -> Preview:
+    from app.models import hub
+
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for index, part in enumerate(located.parts):

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-
-import gguf
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from app.errors import TransferError
 from app.models.gguf import verify_file
+
+if TYPE_CHECKING:  # slow to import, and only needed to write the file, once
+    import gguf
+    import numpy as np
+    from numpy.typing import NDArray
 
 NAME = "tiny-v1.gguf"  # raise the number with every change of what is written
 LAYERS, WIDTH, HEADS, KV_HEADS, FEED_FORWARD, CONTEXT = 2, 128, 4, 2, 384, 4096
@@ -69,6 +71,9 @@ def write(
 ) -> None:
     """Write the model, said to be trained for `context` tokens; with `shard_tensors`, as a split
     set of that many tensors a part; its matrices as 16-bit floats, or `quantised` to Q8_0."""
+    import gguf
+    import numpy as np
+
     writer = gguf.GGUFWriter(path, "llama", split_max_tensors=shard_tensors)
     tokens, types = _vocabulary()
     _write_metadata(writer, tokens, types)
@@ -96,6 +101,8 @@ def _byte_symbols() -> list[str]:
 
 
 def _vocabulary() -> tuple[list[str], list[int]]:
+    import gguf
+
     merged = [merge.replace(" ", "") for merge in MERGES]
     words = ("\u0120" + word for word in WORDS)
     tokens = list(dict.fromkeys([*_byte_symbols(), *words, *merged]))
@@ -109,6 +116,8 @@ def _vocabulary() -> tuple[list[str], list[int]]:
 
 
 def _write_metadata(writer: gguf.GGUFWriter, tokens: list[str], types: list[int]) -> None:
+    import gguf
+
     writer.add_name("tiny")
     writer.add_embedding_length(WIDTH)
     writer.add_block_count(LAYERS)
@@ -160,6 +169,8 @@ def _tensors(vocabulary: int) -> list[tuple[str, tuple[int, ...]]]:
 def _tensor(
     random: np.random.Generator, name: str, shape: tuple[int, ...]
 ) -> NDArray[np.float32] | NDArray[np.float16]:
+    import numpy as np
+
     if len(shape) == 1:
         return np.ones(shape, np.float32)
     values = random.standard_normal(shape, dtype=np.float32)

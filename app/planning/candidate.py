@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from app.engine.resolved import Resolved, Wanted
 from app.form.settings import ModelSettings
 from app.models.header import Header
-from app.models.hub import Located as OnHub
+from app.models.parts import Located as OnHub
 from app.models.reference import Reference, Tiny
 from app.models.store import Inspected, Located, ModelFiles
 from app.planning.footprint import Footprint

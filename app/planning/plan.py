@@ -17,7 +17,7 @@ from app.form.merge import naming_field, naming_item
 from app.form.settings import GeneralSettings, ModelSettings, Settings
 from app.machine import chance, gpu, host
 from app.machine.children import die_with_us
-from app.models.hub import Located as OnHub
+from app.models.parts import Located as OnHub
 from app.models.reference import Reference, parse
 from app.models.store import Inspected, Located, Store
 from app.planning import placement
