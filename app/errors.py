@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class AppError(Exception):
     """Ends the app: `main` alone turns it into one line and an exit status."""
@@ -63,13 +65,22 @@ ERROR_TYPES = {
 
 
 class RequestError(Exception):
-    """One request is refused; says with which status, and when to come back (seconds)."""
+    """One request is refused; says with which status, when to come back (seconds), and which
+    further headers the answer has."""
 
-    def __init__(self, status: int, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.retry_after = retry_after
+        self.headers = tuple(headers)
 
     @property
     def type(self) -> str:

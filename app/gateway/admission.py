@@ -14,6 +14,7 @@ from app.gateway.http.heads import Headers
 from app.gateway.http.limits import Network
 from app.gateway.http.request import Request
 
+CHALLENGE = ((b"www-authenticate", b"Bearer"),)  # RFC 9110, 11.6.1
 KEY_VARIABLE = "LLAMACPP_API_KEY"
 ALLOW_VARIABLE = "LLAMACPP_ALLOW_FROM"
 ANYWHERE, HERE = "0.0.0.0", "127.0.0.1"
@@ -44,7 +45,7 @@ class Keys:
         given = hashlib.sha256(bearer(headers) or b"").digest()
         if not any([hmac.compare_digest(given, known) for known in self._hashes]):
             message = "no valid API key: send one as `Authorization: Bearer …` or `X-Api-Key`"
-            raise RequestError(401, message)
+            raise RequestError(401, message, headers=CHALLENGE)
 
 
 def bearer(headers: Headers) -> bytes | None:

@@ -75,13 +75,11 @@ def route(
     path = strip(path, prefixes)
     own = _own(path, names)
     if own is not None:
-        if method not in ("GET", "HEAD"):
-            raise RequestError(405, f"{path} answers GET, not {method}")
+        _check_method(path, method, "GET", "HEAD")
         return own
     action = ACTION_PATH.fullmatch(path)
     if action:
-        if method != "POST":
-            raise RequestError(405, f"{path} answers POST, not {method}")
+        _check_method(path, method, "POST")
         model = check_model(action["model"], names)
         return Own(ACTION.format(action=action["action"]), model)
     upstream = max((p for p in UPSTREAM_PATHS if path.endswith(p)), key=len, default=None)
@@ -89,9 +87,14 @@ def route(
         raise RequestError(404, f"there is no {path} here")
     name = path[: -len(upstream)].lstrip("/")
     check_model(name, names) if name else None
-    if method != "POST":
-        raise RequestError(405, f"{path} answers POST, not {method}")
+    _check_method(path, method, "POST")
     return ToModel(name or None, upstream + query, upstream in MULTIPART)
+
+
+def _check_method(path: str, method: str, *allowed: str) -> None:
+    if method not in allowed:
+        told = [(b"allow", ", ".join(allowed).encode())]  # RFC 9110, 15.5.6
+        raise RequestError(405, f"{path} answers {allowed[0]}, not {method}", headers=told)
 
 
 def _own(path: str, names: Collection[str]) -> Own | None:

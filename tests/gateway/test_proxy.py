@@ -292,6 +292,21 @@ def test_our_own_pages_need_the_key_but_for_health_and_ready(run, socket):
     run(scenario)
 
 
+def test_a_refusal_says_what_would_not_be_refused(run, socket):
+    async def scenario():
+        front = Front(("tiny",), rules=Rules(Keys(["k"])))
+        async with Child(socket, echo), front.before(socket):
+            key = b"x-api-key: k\r\n"
+            status, told, _ = await front.look("/v1/models")
+            assert (status, told["www-authenticate"]) == (401, "bearer")
+            status, told, _ = await front.look("/v1/models", key, method="PUT")
+            assert (status, told["allow"]) == (405, "get, head")
+            status, told, _ = await front.look("/v1/completions", key, method="PROPFIND")
+            assert (status, told["allow"]) == (405, "post")
+
+    run(scenario)
+
+
 PATHS = ("/", "/health", "/ready", "/metrics", "/api/status", "/api/events", "/v1/models", "/none")
 FOREIGN = (
     ("evil.example", b""),

@@ -84,6 +84,21 @@ def test_refused(method, target, status):
     assert raised.value.status == status
 
 
+@pytest.mark.parametrize(
+    "method, target, allowed",
+    [
+        ("POST", "/api/status", b"GET, HEAD"),
+        ("DELETE", "/v1/models/tiny", b"GET, HEAD"),
+        ("PUT", "/api/models/tiny/load", b"POST"),
+        ("GET", "/v1/chat/completions", b"POST"),
+    ],
+)
+def test_a_path_names_the_methods_that_it_answers(method, target, allowed):
+    with pytest.raises(RequestError, match="answers") as raised:
+        route(method, target, NAMES)
+    assert raised.value.status == 405 and raised.value.headers == ((b"allow", allowed),)
+
+
 def test_an_unknown_model_is_told_which_there_are():
     with pytest.raises(RequestError, match="tiny, org/repo/m.gguf"):
         route("POST", "/other/v1/completions", NAMES)

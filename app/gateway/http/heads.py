@@ -6,7 +6,6 @@ from app.errors import RequestError
 
 Headers = list[tuple[bytes, bytes]]  # names in lower case
 
-METHODS = {b"GET", b"HEAD", b"POST", b"DELETE", b"OPTIONS"}
 ASK_TO_UPGRADE = (b"upgrade", b"http2-settings", b"connection")
 
 
@@ -14,8 +13,9 @@ def check_head(method: bytes, version: str, headers: Headers) -> RequestError | 
     """The error to answer with, if there is a reason to refuse the request."""
     if version not in ("1.0", "1.1"):
         return RequestError(505, f"the instance does not speak HTTP/{version}")
-    if method not in METHODS:
-        return RequestError(405, "the instance has no such method")
+    if method == b"CONNECT":  # of the other methods the route says which ones a path answers
+        told = [(b"allow", b"GET, HEAD, POST")]
+        return RequestError(405, "the instance is no proxy", headers=told)
     hosts = sum(name == b"host" for name, _ in headers)
     if hosts > 1 or (version == "1.1" and hosts == 0):
         return RequestError(400, "the request must have exactly one Host header")

@@ -186,7 +186,7 @@ class Request:
         self.finish()
 
     def refuse(self, error: RequestError) -> None:
-        headers = [JSON]
+        headers = [JSON, *error.headers]
         if error.retry_after is not None:
             headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
         self.reply(error.status, json.dumps(error.body()).encode(), headers)
