@@ -76,6 +76,8 @@ FOLDERS = {  # low to high, each with its modules low to high
         "http.limits",
         "http.heads",
         "http.request",
+        "http.reader",
+        "http.pipeline",
         "http.connection",
         "http.server",
         "routes",
@@ -168,7 +170,7 @@ PURE = {
 OWNERS = {
     "clearml": {"task.api", "task.mode", "task.weights", "task.route"},
     "gguf": {"models.tiny"},
-    "httptools": {"gateway.http.connection", "engine.exchange"},
+    "httptools": {"gateway.http.reader", "engine.exchange"},
     "huggingface_hub": {"models.hub"},
     "numpy": {"models.tiny"},
     "prometheus_client": {"telemetry.prometheus"},

@@ -8,8 +8,9 @@ import ipaddress
 from collections.abc import Sequence
 
 from app.errors import ConfigError
-from app.gateway.http.connection import Connection, Handler
+from app.gateway.http.connection import Connection
 from app.gateway.http.limits import Limits, Network
+from app.gateway.http.pipeline import Handler
 from app.machine import clock, network
 
 LAST_WORDS = 1.0  # seconds for busy connections to finish when the server closes

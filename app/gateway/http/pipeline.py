@@ -1,0 +1,67 @@
+"""The requests of one connection: answered one at a time, in the order in which they came."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from app.errors import RequestError
+from app.gateway.http.request import Request
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Request], Awaitable[None]]
+
+
+class Pipeline:
+    """Runs the handler for one request after another. Those that a client pipelines wait."""
+
+    def __init__(self, handler: Handler, answered: Callable[[Request], None]) -> None:
+        """`answered` is told of each request that has its answer, and may call `go_on`."""
+        self.current: Request | None = None
+        self.waiting: deque[Request] = deque()
+        self._handler = handler
+        self._answered = answered
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, request: Request) -> None:
+        if self.current is None:
+            self._start(request)
+        else:
+            self.waiting.append(request)
+
+    def go_on(self) -> None:
+        """Answer the next request; one must wait."""
+        self._start(self.waiting.popleft())
+
+    def cancel(self) -> None:
+        self.waiting.clear()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _start(self, request: Request) -> None:
+        self.current = request
+        self._task = asyncio.get_running_loop().create_task(self._run(request))
+
+    async def _run(self, request: Request) -> None:
+        try:
+            await self._handler(request)
+        except RequestError as error:
+            _fail(request, error)
+        except Exception:  # noqa: BLE001 a fault in one request must not end the others
+            logger.exception("%s %s", request.method, request.target)
+            _fail(
+                request, RequestError(500, "the instance failed to answer; its log has the cause")
+            )
+        self.current = self._task = None
+        self._answered(request)
+
+
+def _fail(request: Request, error: RequestError) -> None:
+    """Say so, or break off an answer that has begun."""
+    if request.started:
+        request.abort()
+    else:
+        request.refuse(error)
