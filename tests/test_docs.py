@@ -31,7 +31,7 @@ def test_the_release_notes_begin_with_this_version():
 def test_every_dependency_has_its_reason():
     named = (ROOT / "docs/dependencies.md").read_text()
     required = (ROOT / "requirements.txt").read_text() + (ROOT / "setup.py").read_text()
-    for package in re.findall(r'^\s*"?([A-Za-z][\w-]*)(?:[<>=]=)', required, re.M):
+    for package in re.findall(r'^\s*"?([A-Za-z][\w.-]*)(?:[<>=]=)', required, re.M):
         assert re.search(rf"\b{re.escape(package)}\b", named), package
 
 

@@ -83,6 +83,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "routes",
         "admission",
         "body",
+        "encoding",
         "relay",
         "waiting",
         "proxy",
@@ -168,6 +169,8 @@ PURE = {
     "task.container",
 }
 OWNERS = {
+    "backports": {"gateway.encoding"},
+    "compression": {"gateway.encoding"},  # of Python itself from 3.14 on
     "clearml": {"task.api", "task.mode", "task.weights", "task.route"},
     "gguf": {"models.tiny"},
     "httptools": {"gateway.http.reader", "engine.exchange"},

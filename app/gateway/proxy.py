@@ -12,6 +12,7 @@ from app.engine.http import Client
 from app.errors import NotConnectedError, RequestError, UpstreamError
 from app.gateway.admission import Keys, check_local
 from app.gateway.body import UNREAD, Body, parse_form, parse_json, refuse_remote_media
+from app.gateway.encoding import coding_of, decoded
 from app.gateway.http.heads import Headers
 from app.gateway.http.limits import Limits
 from app.gateway.http.request import JSON, Request
@@ -121,9 +122,11 @@ class Proxy:
             self._rules.keys.check(request.headers)
 
     async def _read(self, request: Request, destination: ToModel) -> Body:
-        if destination.multipart and (destination.model or len(self._names) == 1):
+        known = destination.model or len(self._names) == 1
+        if destination.multipart and known and coding_of(request.headers) is None:
             return UNREAD
-        raw = await request.body(self._limits.body)
+        limit = self._limits.body
+        raw = await decoded(request.headers, await request.body(limit), limit)
         if destination.multipart:
             return Body(raw, parse_form(request.header(b"content-type"), raw), is_json=False)
         fields = parse_json(raw)

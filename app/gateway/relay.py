@@ -27,6 +27,7 @@ HOP_BY_HOP = {
 REQUEST_ONLY_OURS = HOP_BY_HOP | {
     b"accept-encoding",
     b"authorization",
+    b"content-encoding",
     b"content-length",
     b"cookie",
     b"expect",
