@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Generic
 
 from app.console import ModelLogger
@@ -17,6 +17,7 @@ from app.errors import LoadError, RequestError
 from app.memory import turns
 from app.memory.ledger import (
     NOT_KNOWN,
+    STAGES,
     Free,
     Ledger,
     Loadable,
@@ -57,7 +58,7 @@ class Pool(Generic[Upstream]):
         self._loads = Loads(self._ledger, self._schedule)
         self._room = Room(budget, free.gpus)
         self._bound = bound
-        self._changed = asyncio.Event()
+        self._changed: asyncio.Event | None = None  # while somebody waits for a change
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -113,24 +114,14 @@ class Pool(Generic[Upstream]):
         finally:
             model.admitted -= 1
 
-    @asynccontextmanager
-    async def lease(self, name: str, wait: float | None = None) -> AsyncIterator[Upstream]:
-        """Keep a model in memory for one request, to the last byte of its answer.
+    def lease(self, name: str, wait: float | None = None) -> Lease[Upstream]:
+        """Keep a model in memory for one request, to the last byte of its answer: an asynchronous
+        context, which gives the upstream.
 
-        Raises RequestError 503 if the model cannot be loaded, with the cause, or is not ready
-        within `wait` seconds; the load goes on then.
+        Entering raises RequestError 503 if the model cannot be loaded, with the cause, or is not
+        ready within `wait` seconds; the load goes on then.
         """
-        model = self._ledger[name]
-        waiter = self._queue(model)
-        try:
-            done, _ = await asyncio.wait({waiter.granted}, timeout=wait)
-            if not done:
-                raise self._too_late(model)
-            waiter.granted.result()
-            assert model.upstream is not None
-            yield model.upstream
-        finally:
-            self._release(model, waiter)
+        return Lease(self, self._ledger[name], wait)
 
     def finished(self, name: str, *, served: bool) -> None:
         """An admitted request has ended; one that was served clears the count of failures."""
@@ -210,12 +201,14 @@ class Pool(Generic[Upstream]):
     async def drained(self) -> None:
         """Return when no request leases a model."""
         while any(model.line.leased for model in self._ledger):
+            self._changed = self._changed or asyncio.Event()
             await self._changed.wait()
 
     # A request's way to its model.
 
-    def _queue(self, model: Model[Upstream]) -> Waiter:
-        """Join the model's line. Raises RequestError 503 where waiting would be in vain."""
+    def _queue(self, model: Model[Upstream]) -> Waiter | None:
+        """Join the model's line; None where the request leases the model at once. Raises
+        RequestError 503 where waiting would be in vain."""
         now = self._ledger.now()
         if self._ledger.closed:
             raise RequestError(503, STOPPING, retry_after=10)
@@ -227,19 +220,27 @@ class Pool(Generic[Upstream]):
         if model.line.waiting >= MAX_WAITING:
             message = f"{model.name}: {MAX_WAITING} requests are waiting for it already"
             raise RequestError(503, message, retry_after=10)
+        if model.state is ModelState.READY and model.line.empty and not self._undecided():
+            model.line.lease(now)  # as `turns` would say
+            return None
         waiter = model.line.join(now)
-        if model.state is ModelState.READY and not self._anybody_waits(model):
-            model.line.grant()  # as `turns` would say
-        else:
-            self._schedule()
+        self._schedule()
         return waiter
 
-    def _anybody_waits(self, but: Model[Upstream] | None = None) -> bool:
-        return any(model.line.waiting for model in self._ledger if model is not but)
+    def _undecided(self) -> bool:
+        """Whether a model waits for its turn. For one that comes already, nothing is to be decided
+        until it is there; nor for one that leaves, until it is gone."""
+        return any(model.line.waiting and model.state not in STAGES for model in self._ledger)
 
-    def _release(self, model: Model[Upstream], waiter: Waiter) -> None:
-        model.line.release(waiter, self._ledger.now())
-        if self._anybody_waits():
+    def _release(self, model: Model[Upstream], waiter: Waiter | None) -> None:
+        """A request ends, or gives up waiting."""
+        now, waited = self._ledger.now(), waiter is not None and not waiter.leases
+        if waiter is None:
+            model.line.end(now)
+        else:
+            model.line.release(waiter, now)
+        # While others lease the model, it is as busy as before.
+        if (waited or not model.line.leased) and self._undecided():
             self._schedule()
         else:
             self._notify()
@@ -297,5 +298,39 @@ class Pool(Generic[Upstream]):
         self._loads.come(model, after=[self._ledger[name] for name in turn.after])
 
     def _notify(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+
+class Lease(Generic[Upstream]):
+    """One request's hold on a model: see `Pool.lease`. No generator, for it is entered at every
+    request, and mostly has nothing to wait for."""
+
+    def __init__(self, pool: Pool[Upstream], model: Model[Upstream], wait: float | None) -> None:
+        self._pool = pool
+        self._model = model
+        self._wait = wait
+        self._waiter: Waiter | None = None
+
+    async def __aenter__(self) -> Upstream:
+        self._waiter = self._pool._queue(self._model)
+        if self._waiter is not None:
+            await self._granted(self._waiter)
+        assert self._model.upstream is not None
+        return self._model.upstream
+
+    async def _granted(self, waiter: Waiter) -> None:
+        try:
+            if not waiter.granted.done():
+                await asyncio.wait({waiter.granted}, timeout=self._wait)
+            if waiter.granted.done():
+                waiter.granted.result()
+            elif not waiter.leases:
+                raise self._pool._too_late(self._model)
+        except BaseException:
+            self._pool._release(self._model, waiter)
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._pool._release(self._model, self._waiter)

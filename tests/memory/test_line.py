@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from app.errors import RequestError
-from app.memory.line import Line
+from app.memory.line import AT_ONCE, Line
 
 
 def test_who_is_granted_the_model_leases_it_until_its_release(run):
@@ -29,6 +29,37 @@ def test_who_leaves_the_line_is_neither_granted_nor_counted(run):
         line.grant()
         assert line.leased == 1 and stays.granted.done()
         assert line.last_used == 0.0
+
+    run(scenario)
+
+
+def test_hundreds_are_granted_at_once_and_told_a_few_each_turn_in_their_order(run):
+    async def scenario():
+        line, told = Line(), []
+        waiters = [line.join(1.0) for _ in range(3 * AT_ONCE)]
+        for number, waiter in enumerate(waiters):
+            waiter.granted.add_done_callback(lambda _, number=number: told.append(number))
+        line.grant()
+        assert (line.leased, line.waiting, line.empty) == (3 * AT_ONCE, 0, False)
+        turns = []
+        while not line.empty:
+            turns.append(sum(waiter.granted.done() for waiter in waiters))
+            await asyncio.sleep(0)
+        await asyncio.gather(*(waiter.granted for waiter in waiters))
+        assert turns == [AT_ONCE, 2 * AT_ONCE] and told == sorted(told)
+
+    run(scenario)
+
+
+def test_who_leaves_before_it_is_told_leases_no_more_and_holds_up_nobody(run):
+    async def scenario():
+        line = Line()
+        waiters = [line.join(1.0) for _ in range(2 * AT_ONCE)]
+        line.grant()
+        for waiter in waiters[AT_ONCE:-1]:
+            line.release(waiter, 5.0)
+        await waiters[-1].granted
+        assert (line.leased, line.last_used, line.empty) == (AT_ONCE + 1, 5.0, True)
 
     run(scenario)
 

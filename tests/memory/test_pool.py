@@ -6,6 +6,7 @@ import pytest
 
 from app.errors import LoadError, RequestError
 from app.memory.ledger import Model, ModelState, Tier
+from app.memory.line import AT_ONCE
 from app.memory.pool import MAX_WAITING, Pool
 from tests.fakes import until
 from tests.memory.world import World, passing
@@ -171,6 +172,74 @@ def test_a_drain_lets_holders_go_on_and_nobody_else_in(run):
         assert holder.done()
         await world.pool.close()
         assert world.log == ["start a", "stop a"]
+
+    run(scenario)
+
+
+def test_who_comes_while_others_are_told_comes_after_them(run):
+    async def scenario():
+        world, order = World(a=10, b=10), []
+
+        async def use(name):
+            async with world.pool.lease("a"):
+                order.append(name)
+
+        crowd = [asyncio.create_task(use(number)) for number in range(4 * AT_ONCE)]
+        await until(lambda: order)
+        await use("late")
+        await asyncio.gather(*crowd)
+        assert order == [*range(4 * AT_ONCE), "late"]
+
+    run(scenario)
+
+
+def test_a_cancelled_request_leaves_the_model_free_whenever_it_is_cancelled(run):
+    """In the line, granted and not told, and while it leases."""
+
+    async def scenario():
+        world = World(a=20, b=20)
+
+        async def use():
+            async with world.pool.lease("a"):
+                await asyncio.sleep(1000)
+
+        crowd = [asyncio.create_task(use()) for _ in range(3 * AT_ONCE)]
+        await asyncio.sleep(0)
+        crowd[0].cancel()
+        await until(lambda: world.view("a").leased)
+        for task in crowd:
+            task.cancel()
+        await asyncio.gather(*crowd, return_exceptions=True)
+        assert (world.view("a").leased, world.view("a").waiting) == (0, 0)
+        await world.use("b")
+
+    run(scenario)
+
+
+def test_what_others_wait_for_is_decided_once_a_model_is_idle_not_at_each_release(run):
+    async def scenario():
+        world, decisions = World(a=20, b=20), 0
+        await world.use("a")
+        waiting = asyncio.create_task(world.use("b", 0.0))
+        holders = [world.pool.lease("a") for _ in range(3)]
+        for holder in holders:
+            await holder.__aenter__()
+        schedule = world.pool._schedule
+
+        def counted():
+            nonlocal decisions
+            decisions += 1
+            schedule()
+
+        await asyncio.sleep(0)
+        world.pool._schedule = counted
+        assert world.view("b").waiting == 1
+        for holder in holders[:2]:
+            await holder.__aexit__(None, None, None)
+        assert decisions == 0
+        await holders[2].__aexit__(None, None, None)
+        assert decisions == 1
+        assert await waiting == "to b"
 
     run(scenario)
 
