@@ -3,11 +3,22 @@ import asyncio
 import pytest
 import uvloop
 
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+# What opens sockets or starts processes depends on the loop; for the rest one loop is enough.
+ON_EVERY_LOOP = "tests.engine", "tests.gateway", "tests.machine", "tests.memory.test_checkpoint"
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+
+def pytest_generate_tests(metafunc):
+    chosen = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "run" in metafunc.fixturenames and "run" not in chosen:
+        every = metafunc.module.__name__.startswith(ON_EVERY_LOOP)
+        metafunc.parametrize("run", list(LOOPS) if every else ["asyncio"], indirect=True)
+
+
+@pytest.fixture
 def run(request):
-    """Run a coroutine function to its end, on asyncio's loop and on uvloop's."""
-    new_loop = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}[request.param]
+    """Run a coroutine function to its end, on asyncio's loop and, see above, on uvloop's."""
+    new_loop = LOOPS[request.param]
 
     def runner(scenario, *arguments):
         loop = new_loop()

@@ -65,6 +65,7 @@ class Agent:
             "LLAMACPP_CACHE_DIR": str(folder / "models"),
             "LLAMA_SERVER": str(binary.parent / llama_server()),
             "PATH": f"{binary}:{os.environ['PATH']}",
+            "PIP_NO_COMPILE": "1",  # what is installed runs once
             "PYTHONUNBUFFERED": "1",
             "TMPDIR": str(self.temporary),
             **bare,
