@@ -82,7 +82,8 @@ FOLDERS = {  # low to high, each with its modules low to high
         "http.server",
         "routes",
         "admission",
-        "body",
+        "body.media",
+        "body.reading",
         "encoding",
         "relay",
         "waiting",
@@ -165,7 +166,8 @@ PURE = {
     "gateway.http.heads",
     "gateway.routes",
     "gateway.admission",
-    "gateway.body",
+    "gateway.body.media",
+    "gateway.body.reading",
     "task.container",
 }
 OWNERS = {

@@ -11,7 +11,8 @@ from app.engine.exchange import Exchange
 from app.engine.http import Client
 from app.errors import NotConnectedError, RequestError, UpstreamError
 from app.gateway.admission import Keys, check_local
-from app.gateway.body import UNREAD, Body, parse_form, parse_json, refuse_remote_media
+from app.gateway.body.media import refuse_remote_media
+from app.gateway.body.reading import UNREAD, Body, parse_form, parse_json
 from app.gateway.encoding import coding_of, decoded
 from app.gateway.http.heads import Headers
 from app.gateway.http.limits import Limits

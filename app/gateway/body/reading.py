@@ -1,4 +1,4 @@
-"""What a request's body says: its fields, the model that it names, media by URL. Pure."""
+"""What a request's body says: its fields, the model that it names. Pure."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ NAMED_MODEL = re.compile(
 )
 MOST_PARTS = 64  # of a form that are searched for the model
 LONGEST_HEAD = 4096  # bytes of a part's head
-MEDIA_KEYS = ("url", "image_url", "video_url", "audio_url", "file_url")
-MESSAGE_KEYS = ("messages", "input", "system", "prompt")
 
 
 @dataclass(frozen=True)
@@ -71,33 +69,3 @@ def parse_form(kind: bytes | None, raw: bytes) -> dict[str, object]:
         if blank and NAMED_MODEL.search(head[:LONGEST_HEAD]):
             return {"model": value.removesuffix(b"\r\n").decode(errors="replace")}
     return {}
-
-
-def refuse_remote_media(fields: Mapping[str, object]) -> None:
-    """Raises RequestError 400 if llama-server would fetch an image or a sound."""
-    if _names_remote_media(fields):
-        raise RequestError(
-            400,
-            "this instance does not fetch media by URL: send them inside the request as data: "
-            "URLs, or start the instance with General/allow_remote_media",
-        )
-
-
-def _names_remote_media(fields: Mapping[str, object]) -> bool:
-    left = [fields[key] for key in MESSAGE_KEYS if isinstance(fields.get(key), list | dict)]
-    while left:
-        item = left.pop()
-        if isinstance(item, list):
-            left += item
-        elif isinstance(item, dict):
-            left += [value for value in item.values() if isinstance(value, list | dict)]
-            if any(_remote(item.get(key)) for key in MEDIA_KEYS):
-                return True
-    return False
-
-
-def _remote(value: object) -> bool:
-    if not isinstance(value, str):
-        return False
-    scheme, separator, _ = value.strip().partition(":")
-    return bool(separator) and scheme.lower() in ("http", "https", "file", "ftp")

@@ -1,0 +1,77 @@
+"""Whether llama-server would fetch something that a body names. Pure.
+
+llama-server fetches what a content part names (`image_url`, `input_audio`, `input_video`,
+`video_url`, Anthropic's `source`), in every API and at several depths, and its versions differ. So
+this is a rule on the whole body, and no list of places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from app.errors import RequestError
+
+SCHEMES = ("http:", "https:", "file:", "ftp:")
+# JSON that clients send along and that is never media: an agent's history has URLs in it. No path
+# to a content part leads through these keys, in any API of llama-server.
+NEVER_MEDIA = frozenset(
+    {
+        "action",
+        "annotations",
+        "arguments",
+        "chat_template_kwargs",
+        "citations",
+        "input_schema",
+        "json_schema",
+        "mcp_servers",
+        "metadata",
+        "parameters",
+        "response_format",
+        "schema",
+        "tools",
+    }
+)
+TOOL_USE = "tool_use"  # its `input` is what the model called the tool with
+
+
+def refuse_remote_media(fields: Mapping[str, object]) -> None:
+    """Raises RequestError 400 if llama-server would fetch an image, a sound or a film."""
+    if any(_remote(text) for text in _named(fields)):
+        raise RequestError(
+            400,
+            "this instance does not fetch media by URL: send them inside the request as data: "
+            "URLs, or start the instance with General/allow_remote_media",
+        )
+
+
+def _named(fields: Mapping[str, object]) -> Iterator[str]:
+    """Every string under a key that names media, at any depth."""
+    left: list[object] = [value for key, value in fields.items() if key not in NEVER_MEDIA]
+    yield from _strings(fields)
+    while left:
+        item = left.pop()
+        if isinstance(item, list):
+            left += item
+        elif isinstance(item, dict):
+            yield from _strings(item)
+            left += [value for key, value in item.items() if not _never_media(key, item)]
+
+
+def _never_media(key: str, owner: Mapping[str, object]) -> bool:
+    # The body itself may claim to be a tool_use, and its `input` is what is asked: so only below.
+    return key in NEVER_MEDIA or (key == "input" and owner.get("type") == TOOL_USE)
+
+
+def _strings(item: Mapping[str, object]) -> Iterator[str]:
+    for key, value in item.items():
+        if _names_media(key):
+            listed = value if isinstance(value, list) else [value]
+            yield from (text for text in listed if isinstance(text, str))
+
+
+def _names_media(key: str) -> bool:
+    return key in ("url", "data") or key.endswith("_url") or key.startswith("file")
+
+
+def _remote(text: str) -> bool:
+    return text.lstrip()[:8].lower().startswith(SCHEMES)
