@@ -34,6 +34,8 @@ class Agent:
     """`with Agent(...) as agent`: works on a queue until then; `install` lets it install the
     requirements, else it runs tasks in our own environment."""
 
+    ends_within = PATIENCE  # seconds after an interrupt; then it is killed
+
     def __init__(self, api, folder, queue, *, install=False, **environment):
         self.folder, self.queue = folder, queue
         folder.mkdir()
@@ -93,7 +95,7 @@ class Agent:
             family = psutil.Process(self.process.pid).children(recursive=True)
             self.process.send_signal(signal.SIGINT)
         try:
-            self.process.wait(PATIENCE)
+            self.process.wait(self.ends_within)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
