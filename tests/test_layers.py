@@ -85,6 +85,9 @@ FOLDERS = {  # low to high, each with its modules low to high
         "body.media",
         "body.reading",
         "encoding",
+        "headers",
+        "upstream_error",
+        "streams",
         "relay",
         "waiting",
         "proxy",
@@ -168,6 +171,9 @@ PURE = {
     "gateway.admission",
     "gateway.body.media",
     "gateway.body.reading",
+    "gateway.headers",
+    "gateway.upstream_error",
+    "gateway.streams",
     "task.container",
 }
 OWNERS = {

@@ -14,10 +14,11 @@ from app.gateway.admission import Keys, check_local
 from app.gateway.body.media import refuse_remote_media
 from app.gateway.body.reading import UNREAD, Body, parse_form, parse_json
 from app.gateway.encoding import coding_of, decoded
+from app.gateway.headers import request_headers
 from app.gateway.http.heads import Headers
 from app.gateway.http.limits import Limits
 from app.gateway.http.request import JSON, Request
-from app.gateway.relay import Relay, request_headers
+from app.gateway.relay import Relay
 from app.gateway.routes import (
     HEALTH,
     PAGE,
@@ -29,6 +30,7 @@ from app.gateway.routes import (
     split_target,
     strip,
 )
+from app.gateway.streams import stream_of
 from app.gateway.waiting import HEADER, kept_alive, wait_timeout
 from app.machine import clock
 from app.memory.pool import Pool
@@ -136,7 +138,8 @@ class Proxy:
         return Body(raw, fields)
 
     async def _serve(self, call: Call) -> None:
-        relay = Relay(call.request, call.body.several)
+        stream = stream_of(call.path, call.model, int(clock.wall()))
+        relay = Relay(call.request, call.body.several, stream)
         status = FAULT
         try:
             with kept_alive(relay, streams=call.body.streams):

@@ -4,70 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 
 from app.errors import RequestError, UpstreamError
+from app.gateway.headers import response_headers
 from app.gateway.http.heads import Headers
-from app.gateway.http.request import Request
+from app.gateway.http.request import JSON, Request
+from app.gateway.streams import Plain
+from app.gateway.upstream_error import LARGEST, shaped
 from app.machine import clock
 from app.telemetry.samples import Ends, Several, Whole
 
-HOP_BY_HOP = {
-    b"connection",
-    b"keep-alive",
-    b"proxy-authenticate",
-    b"proxy-authorization",
-    b"proxy-connection",
-    b"te",
-    b"trailer",
-    b"transfer-encoding",
-    b"upgrade",
-}
-# The child gets none of these: callers' keys; what would have it answer compressed or across
-# origins; and x-conversation-id, with which it goes on generating for a client that has left.
-REQUEST_ONLY_OURS = HOP_BY_HOP | {
-    b"accept-encoding",
-    b"authorization",
-    b"content-encoding",
-    b"content-length",
-    b"cookie",
-    b"expect",
-    b"host",
-    b"origin",
-    b"x-api-key",
-    b"x-conversation-id",
-}
-RESPONSE_ONLY_OURS = HOP_BY_HOP | {b"content-length", b"date", b"server"}
 EVENT_STREAM = b"text/event-stream"
 ONE = Several()
-
-
-def request_headers(headers: Headers) -> Headers:
-    """Those of a client's headers that the child gets."""
-    dropped = REQUEST_ONLY_OURS | connection_options(headers)
-    return [header for header in headers if header[0] not in dropped]
-
-
-def response_headers(headers: Headers) -> Headers:
-    """Those of a child's headers that the client gets."""
-    dropped = RESPONSE_ONLY_OURS | connection_options(headers)
-    return [
-        header
-        for header in headers
-        if header[0] not in dropped and not header[0].startswith(b"access-control-")
-    ]
-
-
-def connection_options(headers: Headers) -> set[bytes]:
-    """The headers that `Connection` names: none of them is passed on (RFC 9110, 7.6.1)."""
-    named = b",".join(value for name, value in headers if name == b"connection")
-    return {option.strip().lower() for option in named.split(b",") if option.strip()}
+PLAIN = Plain()
 
 
 class Relay:
     """The sink of an exchange (`engine.exchange`): writes to the client what the child sends."""
 
-    def __init__(self, request: Request, several: Several = ONE) -> None:
-        """`several`: the answers that the request wants, which are counted one by one."""
+    def __init__(self, request: Request, several: Several = ONE, stream: Plain = PLAIN) -> None:
+        """`several`: the answers that the request wants, which are counted one by one. `stream`:
+        what becomes of the answer if it is one."""
         self.status = 0
         self.first_token: float | None = None  # when a stream began
         self.leased_at: float | None = None  # when the request got its model
@@ -75,9 +33,11 @@ class Relay:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.pinged = False  # the client has its head already
         self._request = request
+        self._stream = stream
         self._events = False
-        self._whole = False  # the answer comes whole, and goes to the client as one event
-        self._pieces: list[bytes] = []
+        self._headers: Headers = []  # of an answer that is told when it is whole
+        self._pieces: list[bytes] = []  # of its body
+        self._take: Callable[[bytes], None] = request.write
 
     def ping(self, comment: bytes) -> bool:
         """Send a comment, so that no proxy gives the stream up. False once the answer has begun."""
@@ -92,40 +52,76 @@ class Relay:
 
     def refuse(self, error: RequestError) -> None:
         """Send an error as an event: after a ping the client has status 200 already."""
+        self._end_with(self._stream.error(error.body()))
+
+    def _end_with(self, event: bytes) -> None:
         self._request.keep_alive = False
-        self._request.write(b"data: %b\n\n" % json.dumps(error.body()).encode())
+        self._request.write(event)
         self._request.finish()
 
     def head(self, status: int, headers: Headers) -> None:
         self.status = status
         kind = next((v for n, v in headers if n == b"content-type"), b"")
         self._events = kind.startswith(EVENT_STREAM)
-        if self.pinged:
-            self._whole = not self._events
+        if status >= 400 or (self.pinged and not self._events):
+            self._headers, self._take = response_headers(headers), self._keep
             return
+        if not self._stream.over and self._events:
+            self._take = self._rewrite
+        if not self.pinged:
+            self._start(headers)
+
+    def _start(self, headers: Headers) -> None:
         kept = response_headers(headers)
         length = next((int(v) for n, v in headers if n == b"content-length"), None)
+        if self._take == self._rewrite:
+            length = None
         if self._events and not any(name == b"x-accel-buffering" for name, _ in kept):
             kept.append((b"x-accel-buffering", b"no"))  # or nginx would hold the events back
-        self._request.start(status, kept, length)
+        self._request.start(self.status, kept, length)
 
     def data(self, chunk: bytes) -> None:
         if self._events and self.first_token is None:
             self.first_token = clock.now()
         self.ends.feed(chunk)
-        if self._whole:
+        self._take(chunk)
+
+    def _keep(self, chunk: bytes) -> None:
+        if self.status < 400 or self.ends.size <= LARGEST:
             self._pieces.append(chunk)
-        else:
-            self._request.write(chunk)
+
+    def _rewrite(self, chunk: bytes) -> None:
+        told = self._stream.feed(chunk)
+        if told:
+            self._request.write(told)
+        if self._stream.over:
+            self._take = self._request.write
 
     def complete(self) -> None:
-        if self._whole:
-            told = b"".join(self._pieces).replace(b"\r", b"").replace(b"\n", b" ")
-            self._request.keep_alive = False
-            self._request.write(b"data: %b\n\n" % told)
-        self._request.finish()
+        if self._take == self._keep:
+            self._tell_whole()
+        else:
+            self._tell_rest()
+            self._request.finish()
         if not self.done.done():
             self.done.set_result(None)
+
+    def _tell_rest(self) -> None:
+        rest = self._stream.rest()
+        if rest:
+            self._request.write(rest)
+
+    def _tell_whole(self) -> None:
+        told = b"".join(self._pieces)
+        if self.status >= 400:
+            told = shaped(self.status, told)
+        if not self.pinged:
+            kept = [header for header in self._headers if header[0] != JSON[0]]
+            self._request.reply(self.status, told, [JSON, *kept])
+        elif self.status >= 400:
+            self._end_with(self._stream.error(json.loads(told)))
+        else:
+            self._end_with(b"data: %b\n\n" % told.replace(b"\r", b"").replace(b"\n", b" "))
 
     def failed(self, error: UpstreamError) -> None:
         """The child broke off: tell the client in the stream, or break off, too."""
@@ -135,10 +131,9 @@ class Relay:
             return
         self.status = 502
         if self._events or self.pinged:  # comments were sent, so events may follow
-            refusal = RequestError(502, str(error))
-            self._request.keep_alive = False
-            self._request.write(b"\n\ndata: %b\n\n" % json.dumps(refusal.body()).encode())
-            self._request.finish()
+            self._tell_rest()
+            event = self._stream.error(RequestError(502, str(error)).body())
+            self._end_with(b"\n\n" + event)
         else:
             self._request.abort()
         if not self.done.done():

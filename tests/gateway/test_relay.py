@@ -3,7 +3,6 @@ import json
 
 import pytest
 
-from app.gateway.relay import request_headers, response_headers
 from app.telemetry.samples import Tokens
 from tests.fakes import Child, body_of, until
 from tests.gateway.front import EVENTS, Front
@@ -78,9 +77,77 @@ def test_another_body_that_breaks_off_breaks_off_at_the_client_too(run, socket):
     run(scenario)
 
 
-def test_headers_that_end_here():
-    headers = [(b"connection", b"x-a, X-B"), (b"x-a", b"1"), (b"x-b", b"2"), (b"x-c", b"3")]
-    assert request_headers(headers) == [(b"x-c", b"3")]
-    assert response_headers(
-        [*headers, (b"access-control-allow-origin", b"*"), (b"server", b"s"), (b"date", b"d")]
-    ) == [(b"x-c", b"3")]
+def answering_with(head, body):
+    async def answer(reader, writer, request):
+        await body_of(reader, request)
+        writer.write(b"HTTP/1.1 %b\r\ncontent-length: %d\r\n\r\n%b" % (head, len(body), body))
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "head, body",
+    [
+        (b"400 Bad Request\r\nconnection: close", b""),
+        (b"500 Internal Server Error\r\ncontent-type: text/plain", b"std::bad_alloc"),
+        (b"500 Internal Server Error\r\ncontent-type: text/event-stream", b"x" * 999999),
+        (b"415 Unsupported Media Type\r\ncontent-type: application/json", b"{}"),
+    ],
+)
+def test_an_error_without_a_shape_is_given_openais(run, socket, head, body):
+    async def scenario():
+        front = Front(("tiny",))
+        async with Child(socket, answering_with(head, body)), front.before(socket):
+            for wish in (b"{}", b'{"stream":true}'):
+                status, headers, answer = await front.ask(body=wish)
+                assert status == int(head[:3])
+                assert headers["content-type"].startswith("application/json")
+                assert int(headers["content-length"]) == len(answer) < 3000
+                error = json.loads(answer)["error"]
+                assert error["code"] == status and "llama-server" in error["message"]
+            assert [sample.status for sample in front.samples] == [status, status]
+
+    run(scenario)
+
+
+def test_an_error_with_the_shape_and_its_headers_are_passed_on(run, socket):
+    theirs = b'{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}'
+    head = b"503 Service Unavailable\r\nretry-after: 3"
+
+    async def scenario():
+        front = Front(("tiny",))
+        async with Child(socket, answering_with(head, theirs)), front.before(socket):
+            status, headers, answer = await front.ask()
+            assert (status, headers["retry-after"], answer) == (503, "3", theirs)
+
+    run(scenario)
+
+
+def test_a_response_stream_is_filled_in_as_its_events_come(run, socket):
+    created = b'event: response.created\ndata: {"response":{"id":"r"}}\n\n'
+    rest = b"event: response.output_text.delta\ndata: {}\n\n"
+
+    async def scenario():
+        go_on = asyncio.Event()
+
+        async def stream(reader, writer, head):
+            await body_of(reader, head)
+            writer.write(EVENTS + b"9\r\n%b\r\n" % created[:9])
+            await writer.drain()
+            writer.write(b"%x\r\n%b\r\n" % (len(created) - 9, created[9:]))
+            await go_on.wait()
+            writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(rest), rest))
+
+        front = Front(("tiny",))
+        async with Child(socket, stream), front.before(socket):
+            client = await front.begin("/tiny/v1/responses", b'{"stream":true}')
+            head = await client.reader.readuntil(b"\r\n\r\n")
+            assert b"transfer-encoding: chunked" in head
+            told = await client.reader.readuntil(b"}}\n\n\r\n")
+            response = json.loads(told.split(b"data: ")[1].rstrip())["response"]
+            assert response.pop("created_at") > 0
+            assert response == {"id": "r", "model": "tiny", "output": []}
+            go_on.set()
+            assert rest in await client.reader.readuntil(b"\r\n0\r\n\r\n")
+
+    run(scenario)

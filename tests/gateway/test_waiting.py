@@ -46,7 +46,7 @@ def test_an_error_after_a_ping_is_an_event(run, socket, monkeypatch):
 
     async def refusing(reader, writer, head):
         await body_of(reader, head)
-        writer.write(reply(b'{"error":{"message":"no"}}', status=400))
+        writer.write(reply(b'{"error":{"message":"no","type":"x"}}', status=400))
 
     async def scenario():
         async with waking(socket, refusing, monkeypatch) as front:
@@ -57,7 +57,7 @@ def test_an_error_after_a_ping_is_an_event(run, socket, monkeypatch):
             client = await front.begin(body=STREAM)
             await client.reader.readuntil(b": ping")
             front.servers["tiny"].may_start.set()
-            assert b'data: {"error":{"message":"no"}}\n\n' in await client.rest()
+            assert b'data: {"error": {"message": "no", "type": "x"}}\n\n' in await client.rest()
             await until(lambda: len(front.samples) == 2)
             assert [sample.status for sample in front.samples] == [503, 400]
 

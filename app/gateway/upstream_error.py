@@ -1,0 +1,54 @@
+"""An error that llama-server answers, in OpenAI's shape. Pure.
+
+Most have it already. Its HTTP library answers what it cannot read with no body at all, and an
+exception that nothing caught with plain text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from app.errors import RequestError
+
+PHRASES = {status.value: status.phrase for status in HTTPStatus}
+LARGEST = 256 * 1024  # bytes of an error that are looked at
+LONGEST_SHOWN = 2000  # characters of a text
+UNREADABLE = (
+    "llama-server refused the request and gave no reason: it does so with a form or an Accept "
+    "header that it cannot read"
+)
+
+
+def shaped(status: int, body: bytes) -> bytes:
+    """The body as it is if it has the shape, else one that says the same in it."""
+    error = _error_in(body)
+    message = error.get("message")
+    if not isinstance(message, str):
+        return _told(RequestError(status, _message(status, body)))
+    if not isinstance(error.get("type"), str):
+        return _told(RequestError(status, message))
+    return body
+
+
+def _told(error: RequestError) -> bytes:
+    return json.dumps(error.body()).encode()
+
+
+def _error_in(body: bytes) -> Mapping[str, object]:
+    try:
+        error = json.loads(body)["error"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return error if isinstance(error, dict) else {"message": error}
+
+
+def _message(status: int, body: bytes) -> str:
+    text = body.decode(errors="replace").strip()
+    if text:
+        cut = text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+        return f"llama-server answered: {cut}"
+    if status == HTTPStatus.BAD_REQUEST:
+        return UNREADABLE
+    return f"llama-server answered {status} ({PHRASES.get(status, 'unknown')}) and gave no reason"
