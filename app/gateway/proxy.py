@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from app.engine.exchange import Exchange
 from app.engine.http import Client
 from app.errors import NotConnectedError, RequestError, UpstreamError
-from app.gateway.admission import Keys, check_local
+from app.gateway.admission import Keys
 from app.gateway.body.media import refuse_remote_media
 from app.gateway.body.reading import UNREAD, Body, parse_form, parse_json
 from app.gateway.encoding import coding_of, decoded
@@ -18,6 +18,7 @@ from app.gateway.headers import request_headers
 from app.gateway.http.heads import Headers
 from app.gateway.http.limits import Limits
 from app.gateway.http.request import JSON, Request
+from app.gateway.origins import check_local
 from app.gateway.relay import Relay
 from app.gateway.routes import (
     HEALTH,

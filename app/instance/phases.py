@@ -20,11 +20,11 @@ from app.errors import LostError
 from app.form.settings import Settings
 from app.gateway.admission import (
     ALLOW_VARIABLE,
-    KEY_VARIABLE,
     Keys,
     allowed_networks,
     listening_host,
 )
+from app.gateway.origins import KEY_VARIABLE
 from app.gateway.proxy import Rules
 from app.instance.announce import announce, endpoint
 from app.instance.bring_up import LlamaServers

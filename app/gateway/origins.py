@@ -1,0 +1,101 @@
+"""Whether a caller of an instance without keys may be a page of another site. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+
+from app.errors import RequestError
+from app.gateway.http.heads import Headers
+
+KEY_VARIABLE = "LLAMACPP_API_KEY"
+# Headers that tell by which name, and from which site's page, the caller comes.
+OF_CALLER = (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest")
+AUTHORITY = re.compile(r"(?P<name>\[[^\[\]]*\]|[^\[\]:@/\s]+)(?::(?P<port>\d*))?")
+ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<authority>.+)")
+OUR_SITES = {"none", "same-origin", "same-site"}  # of Sec-Fetch-Site (W3C Fetch Metadata, 2.4)
+DEFAULT_PORTS = {"http": "80", "https": "443"}
+LONGEST_SHOWN = 100  # characters of a header in an error message
+
+
+def check_local(method: str, headers: Headers) -> None:
+    """For an instance without keys. Raises RequestError 403 unless a program on this machine sent
+    the request, or a page that the instance itself has served."""
+    reason = stranger(method, headers)
+    if reason is not None:
+        raise RequestError(
+            403,
+            f"this instance has no API key, and answers only callers on its own machine: {reason}. "
+            f"Call it as http://localhost, or start it with {KEY_VARIABLE} and send that key",
+        )
+
+
+def stranger(method: str, headers: Headers) -> str | None:
+    """The sign that a page of another site sent the request; None if there is no sign.
+
+    Any page in a browser on this machine can make the browser send requests to this machine. The
+    browser then names the page's origin. The owner of a domain can also let its name mean this
+    machine (DNS rebinding), so that pages from there can read the answers. The Host is then that
+    name.
+    """
+    said = _said(headers)
+    host = "".join(said[b"host"])
+    authority = _authority(host)
+    if authority is None or not loopback(authority[0]):
+        return f"the request's Host is {_shown(host)}, not localhost, 127.0.0.1 or [::1]"
+    for origin in said[b"origin"]:
+        if not _same(origin, authority):
+            return f"the request's Origin is {_shown(origin)}, not its Host"
+    if not OUR_SITES.issuperset(said[b"sec-fetch-site"]) and not _follows_link(method, said):
+        return "the request's Sec-Fetch-Site is cross-site"
+    return None
+
+
+def _same(origin: str, host: tuple[str, str]) -> bool:
+    """`host` is a name and a port, "" for the scheme's own port."""
+    found = ORIGIN.fullmatch(origin)
+    authority = _authority(found["authority"]) if found else None
+    if found is None or authority is None:
+        return False
+    default = DEFAULT_PORTS[found["scheme"]]
+    return (authority[0], authority[1] or default) == (host[0], host[1] or default)
+
+
+def _follows_link(method: str, said: Mapping[bytes, list[str]]) -> bool:
+    """A person follows a link to one of our pages; the site with the link cannot read it."""
+    navigates = said[b"sec-fetch-mode"] == ["navigate"]
+    in_a_tab = said[b"sec-fetch-dest"] == ["document"]
+    return method in ("GET", "HEAD") and navigates and in_a_tab
+
+
+def _authority(text: str) -> tuple[str, str] | None:
+    """The name, without a dot at its end, and the port as it came."""
+    found = AUTHORITY.fullmatch(text)
+    return (found["name"].removesuffix("."), found["port"] or "") if found else None
+
+
+def _said(headers: Headers) -> dict[bytes, list[str]]:
+    """What the headers say of the caller: all values of each, in lower case."""
+    said: dict[bytes, list[str]] = {name: [] for name in OF_CALLER}
+    for name, value in headers:
+        if name in said:
+            said[name].append(value.decode("latin-1").strip().lower())
+    return said
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…")
+
+
+@lru_cache(maxsize=32)  # callers use few names
+def loopback(name: str) -> bool:
+    """A name or an address, IPv6 also in brackets."""
+    if name == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
