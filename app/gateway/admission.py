@@ -1,18 +1,25 @@
-"""Who may call, for what, and where the front listens. Pure."""
+"""Who may call, for what, and where the front listens."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections.abc import Iterable
 
 from app.errors import ConfigError, RequestError
+from app.gateway.guesses import Guesses
 from app.gateway.http.heads import Headers
 from app.gateway.http.limits import Network
 from app.gateway.http.request import Request
 from app.gateway.origins import KEY_VARIABLE, loopback, stranger
+from app.machine import clock
 
+SEND = "send one as `Authorization: Bearer …` or `X-Api-Key`"
+BEARER = re.compile(rb"bearer[ \t]+(\S.*)", re.I | re.S)
+PAUSE = 1.0  # seconds before an answer to where too many wrong keys came from
 CHALLENGE = ((b"www-authenticate", b"Bearer"),)  # RFC 9110, 11.6.1
 ALLOW_VARIABLE = "LLAMACPP_ALLOW_FROM"
 ANYWHERE, HERE = "0.0.0.0", "127.0.0.1"
@@ -21,32 +28,59 @@ PASSED_ON = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-
 
 
 class Keys:
-    """The API keys that callers may send, kept as hashes. Without keys every caller passes."""
+    """The API keys that callers may send, kept as hashes. Without keys every caller passes.
+
+    A right key always passes, so that nobody locks others out by guessing. What slows guesses down
+    is that, where too many came from, no answer comes at once.
+    """
 
     def __init__(self, keys: Iterable[str]) -> None:
-        self._hashes = [hashlib.sha256(key.encode()).digest() for key in keys if key]
+        self._hashes = [_hash(key.encode()) for key in keys if key]
+        self._guesses = Guesses()
 
     def __bool__(self) -> bool:
         return bool(self._hashes)
 
-    def check(self, headers: Headers) -> None:
-        """Raises RequestError 401 unless one of the keys was sent. Takes as long for any key."""
+    async def check(self, request: Request) -> None:
+        """Raises RequestError 401 unless one of the keys was sent, 429 after too many guesses."""
+        if not await self.known(request):
+            raise RequestError(401, f"no valid API key: {SEND}", headers=CHALLENGE)
+
+    async def known(self, request: Request) -> bool:
+        """Whether one of the keys was sent. Raises RequestError 429 after too many guesses."""
         if not self._hashes:
-            return
-        given = hashlib.sha256(bearer(headers) or b"").digest()
-        if not any([hmac.compare_digest(given, known) for known in self._hashes]):
-            message = "no valid API key: send one as `Authorization: Bearer …` or `X-Api-Key`"
-            raise RequestError(401, message, headers=CHALLENGE)
+            return True
+        given = keys_sent(request.headers)
+        if not given:
+            return False
+        if self._guesses.suspect(request.address, clock.now()):
+            await asyncio.sleep(PAUSE)
+        # Takes as long for any key: all are compared.
+        if any([hmac.compare_digest(_hash(one), key) for one in given for key in self._hashes]):
+            self._guesses.right(request.address)
+            return True
+        retry_after = self._guesses.wrong(request.address, clock.now())
+        if retry_after is not None:
+            problem = "no valid API key, and too many wrong ones came from your address"
+            raise RequestError(429, f"{problem}: {SEND}", retry_after=retry_after)
+        return False
 
 
-def bearer(headers: Headers) -> bytes | None:
-    """The key that the caller sent, in `Authorization: Bearer` or `X-Api-Key`."""
+def keys_sent(headers: Headers) -> list[bytes]:
+    """The key in `Authorization: Bearer`, and the one in `X-Api-Key`: no more than two."""
+    found: dict[bytes, bytes] = {}
     for name, value in headers:
-        if name == b"authorization" and value[:7].lower() == b"bearer ":
-            return value[7:].strip()
-        if name == b"x-api-key":
-            return value.strip()
-    return None
+        if name == b"authorization":
+            bearer = BEARER.fullmatch(value.strip())
+            if bearer:
+                found.setdefault(name, bearer[1])
+        elif name == b"x-api-key" and value.strip():
+            found.setdefault(name, value.strip())
+    return list(found.values())
+
+
+def _hash(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
 
 
 def may_change_models(keys: Keys, request: Request) -> bool:

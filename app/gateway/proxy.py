@@ -102,7 +102,7 @@ class Proxy:
         self._limits = Limits()
 
     async def __call__(self, request: Request) -> None:
-        self._check_caller(request)
+        await self._check_caller(request)
         destination = route(request.method, request.target, self._names, self._rules.prefixes)
         if isinstance(destination, Own):
             answered = self._pages[destination.page](request, destination.model)
@@ -117,13 +117,13 @@ class Proxy:
         with self._pool.admit(model):
             await self._serve(Call(request, destination.path, model, body))
 
-    def _check_caller(self, request: Request) -> None:
-        """Raises RequestError 401, 403. Comes before the route, whose 404 names the models."""
+    async def _check_caller(self, request: Request) -> None:
+        """Raises RequestError 401, 403, 429. Comes before the route, whose 404 names the models."""
         if self._rules.local_only:
             check_local(request.method, request.headers)
         path = strip(split_target(request.target)[0], self._rules.prefixes)
         if path not in OPEN_PAGES:
-            self._rules.keys.check(request.headers)
+            await self._rules.keys.check(request)
 
     async def _read(self, request: Request, destination: ToModel) -> Body:
         known = destination.model or len(self._names) == 1

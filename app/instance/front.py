@@ -92,7 +92,8 @@ class Front:
                 renew=overview.readings.renew,
             )
         )
-        own = {**status.pages(overview), **admin_pages(pool, callers.rules.keys), **self._pages()}
+        keys = callers.rules.keys
+        own = {**status.pages(overview, keys), **admin_pages(pool, keys), **self._pages()}
         proxy = Proxy(pool, models, callers.rules, own, self._record)
         self._server = HttpServer(proxy, allowed=callers.networks)
 

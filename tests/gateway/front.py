@@ -71,7 +71,7 @@ class Front:
             phase=Phase.SERVING,
         )
         rules = rules or Rules(Keys([]))
-        ours = pages(overview) | admin.pages(self.pool, rules.keys)
+        ours = pages(overview, rules.keys) | admin.pages(self.pool, rules.keys)
         self.proxy = Proxy(self.pool, names, rules, ours, self.samples.append)
 
     @contextlib.asynccontextmanager

@@ -1,33 +1,131 @@
+import asyncio
+from collections import Counter
+
 import pytest
 
 from app.errors import ConfigError, RequestError
-from app.gateway.admission import Keys, listening_host
+from app.gateway import admission
+from app.gateway.admission import Keys, keys_sent, listening_host
+from app.gateway.guesses import ALLOWED
+from app.machine import clock
+
+
+class Sent:
+    """A request as far as its sender's key is looked for."""
+
+    def __init__(self, *headers, address="10.0.0.1"):
+        self.headers, self.address = list(headers), address
+
+
+def bearer(key, **more):
+    return Sent((b"authorization", b"Bearer " + key), **more)
+
+
+RIGHT, WRONG = bearer(b"one"), bearer(b"three")
 
 
 @pytest.mark.parametrize(
-    "headers, allowed",
+    "sent, status",
     [
-        ([(b"authorization", b"Bearer one")], True),
-        ([(b"authorization", b"bearer two")], True),
-        ([(b"x-api-key", b"two")], True),
-        ([(b"authorization", b"Bearer three")], False),
-        ([(b"authorization", b"Basic one")], False),
-        ([(b"authorization", b"Bearer ")], False),
-        ([], False),
+        (bearer(b"one"), None),
+        (Sent((b"authorization", b"bearer two")), None),
+        (Sent((b"authorization", b"Bearer\tone")), None),
+        (Sent((b"authorization", b"\tBearer \t  one ")), None),
+        (Sent((b"x-api-key", b"two")), None),
+        (Sent((b"x-api-key", b"three"), (b"authorization", b"Bearer one")), None),
+        (Sent((b"authorization", b"Bearer three"), (b"x-api-key", b"two")), None),
+        (Sent((b"authorization", b"Basic b25l"), (b"x-api-key", b"two")), None),
+        (Sent((b"authorization", b"Basic b25l"), (b"authorization", b"Bearer one")), None),
+        (bearer(b"three"), 401),
+        (bearer(b"One"), 401),
+        (Sent((b"authorization", b"Basic one")), 401),
+        (Sent((b"authorization", b"Bearer ")), 401),
+        (Sent((b"authorization", b"Bearerone")), 401),
+        (Sent((b"authorization", b"one")), 401),
+        (Sent((b"x-api-key", b"")), 401),
+        (Sent(), 401),
     ],
 )
-def test_keys(headers, allowed):
+def test_any_of_the_keys_in_either_header_lets_a_caller_in(sent, status):
+    assert asyncio.run(answer(Keys(["one", "two"]), sent)) == status
+
+
+async def answer(keys, sent):
+    """The status of the refusal; None where there is none."""
     try:
-        Keys(["one", "two"]).check(headers)
+        await keys.check(sent)
     except RequestError as error:
-        assert error.status == 401 and not allowed
-    else:
-        assert allowed
+        assert (error.headers != ()) == (error.status == 401)
+        assert (error.retry_after is not None) == (error.status == 429)
+        return error.status
+    return None
 
 
 def test_without_keys_everybody_may_ask():
-    Keys([""]).check([])
+    assert asyncio.run(answer(Keys([""]), Sent())) is None
     assert not Keys([""])
+
+
+def test_one_request_tries_no_more_than_two_keys():
+    tried = [(name, b"%d" % n) for n in range(100) for name in (b"x-api-key", b"authorization")]
+    assert len(keys_sent(tried)) == 1
+    tried += [(b"authorization", b"bearer %d" % n) for n in range(100)]
+    assert keys_sent(tried) == [b"0", b"0"]
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """No pause, and no time passes."""
+    monkeypatch.setattr(admission, "PAUSE", 0.0)
+    monkeypatch.setattr(clock, "now", lambda: 0.0)
+
+
+def test_guesses_are_refused_and_a_right_key_from_the_same_address_never(at_once):
+    async def scenario():
+        keys, answers = Keys(["one", "two"]), Counter()
+        for _ in range(3 * ALLOWED):
+            answers[await answer(keys, WRONG)] += 1
+            answers[await answer(keys, RIGHT)] += 1
+        assert answers == {401: ALLOWED, 429: 2 * ALLOWED, None: 3 * ALLOWED}
+        assert await answer(keys, bearer(b"three", address="10.0.0.2")) == 401
+
+    asyncio.run(scenario())
+
+
+def test_no_key_is_no_guess(at_once):
+    async def scenario():
+        keys = Keys(["one"])
+        assert {await answer(keys, Sent()) for _ in range(3 * ALLOWED)} == {401}
+
+    asyncio.run(scenario())
+
+
+def test_who_guesses_learns_nothing_at_once_until_a_right_key_came_from_there(monkeypatch):
+    """So it costs time to find out that a guess is right, and callers beside it wait only once."""
+
+    async def scenario():
+        paused, begun, on = [], asyncio.Event(), asyncio.Event()
+
+        async def pause(seconds):
+            paused.append(seconds)
+            begun.set()
+            await on.wait()
+
+        monkeypatch.setattr(admission.asyncio, "sleep", pause)
+        keys = Keys(["one"])
+        for _ in range(ALLOWED):
+            assert await answer(keys, WRONG) == 401
+        assert paused == []
+        first = asyncio.ensure_future(answer(keys, RIGHT))
+        await asyncio.wait_for(begun.wait(), 10)
+        assert await answer(keys, bearer(b"one", address="10.0.0.2")) is None
+        assert paused == [admission.PAUSE] and not first.done()
+        on.set()
+        assert await first is None
+        assert await answer(keys, RIGHT) is None
+        assert paused == [admission.PAUSE]
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(

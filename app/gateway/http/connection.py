@@ -56,10 +56,14 @@ class Connection(asyncio.Protocol):
     @property
     def local(self) -> bool:
         """The client is on this machine."""
+        address = self.address.partition("%")[0]
+        return bool(address) and ipaddress.ip_address(address).is_loopback
+
+    @property
+    def address(self) -> str:
+        """The client's; "" for one on a Unix socket."""
         peer = self._transport.get_extra_info("peername") if self._transport else None
-        if not peer:
-            return False
-        return ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
+        return peer[0] if peer else ""
 
     # asyncio.Protocol
 

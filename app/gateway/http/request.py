@@ -28,6 +28,9 @@ class Wire(Protocol):
     @property
     def local(self) -> bool: ...
 
+    @property
+    def address(self) -> str: ...
+
     def send(self, data: bytes) -> None: ...
 
     def abort(self) -> None: ...
@@ -72,6 +75,11 @@ class Request:
     def local(self) -> bool:
         """The sender, which may be a proxy, runs on this machine."""
         return self._connection.local
+
+    @property
+    def address(self) -> str:
+        """Where the sender, which may be a proxy, connected from; "" for a Unix socket."""
+        return self._connection.address
 
     # The request's body.
 

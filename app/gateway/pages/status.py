@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 
+from app.gateway.admission import Keys
 from app.gateway.http.request import Request
 from app.gateway.proxy import Page
 from app.gateway.routes import HEALTH, MODEL, MODELS, READY, STATUS
@@ -99,8 +100,14 @@ def _model(overview: Overview, view: View) -> dict[str, object]:
     }
 
 
-def pages(overview: Overview) -> dict[str, Page]:
-    """What answers each path, or its part on one model."""
+def _coming(overview: Overview) -> dict[str, object]:
+    views = overview.view()
+    return {"models": {v.name: {"state": v.state.value, "progress": v.progress} for v in views}}
+
+
+def pages(overview: Overview, keys: Keys) -> dict[str, Page]:
+    """What answers each path, or its part on one model. Whoever has none of the keys is told
+    nothing of the models."""
 
     def answer(request: Request, code: int, body: object) -> None:
         request.reply(code, json.dumps(body).encode())
@@ -109,12 +116,12 @@ def pages(overview: Overview) -> dict[str, Page]:
         found = health(overview)
         answer(request, 200 if found is Health.OK else 503, {"status": found.value})
 
-    def show_ready(request: Request, _: str | None) -> None:
+    async def show_ready(request: Request, _: str | None) -> None:
         if is_ready(overview):
             answer(request, 200, {"status": "ready"})
             return
-        models = {v.name: {"state": v.state.value, "progress": v.progress} for v in overview.view()}
-        answer(request, 503, {"status": health(overview).value, "models": models})
+        models = _coming(overview) if await keys.known(request) else {}
+        answer(request, 503, {"status": health(overview).value, **models})
 
     def show_models(request: Request, name: str | None) -> None:
         kept = [view for view in overview.view() if name in (None, view.name)]

@@ -1,8 +1,10 @@
+import asyncio
 import json
 from dataclasses import replace
 
 import pytest
 
+from app.gateway.admission import Keys
 from app.gateway.pages.status import Health, health, is_ready, pages, status
 from app.machine.gpu import Device
 from app.memory.ledger import ModelState, Tier
@@ -10,6 +12,7 @@ from app.telemetry.overview import Details, MemoryUse, Overview, Phase
 from tests.telemetry.examples import view
 
 S = ModelState
+NONE, KEY = Keys([]), [(b"x-api-key", b"k")]
 
 
 def overview(*states, phase=Phase.SERVING, leased=0, last_used=0.0, admitted=0):
@@ -64,6 +67,8 @@ def test_ready_when_no_model_is_out_of_memory_by_a_failure():
 class Asked:
     """A request that keeps its answer."""
 
+    address = "127.0.0.1"
+
     def reply(self, status, body):
         self.answer = status, json.loads(body)
 
@@ -85,9 +90,22 @@ class Asked:
     ],
 )
 def test_health_and_ready_as_they_are_answered(path, found, expected):
+    assert answered(found, path) == expected
+
+
+@pytest.mark.parametrize("sent, told", [([], 1), ([(b"x-api-key", b"no")], 1), (KEY, 2)])
+def test_only_who_has_a_key_is_told_which_models_are_coming(sent, told):
+    code, body = answered(overview(S.DOWNLOADING), "/ready", Keys(["k"]), sent)
+    assert code == 503 and len(body) == told and body["status"] == "loading"
+
+
+def answered(found, path, keys=NONE, headers=()):
     asked = Asked()
-    pages(found)[path](asked, None)
-    assert asked.answer == expected
+    asked.headers = headers
+    waiting = pages(found, keys)[path](asked, None)
+    if waiting is not None:
+        asyncio.run(waiting)
+    return asked.answer
 
 
 @pytest.mark.parametrize(
