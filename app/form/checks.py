@@ -9,6 +9,8 @@ from app.errors import FormError
 from app.form.fields import MODEL
 from app.form.settings import GeneralSettings, ModelSettings, rope_factor
 
+# A Host header's value, or an Origin's that is no website's.
+CALLED = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?|[a-z][a-z0-9+.-]*://[^\s/*]+", re.I)
 NAME_SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 MAX_GPUS = 16  # llama.cpp's own limit
 MIN_NAME = 3  # characters of a queue's or project's name; ClearML's own limit
@@ -26,6 +28,10 @@ def check_general(general: GeneralSettings) -> None:
         if 0 < len(name) < MIN_NAME:
             problem = f"{name!r} is too short: ClearML wants at least {MIN_NAME} characters"
             raise FormError(f"General/{field}", problem)
+    for name in general.allowed_hosts.split(","):
+        if name.strip() and not CALLED.fullmatch(name.strip()):
+            problem = f"{name.strip()!r} is no name such as models.example or models.example:8080"
+            raise FormError("General/allowed_hosts", problem)
 
 
 def check_model(model: ModelSettings) -> None:

@@ -558,6 +558,15 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         GENERAL,
+        "allowed_hosts",
+        "Allowed Hosts",
+        "For an instance without an API key, which by itself answers only to the names of its own "
+        "machine, such as localhost. Further names, separated by commas, by which callers may call "
+        "it or whose pages may: models.example, models.example:8080, app://obsidian.md. With null, "
+        "pages without an origin may too: webviews, but also frames of any website.",
+    ),
+    Field(
+        GENERAL,
         "port",
         "Port",
         "Port to listen on. 0: any free port. Empty: 8080, or any free port if 8080 is taken.",

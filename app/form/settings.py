@@ -75,6 +75,7 @@ class GeneralSettings:
     max_cuda_memory: float | None = None
     cuda_memory_threshold: int | None = None
     host: str = ""
+    allowed_hosts: str = ""
     port: int | None = None
     wait_timeout: float = 300
     drain_timeout: float = 20

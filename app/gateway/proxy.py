@@ -18,7 +18,7 @@ from app.gateway.headers import request_headers
 from app.gateway.http.heads import Headers
 from app.gateway.http.limits import Limits
 from app.gateway.http.request import JSON, Request
-from app.gateway.origins import check_local
+from app.gateway.origins import Names, check_local
 from app.gateway.relay import Relay
 from app.gateway.routes import (
     HEALTH,
@@ -56,6 +56,7 @@ class Rules:
     allow_remote_media: bool = False
     debug: bool = False
     routed: bool = False
+    allowed: Names = frozenset()  # further Hosts and Origins of callers without a key
     prefixes: list[str] = field(default_factory=list)  # grows when a gateway gives its path
 
     @property
@@ -120,7 +121,7 @@ class Proxy:
     async def _check_caller(self, request: Request) -> None:
         """Raises RequestError 401, 403, 429. Comes before the route, whose 404 names the models."""
         if self._rules.local_only:
-            check_local(request.method, request.headers)
+            check_local(request.method, request.headers, self._rules.allowed)
         path = strip(split_target(request.target)[0], self._rules.prefixes)
         if path not in OPEN_PAGES:
             await self._rules.keys.check(request)

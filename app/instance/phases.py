@@ -24,7 +24,7 @@ from app.gateway.admission import (
     allowed_networks,
     listening_host,
 )
-from app.gateway.origins import KEY_VARIABLE
+from app.gateway.origins import KEY_VARIABLE, named
 from app.gateway.proxy import Rules
 from app.instance.announce import announce, endpoint
 from app.instance.bring_up import LlamaServers
@@ -133,6 +133,7 @@ async def _callers(given: Given, settings: Settings, *, routed: bool) -> Callers
         allow_remote_media=general.allow_remote_media,
         debug=general.debug,
         routed=routed,
+        allowed=named(general.allowed_hosts),
     )
     placeholder = examples.KEY if any(keys) else examples.TOKEN if routed else ""
     return Callers(rules, placeholder, networks)

@@ -10,6 +10,10 @@ from app.form.merge import merge, parse
     [
         ("Model/endpoint_name", "a b", "not a URL path"),
         ("Model/endpoint_name", "total", "plots"),
+        ("General/allowed_hosts", "models.example,*", "no name such as models.example"),
+        ("General/allowed_hosts", "http://*.example", "no name such as models.example"),
+        ("General/allowed_hosts", "a b", "no name such as models.example"),
+        ("General/allowed_hosts", "models.example/path", "no name such as models.example"),
         ("Model/tensor_split", "3;1", "not a list of shares"),
         ("Model/tensor_split", "0,0", "not a list of shares"),
         ("Model/tensor_split", ",".join("1" * 17), "not a list of shares"),
@@ -19,6 +23,11 @@ def test_a_rejection_names_its_field(key, text, problem):
     with pytest.raises(FormError, match=problem) as raised:
         parse(merge({key: text}))
     assert raised.value.field == key
+
+
+def test_names_by_which_callers_may_call():
+    names = "models.example, a_b:8080,,127.0.0.1,[::1]:80,null,app://obsidian.md,vscode-webview://1"
+    assert parse(merge({"General/allowed_hosts": names})).general.allowed_hosts == names
 
 
 def test_a_factor_and_a_frequency_scale_exclude_each_other():

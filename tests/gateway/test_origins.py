@@ -1,7 +1,7 @@
 import pytest
 
 from app.errors import RequestError
-from app.gateway.origins import check_local, stranger
+from app.gateway.origins import check_local, named, stranger
 
 LINK = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
 
@@ -85,9 +85,63 @@ def test_without_a_host_it_cannot_be_told_who_calls():
     assert stranger("GET", [])
 
 
+ALLOWED = named("Models.example, proxy.example:8080,[fd00::1], app://obsidian.md,,null")
+
+
+@pytest.mark.parametrize(
+    "host, others",
+    [
+        ("models.example", {}),
+        ("MODELS.example:81", {}),
+        ("models.example.", {}),
+        ("proxy.example:8080", {"origin": "http://proxy.example:8080"}),
+        ("[fd00::1]:8080", {}),
+        ("127.0.0.1:8080", {"origin": "https://models.example"}),  # a proxy that sends its own Host
+        ("127.0.0.1:8080", {"origin": "https://models.example:444"}),
+        ("127.0.0.1:8080", {"origin": "http://proxy.example:8080"}),
+        ("localhost", {"origin": "null", "sec-fetch-site": "cross-site"}),
+        ("localhost", {"origin": "app://obsidian.md", "sec-fetch-site": "cross-site"}),
+        ("models.example", {"origin": "https://models.example", "sec-fetch-site": "same-origin"}),
+    ],
+)
+def test_who_calls_by_an_allowed_name_is_no_stranger(host, others):
+    sent = heads({"host": host, **others})
+    assert stranger("POST", sent, ALLOWED) is None
+    assert stranger("POST", sent)
+
+
+@pytest.mark.parametrize(
+    "host, others, reason",
+    [
+        ("proxy.example", {}, "Host"),
+        ("proxy.example:8081", {}, "Host"),
+        ("a.models.example", {}, "Host"),
+        ("null", {}, "Host"),
+        ("obsidian.md", {}, "Host"),
+        ("localhost", {"origin": "https://proxy.example"}, "Origin"),
+        ("localhost", {"origin": "app://obsidian.md.evil"}, "Origin"),
+        ("localhost", {"origin": "ftp://models.example"}, "Origin"),
+        ("localhost", {"sec-fetch-site": "cross-site"}, "Sec-Fetch-Site"),
+        (
+            "localhost",
+            {"origin": "http://localhost", "sec-fetch-site": "cross-site"},
+            "Sec-Fetch-Site",
+        ),
+    ],
+)
+def test_an_allowed_name_lets_no_other_in(host, others, reason):
+    assert reason in (stranger("POST", heads({"host": host, **others}), ALLOWED) or "")
+
+
+def test_of_two_origins_both_must_be_allowed():
+    sent = [(b"host", b"localhost"), (b"origin", b"null"), (b"origin", b"http://evil.example")]
+    assert stranger("POST", sent, ALLOWED)
+
+
 def test_a_stranger_is_told_what_to_do():
     check_local("GET", heads({"host": "localhost"}))
-    with pytest.raises(RequestError, match="http://localhost.*LLAMACPP_API_KEY") as raised:
+    told = "http://localhost.*General/allowed_hosts.*LLAMACPP_API_KEY"
+    with pytest.raises(RequestError, match=told) as raised:
         check_local("GET", heads({"host": "evil.example"}))
     assert (raised.value.status, raised.value.type) == (403, "permission_error")
 
