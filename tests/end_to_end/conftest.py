@@ -45,7 +45,7 @@ def name_of(process):
 
 
 # Their tests share a fixture of the module that is costly: they stay together.
-TOGETHER = "test_clearml_task.py", "test_page.py", "test_remote_media.py"
+TOGETHER = "test_clearml_task.py", "test_page.py", "test_bodies.py"
 
 
 class Together(LoadScopeScheduling):

@@ -25,6 +25,16 @@ def test_by_path_and_by_the_bodys_model(run, socket):
     run(scenario)
 
 
+def test_the_child_gets_a_repaired_body(run, socket):
+    async def scenario():
+        front = Front(("tiny",))
+        async with Child(socket, echo), front.before(socket):
+            sent = b'\xef\xbb\xbf{"prompt":"a\\ud83d"}'
+            assert (await front.ask(body=sent))[2] == b'{"prompt":"a\\ufffd"}'
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(
     "path, body, status",
     [

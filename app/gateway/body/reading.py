@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.errors import RequestError
+from app.gateway.body.strict import parse, repair
 from app.telemetry.samples import Several, several
 
 BOUNDARY = re.compile(rb'^multipart/form-data;.*\bboundary=(?:"([^"]+)"|([^\s;]+))', re.I)
@@ -40,21 +40,10 @@ class Body:
 UNREAD = Body(None, is_json=False)
 
 
-def parse_json(raw: bytes) -> dict[str, object]:
-    """Raises RequestError 400, also for JSON that llama-server answers with 500."""
-    try:
-        fields = json.loads(raw.decode(), parse_constant=_refuse_constant)
-    except RecursionError:
-        raise RequestError(400, "the body is nested too deeply") from None
-    except ValueError as error:  # UnicodeDecodeError is one
-        raise RequestError(400, f"the body is not valid JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise RequestError(400, "the body is not a JSON object")
-    return fields
-
-
-def _refuse_constant(word: str) -> object:
-    raise ValueError(f"{word} is not JSON")
+def read_json(raw: bytes) -> Body:
+    """Raises RequestError 400."""
+    raw = repair(raw)
+    return Body(raw, parse(raw))
 
 
 def parse_form(kind: bytes | None, raw: bytes) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Media by URL, against a real llama-server with a projector and a listener that counts.
+"""What bodies say, against a real llama-server with a projector and a listener that counts.
 
 One llama-server stands behind two fronts: one as it is by default, and one that allows remote
 media, so that nothing but llama-server decides what is fetched.
@@ -136,6 +136,18 @@ EXEMPT = {
     ),
 }
 
+# Bytes that llama-server itself answers with 500, or not as meant.
+READ = {
+    "half an emoji": (rb'{"prompt":"a\ud83d","n_predict":1}', 200),
+    "the other half": (rb'{"prompt":"\ude00a","n_predict":1}', 200),
+    "a byte order mark": (b'\xef\xbb\xbf{"prompt":"a","n_predict":1}', 200),
+    "an integer of 300 digits": (b'{"prompt":"a","n_predict":1,"seed":%b}' % (b"9" * 300), 200),
+    "an integer of 400 digits": (b'{"prompt":"a","n_predict":1,"seed":%b}' % (b"9" * 400), 400),
+    "1e999": (b'{"prompt":"a","n_predict":1,"temperature":1e999}', 400),
+    "nested deeply": (b'{"prompt":"a","n_predict":1,"x":%b}' % (b"[" * 255 + b"]" * 255), 200),
+    "too deeply": (b'{"prompt":"a","n_predict":1,"x":%b}' % (b"[" * 256 + b"]" * 256), 400),
+}
+
 
 @pytest.fixture(scope="module")
 def llama_server(tmp_path_factory):
@@ -171,6 +183,14 @@ async def answers(socket):
         await asyncio.sleep(0.02)
 
 
+async def ask(front, path, body):
+    client = await RawClient.to(front.port)
+    await client.send(head(path, length=len(body)) + body)
+    status, _, answer = await asyncio.wait_for(client.response(), PATIENCE)
+    await client.close()
+    return status, answer
+
+
 @pytest.fixture(scope="module")
 def outcomes(llama_server):
     """Status and message of every case, and how many connections the listener got meanwhile, by
@@ -191,10 +211,7 @@ def outcomes(llama_server):
             for name, (path, body) in {**FETCHED, **NOT_FETCHED, **EXEMPT}.items():
                 hits.clear()
                 text = json.dumps(body).replace("LISTENER", address).encode()
-                client = await RawClient.to(front.port)
-                await client.send(head(path, length=len(text)) + text)
-                status, _, answer = await asyncio.wait_for(client.response(), PATIENCE)
-                await client.close()
+                status, answer = await ask(front, path, text)
                 found[name] = status, answer.decode(), len(hits)
         return found
 
@@ -221,3 +238,13 @@ def test_what_llama_server_never_fetches_reaches_it(outcomes, name):
     assert [outcomes[allowed][name][2] for allowed in (False, True)] == [0, 0]
     # llama-server took it all in; an `action` stands in items only that it does not know.
     assert outcomes[True][name][0] == (400 if name == "action" else 200)
+
+
+def test_json_that_llama_server_reads_otherwise(llama_server):
+    async def ask_all():
+        front = Front(("tiny",))
+        async with front.before(llama_server):
+            return {name: await ask(front, "/completion", body) for name, (body, _) in READ.items()}
+
+    found = asyncio.run(ask_all())
+    assert {name: found[name][0] for name in READ} == {name: READ[name][1] for name in READ}
