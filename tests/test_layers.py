@@ -86,6 +86,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "admission",
         "body.strict",
         "body.media",
+        "body.form",
         "body.reading",
         "encoding",
         "headers",
@@ -175,7 +176,6 @@ PURE = {
     "gateway.guesses",
     "gateway.body.strict",
     "gateway.body.media",
-    "gateway.body.reading",
     "gateway.headers",
     "gateway.upstream_error",
     "gateway.streams",
@@ -191,6 +191,7 @@ OWNERS = {
     "numpy": {"models.tiny"},
     "prometheus_client": {"telemetry.prometheus"},
     "psutil": {"machine.host"},
+    "python_multipart": {"gateway.body.form"},
     "pynvml": {"machine.gpu"},
     "uvloop": {"main"},
 }

@@ -12,7 +12,7 @@ from app.engine.http import Client
 from app.errors import NotConnectedError, RequestError, UpstreamError
 from app.gateway.admission import Keys
 from app.gateway.body.media import refuse_remote_media
-from app.gateway.body.reading import UNREAD, Body, parse_form, read_json
+from app.gateway.body.reading import UNREAD, Body, read_form, read_json
 from app.gateway.encoding import coding_of, decoded
 from app.gateway.headers import request_headers
 from app.gateway.http.heads import Headers
@@ -133,7 +133,7 @@ class Proxy:
         limit = self._limits.body
         raw = await decoded(request.headers, await request.body(limit), limit)
         if destination.multipart:
-            return Body(raw, parse_form(request.header(b"content-type"), raw), is_json=False)
+            return read_form(request.header(b"content-type"), raw)
         body = read_json(raw)
         if not self._rules.allow_remote_media:
             refuse_remote_media(body.fields)
