@@ -21,9 +21,11 @@ from app.gateway.http.request import JSON, Request
 from app.gateway.origins import Names, check_local
 from app.gateway.relay import Relay
 from app.gateway.routes import (
+    EVERYWHERE,
     HEALTH,
     PAGE,
     READY,
+    Options,
     Own,
     ToModel,
     named_in_body,
@@ -105,6 +107,9 @@ class Proxy:
     async def __call__(self, request: Request) -> None:
         await self._check_caller(request)
         destination = route(request.method, request.target, self._names, self._rules.prefixes)
+        if isinstance(destination, Options):  # without CORS: no other site's page may call
+            request.reply(204, b"", destination.headers())
+            return
         if isinstance(destination, Own):
             answered = self._pages[destination.page](request, destination.model)
             if answered is not None:
@@ -122,8 +127,9 @@ class Proxy:
         """Raises RequestError 401, 403, 429. Comes before the route, whose 404 names the models."""
         if self._rules.local_only:
             check_local(request.method, request.headers, self._rules.allowed)
-        path = strip(split_target(request.target)[0], self._rules.prefixes)
-        if path not in OPEN_PAGES:
+        target = request.target
+        path = target if target == EVERYWHERE else split_target(target)[0]
+        if strip(path, self._rules.prefixes) not in OPEN_PAGES:
             await self._rules.keys.check(request)
 
     async def _read(self, request: Request, destination: ToModel) -> Body:

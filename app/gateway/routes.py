@@ -24,11 +24,13 @@ UPSTREAM_PATHS = (
     "/v1/reranking",
     "/v1/audio/transcriptions",
     "/chat/completions",
+    "/chat/completions/input_tokens",
     "/completions",
     "/completion",
     "/embeddings",
     "/embedding",
     "/responses",
+    "/responses/input_tokens",
     "/rerank",
     "/reranking",
     "/audio/transcriptions",
@@ -40,11 +42,14 @@ UPSTREAM_PATHS = (
 MULTIPART = ("/v1/audio/transcriptions", "/audio/transcriptions")
 HEALTH, READY, STATUS = "/health", "/ready", "/api/status"
 PAGE, EVENTS, METRICS = "/", "/api/events", "/metrics"
+ACTIONS_BELOW = "/api/models/"
 ACTION = "/api/models/{{model}}/{action}"
 ACTIONS = ("load", "park", "unload", "pin", "unpin")
 ACTION_PATH = re.compile(rf"/api/models/(?P<model>.+)/(?P<action>{'|'.join(ACTIONS)})")
 MODELS, MODEL = "/v1/models", "/v1/models/{model}"
 MODELS_SPELLINGS = ("/v1/models", "/models")
+OPTIONS, EVERYWHERE = "OPTIONS", "*"
+READS, ACTS = ("GET", "HEAD"), ("POST",)  # methods that our pages answer, and all else
 
 
 @dataclass(frozen=True)
@@ -64,52 +69,78 @@ class ToModel:
     multipart: bool
 
 
+@dataclass(frozen=True)
+class Options:
+    """The question which methods a path answers: these."""
+
+    methods: tuple[str, ...]
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [(b"allow", ", ".join(self.methods).encode())]
+
+
 def route(
     method: str, target: str, names: Collection[str], prefixes: Sequence[str] = ()
-) -> Own | ToModel:
+) -> Own | ToModel | Options:
     """Raises RequestError 404 or 405.
 
     `prefixes` are paths that a gateway may leave before ours, besides /service/<segment>.
     """
+    if (method, target) == ("OPTIONS", EVERYWHERE):
+        return Options((*READS, *ACTS, OPTIONS))
     path, query = split_target(target)
     path = strip(path, prefixes)
-    own = _own(path, names)
-    if own is not None:
-        _check_method(path, method, "GET", "HEAD")
-        return own
-    action = ACTION_PATH.fullmatch(path)
-    if action:
-        _check_method(path, method, "POST")
-        model = check_model(action["model"], names)
-        return Own(ACTION.format(action=action["action"]), model)
-    upstream = max((p for p in UPSTREAM_PATHS if path.endswith(p)), key=len, default=None)
-    if upstream is None:
-        raise RequestError(404, f"there is no {path} here")
-    name = path[: -len(upstream)].lstrip("/")
-    check_model(name, names) if name else None
-    _check_method(path, method, "POST")
-    return ToModel(name or None, upstream + query, upstream in MULTIPART)
-
-
-def _check_method(path: str, method: str, *allowed: str) -> None:
-    if method not in allowed:
-        told = [(b"allow", ", ".join(allowed).encode())]  # RFC 9110, 15.5.6
-        raise RequestError(405, f"{path} answers {allowed[0]}, not {method}", headers=told)
+    found = _own(path, names) or _action(path, names) or _to_model(path, query, names)
+    reads = isinstance(found, Own) and not found.page.startswith(ACTIONS_BELOW)
+    answered = READS if reads else ACTS
+    if method == OPTIONS:
+        return Options((*answered, OPTIONS))
+    if method not in answered:
+        allowed = Options((*answered, OPTIONS)).headers()  # RFC 9110, 15.5.6
+        raise RequestError(405, f"{path} answers {answered[0]}, not {method}", headers=allowed)
+    return found
 
 
 def _own(path: str, names: Collection[str]) -> Own | None:
     if path in (HEALTH, READY, STATUS, PAGE, EVENTS, METRICS):
         return Own(path)
     for models in MODELS_SPELLINGS:
-        if path == models:
-            return Own(MODELS)
-        if path.startswith(f"{models}/"):
-            return Own(MODEL, check_model(path[len(models) + 1 :], names))
-        if path.endswith(models) and path[1 : -len(models)] in names:
-            return Own(MODELS, path[1 : -len(models)])
+        found = _models(path, models, names)
+        if found is not None:
+            return found
     if path.endswith(HEALTH) and path[1 : -len(HEALTH)] in names:
         return Own(HEALTH, path[1 : -len(HEALTH)])
     return None
+
+
+def _models(path: str, models: str, names: Collection[str]) -> Own | None:
+    """The list of all models or below one model's path of that one, or a model of the list."""
+    if path == models:
+        return Own(MODELS)
+    if path.startswith(f"{models}/"):
+        return Own(MODEL, check_model(path[len(models) + 1 :], names))
+    for name in names:
+        if path == f"/{name}{models}":
+            return Own(MODELS, name)
+        if path.startswith(f"/{name}{models}/"):
+            return Own(MODEL, check_model(path[len(f"/{name}{models}/") :], [name]))
+    return None
+
+
+def _action(path: str, names: Collection[str]) -> Own | None:
+    found = ACTION_PATH.fullmatch(path)
+    if found is None:
+        return None
+    return Own(ACTION.format(action=found["action"]), check_model(found["model"], names))
+
+
+def _to_model(path: str, query: str, names: Collection[str]) -> ToModel:
+    upstream = max((p for p in UPSTREAM_PATHS if path.endswith(p)), key=len, default=None)
+    if upstream is None:
+        raise RequestError(404, f"there is no {path} here")
+    name = path[: -len(upstream)].lstrip("/")
+    check_model(name, names) if name else None
+    return ToModel(name or None, upstream + query, upstream in MULTIPART)
 
 
 def split_target(target: str) -> tuple[str, str]:

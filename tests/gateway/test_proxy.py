@@ -310,9 +310,26 @@ def test_a_refusal_says_what_would_not_be_refused(run, socket):
             status, told, _ = await front.look("/v1/models")
             assert (status, told["www-authenticate"]) == (401, "bearer")
             status, told, _ = await front.look("/v1/models", key, method="PUT")
-            assert (status, told["allow"]) == (405, "get, head")
+            assert (status, told["allow"]) == (405, "get, head, options")
             status, told, _ = await front.look("/v1/completions", key, method="PROPFIND")
-            assert (status, told["allow"]) == (405, "post")
+            assert (status, told["allow"]) == (405, "post, options")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/tiny/v1/completions", "*"])
+def test_options_are_answered_with_a_key_and_without_cors(run, socket, path):
+    asks = b"origin: http://localhost\r\naccess-control-request-method: POST\r\n"
+
+    async def scenario():
+        front = Front(("tiny",), rules=Rules(Keys(["k"])))
+        async with Child(socket, echo) as child, front.before(socket):
+            assert (await front.look(path, asks, method="OPTIONS"))[0] == 401
+            key = asks + b"x-api-key: k\r\n"
+            status, told, body = await front.look(path, key, method="OPTIONS")
+            assert (status, body) == (204, b"") and told["allow"].endswith("options")
+            assert not any(name.startswith("access-control") for name in told)
+            assert child.heads == []
 
     run(scenario)
 

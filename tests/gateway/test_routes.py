@@ -20,6 +20,8 @@ NAMES = ("tiny", "org/repo/m.gguf")
         ("/service/0123abcd/tiny/v1/responses", ToModel("tiny", "/v1/responses", False)),
         ("/gate/way/tiny/tokenize", ToModel("tiny", "/tokenize", False)),
         ("http://host:1/tiny/infill", ToModel("tiny", "/infill", False)),
+        ("/chat/completions/input_tokens", ToModel(None, "/chat/completions/input_tokens", False)),
+        ("/tiny/responses/input_tokens", ToModel("tiny", "/responses/input_tokens", False)),
         ("/tiny/v1/audio/transcriptions", ToModel("tiny", "/v1/audio/transcriptions", True)),
     ],
 )
@@ -38,6 +40,9 @@ def test_to_a_model(target, expected):
         ("/tiny/v1/models", Own(MODELS, "tiny")),
         ("/v1/models/tiny", Own(MODEL, "tiny")),
         ("/v1/models/org%2Frepo%2Fm.gguf", Own(MODEL, "org/repo/m.gguf")),
+        ("/tiny/v1/models/tiny", Own(MODEL, "tiny")),
+        ("/service/abc/tiny/models/tiny", Own(MODEL, "tiny")),
+        ("/org/repo/m.gguf/v1/models/org/repo/m.gguf", Own(MODEL, "org/repo/m.gguf")),
         ("/tiny/health", Own("/health", "tiny")),
         ("/", Own("/")),
         ("/?theme=dark", Own("/")),
@@ -71,6 +76,10 @@ def test_to_a_page_of_ours(target, expected):
         ("POST", "/models/load", 404),
         ("POST", "/tools", 404),
         ("GET", "/v1/models/other", 404),
+        ("GET", "/tiny/v1/models/other", 404),
+        ("GET", "/tiny/v1/models/org/repo/m.gguf", 404),
+        ("OPTIONS", "/other/v1/completions", 404),
+        ("OPTIONS", "/none", 404),
         ("GET", "/service", 404),
         ("GET", "/tiny/v1/chat/completions", 405),
         ("POST", "/%ff/v1/completions", 400),
@@ -87,16 +96,30 @@ def test_refused(method, target, status):
 @pytest.mark.parametrize(
     "method, target, allowed",
     [
-        ("POST", "/api/status", b"GET, HEAD"),
-        ("DELETE", "/v1/models/tiny", b"GET, HEAD"),
-        ("PUT", "/api/models/tiny/load", b"POST"),
-        ("GET", "/v1/chat/completions", b"POST"),
+        ("POST", "/api/status", b"GET, HEAD, OPTIONS"),
+        ("DELETE", "/v1/models/tiny", b"GET, HEAD, OPTIONS"),
+        ("PUT", "/api/models/tiny/load", b"POST, OPTIONS"),
+        ("GET", "/v1/chat/completions", b"POST, OPTIONS"),
     ],
 )
 def test_a_path_names_the_methods_that_it_answers(method, target, allowed):
     with pytest.raises(RequestError, match="answers") as raised:
         route(method, target, NAMES)
     assert raised.value.status == 405 and raised.value.headers == ((b"allow", allowed),)
+
+
+@pytest.mark.parametrize(
+    "target, allowed",
+    [
+        ("/api/status", b"GET, HEAD, OPTIONS"),
+        ("/tiny/v1/models", b"GET, HEAD, OPTIONS"),
+        ("/api/models/tiny/load", b"POST, OPTIONS"),
+        ("/tiny/v1/chat/completions", b"POST, OPTIONS"),
+        ("*", b"GET, HEAD, POST, OPTIONS"),
+    ],
+)
+def test_options_are_told(target, allowed):
+    assert route("OPTIONS", target, NAMES).headers() == [(b"allow", allowed)]
 
 
 def test_an_unknown_model_is_told_which_there_are():

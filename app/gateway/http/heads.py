@@ -14,7 +14,7 @@ def check_head(method: bytes, version: str, headers: Headers) -> RequestError | 
     if version not in ("1.0", "1.1"):
         return RequestError(505, f"the instance does not speak HTTP/{version}")
     if method == b"CONNECT":  # of the other methods the route says which ones a path answers
-        told = [(b"allow", b"GET, HEAD, POST")]
+        told = [(b"allow", b"GET, HEAD, POST, OPTIONS")]
         return RequestError(405, "the instance is no proxy", headers=told)
     hosts = sum(name == b"host" for name, _ in headers)
     if hosts > 1 or (version == "1.1" and hosts == 0):
