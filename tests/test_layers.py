@@ -75,6 +75,7 @@ FOLDERS = {  # low to high, each with its modules low to high
     "gateway": [
         "http.limits",
         "http.heads",
+        "http.ids",
         "http.request",
         "http.reader",
         "http.pipeline",

@@ -19,7 +19,7 @@ HOP_BY_HOP = {
     b"transfer-encoding",
     b"upgrade",
 }
-RESPONSE_ONLY_OURS = HOP_BY_HOP | {b"content-length", b"date", b"server"}
+RESPONSE_ONLY_OURS = HOP_BY_HOP | {b"content-length", b"date", b"server", b"x-request-id"}
 LONGEST = 4096  # bytes of a value; llama-server's HTTP library takes lines of 8 KiB
 
 

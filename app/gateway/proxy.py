@@ -211,6 +211,7 @@ class Proxy:
             tokens=relay.ends.tokens(),
             wait=None if leased is None else leased - since,
             size=relay.ends.size,
+            request=call.request.id.decode(),
         )
         self._pool.finished(call.model, served=0 < relay.status < 500)
         self._record(sample)
@@ -219,13 +220,14 @@ class Proxy:
 
     def _log(self, request: Request, sample: Sample) -> None:
         logger.info(
-            "%s %s: %d in %.3f s, %d + %d tokens",
+            "%s %s: %d in %.3f s, %d + %d tokens, request %s",
             request.method,
             request.target,
             sample.status,
             sample.latency,
             sample.tokens.prompt,
             sample.tokens.generated,
+            sample.request,
             extra={"subject": sample.model},
         )
 

@@ -36,7 +36,7 @@ class Sample:
     until it leased its model (None where it never did).
 
     `status` is what the client was told; 499 where it left before the end. `size` in bytes of
-    the answer's body.
+    the answer's body; `request` is the name that the client knows it by.
     """
 
     model: str
@@ -46,6 +46,7 @@ class Sample:
     tokens: Tokens
     wait: float | None = None
     size: int = 0
+    request: str = ""
 
 
 @dataclass(frozen=True)

@@ -369,3 +369,23 @@ def test_with_a_key_or_a_route_others_may_call(run, socket, rules, host, headers
             assert (await front.look("/health", headers, host))[0] == 200
 
     run(scenario)
+
+
+def test_a_requests_name_is_told_to_client_log_and_sample(run, socket, caplog):
+    caplog.set_level("INFO")
+
+    async def scenario():
+        front = Front(("tiny",), rules=Rules(Keys([]), debug=True))
+        async with Child(socket, echo) as child, front.before(socket):
+            told = (await front.ask(headers=b"x-request-id: mine-1\r\n"))[1]
+            assert told["x-request-id"] == "mine-1" and "mine-1" not in child.heads[0]
+            refused = await front.ask("/none", headers=b"x-request-id: mine-2\r\n")
+            assert (refused[0], refused[1]["x-request-id"]) == (404, "mine-2")
+            made = (await front.ask(headers=b"x-request-id: <b>\r\n"))[1]["x-request-id"]
+            assert made.startswith("req-")
+            await until(lambda: len(front.samples) == 2)
+            assert [sample.request for sample in front.samples] == ["mine-1", made]
+            for name in ("mine-1", made):
+                assert f", request {name}" in caplog.text
+
+    run(scenario)

@@ -51,7 +51,9 @@ class Pipeline:
         except RequestError as error:
             _fail(request, error)
         except Exception:  # noqa: BLE001 a fault in one request must not end the others
-            logger.exception("%s %s", request.method, request.target)
+            logger.exception(
+                "%s %s, request %s", request.method, request.target, request.id.decode()
+            )
             _fail(
                 request, RequestError(500, "the instance failed to answer; its log has the cause")
             )

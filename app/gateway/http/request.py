@@ -12,6 +12,7 @@ from typing import Protocol
 
 from app.errors import RequestError
 from app.gateway.http.heads import Headers
+from app.gateway.http.ids import HEADER, request_id
 from app.machine import clock
 
 BODILESS = (204, 304)
@@ -53,6 +54,7 @@ class Request:
         self.method = method
         self.target = target
         self.headers = headers
+        self.id = request_id(self.header(HEADER))
         self.received = clock.now()
         self.keep_alive = True
         self.version = "1.1"
@@ -146,6 +148,7 @@ class Request:
         if not self._complete:
             self.keep_alive = False  # the rest of the body stands before the next request
         lines = [b"HTTP/1.1 %d %b" % (status, _phrase(status)), b"date: " + _date()]
+        lines.append(b"x-request-id: " + self.id)
         lines += [b"%b: %b" % header for header in headers]
         if status not in BODILESS:
             if length is not None:
