@@ -12,7 +12,17 @@ APP = Path(__file__).parent.parent / "app"
 FOLDERS = {  # low to high, each with its modules low to high
     "": ["errors", "console"],
     "form": ["fields", "settings", "checks", "merge", "pasted", "file", "wizard"],
-    "machine": ["clock", "threads", "network", "chance", "children", "private", "host", "gpu"],
+    "machine": [
+        "garbage",
+        "clock",
+        "threads",
+        "network",
+        "chance",
+        "children",
+        "private",
+        "host",
+        "gpu",
+    ],
     "models": ["reference", "parts", "header", "gguf", "tiny", "progress", "hub", "store"],
     "engine": [
         "lifecycle",

@@ -7,7 +7,7 @@ streamed token is one callback. The sink holds the child back with `pause` and `
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 import httptools
@@ -21,6 +21,9 @@ class Sink(Protocol):
     """Takes an answer. Nothing is called after `complete` or `failed`."""
 
     def head(self, status: int, headers: Headers) -> None: ...
+
+    def flush(self) -> None:
+        """The head has come without any of the body: whoever holds it back waits no longer."""
 
     def data(self, chunk: bytes) -> None: ...
 
@@ -46,9 +49,12 @@ class ChildConnection(asyncio.Protocol):
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        self._parser = httptools.HttpResponseParser(self)
         self._headers: Headers = []
         self._chunks: list[bytes] = []
+        # httptools: a piece of the body. No method of ours is called for it.
+        self.on_body = self._chunks.append
+        self._head_only = False  # the last read has brought a head, and no body yet
+        self._parser = httptools.HttpResponseParser(self)
         self._complete = False
         self._framed = False  # the answer says how long it is
         self._keep_alive = False
@@ -78,10 +84,14 @@ class ChildConnection(asyncio.Protocol):
             self._fail(UpstreamError(f"the child's answer is no HTTP: {error}"))
             return
         # All pieces of one read are passed on as one: fewer frames and writes, and no delay.
-        if self._chunks:
-            chunk = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-            self._chunks.clear()
+        chunks = self._chunks
+        if chunks:
+            chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            chunks.clear()
             exchange.sink.data(chunk)
+        elif self._head_only and not self._complete:
+            exchange.sink.flush()
+        self._head_only = False
         if self._complete:
             self._finish()
 
@@ -121,11 +131,8 @@ class ChildConnection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < 200:
             return
-        self.exchange.started = True
+        self.exchange.started = self._head_only = True
         self.exchange.sink.head(status, self._headers)
-
-    def on_body(self, body: bytes) -> None:
-        self._chunks.append(body)
 
     def on_message_complete(self) -> None:
         self._complete = self._parser.get_status_code() >= 200
@@ -160,7 +167,8 @@ class ChildConnection(asyncio.Protocol):
 class Exchange:
     """One request to the child and its answer."""
 
-    def __init__(self, connections: Connections, request: bytes, sink: Sink) -> None:
+    def __init__(self, connections: Connections, request: Sequence[bytes], sink: Sink) -> None:
+        """`request`: its head and what of its body is there, in pieces that are written at once."""
         self.sink = sink
         self.started = False  # the answer has begun
         self.done = False
@@ -179,7 +187,8 @@ class Exchange:
         connection = await self._connections.acquire(fresh)
         connection.begin(self)
         self._connection = connection
-        self._write(self._request)
+        if transport := self._open_transport():
+            transport.writelines(self._request)
         if self._paused:
             self.pause()
 

@@ -17,6 +17,7 @@ CONNECT_TIMEOUT = 5.0
 FULL_PAUSE = 0.005  # seconds between two tries while the child's backlog is full
 MAX_IDLE = 16  # connections; each occupies a thread of the child while it is open
 IDLE_LIFETIME = 2.0  # seconds; the child itself closes after 5
+SMALL = 16 << 10  # bytes of a body that are rather copied than written on their own
 MAX_REPLY = 16 << 20  # bytes that `get` and `post` accept
 
 
@@ -92,7 +93,10 @@ class Client:
             if exchange is not None:
                 exchange.abort()
 
-    def _head(self, method: str, target: str, headers: Headers, body: bytes | None) -> bytes:
+    def _head(
+        self, method: str, target: str, headers: Headers, body: bytes | None
+    ) -> tuple[bytes, ...]:
+        """The head and the body; in one piece if the body is small."""
         lines = [f"{method} {target} HTTP/1.1".encode(), b"host: llama-server"]
         lines += [b"%b: %b" % header for header in headers]
         lines.append(b"authorization: " + self._authorization)
@@ -100,7 +104,9 @@ class Client:
             lines.append(b"transfer-encoding: chunked")
         elif body or method != "GET":
             lines.append(b"content-length: %d" % len(body))
-        return b"\r\n".join(lines) + b"\r\n\r\n" + (body or b"")
+        head = b"\r\n".join(lines) + b"\r\n\r\n"
+        body = body or b""
+        return (head + body,) if len(body) < SMALL else (head, body)
 
     async def acquire(self, fresh: bool = False) -> ChildConnection:
         now = asyncio.get_running_loop().time()
@@ -160,6 +166,8 @@ class _Collector:
 
     def head(self, status: int, headers: Headers) -> None:
         self._status, self._headers = status, headers
+
+    def flush(self) -> None: ...
 
     def data(self, chunk: bytes) -> None:
         self._size += len(chunk)

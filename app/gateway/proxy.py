@@ -34,7 +34,7 @@ from app.gateway.routes import (
     strip,
 )
 from app.gateway.streams import stream_of
-from app.gateway.waiting import HEADER, kept_alive, wait_timeout
+from app.gateway.waiting import HEADER, KeptAlive, wait_timeout
 from app.machine import clock
 from app.memory.pool import Pool
 from app.telemetry.samples import Sample
@@ -150,7 +150,7 @@ class Proxy:
         relay = Relay(call.request, call.body.several, stream)
         status = FAULT
         try:
-            with kept_alive(relay, streams=call.body.streams):
+            with KeptAlive(relay, streams=call.body.streams):
                 await self._lease_and_relay(call, relay)
             status = relay.status
         except asyncio.CancelledError:

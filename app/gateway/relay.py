@@ -78,7 +78,10 @@ class Relay:
             length = None
         if self._events and not any(name == b"x-accel-buffering" for name, _ in kept):
             kept.append((b"x-accel-buffering", b"no"))  # or nginx would hold the events back
-        self._request.start(self.status, kept, length)
+        self._request.start(self.status, kept, length, hold=True)
+
+    def flush(self) -> None:
+        self._request.flush()
 
     def data(self, chunk: bytes) -> None:
         if self._events and self.first_token is None:

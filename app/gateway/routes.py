@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from app.errors import RequestError
@@ -39,6 +40,7 @@ UPSTREAM_PATHS = (
     "/detokenize",
     "/apply-template",
 )
+CACHED = 512  # targets of 8 KiB at most: callers ask for the same few all day
 MULTIPART = ("/v1/audio/transcriptions", "/audio/transcriptions")
 HEALTH, READY, STATUS = "/health", "/ready", "/api/status"
 PAGE, EVENTS, METRICS = "/", "/api/events", "/metrics"
@@ -90,7 +92,7 @@ def route(
         return Options((*READS, *ACTS, OPTIONS))
     path, query = split_target(target)
     path = strip(path, prefixes)
-    found = _own(path, names) or _action(path, names) or _to_model(path, query, names)
+    found = _find(path, query, tuple(names))
     reads = isinstance(found, Own) and not found.page.startswith(ACTIONS_BELOW)
     answered = READS if reads else ACTS
     if method == OPTIONS:
@@ -99,6 +101,11 @@ def route(
         allowed = Options((*answered, OPTIONS)).headers()  # RFC 9110, 15.5.6
         raise RequestError(405, f"{path} answers {answered[0]}, not {method}", headers=allowed)
     return found
+
+
+@lru_cache(CACHED)
+def _find(path: str, query: str, names: tuple[str, ...]) -> Own | ToModel:
+    return _own(path, names) or _action(path, names) or _to_model(path, query, names)
 
 
 def _own(path: str, names: Collection[str]) -> Own | None:
@@ -143,6 +150,7 @@ def _to_model(path: str, query: str, names: Collection[str]) -> ToModel:
     return ToModel(name or None, upstream + query, upstream in MULTIPART)
 
 
+@lru_cache(CACHED)
 def split_target(target: str) -> tuple[str, str]:
     """The decoded path, and the query with its "?" as it came. Raises RequestError 400."""
     if not target.startswith("/"):

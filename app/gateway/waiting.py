@@ -7,9 +7,7 @@ way gives up. Clients ignore comments: they are not events (WHATWG HTML, 9.2.6).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-from collections.abc import Iterator
 
 from app.errors import RequestError
 from app.gateway.relay import Relay
@@ -34,23 +32,23 @@ def wait_timeout(given: bytes | None, default: float) -> float:
     return seconds
 
 
-@contextlib.contextmanager
-def kept_alive(relay: Relay, *, streams: bool) -> Iterator[None]:
-    """Send pings to the caller of a stream until the relay's answer begins or the block ends."""
-    if not streams:
-        yield
-        return
-    pinging = asyncio.create_task(_ping(relay))
-    try:
-        yield
-    finally:
-        pinging.cancel()
+class KeptAlive:
+    """Sends pings to the caller of a stream until the relay's answer begins or the block ends."""
 
+    def __init__(self, relay: Relay, *, streams: bool) -> None:
+        self._relay = relay
+        self._streams = streams
+        self._timer: asyncio.TimerHandle | None = None
 
-async def _ping(relay: Relay) -> None:
-    pause = FIRST_PING
-    while True:
-        await asyncio.sleep(pause)
-        if not relay.ping(PING):
-            return
-        pause = PING_INTERVAL
+    def __enter__(self) -> None:
+        if self._streams:
+            self._timer = asyncio.get_running_loop().call_later(FIRST_PING, self._ping)
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _ping(self) -> None:
+        again = self._relay.ping(PING)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(PING_INTERVAL, self._ping) if again else None

@@ -33,7 +33,7 @@ from app.instance.front import Callers, Front
 from app.instance.invocation import Invocation
 from app.instance.reports import Reports
 from app.instance.rows import kv_folder, overview_of, pool_of
-from app.machine import clock, network, private
+from app.machine import clock, garbage, network, private
 from app.memory.pool import Pool
 from app.models.store import Store
 from app.page import examples
@@ -196,6 +196,7 @@ async def bring_up(listening: Listening) -> None:
     listening.reports.start_endpoints()
     await listening.servers.bring_up()
     overview.phase, overview.serving_since = Phase.SERVING, clock.now()
+    garbage.settle()
     announce(overview, listening.callers.placeholder)
     listening.reports.refresh()
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from typing import Generic
 
 from app.console import ModelLogger
@@ -103,16 +102,10 @@ class Pool(Generic[Upstream]):
             message = f"{name}: {model.limit} requests are running, which is the limit"
             raise RequestError(429, message, retry_after=1)
 
-    @contextmanager
-    def admit(self, name: str) -> Iterator[None]:
-        """Count a request from here to its last byte. Raises what `deny_if_full` raises."""
-        self.deny_if_full(name)
-        model = self._ledger[name]
-        model.admitted += 1
-        try:
-            yield
-        finally:
-            model.admitted -= 1
+    def admit(self, name: str) -> Admission[Upstream]:
+        """Count a request from here to its last byte: a context. Entering raises what
+        `deny_if_full` raises."""
+        return Admission(self, self._ledger[name])
 
     def lease(self, name: str, wait: float | None = None) -> Lease[Upstream]:
         """Keep a model in memory for one request, to the last byte of its answer: an asynchronous
@@ -301,6 +294,21 @@ class Pool(Generic[Upstream]):
         if self._changed is not None:
             self._changed.set()
             self._changed = None
+
+
+class Admission(Generic[Upstream]):
+    """A request among those of its model: see `Pool.admit`."""
+
+    def __init__(self, pool: Pool[Upstream], model: Model[Upstream]) -> None:
+        self._pool = pool
+        self._model = model
+
+    def __enter__(self) -> None:
+        self._pool.deny_if_full(self._model.name)
+        self._model.admitted += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._model.admitted -= 1
 
 
 class Lease(Generic[Upstream]):

@@ -19,6 +19,7 @@ HEAD = 4 * 1024  # bytes kept of an answer's beginning
 TAIL = 16 * 1024  # and of its end
 WHOLE = 1 << 20  # bytes kept of an answer with several choices
 TIMINGS = b'"timings":'
+DECODER = json.JSONDecoder()
 CACHE_READ = "cache_read_input_tokens"
 
 
@@ -191,7 +192,7 @@ def _object(text: bytes) -> dict[str, Any]:
     """The object that `text` begins with, or {}."""
     rest = text.decode(errors="replace").lstrip()
     try:
-        found, _ = json.JSONDecoder().raw_decode(rest)
+        found, _ = DECODER.raw_decode(rest)
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -9,12 +9,15 @@ from tests.fakes import Child, body_of, reply
 
 class Sink:
     def __init__(self):
-        self.status, self.headers, self.chunks = 0, [], []
+        self.status, self.headers, self.chunks, self.flushed = 0, [], [], 0
         self.ended = asyncio.get_running_loop().create_future()
         self.first = asyncio.Event()
 
     def head(self, status, headers):
         self.status, self.headers = status, headers
+
+    def flush(self):
+        self.flushed += 1
 
     def data(self, chunk):
         self.chunks.append(chunk)

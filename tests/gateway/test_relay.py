@@ -39,6 +39,31 @@ def test_a_stream_passes_through_as_it_comes(run, socket):
     run(scenario)
 
 
+def test_a_head_that_comes_alone_is_not_held_back(run, socket):
+    """A client that sees the head knows that its request is being answered."""
+
+    async def scenario():
+        go_on = asyncio.Event()
+
+        async def stream(reader, writer, head):
+            await body_of(reader, head)
+            writer.write(EVENTS)
+            await writer.drain()
+            await go_on.wait()
+            writer.write(b"9\r\ndata: a\n\n\r\n0\r\n\r\n")
+
+        front = Front(("tiny",))
+        async with Child(socket, stream), front.before(socket):
+            client = await front.begin()
+            await client.reader.readuntil(b"\r\n\r\n")
+            go_on.set()
+            assert await client.reader.readuntil(b"\r\n0\r\n\r\n") == (
+                b"9\r\ndata: a\n\n\r\n0\r\n\r\n"
+            )
+
+    run(scenario)
+
+
 def test_a_stream_that_breaks_off_ends_with_an_error_event(run, socket):
     async def breaking(reader, writer, head):
         await body_of(reader, head)

@@ -7,6 +7,7 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator
 from email.utils import formatdate
+from functools import cache
 from http import HTTPStatus
 from typing import Protocol
 
@@ -69,9 +70,13 @@ class Request:
         self._arrived = asyncio.Event()
         self._expects = self.header(b"expect") is not None
         self._framing = b""
+        self._held = b""  # the head, until there is something to send it with
 
     def header(self, name: bytes) -> bytes | None:
-        return next((value for key, value in self.headers if key == name), None)
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
 
     @property
     def local(self) -> bool:
@@ -141,9 +146,12 @@ class Request:
 
     # The response.
 
-    def start(self, status: int, headers: Headers, length: int | None = None) -> None:
+    def start(
+        self, status: int, headers: Headers, length: int | None = None, *, hold: bool = False
+    ) -> None:
         """Send the head. `length` is the body's, in bytes. Without it the body is sent in chunks;
-        with HTTP/1.0 it ends when the connection is closed."""
+        with HTTP/1.0 it ends when the connection is closed. With `hold` the head goes out with the
+        first piece of the body, or with `flush`: one system call less."""
         self.started = True
         if not self._complete:
             self.keep_alive = False  # the rest of the body stands before the next request
@@ -162,7 +170,15 @@ class Request:
             lines.append(b"connection: keep-alive")
         elif not self.keep_alive:
             lines.append(b"connection: close")
-        self._connection.send(b"\r\n".join(lines) + b"\r\n\r\n")
+        self._held = b"\r\n".join(lines) + b"\r\n\r\n"
+        if not hold:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the head, if it was held."""
+        if self._held:
+            held, self._held = self._held, b""
+            self._connection.send(held)
 
     def flow_from(self, source: Flow | None) -> None:
         """Where the body will come from. It is paused whenever the client does not keep up."""
@@ -176,11 +192,14 @@ class Request:
             return
         if self._framing:
             chunk = self._framing % (len(chunk), chunk)
+        if self._held:
+            chunk, self._held = self._held + chunk, b""
         self._connection.send(chunk)
 
     def finish(self) -> None:
         if self.finished:
             return
+        self.flush()
         if self._framing and self.method != "HEAD":
             self._connection.send(b"0\r\n\r\n")
         self.finished = True
@@ -192,7 +211,7 @@ class Request:
 
     def reply(self, status: int, body: bytes, headers: Headers | None = None) -> None:
         """Send a whole, small response. JSON, unless `headers` say otherwise."""
-        self.start(status, headers or [JSON], len(body))
+        self.start(status, headers or [JSON], len(body), hold=True)
         self.write(body)
         self.finish()
 
@@ -203,6 +222,7 @@ class Request:
         self.reply(error.status, json.dumps(error.body()).encode(), headers)
 
 
+@cache
 def _phrase(status: int) -> bytes:
     try:
         return HTTPStatus(status).phrase.encode()

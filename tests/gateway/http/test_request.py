@@ -1,6 +1,7 @@
 import asyncio
 
 from app.errors import RequestError
+from app.gateway.http.request import Request
 from tests.fakes import RawClient, serving
 from tests.gateway.http.asking import GET, POST, ask, echo
 
@@ -183,3 +184,34 @@ def test_a_refusal_is_in_openais_shape_and_says_when_to_come_back(run):
             )
 
     run(scenario)
+
+
+class Wire:
+    """A connection that keeps what is sent."""
+
+    write_paused = None
+
+    def __init__(self):
+        self.sent = []
+
+    def send(self, data):
+        self.sent.append(data)
+
+
+def test_a_small_response_is_sent_in_one_piece_and_without_a_body_too():
+    for method, pieces in (("GET", [b"\r\n\r\nhello"]), ("HEAD", [b"\r\n\r\n"])):
+        wire = Wire()
+        Request(wire, method, "/", []).reply(200, b"hello")
+        assert [data[-len(end) :] for data, end in zip(wire.sent, pieces, strict=True)] == pieces
+
+
+def test_a_head_that_is_held_goes_out_once():
+    wire = Wire()
+    request = Request(wire, "GET", "/", [])
+    request.start(200, [], hold=True)
+    assert wire.sent == []
+    request.flush()
+    request.flush()
+    request.write(b"x")
+    request.finish()
+    assert [data[:1] for data in wire.sent] == [b"H", b"1", b"0"]
