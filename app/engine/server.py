@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 
 from app.engine.http import Client
 from app.engine.lifecycle import State
@@ -11,11 +12,13 @@ from app.engine.process import Process, Program
 from app.errors import UpstreamError
 
 HEALTH_TIMEOUT = 5.0
+ASK_TIMEOUT = 5.0
 
 
 class LlamaServer:
     def __init__(self, name: str, program: Program, client: Client, *, grace: float = 10) -> None:
         self.client = client
+        self.meta: Mapping[str, object] = {}  # what it says of its model, once it was ready
         self.process = Process(name, program, self._answers, grace=grace)
 
     @property
@@ -27,6 +30,8 @@ class LlamaServer:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.client.address.path)  # a child that died has left its socket
         await self.process.start()
+        if not self.meta:
+            self.meta = await meta_of(self.client)
 
     async def stop(self) -> None:
         # llama-server does not end while connections are open.
@@ -44,3 +49,12 @@ class LlamaServer:
             return (await self.client.get("/health", HEALTH_TIMEOUT)).status == 200
         except UpstreamError:
             return False
+
+
+async def meta_of(client: Client) -> Mapping[str, object]:
+    """What a llama-server says of its model in /v1/models; {} if it does not: nobody needs it."""
+    try:
+        meta = (await client.get("/v1/models", ASK_TIMEOUT)).json()["data"][0]["meta"]
+    except (UpstreamError, ValueError, LookupError, TypeError):
+        return {}
+    return meta if isinstance(meta, dict) else {}

@@ -142,7 +142,7 @@ class LlamaServers:
         client = Client(place.address, place.key)
         server = self.make(model.name, self._program(model, files, place, record), client)
         self._servers.append(server)
-        self._describe(model, server)
+        self._describe(model, server, files)
         slots = None
         if place.kv is not None:
             slots = Slots(client, place.kv, ModelLogger(logger, model.name))
@@ -191,13 +191,17 @@ class LlamaServers:
         where = [*capabilities.devices, str(capabilities.path), changed]
         return Record(self._learned, learned.key(files.paths, argv, where))
 
-    def _describe(self, model: Allotted, server: LlamaServer) -> None:
+    def _describe(self, model: Allotted, server: LlamaServer, files: Fetched) -> None:
         details, readings = self.overview.models[model.name], self.overview.readings
         details.context, details.slots = model.resolved.context, model.resolved.parallel
         details.placed = placed_text(model)
         details.cache = model.resolved.prompt_cache(self.plan.capabilities)
         details.memory = lambda: readings.of(server.process)
         readings.follow(server.process)
+        parts = min(model.wanted.slots(self.plan.capabilities), details.slots)
+        known = {"n_ctx": details.context // parts, **files.model.header.meta}
+        details.meta = lambda: {**known, **server.meta}
+        details.multimodal = files.mmproj is not None
 
     async def _preload(self, name: str) -> None:
         try:

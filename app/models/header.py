@@ -87,6 +87,17 @@ class Header:
         return int(total * (keys + values) * 2)
 
     @property
+    def meta(self) -> dict[str, object]:
+        """What llama-server's /v1/models will say of the model, as far as the header tells."""
+        known = {
+            "n_ctx_train": self.training_context or None,
+            "n_embd": self.value("embedding_length"),
+            "n_params": sum(math.prod(tensor.shape) for tensor in self.tensors),
+            "size": sum(tensor.size or 0 for tensor in self.tensors),
+        }
+        return {name: value for name, value in known.items() if value is not None}
+
+    @property
     def training_context(self) -> int:
         value = self.value("context_length")
         return value if isinstance(value, int) else 0

@@ -4,7 +4,7 @@ who shows it."""
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
@@ -34,7 +34,8 @@ class Phase(enum.Enum):
 class Details:
     """What the set-up found out about one model. `memory` reads what it uses now: GPUs by
     llama-server's name for them, and only if the driver reports them. `cache` is that part of its
-    footprint, in bytes, that cached prompts may fill later."""
+    footprint, in bytes, that cached prompts may fill later. `meta` is what llama-server's
+    /v1/models says of the model, in its words."""
 
     reference: str = ""
     context: int | None = None
@@ -43,6 +44,8 @@ class Details:
     embedding: bool = False
     placed: str = ""  # where its memory lies, for people
     cache: int = 0
+    multimodal: bool = False
+    meta: Callable[[], Mapping[str, object]] = dict
     memory: Callable[[], MemoryUse] = MemoryUse
 
 

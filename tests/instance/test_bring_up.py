@@ -59,7 +59,7 @@ class Server:
     def __init__(self, name, program, client, faults):
         self.name, self.program, self.client, self.faults = name, program, client, faults
         self.process, self.progress, self.pid = self, None, 0
-        self.running, self.killed = False, False
+        self.running, self.killed, self.meta = False, False, {}
 
     async def start(self):
         if self.name in self.faults:
@@ -181,6 +181,9 @@ def test_models_are_loaded_at_once(run, instance):
         assert instance.states == dict.fromkeys("ab", ModelState.READY)
         details = instance.overview.models["a"]
         assert (details.context, details.slots, details.placed) == (512, 1, "")
+        assert details.meta()["n_ctx"] == 512 and "n_vocab" not in details.meta()
+        instance.servers[0].meta = {"n_vocab": 3, "n_ctx": 256}  # once it was ready
+        assert (details.meta()["n_vocab"], details.meta()["n_ctx"]) == (3, 256)
 
     run(scenario)
 

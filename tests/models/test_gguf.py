@@ -23,6 +23,12 @@ def test_what_is_in_the_file(whole):
     assert header.architecture == "llama"
     assert header.training_context == 4096
     assert header.pooling is None
+    assert header.meta == {
+        "n_ctx_train": 4096,
+        "n_embd": 128,
+        "n_params": 483968,  # these two as llama-server counts them
+        "size": 969216,
+    }
     assert len(header.metadata["tokenizer.ggml.tokens"]) == 352
     assert {t.name for t in header.tensors} >= {"token_embd.weight", "blk.1.ffn_up.weight"}
     embedding = next(t for t in header.tensors if t.name == "token_embd.weight")

@@ -11,7 +11,7 @@ from app.gateway.proxy import Page
 from app.gateway.routes import HEALTH, MODEL, MODELS, READY, STATUS
 from app.machine import clock
 from app.memory.ledger import ModelState, View
-from app.telemetry.overview import SERVABLE, Overview, Phase, last_activity
+from app.telemetry.overview import SERVABLE, Details, Overview, Phase, last_activity
 
 
 class Health(enum.Enum):
@@ -43,7 +43,9 @@ def _as_it_should_be(view: View) -> bool:
 
 
 def model_object(overview: Overview, view: View) -> dict[str, object]:
-    """OpenAI's model object, with the model's state and tier."""
+    """OpenAI's model object, with the model's state and tier, and what it can: `meta` as
+    llama-server has it. None of it is there before the set-up knows it."""
+    details = overview.models[view.name]
     return {
         "id": view.name,
         "object": "model",
@@ -51,7 +53,17 @@ def model_object(overview: Overview, view: View) -> dict[str, object]:
         "owned_by": "llamacpp",
         "state": view.state.value,
         "tier": view.tier.value,
+        "context": details.context,
+        "slots": details.slots,
+        "capabilities": capabilities(details),
+        "meta": dict(details.meta()) or None,
     }
+
+
+def capabilities(details: Details) -> list[str]:
+    """In llama-server's words; it calls a model for embeddings one for completion, too."""
+    kind = "embedding" if details.embedding else "completion"
+    return [kind, "multimodal"] if details.multimodal else [kind]
 
 
 def status(overview: Overview, now: float) -> dict[str, object]:

@@ -6,6 +6,7 @@ import pytest
 
 from app.gateway.admission import Keys
 from app.gateway.pages.status import Health, health, is_ready, pages, status
+from app.gateway.routes import MODELS
 from app.machine.gpu import Device
 from app.memory.ledger import ModelState, Tier
 from app.telemetry.overview import Details, MemoryUse, Overview, Phase
@@ -97,6 +98,28 @@ def test_health_and_ready_as_they_are_answered(path, found, expected):
 def test_only_who_has_a_key_is_told_which_models_are_coming(sent, told):
     code, body = answered(overview(S.DOWNLOADING), "/ready", Keys(["k"]), sent)
     assert code == 503 and len(body) == told and body["status"] == "loading"
+
+
+def test_a_model_of_the_list_says_what_it_can():
+    found = overview(S.READY, S.DOWNLOADING)
+    found.models["m0"].multimodal = True
+    found.models["m0"].meta = lambda: {"n_vocab": 3}
+    found.models["m1"] = Details(embedding=True)
+    first, second = answered(found, MODELS)[1]["data"]
+    assert first == {
+        "id": "m0",
+        "object": "model",
+        "created": 0,
+        "owned_by": "llamacpp",
+        "state": "ready",
+        "tier": "ram",
+        "context": 4096,
+        "slots": 4,
+        "capabilities": ["completion", "multimodal"],
+        "meta": {"n_vocab": 3},
+    }
+    assert second["context"] is second["meta"] is None
+    assert second["capabilities"] == ["embedding"]
 
 
 def answered(found, path, keys=NONE, headers=()):
