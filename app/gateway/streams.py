@@ -10,9 +10,16 @@ import re
 from collections.abc import Mapping
 
 EVENT_END = b"\n\n"
-FIRST = re.compile(rb"event: response\.(created|in_progress)\ndata: (?P<data>.*)\n\n")
+RESPONSE_EVENT = re.compile(
+    rb'event: response\.(?P<name>[a-z_.]+)\ndata: (?P<data>)\{"type":"[a-z_.]+",'
+)
+FIRST = (b"created", b"in_progress")
+OF_ITEM = re.compile(rb"output_item|content_part|output_text|reasoning|function_call|refusal")
+OF_CONTENT = re.compile(rb"content_part|output_text|reasoning_text|refusal")
+ITEM = re.compile(rb'"(item_)?id":"(?P<id>[^"]*)"')
+PLACE = b'"output_index":'
 ERROR = b"event: error\ndata: "
-LONGEST = 64 * 1024  # bytes that are held back for an event to become whole
+LONGEST = 16 << 20  # bytes that are held back for an event to become whole
 
 
 class Plain:
@@ -54,51 +61,65 @@ class Messages(Plain):
             return chunk
 
 
-class Opening(Plain):
-    """The first events of a stream of /v1/responses: `response.created` and `response.in_progress`
-    lack parts of the response that OpenAI's SDK and others read at once. Fed with pieces of the
-    stream, which may end anywhere."""
+class Responses(Plain):
+    """A stream of /v1/responses, fed with pieces that may end anywhere. Its first events lack parts
+    of the response, and those of its items lack their places, without which OpenAI's SDK and
+    others cannot read it. An event is told once it is whole: nobody can read it before."""
 
     over = False
 
     def __init__(self, model: str, created_at: int) -> None:
         self._missing = {"created_at": created_at, "model": model, "output": []}
-        self._left = b""
+        self._left = bytearray()
+        self._places: dict[bytes, int] = {}  # of the items, by id
 
     def feed(self, chunk: bytes) -> bytes:
-        told, self._left = b"", self._left + chunk
-        while not self.over and EVENT_END in self._left:
-            event, end, self._left = self._left.partition(EVENT_END)
-            told += self._filled(event + end)
-        if self.over or len(self._left) > LONGEST:
-            self.over = True
-            told += self.rest()
-        return told
+        begin = max(0, len(self._left) - 1)  # the end of an event may be split
+        self._left += chunk
+        end = self._left.rfind(EVENT_END, begin)
+        if end < 0:
+            self.over = len(self._left) > LONGEST
+            return self.rest() if self.over else b""
+        whole, self._left = bytes(self._left[:end]), self._left[end + len(EVENT_END) :]
+        return b"".join([self._filled(e) + EVENT_END for e in whole.split(EVENT_END)])
 
     def rest(self) -> bytes:
-        left, self._left = self._left, b""
+        left, self._left = bytes(self._left), bytearray()
         return left
 
     def _filled(self, event: bytes) -> bytes:
-        if event.startswith(b":"):
-            return event  # a comment
-        found = FIRST.fullmatch(event)
+        found = RESPONSE_EVENT.match(event)
         if found is None:
-            self.over = True
             return event
+        if found["name"] in FIRST:
+            return event[: found.start("data")] + self._opened(event[found.start("data") :])
+        return self._placed(event, found)
+
+    def _opened(self, data: bytes) -> bytes:
         try:
-            data = json.loads(found["data"])
-            data["response"] = self._missing | data["response"]
+            told = json.loads(data)
+            told["response"] = self._missing | told["response"]
         except (ValueError, KeyError, TypeError, RecursionError):
+            return data
+        return _json(told)
+
+    def _placed(self, event: bytes, found: re.Match[bytes]) -> bytes:
+        """Bytes are put in, and nothing is parsed: inside a JSON string quotes are escaped."""
+        item = ITEM.search(event, found.end())
+        if item is None or not OF_ITEM.match(found["name"]) or PLACE in event:
             return event
-        return event[: found.start("data")] + _json(data) + EVENT_END
+        place = self._places.setdefault(item["id"], len(self._places))
+        told = PLACE + b"%d," % place
+        if OF_CONTENT.match(found["name"]):
+            told += b'"content_index":0,'
+        return event[: found.end()] + told + event[found.end() :]
 
 
 def stream_of(path: str, model: str, created_at: int) -> Plain:
     """For an answer to a request for `path` of llama-server."""
     known = path.partition("?")[0].removeprefix("/v1")
     if known == "/responses":
-        return Opening(model, created_at)
+        return Responses(model, created_at)
     return Messages() if known == "/messages" else Plain()
 
 

@@ -149,7 +149,9 @@ def test_an_error_with_the_shape_and_its_headers_are_passed_on(run, socket):
 
 
 def test_a_response_stream_is_filled_in_as_its_events_come(run, socket):
-    created = b'event: response.created\ndata: {"response":{"id":"r"}}\n\n'
+    created = (
+        b'event: response.created\ndata: {"type":"response.created","response":{"id":"r"}}\n\n'
+    )
     rest = b"event: response.output_text.delta\ndata: {}\n\n"
 
     async def scenario():

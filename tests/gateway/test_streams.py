@@ -2,81 +2,125 @@ import json
 
 import pytest
 
-from app.gateway.streams import EVENT_END, Messages, Opening, Plain, stream_of
+from app.gateway.streams import EVENT_END, Messages, Plain, Responses, stream_of
 
+MESSAGE = b"event: message_start\ndata: {}\n\n"
 MISSING = {"created_at": 7, "model": "tiny", "output": []}
 
 
 def event(name, **data):
-    return f"event: {name}\ndata: {json.dumps({'type': name, **data})}\n\n".encode()
+    told = json.dumps({"type": f"response.{name}", **data}, separators=(",", ":"))
+    return f"event: response.{name}\ndata: {told}\n\n".encode()
 
 
 FIRST = {"id": "resp_1", "object": "response", "status": "in_progress"}
-CREATED = event("response.created", response=FIRST)
-BEGUN = event("response.in_progress", response=FIRST)
-ADDED = event("response.output_item.added", item={})
-LATER = event("response.in_progress", response=FIRST)
-STREAM = CREATED + b": ping\n\n" + BEGUN + BEGUN + ADDED + LATER
+CREATED, BEGUN = event("created", response=FIRST), event("in_progress", response=FIRST)
+DONE = event("completed", response={"id": "resp_1", "output": []})
+ITEMS = [  # as llama-server tells of a thought, a text and a call
+    event("output_item.added", item={"id": "rs_1", "content": []}),
+    event("reasoning_text.delta", delta='"item_id":"x"', item_id="rs_1"),
+    event("output_item.added", item={"content": [], "id": "msg_1"}),
+    event("content_part.added", item_id="msg_1", part={}),
+    event("output_text.delta", item_id="msg_1", delta='"output_index":'),
+    event("output_item.added", item={"id": "fc_1", "arguments": ""}),
+    event("function_call_arguments.delta", delta="{", item_id="fc_1"),
+    event("output_item.done", item={"id": "rs_1", "content": [{"text": "x"}]}),
+    event("output_text.done", item_id="msg_1", text="a"),
+    event("content_part.done", item_id="msg_1", part={}),
+    event("output_item.done", item={"type": "message", "id": "msg_1"}),
+    event("output_item.done", item={"id": "fc_1"}),
+]
+PLACES = [0, 0, 1, 1, 1, 2, 2, 0, 1, 1, 1, 2]
+STREAM = CREATED + b": ping\n\n" + BEGUN + b"".join(ITEMS) + BEGUN + DONE
 
 
 def fed(stream, pieces):
     return b"".join(map(stream.feed, pieces)) + stream.rest()
 
 
-def test_only_the_first_events_of_a_response_are_filled_in():
-    told = fed(Opening("tiny", 7), [STREAM]).split(EVENT_END)
-    assert told[1] == b": ping" and told[-3:] == [ADDED[:-2], LATER[:-2], b""]
-    for position, name in (0, "created"), (2, "in_progress"), (3, "in_progress"):
-        head, data = told[position].split(b"\ndata: ")
-        assert head == f"event: response.{name}".encode()
-        assert json.loads(data)["response"] == MISSING | FIRST
+def datas(told):
+    return [json.loads(line[6:]) for line in told.split(b"\n") if line.startswith(b"data: ")]
+
+
+def test_the_first_events_of_a_response_are_filled_in():
+    told = fed(Responses("tiny", 7), [STREAM])
+    assert b"}\n\n: ping\n\nevent: response.in_progress\n" in told and told.endswith(DONE)
+    for data in datas(told):
+        if data["type"] in ("response.created", "response.in_progress"):
+            assert data["response"] == MISSING | FIRST
+
+
+def test_the_events_of_items_tell_their_places():
+    told = datas(fed(Responses("tiny", 7), [STREAM]))[2:-2]
+    assert [data.pop("output_index") for data in told] == PLACES
+    with_content = [data["type"] for data in told if data.pop("content_index", None) == 0]
+    assert with_content == [
+        f"response.{name}"
+        for name in (
+            "reasoning_text.delta",
+            "content_part.added",
+            "output_text.delta",
+            "output_text.done",
+            "content_part.done",
+        )
+    ]
+    assert told == datas(b"".join(ITEMS))  # and nothing else is changed
 
 
 def test_where_the_stream_is_cut_does_not_matter():
-    whole = fed(Opening("tiny", 7), [STREAM])
-    assert fed(Opening("tiny", 7), [bytes([byte]) for byte in STREAM]) == whole
+    whole = fed(Responses("tiny", 7), [STREAM])
+    assert fed(Responses("tiny", 7), [bytes([byte]) for byte in STREAM]) == whole
     for cut in range(len(STREAM)):
-        assert fed(Opening("tiny", 7), [STREAM[:cut], STREAM[cut:]]) == whole
+        assert fed(Responses("tiny", 7), [STREAM[:cut], STREAM[cut:]]) == whole
 
 
 def test_an_event_is_told_as_soon_as_it_is_whole():
-    opening = Opening("tiny", 7)
-    assert opening.feed(CREATED[:-1]) == b""
-    assert opening.feed(CREATED[-1:] + BEGUN[:9]).count(EVENT_END) == 1 and not opening.over
-    assert opening.feed(BEGUN[9:] + ADDED).endswith(ADDED) and opening.over
+    stream = Responses("tiny", 7)
+    assert stream.feed(CREATED[:-1]) == b""
+    assert stream.feed(CREATED[-1:] + BEGUN[:9]).count(EVENT_END) == 1
+    assert stream.feed(BEGUN[9:] + DONE).endswith(DONE) and stream.rest() == b""
 
 
-def test_what_the_response_has_already_is_kept():
-    theirs = event("response.created", response=FIRST | {"model": "theirs", "output": [1]})
-    told = fed(Opening("tiny", 7), [theirs])
-    response = json.loads(told.split(b"data: ")[1])["response"]
+def test_what_the_stream_has_already_is_kept():
+    theirs = event("created", response=FIRST | {"model": "theirs", "output": [1]})
+    (data,) = datas(fed(Responses("tiny", 7), [theirs]))
+    response = data["response"]
     assert (response["model"], response["output"], response["created_at"]) == ("theirs", [1], 7)
+    placed = event("output_text.delta", item_id="msg_1", output_index=5, content_index=6)
+    assert fed(Responses("tiny", 7), [placed]) == placed
 
 
 @pytest.mark.parametrize(
     "stream",
     [
-        b'data: {"error":{}}\n\n' + CREATED,
+        b'data: {"error":{}}\n\n',
         b"event: response.created\ndata: {nope\n\n",
-        event("response.created", response=3),
-        event("response.created"),
+        b'event: response.created\ndata: {"type":"response.created",nope\n\n',
+        event("created", response=3),
+        event("created"),
+        event("output_text.delta", delta="no item"),
         b"event: response.created\ndata: []\n\n",
         b"no event at all",
-        b"x" * 99999 + EVENT_END + CREATED,
+        b"\n\n\n\n\n",
         b"",
     ],
 )
 def test_what_is_not_expected_passes_as_it_is(stream):
-    assert fed(Opening("tiny", 7), [stream[:9], stream[9:]]) == stream
+    assert fed(Responses("tiny", 7), [stream[:9], stream[9:]]) == stream
+
+
+def test_an_event_without_end_is_not_kept(monkeypatch):
+    monkeypatch.setattr("app.gateway.streams.LONGEST", 100)
+    stream = Responses("tiny", 7)
+    assert stream.feed(b"x" * 60) == b"" and not stream.over
+    assert stream.feed(b"x" * 60) == b"x" * 120 and stream.over
 
 
 def test_an_error_within_messages_has_both_shapes():
     theirs = {"code": 500, "message": "no", "type": "server_error"}
-    told = (
-        event("message_start") + b"event: error\ndata: " + json.dumps(theirs).encode() + EVENT_END
-    )
+    told = MESSAGE + b"event: error\ndata: " + json.dumps(theirs).encode() + EVENT_END
     before, data = Messages().feed(told).split(b"event: error\ndata: ")
-    assert before == event("message_start")
+    assert before == MESSAGE
     assert json.loads(data) == {"type": "error", "error": theirs}
 
 
@@ -90,8 +134,8 @@ def test_another_event_of_messages_passes_as_it_is(data):
 @pytest.mark.parametrize(
     "path, kind",
     [
-        ("/v1/responses?a=/v1/messages", Opening),
-        ("/responses", Opening),
+        ("/v1/responses?a=/v1/messages", Responses),
+        ("/responses", Responses),
         ("/v1/messages", Messages),
         ("/v1/responses/input_tokens", Plain),
         ("/v1/chat/completions", Plain),
