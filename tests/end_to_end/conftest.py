@@ -44,14 +44,17 @@ def name_of(process):
         return ""
 
 
-# Their tests share a fixture of the module that is costly: they stay together.
-TOGETHER = "test_clearml_task.py", "test_page.py", "test_bodies.py"
+# Their tests share a fixture that is costly, of a module or a folder: they stay together.
+TOGETHER = "test_clearml_task.py", "test_page.py", "test_bodies.py", "clients"
 
 
 class Together(LoadScopeScheduling):
     def _split_scope(self, nodeid):
         module = nodeid.split("::")[0]
-        return module if module.endswith(TOGETHER) else nodeid
+        for scope in (module, module.rpartition("/")[0]):
+            if scope.endswith(TOGETHER):
+                return scope
+        return nodeid
 
 
 def pytest_xdist_make_scheduler(config, log):
@@ -128,16 +131,6 @@ class App:
     @property
     def url(self):
         return self.line(LISTENING)[1]
-
-    @property
-    def address(self):
-        """Of the page, as the console prints it: with the token of this run."""
-        return self.line(r"the page, .*(http://\S+/#token=\S+)")[1]
-
-    @property
-    def token(self):
-        """What an admin call sends where there is no key."""
-        return self.address.partition("#token=")[2]
 
     @property
     def children(self):

@@ -1,0 +1,126 @@
+"""Libraries above the openai library, or beside it: LangChain, Pydantic AI, Hugging Face's."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import Literal
+
+import pytest
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
+from openai import AsyncOpenAI, AuthenticationError, NotFoundError
+from pydantic import BaseModel
+from pydantic_ai import Agent
+from pydantic_ai.exceptions import ModelHTTPError
+from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
+from pydantic_ai.output import NativeOutput
+from pydantic_ai.providers.openai import OpenAIProvider
+
+from tests.end_to_end.clients.conftest import KEY, TOOL
+from tests.end_to_end.conftest import PATIENCE
+
+HELLO = [{"role": "user", "content": "Hello"}]
+
+
+class Place(BaseModel):
+    city: Literal["Oslo"]
+
+
+def langchain(app, model="tiny", key=KEY, **options):
+    given = {"max_tokens": 5, "max_retries": 0, "timeout": PATIENCE, **options}
+    return ChatOpenAI(base_url=f"{app.url}/v1", api_key=key, model=model, **given)
+
+
+def test_langchain_chats(app):
+    answer = langchain(app).invoke("Hello")
+    assert answer.content and answer.usage_metadata["output_tokens"] == 5
+
+
+def test_langchain_streams(app):
+    chunks = list(langchain(app, stream_usage=True).stream("Hello"))
+    assert sum(bool(chunk.content) for chunk in chunks) == 5
+
+
+def test_langchain_calls_a_tool(app):
+    model = langchain(app, "caller", max_tokens=70).bind_tools([TOOL], tool_choice="any")
+    (call,) = model.invoke("Hello").tool_calls
+    assert (call["name"], call["args"]) == ("weather", {"city": "Oslo"})
+
+
+def test_langchain_through_responses(app):
+    answer = langchain(app, use_responses_api=True).invoke("Hello")
+    assert answer.text and answer.usage_metadata["output_tokens"] == 5
+
+
+def test_langchain_embeds(app):
+    """It sends tokens instead of text, unless it is told not to."""
+    given = {"base_url": f"{app.url}/v1", "api_key": KEY, "check_embedding_ctx_length": False}
+    vectors = OpenAIEmbeddings(model="vectors", **given).embed_documents(["one", "two"])
+    assert [len(vector) for vector in vectors] == [128, 128]
+
+
+@pytest.mark.parametrize(
+    "given, error", [({"key": "wrong"}, AuthenticationError), ({"model": "other"}, NotFoundError)]
+)
+def test_langchain_is_refused(app, given, error):
+    with pytest.raises(error):
+        langchain(app, **given).invoke("Hello")
+
+
+@asynccontextmanager
+async def agent(app, name="tiny", kind=OpenAIChatModel, key=KEY, tokens=5, **options):
+    api = AsyncOpenAI(base_url=f"{app.url}/v1", api_key=key, max_retries=0, timeout=PATIENCE)
+    async with api:
+        model = kind(name, provider=OpenAIProvider(openai_client=api))
+        yield Agent(model, model_settings={"max_tokens": tokens}, **options)
+
+
+async def ask(app, **options):
+    async with agent(app, **options) as asked:
+        return await asked.run("Hello")
+
+
+async def words(app, **options):
+    async with agent(app, **options) as asked, asked.run_stream("Hello") as stream:
+        return [word async for word in stream.stream_text(delta=True, debounce_by=None)]
+
+
+@pytest.mark.parametrize("kind", [OpenAIChatModel, OpenAIResponsesModel])
+def test_pydantic_ai_asks(app, kind):
+    answer = asyncio.run(ask(app, kind=kind))
+    assert answer.output and answer.usage.output_tokens == 5
+
+
+@pytest.mark.parametrize("kind", [OpenAIChatModel, OpenAIResponsesModel])
+def test_pydantic_ai_streams(app, kind):
+    assert len(asyncio.run(words(app, kind=kind))) == 5
+
+
+def test_pydantic_ai_gets_a_format(app):
+    answer = asyncio.run(ask(app, tokens=100, output_type=NativeOutput(Place)))
+    assert answer.output.city == "Oslo"
+
+
+@pytest.mark.parametrize("given, status", [({"key": "wrong"}, 401), ({"name": "other"}, 404)])
+def test_pydantic_ai_is_refused(app, given, status):
+    with pytest.raises(ModelHTTPError) as refused:
+        asyncio.run(ask(app, **given))
+    assert refused.value.status_code == status
+
+
+def hugging_face(app, key=KEY):
+    return InferenceClient(base_url=f"{app.url}/v1", api_key=key, timeout=PATIENCE)
+
+
+def test_hugging_face_chats_and_streams(app):
+    given = {"messages": HELLO, "model": "tiny", "max_tokens": 5}
+    api = hugging_face(app)
+    assert api.chat_completion(**given).usage.completion_tokens == 5
+    chunks = list(api.chat_completion(**given, stream=True))
+    assert sum(bool(c.choices and c.choices[0].delta.content) for c in chunks) == 5
+
+
+def test_hugging_face_is_refused(app):
+    with pytest.raises(HfHubHTTPError) as refused:
+        hugging_face(app, "wrong").chat_completion(HELLO, model="tiny")
+    assert refused.value.response.status_code == 401
