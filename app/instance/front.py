@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from app.engine.http import Client
-from app.gateway.admission import Admins
+from app.gateway.admission import may_change_models
 from app.gateway.http.limits import Network
 from app.gateway.http.request import Request
 from app.gateway.http.server import HttpServer
@@ -51,13 +51,11 @@ class BookHandler(logging.Handler):
 @dataclass(frozen=True)
 class Callers:
     """Who may call, and how: `placeholder` stands for the key that they send, "" without one;
-    `networks` are those that may connect, all where there is none. `token`: what a caller needs to
-    change models where there is no key."""
+    `networks` are those that may connect, all where there is none."""
 
     rules: Rules
     placeholder: str
     networks: Sequence[Network] = ()
-    token: str = ""
 
 
 class Front:
@@ -80,10 +78,8 @@ class Front:
 
         described = self._plots.described
 
-        admins = Admins(callers.rules.keys, callers.token)
-
         def hello(request: Request) -> dict[str, object]:
-            admin = admins.may_change_models(request.headers)
+            admin = may_change_models(callers.rules.keys, request)
             return {"admin": admin, "key": callers.placeholder, "plots": described}
 
         self._live = Live(
@@ -96,8 +92,8 @@ class Front:
                 renew=overview.readings.renew,
             )
         )
-        ours = status.pages(overview, callers.rules.keys)
-        own = {**ours, **admin_pages(pool, admins), **self._pages()}
+        keys = callers.rules.keys
+        own = {**status.pages(overview, keys), **admin_pages(pool, keys), **self._pages()}
         proxy = Proxy(pool, models, callers.rules, own, self._record)
         self._server = HttpServer(proxy, allowed=callers.networks)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 from app.memory.line import Line
 from app.memory.residency import Resident
@@ -69,7 +68,6 @@ class Free:
 
 
 NOT_KNOWN = Free()
-NOTHING: Need = MappingProxyType({})
 Upstream = TypeVar("Upstream")
 
 
@@ -99,12 +97,14 @@ STAGES = {
 }
 
 
-class View(NamedTuple):
-    """What everybody outside `memory` may know of a model. (A tuple: many are made.)"""
+@dataclass(frozen=True)
+class View:
+    """What everybody outside `memory` may know of a model."""
 
     name: str
     state: ModelState
     tier: Tier
+    _: KW_ONLY
     reason: str = ""
     progress: float | None = None
     admitted: int = 0
@@ -115,7 +115,7 @@ class View(NamedTuple):
     waiting: int = 0
     switches: int = 0
     pinned: bool = False
-    need: Mapping[str, int] = NOTHING
+    need: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(eq=False)

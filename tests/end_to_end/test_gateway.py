@@ -98,7 +98,7 @@ def nginx(folder, port, behind):
         daemon off; pid {folder}/nginx.pid; error_log stderr;
         events {{}}
         http {{
-          access_log {folder}/access.log;
+          access_log off;
           client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;
           fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
           server {{

@@ -196,8 +196,7 @@ def others(gpu, size):
 
 
 def post(app, name, action):
-    url, token = f"{app.url}/api/models/{name}/{action}", {"X-Api-Key": app.token}
-    request = urllib.request.Request(url, b"", token)
+    request = urllib.request.Request(f"{app.url}/api/models/{name}/{action}", b"")
     with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         return json.load(answer)
 

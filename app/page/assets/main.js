@@ -126,13 +126,10 @@
     given?.();
   });
 
-  addEventListener("hashchange", () => connection.takeToken());
-
   connection.follow({
     hello(told) {
       hello = told;
       models.admin = told.admin;
-      get("admin-hint").hidden = told.admin;
       trouble("");
       log.reset();
       plots.setColumns(told.columns, told.plots);
