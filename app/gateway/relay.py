@@ -106,6 +106,10 @@ class Relay:
         else:
             self._tell_rest()
             self._request.finish()
+        self._ended()
+
+    def _ended(self) -> None:
+        self._take = self._request.write  # no cycle is left for the garbage collector
         if not self.done.done():
             self.done.set_result(None)
 
@@ -139,5 +143,4 @@ class Relay:
             self._end_with(b"\n\n" + event)
         else:
             self._request.abort()
-        if not self.done.done():
-            self.done.set_result(None)
+        self._ended()

@@ -144,7 +144,7 @@ def _action(path: str, names: Collection[str]) -> Own | None:
 def _to_model(path: str, query: str, names: Collection[str]) -> ToModel:
     upstream = max((p for p in UPSTREAM_PATHS if path.endswith(p)), key=len, default=None)
     if upstream is None:
-        raise RequestError(404, f"there is no {path} here")
+        raise RequestError(404, f"there is no {path} here: chat is at /v1/chat/completions")
     name = path[: -len(upstream)].lstrip("/")
     check_model(name, names) if name else None
     return ToModel(name or None, upstream + query, upstream in MULTIPART)

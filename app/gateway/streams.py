@@ -17,7 +17,7 @@ FIRST = (b"created", b"in_progress")
 OF_ITEM = re.compile(rb"output_item|content_part|output_text|reasoning|function_call|refusal")
 OF_CONTENT = re.compile(rb"content_part|output_text|reasoning_text|refusal")
 ITEM = re.compile(rb'"(item_)?id":"(?P<id>[^"]*)"')
-PLACE = b'"output_index":'
+PLACE, DELTA = b'"output_index":', b'"delta":'
 ERROR = b"event: error\ndata: "
 LONGEST = 16 << 20  # bytes that are held back for an event to become whole
 
@@ -72,8 +72,11 @@ class Responses(Plain):
         self._missing = {"created_at": created_at, "model": model, "output": []}
         self._left = bytearray()
         self._places: dict[bytes, int] = {}  # of the items, by id
+        self._heads: dict[bytes, bytes] = {}  # what stands before a delta, and what is told instead
 
     def feed(self, chunk: bytes) -> bytes:
+        if not self._left and 0 < chunk.find(EVENT_END) == len(chunk) - len(EVENT_END):
+            return self._filled(chunk)  # one event, as mostly
         begin = max(0, len(self._left) - 1)  # the end of an event may be split
         self._left += chunk
         end = self._left.rfind(EVENT_END, begin)
@@ -88,12 +91,20 @@ class Responses(Plain):
         return left
 
     def _filled(self, event: bytes) -> bytes:
+        head, delta, rest = event.partition(DELTA)
+        known = self._heads.get(head) if delta else None
+        if known is not None:
+            return known + delta + rest
         found = RESPONSE_EVENT.match(event)
         if found is None:
             return event
         if found["name"] in FIRST:
-            return event[: found.start("data")] + self._opened(event[found.start("data") :])
-        return self._placed(event, found)
+            begin, end = found.start("data"), len(event.rstrip(b"\n"))
+            return event[:begin] + self._opened(event[begin:end]) + event[end:]
+        told = self._placed(event, found)
+        if delta and ITEM.search(head):
+            self._heads[head] = told.partition(DELTA)[0]
+        return told
 
     def _opened(self, data: bytes) -> bytes:
         try:

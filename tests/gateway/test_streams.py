@@ -22,6 +22,7 @@ ITEMS = [  # as llama-server tells of a thought, a text and a call
     event("output_item.added", item={"content": [], "id": "msg_1"}),
     event("content_part.added", item_id="msg_1", part={}),
     event("output_text.delta", item_id="msg_1", delta='"output_index":'),
+    event("output_text.delta", item_id="msg_1", delta="b"),
     event("output_item.added", item={"id": "fc_1", "arguments": ""}),
     event("function_call_arguments.delta", delta="{", item_id="fc_1"),
     event("output_item.done", item={"id": "rs_1", "content": [{"text": "x"}]}),
@@ -30,7 +31,7 @@ ITEMS = [  # as llama-server tells of a thought, a text and a call
     event("output_item.done", item={"type": "message", "id": "msg_1"}),
     event("output_item.done", item={"id": "fc_1"}),
 ]
-PLACES = [0, 0, 1, 1, 1, 2, 2, 0, 1, 1, 1, 2]
+PLACES = [0, 0, 1, 1, 1, 1, 2, 2, 0, 1, 1, 1, 2]
 STREAM = CREATED + b": ping\n\n" + BEGUN + b"".join(ITEMS) + BEGUN + DONE
 
 
@@ -60,6 +61,7 @@ def test_the_events_of_items_tell_their_places():
             "reasoning_text.delta",
             "content_part.added",
             "output_text.delta",
+            "output_text.delta",
             "output_text.done",
             "content_part.done",
         )
@@ -72,6 +74,9 @@ def test_where_the_stream_is_cut_does_not_matter():
     assert fed(Responses("tiny", 7), [bytes([byte]) for byte in STREAM]) == whole
     for cut in range(len(STREAM)):
         assert fed(Responses("tiny", 7), [STREAM[:cut], STREAM[cut:]]) == whole
+    events = [event + EVENT_END for event in STREAM.split(EVENT_END)[:-1]]
+    assert fed(Responses("tiny", 7), events) == whole
+    assert fed(Responses("tiny", 7), [b"", *events, b""]) == whole
 
 
 def test_an_event_is_told_as_soon_as_it_is_whole():
