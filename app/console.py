@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import re
 import sys
 from collections.abc import MutableMapping
@@ -12,6 +14,7 @@ from app.errors import ConfigError
 
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 APP = "app"
+STDOUT = 1  # the file
 
 
 def escape(text: str) -> str:
@@ -70,6 +73,14 @@ def flush() -> None:
 def plain(logger: logging.Logger, text: str) -> None:
     """A line as it is: what people and scripts look for (`listening on …`, `ready`, the curl)."""
     logger.info(text, extra={"plain": True})
+
+
+def confide(text: str) -> None:
+    """A line for whoever sees the terminal: neither the page's log nor ClearML's console has it,
+    because the SDK records what is written to sys.stdout and sys.__stdout__."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        os.write(STDOUT, f"{text}\n".encode())
 
 
 class ModelLogger(logging.LoggerAdapter):  # type: ignore[type-arg]

@@ -1,4 +1,5 @@
 import errno
+import io
 import logging
 
 import pytest
@@ -33,6 +34,22 @@ def test_one_line_an_event_with_its_subject(capsys):
     assert [line[9:] for line in lines[:2]] == ["INFO app up", "ERROR tiny down"]
     assert lines[0][2] == lines[0][5] == ":"
     assert lines[2] == "ready"
+
+
+def test_what_is_for_the_terminal_alone_is_neither_logged_nor_recorded(capfd, caplog, monkeypatch):
+    recorded = io.StringIO()
+    monkeypatch.setattr("sys.stdout", recorded)
+    monkeypatch.setattr("sys.__stdout__", recorded)
+    console.confide("the token")
+    assert capfd.readouterr().out == "the token\n"
+    assert recorded.getvalue() == "" and not caplog.records
+
+
+def test_without_a_terminal_nothing_is_said(monkeypatch, tmp_path):
+    with open(tmp_path / "read-only", "w+") as file, open(file.name) as unwritable:
+        monkeypatch.setattr(console, "STDOUT", unwritable.fileno())
+        console.confide("the token")
+        assert file.read() == ""
 
 
 def test_nobody_writes_a_second_line_or_a_colour(capsys):

@@ -14,7 +14,7 @@ from app.gateway.guesses import Guesses
 from app.gateway.http.heads import Headers
 from app.gateway.http.limits import Network
 from app.gateway.http.request import Request
-from app.gateway.origins import KEY_VARIABLE, loopback, stranger
+from app.gateway.origins import KEY_VARIABLE, loopback
 from app.machine import clock
 
 SEND = "send one as `Authorization: Bearer …` or `X-Api-Key`"
@@ -23,8 +23,6 @@ PAUSE = 1.0  # seconds before an answer to where too many wrong keys came from
 CHALLENGE = ((b"www-authenticate", b"Bearer"),)  # RFC 9110, 11.6.1
 ALLOW_VARIABLE = "LLAMACPP_ALLOW_FROM"
 ANYWHERE, HERE = "0.0.0.0", "127.0.0.1"
-# Headers that a proxy adds when it passes a request on.
-PASSED_ON = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip")
 
 
 class Keys:
@@ -55,8 +53,7 @@ class Keys:
             return False
         if self._guesses.suspect(request.address, clock.now()):
             await asyncio.sleep(PAUSE)
-        # Takes as long for any key: all are compared.
-        if any([hmac.compare_digest(_hash(one), key) for one in given for key in self._hashes]):
+        if self.fits(given):
             self._guesses.right(request.address)
             return True
         retry_after = self._guesses.wrong(request.address, clock.now())
@@ -64,6 +61,11 @@ class Keys:
             problem = "no valid API key, and too many wrong ones came from your address"
             raise RequestError(429, f"{problem}: {SEND}", retry_after=retry_after)
         return False
+
+    def fits(self, given: Iterable[bytes]) -> bool:
+        """Whether one of those is one of the keys. Takes as long for any: all are compared."""
+        hashes = [_hash(one) for one in given]
+        return any([hmac.compare_digest(one, key) for one in hashes for key in self._hashes])
 
 
 def keys_sent(headers: Headers) -> list[bytes]:
@@ -83,13 +85,18 @@ def _hash(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def may_change_models(keys: Keys, request: Request) -> bool:
-    """Whether the caller may load, park, unload and pin models. With keys, every caller that came
-    so far may. Without, only a caller on this machine may whose request no proxy passed on."""
-    if keys:
-        return True
-    passed_on = any(request.header(name) is not None for name in PASSED_ON)
-    return request.local and not passed_on and stranger(request.method, request.headers) is None
+class Admins:
+    """Who may load, park, unload and pin models. With keys, every caller that came so far may.
+    Without, only one that sends the token of this run: a proxy on this machine adds nothing to a
+    request by which it could be told from a program here, and no page of another site has it."""
+
+    def __init__(self, keys: Keys, token: str = "") -> None:
+        """Without keys and token nobody may."""
+        self._keys = keys
+        self._token = Keys([token])
+
+    def may_change_models(self, headers: Headers) -> bool:
+        return bool(self._keys) or self._token.fits(keys_sent(headers))
 
 
 def allowed_networks(text: str) -> list[Network]:

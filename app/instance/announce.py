@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from urllib.parse import quote
 
 from app import console
@@ -26,6 +27,16 @@ def announce(overview: Overview, placeholder: str) -> None:
     for line in aligned(rows):
         console.plain(logger, line)
     console.plain(logger, examples.curl_line(targets(overview, placeholder)[0]))
+
+
+def tell_token(token: str, file: Path, page: str, *, under_agent: bool) -> None:
+    """How a caller may change models without a key. A program reads the token from the file, and a
+    person opens the page with the token as the fragment of its address: a browser sends that to
+    nobody, so it comes into no log. Under an agent no person sees the terminal, and ClearML records
+    it."""
+    logger.info("no API key: who loads or unloads models needs the token in %s", file)
+    if not under_agent:
+        console.confide(f"the page, to load and unload models as well: {page}/#token={token}")
 
 
 def targets(overview: Overview, placeholder: str) -> list[Target]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from app.engine.http import Client
-from app.gateway.admission import may_change_models
+from app.gateway.admission import Admins
 from app.gateway.http.limits import Network
 from app.gateway.http.request import Request
 from app.gateway.http.server import HttpServer
@@ -51,11 +51,13 @@ class BookHandler(logging.Handler):
 @dataclass(frozen=True)
 class Callers:
     """Who may call, and how: `placeholder` stands for the key that they send, "" without one;
-    `networks` are those that may connect, all where there is none."""
+    `networks` are those that may connect, all where there is none. `token`: what a caller needs to
+    change models where there is no key."""
 
     rules: Rules
     placeholder: str
     networks: Sequence[Network] = ()
+    token: str = ""
 
 
 class Front:
@@ -78,8 +80,10 @@ class Front:
 
         described = self._plots.described
 
+        admins = Admins(callers.rules.keys, callers.token)
+
         def hello(request: Request) -> dict[str, object]:
-            admin = may_change_models(callers.rules.keys, request)
+            admin = admins.may_change_models(request.headers)
             return {"admin": admin, "key": callers.placeholder, "plots": described}
 
         self._live = Live(
@@ -92,8 +96,8 @@ class Front:
                 renew=overview.readings.renew,
             )
         )
-        keys = callers.rules.keys
-        own = {**status.pages(overview, keys), **admin_pages(pool, keys), **self._pages()}
+        ours = status.pages(overview, callers.rules.keys)
+        own = {**ours, **admin_pages(pool, admins), **self._pages()}
         proxy = Proxy(pool, models, callers.rules, own, self._record)
         self._server = HttpServer(proxy, allowed=callers.networks)
 

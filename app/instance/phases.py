@@ -26,14 +26,14 @@ from app.gateway.admission import (
 )
 from app.gateway.origins import KEY_VARIABLE, named
 from app.gateway.proxy import Rules
-from app.instance.announce import announce, endpoint
+from app.instance.announce import announce, endpoint, tell_token
 from app.instance.bring_up import LlamaServers
 from app.instance.ending import Ending, Reason, simply
 from app.instance.front import Callers, Front
 from app.instance.invocation import Invocation
 from app.instance.reports import Reports
 from app.instance.rows import kv_folder, overview_of, pool_of
-from app.machine import clock, garbage, network, private
+from app.machine import chance, clock, garbage, network, private
 from app.memory.pool import Pool
 from app.models.store import Store
 from app.page import examples
@@ -50,6 +50,8 @@ from app.telemetry.overview import Overview, Phase
 
 logger = logging.getLogger(__name__)
 
+TOKEN = 32  # random bytes
+SHORTEST_KEY = 16  # characters that may be all right
 CHILDREN = 12.0  # seconds for llama-servers to end, the last of them by SIGKILL
 
 
@@ -112,6 +114,10 @@ async def listen(given: Given, planned: Planned) -> Listening:
     _locate(listening, f"http://{_reachable(bound, given.environment)}:{port}")
     shown = f"[{bound}]" if ":" in bound else bound
     console.plain(logger, f"listening on http://{shown}:{port}")
+    if callers.token:
+        file = planned.folder.keep(f"token-{port}", callers.token)
+        page, under_agent = f"http://{shown}:{port}", given.task.under_agent
+        tell_token(callers.token, file, page, under_agent=under_agent)
     if routed:
         await _ask_for_route(given, listening, port, general.gateway_route)
     elif general.gateway_route:
@@ -136,7 +142,11 @@ async def _callers(given: Given, settings: Settings, *, routed: bool) -> Callers
         allowed=named(general.allowed_hosts),
     )
     placeholder = examples.KEY if any(keys) else examples.TOKEN if routed else ""
-    return Callers(rules, placeholder, networks)
+    if any(0 < len(key) < SHORTEST_KEY for key in keys):
+        logger.warning(
+            "%s: a key of fewer than %d characters can be guessed", KEY_VARIABLE, SHORTEST_KEY
+        )
+    return Callers(rules, placeholder, networks, "" if any(keys) else chance.key(TOKEN))
 
 
 def _assemble(given: Given, planned: Planned, callers: Callers) -> Listening:

@@ -27,6 +27,13 @@ class PrivateFolder:
         self.path = path
         self._lock = lock
 
+    def keep(self, name: str, text: str) -> Path:
+        """A file in it that only our user can read."""
+        path = self.path / name
+        with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(text)
+        return path
+
     def remove(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
         with contextlib.suppress(OSError):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass, field
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from app.memory.line import Line
 from app.memory.residency import Resident
@@ -68,6 +69,7 @@ class Free:
 
 
 NOT_KNOWN = Free()
+NOTHING: Need = MappingProxyType({})
 Upstream = TypeVar("Upstream")
 
 
@@ -97,14 +99,12 @@ STAGES = {
 }
 
 
-@dataclass(frozen=True)
-class View:
-    """What everybody outside `memory` may know of a model."""
+class View(NamedTuple):
+    """What everybody outside `memory` may know of a model. (A tuple: many are made.)"""
 
     name: str
     state: ModelState
     tier: Tier
-    _: KW_ONLY
     reason: str = ""
     progress: float | None = None
     admitted: int = 0
@@ -115,7 +115,7 @@ class View:
     waiting: int = 0
     switches: int = 0
     pinned: bool = False
-    need: Mapping[str, int] = field(default_factory=dict)
+    need: Mapping[str, int] = NOTHING
 
 
 @dataclass(eq=False)

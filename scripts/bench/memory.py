@@ -39,6 +39,8 @@ NAMES = "abc"
 PORT, ROUTER_PORT = network.free_port(), network.free_port()
 ENDS = 15.0  # seconds for a process to end before it is asked again
 CONTEXT = 2048
+TOKEN = "#token="  # before it, in the address that the app prints
+admin: dict[str, str] = {}  # the header that an admin call needs
 
 
 def make(folder: Path) -> None:
@@ -83,6 +85,8 @@ def running(command: list[str], line: str) -> Iterator[subprocess.Popen[str]]:
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         for text in process.stdout or ():
+            if TOKEN in text:
+                admin["X-Api-Key"] = text.strip().partition(TOKEN)[2]
             if line in text:
                 break
         else:
@@ -172,7 +176,7 @@ def state(base: str, name: str) -> str:
 
 
 def post(base: str, path: str) -> None:
-    urllib.request.urlopen(urllib.request.Request(base + path, b"", method="POST")).close()
+    urllib.request.urlopen(urllib.request.Request(base + path, b"", admin)).close()
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -133,6 +133,16 @@ class App:
         return self.line(LISTENING)[1]
 
     @property
+    def address(self):
+        """Of the page, as the console prints it: with the token of this run."""
+        return self.line(r"the page, .*(http://\S+/#token=\S+)")[1]
+
+    @property
+    def token(self):
+        """What an admin call sends where there is no key."""
+        return self.address.partition("#token=")[2]
+
+    @property
     def children(self):
         """The pids of its llama-servers."""
         try:

@@ -98,7 +98,7 @@ def nginx(folder, port, behind):
         daemon off; pid {folder}/nginx.pid; error_log stderr;
         events {{}}
         http {{
-          access_log off;
+          access_log {folder}/access.log;
           client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;
           fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
           server {{

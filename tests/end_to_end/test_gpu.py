@@ -196,7 +196,8 @@ def others(gpu, size):
 
 
 def post(app, name, action):
-    request = urllib.request.Request(f"{app.url}/api/models/{name}/{action}", b"")
+    url, token = f"{app.url}/api/models/{name}/{action}", {"X-Api-Key": app.token}
+    request = urllib.request.Request(url, b"", token)
     with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         return json.load(answer)
 

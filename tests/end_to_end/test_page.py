@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -16,7 +18,8 @@ from app.models import tiny
 from app.page import examples
 from app.page.examples import Target
 from tests.end_to_end.browser import PROGRAM, Gateway, another_site, chromium
-from tests.end_to_end.conftest import PATIENCE, starting
+from tests.end_to_end.conftest import PATIENCE, free_port, starting
+from tests.end_to_end.test_gateway import nginx
 from tests.end_to_end.test_serving import chat, client, get, until
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no chromium")
@@ -46,7 +49,9 @@ def browser():
 def two(tmp_path_factory, cache):
     """The app with two models that say little, for tests that leave it as it was."""
     with starting(tmp_path_factory.mktemp("two"), cache) as start:
-        yield start(*two_models(cache, **SHORT)).ready()
+        # Pages at other ports of this machine may call: those that a proxy shows.
+        allowed = "--set", "General/allowed_hosts=127.0.0.1"
+        yield start(*two_models(cache, **SHORT), *allowed).ready()
 
 
 @pytest.fixture
@@ -244,7 +249,7 @@ def test_a_new_conversation_drops_the_answer_under_way(start, endless, open_page
 
 def test_models_are_unloaded_loaded_and_pinned_by_hand(start, cache, open_page):
     app = start(*two_models(cache), "--set", "General/disk_swapping=true").ready()
-    page = open_page(app.url)
+    page = open_page(app.address)
     states = "[...document.querySelectorAll('#rows .pill')].map((p) => p.textContent).join()"
     wait_for(page, f"{states} === 'ready,ready'")
     page.get_by_role("button", name="Unload alpha").click()
@@ -265,6 +270,53 @@ def test_models_are_unloaded_loaded_and_pinned_by_hand(start, cache, open_page):
     assert overview(app)["models"][0]["pinned"]
     pin.click()
     until(lambda: not overview(app)["models"][0]["pinned"])
+
+
+def asked_to_unload(url, **headers):
+    """The answer's status."""
+    request = urllib.request.Request(f"{url}/api/models/alpha/unload", b"", headers)
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def press_pin(page, pinned):
+    """Once the page may; its result."""
+    button = "document.querySelector('[aria-label=\"Pin alpha\"]')"
+    wait_for(page, f"{button} && !{button}.disabled")
+    page.get_by_role("button", name="Pin alpha").click()
+    wait_for(page, f"{button}.ariaPressed === '{pinned}'")
+
+
+def test_without_a_key_only_who_has_the_token_changes_models(two, open_page, tmp_path):
+    """Through a plain `proxy_pass`, which adds no header. Result: a caller there is no admin, nor
+    is a program here; the address that the console prints makes a page one, and no log has it."""
+    behind, port = two.url.rpartition(":")[2], free_port()
+    (token_file,) = two.folders[0].glob("token-*")
+    assert token_file.read_text() == two.token and token_file.stat().st_mode & 0o777 == 0o600
+    with nginx(tmp_path, port, behind):
+        assert asked_to_unload(two.url) == asked_to_unload(f"http://127.0.0.1:{port}") == 403
+        page = open_page(f"http://127.0.0.1:{port}/")
+        wait_for(page, "document.querySelectorAll('#rows tr').length === 2")
+        pin = page.get_by_role("button", name="Pin alpha")
+        assert pin.is_disabled() and page.locator("#admin-hint").is_visible()
+        # The same tab, where the page already is, opens the address as the proxy has it.
+        page.goto(f"http://127.0.0.1:{port}/#token={two.token}")
+        press_pin(page, "true")
+        assert page.url == f"http://127.0.0.1:{port}/"
+    page = open_page(two.address)
+    for pinned in ("false", "true", "false"):
+        press_pin(page, pinned)
+        assert page.url == f"{two.url}/" and page.locator("#admin-hint").is_hidden()
+        page.reload()  # this tab keeps the token
+    wait_for(page, "/needs the token in/.test(document.getElementById('log').textContent)")
+    assert two.token not in page.content()
+    log = (tmp_path / "access.log").read_text()
+    assert "POST /api/models/alpha/unload" in log and "POST /api/models/alpha/pin" in log
+    assert two.token not in log
+    assert [line for line in two.lines if two.token in line] == [two.line("#token=").string]
 
 
 POST_BLINDLY = """(url) => fetch(url, {

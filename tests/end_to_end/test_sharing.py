@@ -54,7 +54,7 @@ def states(app):
 def post(app, path):
     import urllib.request
 
-    request = urllib.request.Request(app.url + path, data=b"", method="POST")
+    request = urllib.request.Request(app.url + path, b"", {"X-Api-Key": app.token})
     with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
         return answer.status
 

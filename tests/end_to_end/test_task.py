@@ -61,6 +61,8 @@ def test_a_task_of_our_own(start, api, cache):
         assert scalars["Generated Tokens", series][-1] == 7
         assert all(value > 0 for value in scalars["Latency", series])
     assert api.state.projects.popitem()[1]["name"] == "Llama.cpp Model Deployment"
+    recorded = json.dumps([api.state.events, api.state.tasks])
+    assert "needs the token in" in recorded and app.token not in recorded
 
 
 def test_a_task_from_a_form_under_an_agent(start, api, cache):

@@ -5,7 +5,7 @@ import contextlib
 import time
 
 from app.engine.http import Address, Client
-from app.gateway.admission import Keys
+from app.gateway.admission import Admins, Keys
 from app.gateway.pages import admin
 from app.gateway.pages.status import pages
 from app.gateway.proxy import Proxy, Rules
@@ -16,6 +16,7 @@ from tests.fakes import RawClient, body_of, reply, serving
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n"
 EVENTS = CHUNKED + b"content-type: text/event-stream\r\n\r\n"
+TOKEN = "the-token"
 
 
 class Running:
@@ -71,7 +72,7 @@ class Front:
             phase=Phase.SERVING,
         )
         rules = rules or Rules(Keys([]))
-        ours = pages(overview, rules.keys) | admin.pages(self.pool, rules.keys)
+        ours = pages(overview, rules.keys) | admin.pages(self.pool, Admins(rules.keys, TOKEN))
         self.proxy = Proxy(self.pool, names, rules, ours, self.samples.append)
 
     @contextlib.asynccontextmanager

@@ -1,6 +1,10 @@
 import logging
+from pathlib import Path
 
-from app.instance.announce import announce, endpoint, targets
+import pytest
+
+from app import console
+from app.instance.announce import announce, endpoint, targets, tell_token
 from app.memory.ledger import ModelState, Tier, View
 from app.telemetry.overview import Details, Overview
 from app.telemetry.readings import MemoryUse, Reading, Readings
@@ -42,6 +46,18 @@ def test_what_is_said_once_models_serve(caplog):
     assert first.split() == ["a", "ready", "4096", "4", "4", "MB", f"{url}/a/v1"]
     assert second.split() == ["b", "failed", "0", "MB", f"{url}/b/v1"]
     assert curl.startswith(f"curl '{url}/a/v1/chat/completions'")
+
+
+@pytest.mark.parametrize("under_agent", [False, True])
+def test_the_token_is_told_to_the_terminal_alone_and_its_file_to_all(
+    caplog, monkeypatch, under_agent
+):
+    caplog.set_level(logging.INFO, "app")
+    told = []
+    monkeypatch.setattr(console, "confide", told.append)
+    tell_token("secret", Path("/run/x/token"), "http://h:1", under_agent=under_agent)
+    assert "/run/x/token" in caplog.text and "secret" not in caplog.text
+    assert [line.split()[-1] for line in told] == ["http://h:1/#token=secret"] * (not under_agent)
 
 
 def test_callers_get_a_place_for_their_key_and_the_kind_of_model():

@@ -2,8 +2,11 @@
 
 import asyncio
 
+import pytest
+
 from app.form.settings import GeneralSettings, IdleSettings, Settings
 from app.gateway.admission import Keys
+from app.gateway.origins import KEY_VARIABLE
 from app.gateway.proxy import Rules
 from app.instance import life, phases
 from app.instance.ending import MARGIN, Ending
@@ -51,6 +54,27 @@ def started():
         Listening(overview, pool, servers, front, reports, callers),
     )
     return ending, servers
+
+
+@pytest.mark.parametrize(
+    "variable, routed, token, warned",
+    [
+        ("", False, True, False),
+        ("", True, True, False),
+        (" , ", False, True, False),
+        ("0123456789abcdef", False, False, False),
+        ("0123456789abcdef,short", False, False, True),
+    ],
+)
+def test_only_without_a_key_there_is_a_token(caplog, variable, routed, token, warned):
+    task = Task()
+    task.under_agent = False
+    given = Given(None, {KEY_VARIABLE: variable}, task, Route(task), LogBook(), Ending())
+    settings = Settings((), GeneralSettings(), IdleSettings())
+    callers = [asyncio.run(phases._callers(given, settings, routed=routed)) for _ in range(2)]
+    assert len({each.token for each in callers}) == (2 if token else 1)
+    assert all(len(each.token) >= 43 * token for each in callers)
+    assert ("can be guessed" in caplog.text) == warned
 
 
 def test_requests_end_before_models_and_what_tells_of_them_ends_last(run):

@@ -1,4 +1,3 @@
-from dataclasses import replace
 
 from app.engine.capabilities import Capabilities
 from app.instance.rows import devices
@@ -13,7 +12,7 @@ def test_gpus_that_the_driver_is_not_there_for(tmp_path):
     known = Capabilities({}, tmp_path / "llama-server", {"Vulkan0": 24, "Vulkan1": 8})
     plan = Plan((), Site(known, None), None, {}, sharing=True)
     here = View("a", ModelState.READY, Tier.GPU, need={"Vulkan0": 5})
-    there = replace(here, name="b", tier=Tier.DISK)
+    there = here._replace(name="b", tier=Tier.DISK)
     assert devices(plan, lambda: [here, there], []) == [
         Device("Vulkan0", "Vulkan0", "", 5, 24),
         Device("Vulkan1", "Vulkan1", "", 0, 8),

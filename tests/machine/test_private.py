@@ -18,6 +18,13 @@ def test_a_folder_of_ours_alone_that_goes_at_the_end(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_only_we_can_read(tmp_path):
+    folder = private.create(tmp_path)
+    path = folder.keep("token", "secret")
+    assert path.read_text() == "secret" and path.stat().st_mode & 0o777 == 0o600
+    folder.remove()
+
+
 def test_the_folder_of_a_living_instance_stays(tmp_path):
     folder = private.create(tmp_path)
     assert private.sweep(tmp_path) == []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import json
 from typing import Protocol, cast
 
@@ -52,12 +51,6 @@ class Connection(asyncio.Protocol):
         self._dropping = False  # what still arrives is read and dropped
         self._since = clock.now()  # the client has been waited for since then
         self.write_paused: float | None = None
-
-    @property
-    def local(self) -> bool:
-        """The client is on this machine."""
-        address = self.address.partition("%")[0]
-        return bool(address) and ipaddress.ip_address(address).is_loopback
 
     @property
     def address(self) -> str:

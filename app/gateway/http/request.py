@@ -28,9 +28,6 @@ class Wire(Protocol):
     def write_paused(self) -> float | None: ...
 
     @property
-    def local(self) -> bool: ...
-
-    @property
     def address(self) -> str: ...
 
     def send(self, data: bytes) -> None: ...
@@ -77,11 +74,6 @@ class Request:
             if key == name:
                 return value
         return None
-
-    @property
-    def local(self) -> bool:
-        """The sender, which may be a proxy, runs on this machine."""
-        return self._connection.local
 
     @property
     def address(self) -> str:

@@ -8,7 +8,7 @@ import logging
 from typing import Any
 
 from app.errors import AppError, RequestError
-from app.gateway.admission import Keys, may_change_models
+from app.gateway.admission import Admins
 from app.gateway.http.request import Request
 from app.gateway.proxy import Page
 from app.gateway.routes import ACTION, ACTIONS
@@ -17,17 +17,17 @@ from app.memory.pool import Pool
 logger = logging.getLogger(__name__)
 
 NOT_HERE = (
-    "this instance has no API key: its models can be changed only from its own machine, and not "
-    "through a proxy"
+    "this instance has no API key: to change its models, send the token of this run as "
+    "`Authorization: Bearer …` or `X-Api-Key`; its console says where the token is"
 )
 
 
-def pages(pool: Pool[Any], keys: Keys) -> dict[str, Page]:
+def pages(pool: Pool[Any], admins: Admins) -> dict[str, Page]:
     """What answers each action's path."""
     running: set[asyncio.Task[None]] = set()
 
     def begin(request: Request, name: str, action: str) -> None:
-        if not may_change_models(keys, request):
+        if not admins.may_change_models(request.headers):
             raise RequestError(403, NOT_HERE)
         if action in ("pin", "unpin"):
             pool.pin(name, action == "pin")

@@ -14,11 +14,32 @@ function keep(name, value) {
   return value || "";
 }
 
+// The console prints an address that ends in #token=…: whoever has it may load and unload models of
+// an instance without a key. It does not stay in the address, where people would copy it on.
+function tokenOfAddress() {
+  const [, token] = /^#token=([\w-]+)$/.exec(location.hash) || [];
+  if (token) history.replaceState(history.state, "", location.pathname + location.search);
+  return keep("llamacpp-token", token);
+}
+
 const connection = {
   key: keep("llamacpp-key"),
+  token: tokenOfAddress(),
 
   headers(more) {
     return this.key ? { ...more, Authorization: `Bearer ${this.key}` } : { ...more };
+  },
+
+  // What shows the instance that this page may change models.
+  adminHeaders(more) {
+    return this.token ? { ...this.headers(more), "X-Api-Key": this.token } : this.headers(more);
+  },
+
+  // The address that the console prints was opened in this tab, where the page already was.
+  takeToken() {
+    if (!location.hash.startsWith("#token=")) return;
+    this.token = tokenOfAddress();
+    this.again?.abort("token");
   },
 
   setKey(key) {
@@ -36,7 +57,7 @@ const connection = {
   async act(name, action) {
     const path = name.split("/").map(encodeURIComponent).join("/");
     const url = new URL(`api/models/${path}/${action}`, BASE);
-    const response = await fetch(url, { method: "POST", headers: this.headers() });
+    const response = await fetch(url, { method: "POST", headers: this.adminHeaders() });
     if (!response.ok) throw new Error(await errorOf(response));
   },
 
@@ -49,7 +70,7 @@ const connection = {
       this.again = new AbortController();
       const { signal } = this.again;
       try {
-        const options = { headers: this.headers({ Accept: "text/event-stream" }), cache: "no-store", signal };
+        const options = { headers: this.adminHeaders({ Accept: "text/event-stream" }), cache: "no-store", signal };
         const response = await fetch(new URL("api/events", BASE), options);
         status = response.status;
         if (!response.ok) throw new Error(await errorOf(response));

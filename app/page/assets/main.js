@@ -126,10 +126,13 @@
     given?.();
   });
 
+  addEventListener("hashchange", () => connection.takeToken());
+
   connection.follow({
     hello(told) {
       hello = told;
       models.admin = told.admin;
+      get("admin-hint").hidden = told.admin;
       trouble("");
       log.reset();
       plots.setColumns(told.columns, told.plots);

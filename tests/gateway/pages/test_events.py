@@ -26,7 +26,7 @@ class Watched:
         self.values = 0
         self.live = Live(
             Sources(
-                hello=lambda request: {"admin": request.local},
+                hello=lambda request: {"admin": bool(request.address)},
                 status=lambda: dict(self.status),
                 values=self._values,
                 history=self.history,

@@ -1,6 +1,5 @@
 import asyncio
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -194,5 +193,5 @@ def test_the_memory_of_a_model(tier, held, expected):
     found = overview(S.READY)
     found.models["m0"].memory = lambda: held
     need = {"CUDA0": 9, "CUDA1": 8, "host": 1}
-    seen = replace(found.view()[0], tier=tier, need=need)
+    seen = found.view()[0]._replace(tier=tier, need=need)
     assert found.memory(seen) == expected and expected.total == sum(expected.gpu.values()) + 5
