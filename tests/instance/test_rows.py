@@ -1,4 +1,3 @@
-
 from app.engine.capabilities import Capabilities
 from app.instance.rows import devices
 from app.machine.gpu import Device
