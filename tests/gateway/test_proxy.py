@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from app.gateway import admission, guesses
 from app.gateway.admission import Keys
 from app.gateway.proxy import Rules
 from tests.fakes import Child, RawClient, body_of, reply, serving, until
@@ -330,6 +331,25 @@ def test_options_are_answered_with_a_key_and_without_cors(run, socket, path):
             assert (status, body) == (204, b"") and told["allow"].endswith("options")
             assert not any(name.startswith("access-control") for name in told)
             assert child.heads == []
+
+    run(scenario)
+
+
+def test_who_guesses_keys_is_told_when_the_next_may_come(run, socket, monkeypatch):
+    """Both come through the same proxy. Result: 429 for one, an answer for the other."""
+    monkeypatch.setattr(admission, "PAUSE", 0.0)
+    monkeypatch.setattr(guesses, "EVERY", 3600.0)
+
+    async def scenario():
+        front = Front(("tiny",), rules=Rules(Keys(["k"])))
+        async with Child(socket, echo), front.before(socket):
+            for _ in range(guesses.ALLOWED):
+                assert (await front.look("/v1/models", b"x-api-key: g\r\n"))[0] == 401
+            status, told, body = await front.look("/v1/models", b"x-api-key: g\r\n")
+            assert status == 429 and 3500 <= int(told["retry-after"]) <= 3600
+            assert b"rate_limit_error" in body
+            assert (await front.ask(headers=b"x-api-key: k\r\n"))[0] == 200
+            assert (await front.look("/v1/models"))[0] == 401  # without any key
 
     run(scenario)
 
