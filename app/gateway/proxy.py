@@ -137,7 +137,7 @@ class Proxy:
         if destination.multipart and known and coding_of(request.headers) is None:
             return UNREAD
         limit = self._limits.body
-        raw = await decoded(request.headers, await request.body(limit), limit)
+        raw = b"".join(await decoded(request.headers, [await request.body(limit)], limit))
         if destination.multipart:
             return read_form(request.header(b"content-type"), raw)
         body = read_json(raw)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 import tracemalloc
 import zlib
 
@@ -9,7 +10,7 @@ import pytest
 from backports import zstd
 
 from app.errors import RequestError
-from app.gateway.encoding import coding_of, decode
+from app.gateway.encoding import PIECE, coding_of, decode
 from tests.fakes import Child
 from tests.gateway.front import Front, echo
 
@@ -89,13 +90,15 @@ def wide_window():
         pytest.param(b"zstd", PACKED[b"zstd"][:-1], id="zstd, cut off"),
         pytest.param(b"gzip", PACKED[b"gzip"] * 2, id="gzip, twice"),
         pytest.param(b"zstd", PACKED[b"zstd"] * 2, id="zstd, twice"),
+        pytest.param(b"gzip", PACKED[b"gzip"] * 9999, id="gzip, often"),
+        pytest.param(b"zstd", PACKED[b"zstd"] * 9999, id="zstd, often"),
         pytest.param(b"gzip", zlib.compress(PLAIN), id="gzip, but deflate"),
         pytest.param(b"zstd", wide_window(), id="zstd, window of 128 MiB"),
     ],
 )
 def test_what_is_not_one_whole_stream_is_400(coding, body):
     with pytest.raises(RequestError) as refused:
-        decode(coding, body, 1 << 20)
+        decode(coding, [body], 1 << 20)
     assert refused.value.status == 400
 
 
@@ -106,9 +109,22 @@ def test_a_bomb_is_413_and_takes_no_more_than_the_limit(coding, compress):
     tracemalloc.start()
     try:
         with pytest.raises(RequestError) as refused:
-            decode(coding, bomb, limit)
+            decode(coding, [bomb], limit)
         assert tracemalloc.get_traced_memory()[1] < 4 * limit
     finally:
         tracemalloc.stop()
     assert refused.value.status == 413
-    assert len(decode(coding, compress(b" " * limit), limit)) == limit
+    assert sum(map(len, decode(coding, [compress(b" " * limit)], limit))) == limit
+
+
+@pytest.mark.parametrize("coding, compress", [(b"gzip", gzip.compress), (b"zstd", zstd.compress)])
+@pytest.mark.parametrize("noise", [0, 300_000])
+def test_a_large_body_is_decoded_in_pieces_wherever_it_is_cut(coding, compress, noise):
+    """So that the loop goes on meanwhile."""
+    plain = random.Random(1).randbytes(noise) + b" " * 3_000_000
+    packed = compress(plain)
+    for cut in 1, 20, len(packed) // 2, len(packed) - 1:
+        pieces = decode(coding, [packed[:cut], b"", packed[cut:]], len(plain))
+        assert b"".join(pieces) == plain and max(map(len, pieces)) <= PIECE
+    exact = compress(b" " * PIECE * 2)
+    assert len(b"".join(decode(coding, [exact], PIECE * 2))) == PIECE * 2
