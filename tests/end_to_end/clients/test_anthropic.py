@@ -1,8 +1,8 @@
 """The anthropic library: messages, streams of them, tools, counting of tokens."""
 
 import asyncio
+import importlib
 
-import anthropic
 import pytest
 
 from tests.end_to_end.clients.conftest import FUNCTION, KEY, SCHEMA, busy
@@ -20,8 +20,14 @@ def options(app, path="", key=KEY, retries=0):
     return {"base_url": address, "api_key": key, "max_retries": retries, "timeout": PATIENCE}
 
 
+@pytest.fixture(scope="session")
+def anthropic():
+    """Imported in the one process that runs these tests, not in each that collects them."""
+    return importlib.import_module("anthropic")
+
+
 @pytest.fixture
-def api(app):
+def api(app, anthropic):
     with anthropic.Anthropic(**options(app)) as client:
         yield client
 
@@ -87,12 +93,12 @@ def test_anthropic(api, case):
     case(api)
 
 
-def test_anthropic_with_the_name_in_the_path(app):
+def test_anthropic_with_the_name_in_the_path(app, anthropic):
     with anthropic.Anthropic(**options(app, "/tiny")) as api:
         message(api)
 
 
-def test_async_anthropic(app):
+def test_async_anthropic(app, anthropic):
     async def calls():
         async with anthropic.AsyncAnthropic(**options(app)) as api:
             answers = await asyncio.gather(*(api.messages.create(**SHORT) for _ in range(4)))
@@ -104,7 +110,7 @@ def test_async_anthropic(app):
 
 
 @pytest.mark.parametrize("kind", ["api_key", "auth_token"])
-def test_anthropic_without_the_right_key(app, kind):
+def test_anthropic_without_the_right_key(app, anthropic, kind):
     """It is sent as `X-Api-Key` or as `Authorization`."""
     given = {**options(app), "api_key": None, kind: "wrong"}
     with anthropic.Anthropic(**given) as api:
@@ -113,13 +119,13 @@ def test_anthropic_without_the_right_key(app, kind):
 
 
 @pytest.mark.parametrize("path, model", [("", "other"), ("/other", "tiny")])
-def test_anthropic_with_an_unknown_model(app, path, model):
+def test_anthropic_with_an_unknown_model(app, anthropic, path, model):
     with anthropic.Anthropic(**options(app, path)) as api:
         with pytest.raises(anthropic.NotFoundError, match="there is no model 'other'"):
             api.messages.create(**{**SHORT, "model": model})
 
 
-def test_anthropic_tries_again_where_a_model_is_busy(app):
+def test_anthropic_tries_again_where_a_model_is_busy(app, anthropic):
     with anthropic.Anthropic(**options(app, retries=3)) as api, busy(app):
         answer = api.messages.with_raw_response.create(**{**SHORT, "model": "narrow"})
     assert answer.retries_taken >= 1 and answer.parse().usage.output_tokens == 5

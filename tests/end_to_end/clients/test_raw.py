@@ -1,4 +1,7 @@
-"""What reads a stream by itself: requests, httpx, aiohttp, urllib, curl; plain and compressed."""
+"""What reads a stream by itself: requests, httpx, aiohttp, urllib, curl; plain and compressed.
+
+Libraries are imported where they are used: one process runs these tests, several collect them.
+"""
 
 import asyncio
 import gzip
@@ -6,8 +9,6 @@ import json
 import subprocess
 import urllib.request
 
-import aiohttp
-import httpx
 import pytest
 import requests
 
@@ -32,12 +33,16 @@ def by_requests(url):
 
 
 def by_httpx(url):
+    import httpx
+
     given = {"json": BODY, "headers": AUTHORIZED, "timeout": PATIENCE}
     with httpx.stream("POST", url, **given) as answer:
         return list(answer.raise_for_status().iter_lines())
 
 
 def by_async_httpx(url):
+    import httpx
+
     async def lines():
         given = {"json": BODY, "headers": AUTHORIZED, "timeout": PATIENCE}
         async with httpx.AsyncClient() as client, client.stream("POST", url, **given) as answer:
@@ -47,6 +52,8 @@ def by_async_httpx(url):
 
 
 def by_aiohttp(url):
+    import aiohttp
+
     async def lines():
         async with aiohttp.ClientSession(headers=AUTHORIZED) as client:
             async with client.post(url, json=BODY, raise_for_status=True) as answer:
@@ -57,6 +64,7 @@ def by_aiohttp(url):
 
 def by_aiohttp_in_chunks(url):
     """A body whose length it does not tell."""
+    import aiohttp
 
     async def pieces():
         for byte in json.dumps(BODY).encode():
