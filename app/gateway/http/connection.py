@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from typing import Protocol, cast
 
 from app.errors import RequestError
@@ -33,7 +32,7 @@ class Owner(Protocol):
 
     def allows(self, address: str) -> bool: ...
 
-    def admit(self, connection: Connection) -> bool: ...
+    def admit(self, connection: Connection) -> RequestError | None: ...
 
     def forget(self, connection: Connection) -> None: ...
 
@@ -47,7 +46,8 @@ class Connection(asyncio.Protocol):
         self._reader = Reader(server.limits, self, self._take)
         self._pipeline = Pipeline(server.handler, self._answered)
         self._transport: asyncio.Transport | None = None
-        self._read_paused = False
+        self._paused_at: float | None = None  # when reading was paused
+        self._held = 0.0  # seconds for which it was, since the newest request's head
         self._dropping = False  # what still arrives is read and dropped
         self._since = clock.now()  # the client has been waited for since then
         self.write_paused: float | None = None
@@ -56,27 +56,25 @@ class Connection(asyncio.Protocol):
     def address(self) -> str:
         """The client's; "" for one on a Unix socket."""
         peer = self._transport.get_extra_info("peername") if self._transport else None
-        return peer[0] if peer else ""
+        return peer[0].partition("%")[0] if peer else ""
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        peer = transport.get_extra_info("peername")
-        if peer and not self._server.allows(peer[0]):
+        if not self._server.allows(self.address):
             self._dropping = True
             self._transport.abort()
-        elif not self._server.admit(self):
-            refusal = RequestError(503, "the instance has too many connections", retry_after=1)
-            body = json.dumps(refusal.body()).encode()
-            head = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n"
-            self.send(head + b"content-length: %d\r\n\r\n%b" % (len(body), body))
-            self._drop_rest()
+            return
+        refusal = self._server.admit(self)
+        if refusal is not None:
+            self._reader.refuse(refusal)
+            self._refuse()
 
     def data_received(self, data: bytes) -> None:
-        if self._dropping:
-            return
         reader = self._reader
+        if self._dropping or reader.refused is not None:
+            return
         if reader.receiving is not None:
             self._since = clock.now()
         reader.feed(data)
@@ -108,6 +106,7 @@ class Connection(asyncio.Protocol):
     def _take(self, request: Request) -> RequestError | None:
         if len(self._pipeline.waiting) >= self._limits.pipelined:
             return RequestError(429, "too many pipelined requests wait on this connection")
+        self._held = 0.0
         self._pipeline.add(request)
         return None
 
@@ -130,7 +129,7 @@ class Connection(asyncio.Protocol):
         assert error is not None
         if reader.receiving is not None:  # it is in the body of a request, which then fails
             reader.receiving.fail(error)
-            reader.receiving, reader.refused = None, None
+            reader.receiving = None
         elif self._pipeline.current is None:
             request = Request(self, "GET", "", [])
             request.keep_alive = False
@@ -162,12 +161,13 @@ class Connection(asyncio.Protocol):
     def _set_reading(self, wanted: bool) -> None:
         if self._transport is None or self._transport.is_closing():
             return
-        if wanted and self._read_paused:
-            self._read_paused = False
+        if wanted and self._paused_at is not None:
             self._since = clock.now()
+            self._held += self._since - self._paused_at
+            self._paused_at = None
             self._transport.resume_reading()
-        elif not wanted and not self._read_paused:
-            self._read_paused = True
+        elif not wanted and self._paused_at is None:
+            self._paused_at = clock.now()
             self._transport.pause_reading()
 
     # For the request.
@@ -182,7 +182,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def body_taken(self) -> None:
-        if self._read_paused:
+        if self._paused_at is not None:
             self._hold_back()
 
     # For the server.
@@ -191,16 +191,43 @@ class Connection(asyncio.Protocol):
     def busy(self) -> bool:
         return self._pipeline.current is not None
 
-    def overdue(self, now: float) -> bool:
-        """Whether the client takes longer than it may."""
+    @property
+    def idle_since(self) -> float | None:
+        """Since when nothing has been under way that would be lost; None if something is."""
+        unsent = self._transport is not None and self._transport.get_write_buffer_size()
+        return None if self.busy or unsent else max(self._since, self._reader.since)
+
+    def hurry(self, now: float) -> None:
+        """Leave the client, or say so, if it takes longer than it may."""
+        reader = self._reader
+        if not self._overdue(now):
+            return
+        arriving = reader.in_head or reader.receiving is not None
+        if self.write_paused is not None or self._dropping or not arriving:
+            self.abort()
+        else:
+            reader.refuse(RequestError(408, "the request took too long to arrive"))
+            self._refuse()
+            self._hold_back()
+
+    def _overdue(self, now: float) -> bool:
         limits, reader = self._limits, self._reader
         if self.write_paused is not None:
             return now - self.write_paused > limits.write_pause
         waited = now - max(self._since, reader.since)
         if self._dropping:
             return waited > limits.linger
+        if reader.refused is not None or self._paused_at is not None:
+            return False  # it is the client that waits
         if reader.in_head or not reader.began:
             return waited > limits.head_time
         if reader.receiving is not None:
-            return not self._read_paused and waited > limits.body_pause
+            return self._slow(reader.receiving, now, waited)
         return self._pipeline.current is None and waited > limits.keep_alive
+
+    def _slow(self, request: Request, now: float, waited: float) -> bool:
+        """Whether the body of the request takes too long, or does not arrive at the least rate."""
+        limits = self._limits
+        taken = now - request.received - self._held
+        least = (taken - limits.body_grace) * limits.body_rate
+        return waited > limits.body_pause or taken > limits.body_time or request.size < least

@@ -6,6 +6,7 @@ checks that llhttp does not.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import httptools
@@ -15,6 +16,9 @@ from app.gateway.http.heads import Headers, check_head, without_upgrade
 from app.gateway.http.limits import Limits
 from app.gateway.http.request import Request, Wire
 from app.machine import clock
+
+RTSP = re.compile(rb"RTSP/")
+EXTRA_OF_CHUNK = 64  # bytes beside a chunk's own: its size, its line ends, a short extension
 
 
 class Reader:
@@ -38,16 +42,66 @@ class Reader:
         self._messages = 0  # begun so far
         self._head_parsed = 0  # bytes of the head under way that the parser has given out
         self._head_fed = 0  # bytes of it that have arrived
+        self._line = b""  # its request line, as far as it has come
+        self._extra_left = 0  # bytes that may still be beside the chunks' own
 
     def feed(self, data: bytes) -> None:
-        fresh, messages = not self.in_head and self.receiving is None, self._messages
-        self._parse(data)
+        if self.receiving is not None:
+            self._feed_body(data, self.receiving)
+            return
+        fresh, messages = not self.in_head, self._messages
+        self._feed_head(data)
         if self.in_head:
             if not fresh:
                 self._head_fed += len(data)
             elif self._messages == messages + 1:
                 self._head_fed = len(data)
             self._check_size()
+
+    def _feed_body(self, data: bytes, request: Request) -> None:
+        before, length = request.size, request.length
+        if length is None or before + len(data) > length:
+            self._feed_head(data)  # the next one may begin in it
+        else:
+            self._parse(data)
+        if self.receiving is request:
+            # What is not the body's own: sizes of chunks, their extensions, trailers.
+            self._extra_left -= len(data) - (request.size - before)
+            if self._extra_left < 0:
+                self._refuse(431, "the chunks' extensions, or the trailers, are too large")
+            self._extra_left = min(self._extra_left, self._limits.chunk_extra)
+
+    def _feed_head(self, data: bytes) -> None:
+        if b"RTSP/" in data or (self._line and b"RTSP/" in self._line[-4:] + data[:4]):
+            self._parse_beside_rtsp(data)
+        else:
+            self._parse(data)
+        self._line = _last_line(self._line, data) if self.in_head and not self._headers else b""
+
+    def _parse_beside_rtsp(self, data: bytes) -> None:
+        """llhttp takes a request of RTSP for one of HTTP, and does not tell. So stop after each
+        place where the word is, and see whether the request line has come so far."""
+        tail, done = self._line[-4:], 0
+        for found in RTSP.finditer(tail + data):
+            end = found.end() - len(tail)
+            self._parse(data[done:end])
+            done = end
+            if self.in_head and not self._headers and self.refused is None:
+                self._refuse_rtsp(_last_line(self._line, data[:end]).split())
+        self._parse(data[done:])
+
+    def _refuse_rtsp(self, words: list[bytes]) -> None:
+        """`words` end with "RTSP/"; a body may have stood before the method."""
+        method = self._parser.get_method()
+        if words[-2:-1] == [self._target] and words[-3:-2] and words[-3].endswith(method):
+            self._refuse(400, "the instance speaks HTTP, not RTSP")
+
+    def refuse(self, error: RequestError) -> None:
+        """Read no further, and say why; the first reason counts."""
+        self.refused = self.refused or error
+
+    def _refuse(self, status: int, message: str) -> None:
+        self.refuse(RequestError(status, message))
 
     def _parse(self, data: bytes) -> None:
         try:
@@ -59,9 +113,7 @@ class Reader:
             if self.refused is None:
                 self._parse(self._plain_head() + data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
-            self.refused = self.refused or RequestError(
-                400, f"the request is not valid HTTP: {error}"
-            )
+            self._refuse(400, f"the request is not valid HTTP: {error}")
 
     def _plain_head(self) -> bytes:
         """The head once more, without the wish to upgrade; a new parser waits for it."""
@@ -78,15 +130,11 @@ class Reader:
     def _check_size(self) -> None:
         limits = self._limits
         if len(self._target) > limits.target:
-            self.refused = RequestError(
-                414, f"the request's target is longer than {limits.target} bytes"
-            )
+            self._refuse(414, f"the request's target is longer than {limits.target} bytes")
         elif max(self._head_parsed, self._head_fed) > limits.head:
-            self.refused = RequestError(
-                431, f"the request's head is larger than {limits.head} bytes"
-            )
+            self._refuse(431, f"the request's head is larger than {limits.head} bytes")
         elif len(self._headers) > limits.headers:
-            self.refused = RequestError(431, f"the request has more than {limits.headers} headers")
+            self._refuse(431, f"the request has more than {limits.headers} headers")
 
     # httptools
 
@@ -102,34 +150,38 @@ class Reader:
         self._head_parsed += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.in_head:
+            return  # a trailer, of which none is known to be safe to merge (RFC 9110, 6.5.1)
         self._headers.append((name.lower(), value))
-        self._head_parsed += len(name) + len(value) + 4
+        size = len(name) + len(value)
+        self._head_parsed += size + 4
+        if size > self._limits.header:
+            self._refuse(431, f"one of the headers is larger than {self._limits.header} bytes")
         self._check_size()
 
     def on_headers_complete(self) -> None:
         self.in_head = False
         if self.refused is not None:
             return
-        method = self._parser.get_method()
-        version = self._parser.get_http_version()
-        refusal = check_head(method, version, self._headers)
-        if refusal is None and len(self._target) > self._limits.target:
-            refusal = RequestError(
-                414, f"the request's target is longer than {self._limits.target} bytes"
-            )
-        if refusal is not None:
-            self.refused = refusal
-            return
-        if self._parser.should_upgrade():
-            return  # it is read once more, without the wish
-        request = Request(
-            self._wire, method.decode(), self._target.decode("latin-1"), self._headers
-        )
-        request.version = version
-        request.keep_alive = self._parser.should_keep_alive()
+        parser, target = self._parser, self._target
+        method, version = parser.get_method(), parser.get_http_version()
+        self._check_size()  # a head without headers has not been looked at
+        self.refused = self.refused or check_head(method, target, version, self._headers)
+        # One that asks to upgrade is read once more, without the wish.
+        if self.refused is None and not parser.should_upgrade():
+            request = Request(self._wire, method.decode(), target.decode("latin-1"), self._headers)
+            request.version = version
+            request.keep_alive = parser.should_keep_alive()
+            self._begin(request)
+
+    def _begin(self, request: Request) -> None:
         self.refused = self._take(request)
         if self.refused is None:
             self.receiving = request
+            self._extra_left = self._limits.chunk_extra
+
+    def on_chunk_header(self) -> None:
+        self._extra_left += EXTRA_OF_CHUNK
 
     def on_body(self, body: bytes) -> None:
         if self.receiving is not None:
@@ -139,3 +191,8 @@ class Reader:
         if self.receiving is not None:
             self.receiving.feed_end()
             self.receiving = None
+
+
+def _last_line(before: bytes, data: bytes) -> bytes:
+    start = data.rfind(b"\n") + 1
+    return data[start:] if start else before + data

@@ -6,14 +6,12 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncIterator
-from email.utils import formatdate
-from functools import cache
-from http import HTTPStatus
 from typing import Protocol
 
 from app.errors import RequestError
 from app.gateway.http.heads import Headers
 from app.gateway.http.ids import HEADER, request_id
+from app.gateway.http.stamps import date, phrase
 from app.machine import clock
 
 BODILESS = (204, 304)
@@ -59,6 +57,7 @@ class Request:
         self.started = False  # the response's head has been sent
         self.finished = False
         self.flow: Flow | None = None
+        self.size = 0  # bytes of the body that have arrived
         self._connection = connection
         self._chunks: deque[bytes] = deque()
         self._buffered = 0
@@ -82,17 +81,20 @@ class Request:
 
     # The request's body.
 
+    @property
+    def length(self) -> int | None:
+        """The body's, in bytes, as the client gives it; None if it comes in chunks, or none."""
+        given = self.header(b"content-length")
+        return None if given is None else int(given.strip().lstrip(b"0") or b"0")
+
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives. The client is held back while nobody takes it."""
-        if self._expects and not self._complete and not self._chunks:
+        if self._expects and self.version != "1.0" and not self._complete and not self._chunks:
             self._connection.send(CONTINUE)
         self._expects = False
         while True:
             while self._chunks:
-                chunk = self._chunks.popleft()
-                self._buffered -= len(chunk)
-                self._connection.body_taken()
-                yield chunk
+                yield self._take()
             if self._complete:
                 return
             if self._failure is not None:
@@ -100,10 +102,18 @@ class Request:
             self._arrived.clear()
             await self._arrived.wait()
 
+    def _take(self) -> bytes:
+        """All that has arrived, in one piece: a client may send it in pieces of one byte."""
+        chunk = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        self._chunks.clear()
+        self._buffered = 0
+        self._connection.body_taken()
+        return chunk
+
     async def body(self, limit: int) -> bytes:
         """The whole body. Raises RequestError 413 if it is larger than `limit` bytes."""
-        length = self.header(b"content-length")
-        if length is not None and int(length) > limit:
+        length = self.length
+        if length is not None and length > limit:
             raise RequestError(413, f"the body is larger than {limit} bytes")
         pieces, size = [], 0
         async for chunk in self.chunks():
@@ -125,6 +135,7 @@ class Request:
     def feed(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
         self._buffered += len(chunk)
+        self.size += len(chunk)
         self._arrived.set()
 
     def feed_end(self) -> None:
@@ -132,7 +143,8 @@ class Request:
         self._arrived.set()
 
     def fail(self, error: RequestError) -> None:
-        """The rest of the body will not arrive."""
+        """The rest of the body will not arrive, and no other request after it."""
+        self.keep_alive = False
         self._failure = error
         self._arrived.set()
 
@@ -147,7 +159,7 @@ class Request:
         self.started = True
         if not self._complete:
             self.keep_alive = False  # the rest of the body stands before the next request
-        lines = [b"HTTP/1.1 %d %b" % (status, _phrase(status)), b"date: " + _date()]
+        lines = [b"HTTP/1.1 %d %b" % (status, phrase(status)), b"date: " + date()]
         lines.append(b"x-request-id: " + self.id)
         lines += [b"%b: %b" % header for header in headers]
         if status not in BODILESS:
@@ -212,23 +224,3 @@ class Request:
         if error.retry_after is not None:
             headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
         self.reply(error.status, json.dumps(error.body()).encode(), headers)
-
-
-@cache
-def _phrase(status: int) -> bytes:
-    try:
-        return HTTPStatus(status).phrase.encode()
-    except ValueError:
-        return b"Unknown"
-
-
-_dated = (0, b"")
-
-
-def _date() -> bytes:
-    """The Date header's value, made once a second."""
-    global _dated
-    second = int(clock.wall())
-    if _dated[0] != second:
-        _dated = (second, formatdate(second, usegmt=True).encode())
-    return _dated[1]

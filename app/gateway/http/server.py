@@ -7,8 +7,9 @@ import contextlib
 import ipaddress
 from collections.abc import Sequence
 
-from app.errors import ConfigError
+from app.errors import ConfigError, RequestError
 from app.gateway.http.connection import Connection
+from app.gateway.http.connections import Connections
 from app.gateway.http.limits import Limits, Network
 from app.gateway.http.pipeline import Handler
 from app.machine import clock, network
@@ -30,7 +31,7 @@ class HttpServer:
         self.handler = handler
         self.limits = limits or Limits()
         self.closing = False
-        self._connections: set[Connection] = set()
+        self._connections = Connections(self.limits)
         self._empty = asyncio.Event()
         self._listener: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -62,30 +63,30 @@ class HttpServer:
             self._listener.close()
         if self._sweeper is not None:
             self._sweeper.cancel()
-        for connection in list(self._connections):
+        for connection in self._connections:
             if not connection.busy:
                 connection.abort()
         if self._connections:
             self._empty.clear()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), LAST_WORDS)
-        for connection in list(self._connections):
+        for connection in self._connections:
             connection.abort()
 
     def allows(self, address: str) -> bool:
         """Whether a peer with this address may connect."""
-        if not self.allowed:
+        if not self.allowed or not address:
             return True
-        peer = ipaddress.ip_address(address.partition("%")[0])
+        peer = ipaddress.ip_address(address)
         mapped = getattr(peer, "ipv4_mapped", None) or peer
         return any(mapped in network for network in self.allowed)
 
-    def admit(self, connection: Connection) -> bool:
-        self._connections.add(connection)
-        return len(self._connections) <= self.limits.connections
+    def admit(self, connection: Connection) -> RequestError | None:
+        """Why there is no place for it; None if there is one."""
+        return self._connections.admit(connection)
 
     def forget(self, connection: Connection) -> None:
-        self._connections.discard(connection)
+        self._connections.forget(connection)
         if not self._connections:
             self._empty.set()
 
@@ -93,5 +94,5 @@ class HttpServer:
         while True:
             await asyncio.sleep(self.limits.sweep)
             now = clock.now()
-            for connection in [c for c in self._connections if c.overdue(now)]:
-                connection.abort()
+            for connection in self._connections:
+                connection.hurry(now)

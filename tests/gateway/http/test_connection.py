@@ -4,8 +4,11 @@ from random import Random
 
 import pytest
 
+from app.gateway.http.limits import Limits
+from app.machine import clock
 from tests.fakes import RawClient, serving
 from tests.gateway.http.asking import GET, POST, ask, echo
+from tests.gateway.http.wired import Wire, rest, talk
 
 
 def test_keep_alive_answers_one_after_the_other(run):
@@ -127,11 +130,11 @@ def test_a_wish_to_upgrade_is_ignored(run):
 
 def test_a_head_that_grows_without_end_is_refused_and_what_still_comes_dropped(run):
     async def scenario():
-        async with serving(echo, linger=0.3, sweep=0.05) as port:
+        async with serving(echo, linger=1.0, sweep=0.05) as port:
             client = await RawClient.to(port)
             await client.send(b"GET / HTTP/1.1\r\nhost: a\r\nx: ")
             with contextlib.suppress(ConnectionError):
-                for _ in range(1000):
+                for _ in range(200):
                     await client.send(b"y" * 1024)
                     await asyncio.sleep(0)
             assert (await client.response())[0] == 431
@@ -220,6 +223,140 @@ def test_a_client_that_takes_too_long_is_left(run, data, limits):
             await client.send(data)
             await asyncio.wait_for(client.rest(), 5)
             await client.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "data, limits",
+    [
+        pytest.param(b"GET / HT", {"head_time": 0.1}, id="head"),
+        pytest.param(POST % (10, b"x"), {"body_pause": 0.1}, id="pause"),
+        pytest.param(POST % (10, b"x"), {"body_time": 0.1, "body_grace": 60}, id="time"),
+        pytest.param(POST % (10, b"x"), {"body_grace": 0.1, "body_rate": 1e3}, id="rate"),
+    ],
+)
+def test_what_takes_too_long_to_arrive_is_408(run, data, limits):
+    async def scenario():
+        async with serving(echo, sweep=0.05, linger=0.1, **limits) as port:
+            client = await RawClient.to(port)
+            await client.send(data)
+            status, headers, body = await client.response()
+            assert (status, headers["connection"]) == (408, "close") and b"took too long" in body
+            assert await client.rest() in (b"", None)
+
+    run(scenario)
+
+
+def test_a_body_that_drips_has_its_time_and_its_least_rate(run):
+    """A byte now and then keeps no body alive, nor do chunk extensions."""
+
+    async def scenario():
+        async with serving(echo, sweep=0.02, body_grace=0.1, body_rate=1e4) as port:
+            client = await RawClient.to(port)
+            await client.send(CHUNKED)
+            answer = asyncio.create_task(client.response())
+            while not answer.done():
+                with contextlib.suppress(ConnectionError):
+                    await client.send(b"1;a=b\r\nx\r\n")
+                await asyncio.wait([answer], timeout=0.01)
+            assert answer.result()[0] == 408
+
+    run(scenario)
+
+
+def test_while_the_front_holds_a_body_back_its_time_stands_still(monkeypatch):
+    async def scenario():
+        now = 1000.0
+        monkeypatch.setattr(clock, "now", lambda: now)
+        wire = Wire(Limits(buffered=100))
+        wire.feed(POST % (300, b"x" * 200))  # more than is held
+        assert not wire.reading
+        now += 100_000
+        wire.connection.hurry(now)
+        await rest(lambda: wire.reading)
+        now += Limits.body_time
+        wire.feed(b"x" * 50)
+        wire.connection.hurry(now)
+        assert wire.outcome().statuses == ()
+        now += 1
+        wire.connection.hurry(now)
+        await rest(lambda: wire.closed)
+        assert wire.outcome().statuses == (408,)
+        wire.leave()
+
+    asyncio.run(scenario())
+
+
+CHUNKED = b"POST /p HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "start, piece",
+    [
+        pytest.param(b"5;a=", b"y" * 1000, id="one-extension"),
+        pytest.param(b"", b"1;a=" + b"y" * 500 + b"\r\nx\r\n", id="many-extensions"),
+        pytest.param(b"0\r\n", b"x: " + b"y" * 500 + b"\r\n", id="many-trailers"),
+        pytest.param(b"0\r\nx: ", b"y" * 1000, id="one-trailer"),
+    ],
+)
+def test_extensions_and_trailers_are_bounded_and_get_one_answer(start, piece):
+    async def scenario():
+        outcome = await talk(CHUNKED, start, *[piece] * 30, b"\r\n0\r\n\r\n" + GET % b"/next")
+        assert (outcome.statuses, outcome.closed, outcome.requests) == ((431,), True, ())
+
+    asyncio.run(scenario())
+
+
+def test_many_small_chunks_earn_no_large_trailer():
+    async def scenario():
+        trailer = b"0\r\n" + b"x: y\r\n" * 5000
+        outcome = await talk(CHUNKED, b"1\r\nx\r\n" * 9000, trailer, b"\r\n")
+        assert (outcome.statuses, outcome.requests) == ((431,), ())
+
+    asyncio.run(scenario())
+
+
+def test_a_chunk_may_have_its_extension():
+    """Signed chunks have one of 80 bytes each, however many they are."""
+
+    async def scenario():
+        chunk = b"400;chunk-signature=" + b"0" * 30 + b"\r\n" + b"x" * 1024 + b"\r\n"
+        outcome = await talk(CHUNKED, *[chunk] * 500, b"0\r\n\r\n")
+        assert outcome.statuses == (200,)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("trailers", [1, 300, 100_000])
+def test_trailers_are_no_headers_of_this_request_nor_of_the_next(trailers):
+    async def scenario():
+        body = b"0\r\n" + b"authorization: Bearer k\r\n" * trailers + b"\r\n"
+        outcome = await talk(CHUNKED + body + GET % b"/next")
+        assert outcome.statuses == (200, 200)
+        for _, _, headers, _ in outcome.requests:
+            assert b"authorization" not in dict(headers)
+
+    asyncio.run(scenario())
+
+
+def test_half_a_head_behind_an_answer_that_takes_long_breaks_nothing(run):
+    async def scenario():
+        release = asyncio.Event()
+
+        async def late(request):
+            request.start(200, [], 2)
+            await release.wait()
+            request.write(b"ok")
+            request.finish()
+
+        async with serving(late, head_time=0.1, sweep=0.02) as port:
+            client = await RawClient.to(port)
+            await client.send(GET % b"/" + b"GET / HT")
+            await asyncio.sleep(0.3)
+            release.set()
+            assert (await client.response())[2] == b"ok"
+            assert (await client.response())[0] == 408
 
     run(scenario)
 

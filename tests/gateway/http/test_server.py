@@ -5,22 +5,79 @@ import pytest
 from app.errors import ConfigError
 from app.gateway.http.server import HttpServer
 from tests.fakes import RawClient, serving
-from tests.gateway.http.asking import GET, ask, echo
+from tests.gateway.http.asking import GET, POST, ask, echo
 
 
-def test_connections_are_bounded(run):
+def held(release):
+    """A handler that answers once `release` is set."""
+
+    async def handler(request):
+        await release.wait()
+        request.reply(200, b"")
+
+    return handler
+
+
+async def to(port, address):
+    """A client with this address of its own."""
+    return RawClient(*await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0)))
+
+
+def test_idle_connections_give_way_to_new_ones(run):
     async def scenario():
-        async with serving(echo, connections=2) as port:
-            first, second = await RawClient.to(port), await RawClient.to(port)
+        async with serving(echo, connections=40) as port:
+            idle = [await RawClient.to(port) for _ in range(40)]
+            await idle[0].send(GET % b"/")
+            assert (await idle[0].response())[0] == 200
+            assert (await ask(port, GET % b"/new"))[2] == b"GET /new "
+            assert await idle[1].rest() in (b"", None)  # idle for longest
+            await idle[0].send(GET % b"/again")  # and this one not
+            assert (await idle[0].response())[2] == b"GET /again "
+
+    run(scenario)
+
+
+def test_half_a_head_gives_way_too(run):
+    async def scenario():
+        async with serving(echo, connections=4) as port:
+            for _ in range(4):
+                await (await RawClient.to(port)).send(b"GET / HT")
+            assert (await ask(port, GET % b"/new"))[2] == b"GET /new "
+
+    run(scenario)
+
+
+def test_requests_under_way_give_no_way_and_the_503_says_when_to_come_back(run):
+    async def scenario():
+        release = asyncio.Event()
+        async with serving(held(release), connections=2, linger=0.2, sweep=0.05) as port:
+            busy = [await RawClient.to(port), await RawClient.to(port)]
+            for client in busy:
+                await client.send(GET % b"/")
             third = await RawClient.to(port)
-            assert (await third.rest()).startswith(b"HTTP/1.1 503 ")
-            await first.send(GET % b"/")
-            assert (await first.response())[0] == 200
-            await first.close()
-            # Its place is free as soon as the front has seen it leave.
-            while (await ask(port, GET % b"/"))[0] != 200:
-                await asyncio.sleep(0.01)
-            await second.close()
+            await third.send(POST % (200_000, b"x" * 200_000))  # it can still read the answer
+            status, headers, body = await third.response()
+            assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
+            assert b"too many connections" in body
+            assert await third.rest() in (b"", None)
+            release.set()
+            assert [(await client.response())[0] for client in busy] == [200, 200]
+
+    run(scenario)
+
+
+def test_one_address_has_a_bound_and_the_others_have_places(run):
+    async def scenario():
+        release = asyncio.Event()
+        async with serving(held(release), of_one_address=2) as port:
+            for _ in range(2):
+                await (await to(port, "127.0.0.2")).send(GET % b"/")
+            status, headers, body = await (await to(port, "127.0.0.2")).response()
+            assert (status, headers["retry-after"]) == (503, "1") and b"your address" in body
+            other = await to(port, "127.0.0.3")
+            await other.send(GET % b"/")
+            release.set()
+            assert (await other.response())[0] == 200
 
     run(scenario)
 
