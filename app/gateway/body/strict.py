@@ -48,6 +48,8 @@ def parse(raw: bytes) -> dict[str, object]:
 def _deeper(outermost: dict[str, object], most: int) -> bool:
     level: list[list[object] | dict[str, object]] = [outermost]
     for _ in range(most):
+        if not level:
+            return False
         inside = (item.values() if isinstance(item, dict) else item for item in level)
         level = [value for values in inside for value in values if isinstance(value, list | dict)]
     return bool(level)
