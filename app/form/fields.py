@@ -587,6 +587,17 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         GENERAL,
+        "body_limit",
+        "Body Limit (MiB)",
+        "How large the body of a request may be. Empty: 32 bytes for each token of the model's "
+        "context, but at least 1 MiB (8 MiB for embeddings), and 64 MiB more for the media of a "
+        "model with a projector. 100 MiB is llama-server's own limit.",
+        Kind.FLOAT,
+        minimum=0.1,
+        maximum=100,
+    ),
+    Field(
+        GENERAL,
         "drain_timeout",
         "Drain Timeout (Seconds)",
         "How long running requests may go on after the instance was told to stop.",

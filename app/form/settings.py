@@ -78,6 +78,7 @@ class GeneralSettings:
     allowed_hosts: str = ""
     port: int | None = None
     wait_timeout: float = 300
+    body_limit: float | None = None
     drain_timeout: float = 20
     llama_server: str = ""
     allow_remote_media: bool = False

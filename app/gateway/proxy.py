@@ -11,12 +11,10 @@ from app.engine.exchange import Exchange
 from app.engine.http import Client
 from app.errors import NotConnectedError, RequestError, UpstreamError
 from app.gateway.admission import Keys
-from app.gateway.body.media import refuse_remote_media
-from app.gateway.body.reading import UNREAD, Body, read_form, read_json
-from app.gateway.encoding import coding_of, decoded
+from app.gateway.body.reading import Body, Reading
+from app.gateway.body.room import Holding
 from app.gateway.headers import request_headers
 from app.gateway.http.heads import Headers
-from app.gateway.http.limits import Limits
 from app.gateway.http.request import JSON, Request
 from app.gateway.origins import Names, check_local
 from app.gateway.relay import Relay
@@ -56,6 +54,7 @@ class Rules:
     keys: Keys
     wait_timeout: float = 300
     allow_remote_media: bool = False
+    body_limit: int | None = None  # bytes; None: what follows from the model
     debug: bool = False
     routed: bool = False
     allowed: Names = frozenset()  # further Hosts and Origins of callers without a key
@@ -95,6 +94,7 @@ class Proxy:
         rules: Rules,
         pages: Mapping[str, Page],
         record: Callable[[Sample], None],
+        reading: Reading,
     ) -> None:
         """`pages` answer our own paths; `record` is told of every finished request."""
         self._pool = pool
@@ -102,7 +102,7 @@ class Proxy:
         self._rules = rules
         self._pages = pages
         self._record = record
-        self._limits = Limits()
+        self._reading = reading
 
     async def __call__(self, request: Request) -> None:
         await self._check_caller(request)
@@ -117,8 +117,14 @@ class Proxy:
             return
         if destination.model is not None:
             self._pool.deny_if_full(destination.model)
-        body = await self._read(request, destination)
-        model = destination.model or named_in_body(body.fields, self._names)
+        with self._reading.holding(request) as holding:
+            await self._pass_on(request, destination, holding)
+
+    async def _pass_on(self, request: Request, destination: ToModel, holding: Holding) -> None:
+        models = (destination.model,) if destination.model else self._names
+        body = await self._reading.body(request, models, holding, multipart=destination.multipart)
+        model = destination.model or named_in_body({"model": body.model}, self._names)
+        self._reading.allowed(model).check(body.size, body.media)
         # Only now: a client that sends its body slowly takes no other client's place.
         with self._pool.admit(model):
             await self._serve(Call(request, destination.path, model, body))
@@ -131,19 +137,6 @@ class Proxy:
         path = target if target == EVERYWHERE else split_target(target)[0]
         if strip(path, self._rules.prefixes) not in OPEN_PAGES:
             await self._rules.keys.check(request)
-
-    async def _read(self, request: Request, destination: ToModel) -> Body:
-        known = destination.model or len(self._names) == 1
-        if destination.multipart and known and coding_of(request.headers) is None:
-            return UNREAD
-        limit = self._limits.body
-        raw = b"".join(await decoded(request.headers, [await request.body(limit)], limit))
-        if destination.multipart:
-            return read_form(request.header(b"content-type"), raw)
-        body = read_json(raw)
-        if not self._rules.allow_remote_media:
-            refuse_remote_media(body.fields)
-        return body
 
     async def _serve(self, call: Call) -> None:
         stream = stream_of(call.path, call.model, int(clock.wall()))
@@ -175,26 +168,26 @@ class Proxy:
                 return
             except NotConnectedError:
                 # The child has just ended without seeing the request: the next one may answer.
-                if attempt == 2 or call.body.raw is None:
+                if attempt == 2 or call.body.pieces is None:
                     raise
             await self._pool.gone(call.model)
 
     async def _relay(self, call: Call, upstream: Client, relay: Relay) -> None:
         exchange: Exchange | None = None
         try:
-            exchange = await upstream.exchange(call.head(), call.body.raw, relay)
+            exchange = await upstream.exchange(call.head(), call.body.whole, relay)
             call.request.flow_from(exchange)
-            if call.body.raw is None:
-                await self._upload(call.request, exchange, relay)
+            if call.body.whole is None:
+                await self._upload(call, exchange, relay)
             await relay.done
         finally:
             call.request.flow_from(None)
             if exchange is not None:
                 exchange.abort()  # at once, if the client has left
 
-    async def _upload(self, request: Request, exchange: Exchange, relay: Relay) -> None:
-        """Pass the body on as it arrives, no faster than the child takes it."""
-        async for chunk in request.chunks():
+    async def _upload(self, call: Call, exchange: Exchange, relay: Relay) -> None:
+        """Send the body in pieces, no faster than the child takes them."""
+        async for chunk in self._reading.pieces(call.request, call.body, call.model):
             if relay.done.done():
                 return  # the child has answered already
             await exchange.write(chunk)

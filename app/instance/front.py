@@ -9,6 +9,9 @@ from urllib.parse import urlsplit
 
 from app.engine.http import Client
 from app.gateway.admission import Admins
+from app.gateway.body.reading import Reading
+from app.gateway.body.sizes import Allowance, allowance
+from app.gateway.body.workers import Workers
 from app.gateway.http.limits import Network
 from app.gateway.http.request import Request
 from app.gateway.http.server import HttpServer
@@ -26,7 +29,7 @@ from app.page.plots import Plots
 from app.telemetry import prometheus
 from app.telemetry.history import History
 from app.telemetry.logs import LogBook
-from app.telemetry.overview import Overview
+from app.telemetry.overview import Details, Overview
 from app.telemetry.prometheus import Metrics
 from app.telemetry.samples import Sample
 
@@ -98,7 +101,13 @@ class Front:
         )
         ours = status.pages(overview, callers.rules.keys)
         own = {**ours, **admin_pages(pool, admins), **self._pages()}
-        proxy = Proxy(pool, models, callers.rules, own, self._record)
+        self._workers = Workers()
+        reading = Reading(
+            self._workers,
+            lambda name: _allowance(overview.models[name], callers.rules.body_limit),
+            allow_remote=callers.rules.allow_remote_media,
+        )
+        proxy = Proxy(pool, models, callers.rules, own, self._record, reading)
         self._server = HttpServer(proxy, allowed=callers.networks)
 
     async def listen(self, host: str, port: int | None) -> tuple[str, int]:
@@ -107,9 +116,15 @@ class Front:
 
     def start(self, ending: Ending) -> None:
         """Tell open pages what happens."""
-        ending.push("connections", lambda _: self._server.close(), CLOSE)
+        ending.push("connections", lambda _: self._close(), CLOSE)
         self._live.start()
         ending.push("open pages", simply(self._live.stop))
+
+    async def _close(self) -> None:
+        try:
+            await self._server.close()
+        finally:
+            await self._workers.close()
 
     def below(self, url: str) -> None:
         """A gateway gives its address: what it leaves of its path is not part of a request's."""
@@ -132,3 +147,7 @@ class Front:
     def _record(self, sample: Sample) -> None:
         for tell in self._listeners:
             tell(sample)
+
+
+def _allowance(model: Details, limit: int | None) -> Allowance:
+    return allowance(model.context, embedding=model.embedding, sees=model.sees, limit=limit)

@@ -24,6 +24,7 @@ from app.gateway.admission import (
     allowed_networks,
     listening_host,
 )
+from app.gateway.body.sizes import MIB
 from app.gateway.origins import KEY_VARIABLE, named
 from app.gateway.proxy import Rules
 from app.instance.announce import announce, endpoint, tell_token
@@ -137,6 +138,7 @@ async def _callers(given: Given, settings: Settings, *, routed: bool) -> Callers
         Keys(keys),
         wait_timeout=general.wait_timeout,
         allow_remote_media=general.allow_remote_media,
+        body_limit=round(general.body_limit * MIB) if general.body_limit else None,
         debug=general.debug,
         routed=routed,
         allowed=named(general.allowed_hosts),

@@ -13,6 +13,7 @@ from app.machine.gpu import Device
 from app.memory.ledger import Free, Model, Tier, View
 from app.memory.pool import BOUND, Pool
 from app.planning.amounts import together
+from app.planning.candidate import Candidate
 from app.planning.plan import Plan
 from app.telemetry.overview import Details, Overview
 from app.telemetry.readings import Readings
@@ -49,7 +50,7 @@ def overview_of(settings: Settings, plan: Plan, pool: Pool[Client], under_agent:
     readings = Readings()
     return Overview(
         __version__,
-        {m.name: Details(m.label, embedding=m.settings.embedding) for m in plan.models},
+        {m.name: _details(m) for m in plan.models},
         idle_limit=hours * HOUR if hours else None,
         active_for=settings.idle.last_action_interval,
         devices=lambda: devices(plan, pool.view, readings.latest().devices),
@@ -57,6 +58,11 @@ def overview_of(settings: Settings, plan: Plan, pool: Pool[Client], under_agent:
         host=lambda: readings.latest().host,
         readings=readings,
     )
+
+
+def _details(model: Candidate) -> Details:
+    settings = model.settings
+    return Details(model.label, embedding=settings.embedding, sees=bool(settings.mmproj))
 
 
 def devices(

@@ -143,6 +143,12 @@ READ = {
     "a byte order mark": (b'\xef\xbb\xbf{"prompt":"a","n_predict":1}', 200),
     "an integer of 300 digits": (b'{"prompt":"a","n_predict":1,"seed":%b}' % (b"9" * 300), 200),
     "an integer of 400 digits": (b'{"prompt":"a","n_predict":1,"seed":%b}' % (b"9" * 400), 400),
+    "many values, in pieces": (b'{"prompt":"a","n_predict":1,"x":[%b0]}' % (b"1," * 700_000), 200),
+    "an emoji in many values": (
+        b'{"prompt":"a\\ud83d","n_predict":1,"x":[%b0]}' % (b"1," * 700_000),
+        200,
+    ),
+    "a text that is too long": (b'{"prompt":"%b"}' % (b"word " * 300_000), 400),
     "1e999": (b'{"prompt":"a","n_predict":1,"temperature":1e999}', 400),
     "nested deeply": (b'{"prompt":"a","n_predict":1,"x":%b}' % (b"[" * 255 + b"]" * 255), 200),
     "too deeply": (b'{"prompt":"a","n_predict":1,"x":%b}' % (b"[" * 256 + b"]" * 256), 400),

@@ -6,6 +6,9 @@ import time
 
 from app.engine.http import Address, Client
 from app.gateway.admission import Admins, Keys
+from app.gateway.body.reading import Reading
+from app.gateway.body.sizes import allowance
+from app.gateway.body.workers import Workers
 from app.gateway.pages import admin
 from app.gateway.pages.status import pages
 from app.gateway.proxy import Proxy, Rules
@@ -58,7 +61,7 @@ class Running:
 class Front:
     """A front before one child for every named model."""
 
-    def __init__(self, names, limit=None, rules=None):
+    def __init__(self, names, limit=None, rules=None, aside=None, room=None):
         self.names, self.samples, self.servers = names, [], {}
         self.pool = Pool([Model(n, limit=limit) for n in names], {"d": 1}, time.monotonic)
         overview = Overview(
@@ -73,7 +76,15 @@ class Front:
         )
         rules = rules or Rules(Keys([]))
         ours = pages(overview, rules.keys) | admin.pages(self.pool, Admins(rules.keys, TOKEN))
-        self.proxy = Proxy(self.pool, names, rules, ours, self.samples.append)
+        self.workers = Workers()
+        self.allow = lambda name: allowance(None)
+        self.reading = Reading(
+            aside or self.workers,
+            lambda name: self.allow(name),
+            allow_remote=rules.allow_remote_media,
+            room=room,
+        )
+        self.proxy = Proxy(self.pool, names, rules, ours, self.samples.append, self.reading)
 
     @contextlib.asynccontextmanager
     async def before(self, socket):
@@ -84,6 +95,7 @@ class Front:
         async with serving(self.proxy) as self.port:
             yield
         await self.pool.close()
+        await self.workers.close()
         client.close()
 
     async def ask(self, path="/tiny/v1/completions", body=b"{}", **options):

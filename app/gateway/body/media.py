@@ -70,8 +70,15 @@ def _strings(item: Mapping[str, object]) -> Iterator[str]:
 
 
 def _names_media(key: str) -> bool:
-    return key in ("url", "data") or key.endswith("_url") or key.startswith("file")
+    return (
+        key in ("url", "data", "multimodal_data") or key.endswith("_url") or key.startswith("file")
+    )
 
 
 def _remote(text: str) -> bool:
     return text.lstrip()[:8].lower().startswith(SCHEMES)
+
+
+def media_size(fields: Mapping[str, object]) -> int:
+    """Bytes of all strings under keys that name media; in base64 a character is a byte."""
+    return sum(len(text) for text in _named(fields) if text.isascii())

@@ -1,45 +1,174 @@
-"""What a request's body says: its fields, the model that it names."""
+"""Reads the body of a request, as far as the app has to know it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
+from app.gateway.body.examine import SMALL, Examined, examine, quick
 from app.gateway.body.form import ModelField, boundary_of
-from app.gateway.body.strict import parse, repair
-from app.telemetry.samples import Several, several
+from app.gateway.body.room import Holding, Room
+from app.gateway.body.sizes import Allowance
+from app.gateway.encoding import coding_of, decoded
+from app.gateway.http.request import Request
+from app.telemetry.samples import Several
+
+PIECE = 128 << 10  # bytes, at least, of every piece of a large body but the last
+SLICE = 16 << 10  # bytes of a form that are parsed between two turns of the loop
+ONE = Several()
+Allowances = Callable[[str], Allowance]  # by a model's name
 
 
 @dataclass(frozen=True)
 class Body:
-    """A request's body. `raw`: its bytes; None if it is passed on as it arrives. `fields`: all of a
-    JSON object, or just the model of a form."""
+    """A request's body. `pieces`: its bytes; None if it is passed on as it arrives. `media`: bytes
+    of the pictures, sounds and films in it; `streams`: the client wants the answer as a stream of
+    events."""
 
-    raw: bytes | None
-    fields: Mapping[str, object] = field(default_factory=dict)
+    pieces: Sequence[bytes] | None
+    model: object = None
+    streams: bool = False
+    several: Several = ONE
+    media: int = 0
     is_json: bool = True
 
     @property
-    def streams(self) -> bool:
-        """The client wants the answer as a stream of events."""
-        return self.fields.get("stream") is True
+    def whole(self) -> bytes | None:
+        """A small one's bytes: they are sent with the head."""
+        return self.pieces[0] if self.pieces is not None and len(self.pieces) == 1 else None
 
     @property
-    def several(self) -> Several:
-        return several(self.fields)
+    def size(self) -> int:
+        return sum(map(len, self.pieces or ()))
 
 
 UNREAD = Body(None, is_json=False)
 
 
-def read_json(raw: bytes) -> Body:
-    """Raises RequestError 400."""
-    raw = repair(raw)
-    return Body(raw, parse(raw))
+class Aside(Protocol):
+    """What examines large bodies, away from the loop."""
+
+    async def examine(self, pieces: Sequence[bytes], *, allow_remote: bool) -> Examined: ...
 
 
-def read_form(kind: bytes | None, raw: bytes) -> Body:
-    """A form in parts; `kind` is the body's content type. Raises RequestError 400."""
-    form = ModelField(boundary_of(kind))
-    form.feed(raw)
-    return Body(raw, form.fields(), is_json=False)
+class Reading:
+    """How bodies are read."""
+
+    def __init__(
+        self, aside: Aside, allowances: Allowances, *, allow_remote: bool, room: Room | None = None
+    ) -> None:
+        """`allow_remote`: llama-server may fetch what a body names."""
+        self.allowed = allowances
+        self._room = room or Room()
+        self._aside = aside
+        self._allow_remote = allow_remote
+        self._decoding = asyncio.Semaphore(2)  # bodies at a time, for each may grow to the limit
+
+    def holding(self, request: Request) -> Holding:
+        """The memory that the request's body takes, for as long as the request is under way."""
+        return Holding(self._room, request.address)
+
+    async def body(
+        self, request: Request, models: Sequence[str], holding: Holding, *, multipart: bool
+    ) -> Body:
+        """`models`: those that it may be for. Raises RequestError 400, 413, 415, 503."""
+        allowed = max(map(self.allowed, models), key=lambda each: each.whole)
+        check_length(request, allowed)
+        if multipart and len(models) == 1 and coding_of(request.headers) is None:
+            return UNREAD
+        if multipart:
+            return await self._form(request, allowed, holding)
+        return await self._json(request, allowed, holding)
+
+    async def pieces(self, request: Request, body: Body, model: str) -> AsyncIterator[bytes]:
+        """What is to be sent. Raises RequestError 413."""
+        if body.pieces is None:
+            async for chunk in within(request.chunks(), self.allowed(model)):
+                yield chunk
+        for piece in body.pieces or ():
+            yield piece
+
+    async def _json(self, request: Request, allowed: Allowance, holding: Holding) -> Body:
+        pieces = await self._take(request, allowed, holding)
+        if quick(pieces):
+            found = examine(pieces[0], allow_remote=self._allow_remote)
+        else:
+            found = await self._aside.examine(pieces, allow_remote=self._allow_remote)
+        if found.repaired is not None:
+            pieces = await cut(found.repaired)
+        return Body(pieces, found.model, found.streams, found.several, found.media)
+
+    async def _form(self, request: Request, allowed: Allowance, holding: Holding) -> Body:
+        field = ModelField(boundary_of(request.header(b"content-type")))
+        pieces = await self._take(request, allowed, holding)
+        size = 0
+        for piece in pieces:
+            for begin in range(0, len(piece), SLICE):
+                field.feed(piece[begin : begin + SLICE])
+                await asyncio.sleep(0)
+            size += len(piece)
+        return Body(pieces, field.fields().get("model"), media=size, is_json=False)
+
+    async def _take(self, request: Request, allowed: Allowance, holding: Holding) -> list[bytes]:
+        pieces = await gather(request.chunks(), allowed, holding)
+        if coding_of(request.headers) is None:
+            return pieces
+        async with self._decoding:
+            plain = await decoded(request.headers, pieces, allowed.whole)
+            holding.grow(sum(map(len, plain)))
+        return joined(list(plain))
+
+
+def joined(pieces: list[bytes]) -> list[bytes]:
+    """A small body in one piece: it is sent with the head."""
+    small = len(pieces) > 1 and sum(map(len, pieces)) <= SMALL
+    return [b"".join(pieces)] if small else pieces
+
+
+def check_length(request: Request, allowed: Allowance) -> None:
+    """Raises RequestError 413 before any of the body is taken."""
+    length = request.header(b"content-length")
+    if length is not None:
+        allowed.check_whole(int(length))
+
+
+async def gather(chunks: AsyncIterator[bytes], allowed: Allowance, holding: Holding) -> list[bytes]:
+    """What arrives, in one piece if it is small. A client may send it byte by byte, and a piece of
+    one byte would take 34. Raises RequestError 413, 503."""
+    pieces: list[bytes] = []
+    size, last = 0, bytearray()
+    async for chunk in chunks:
+        size += len(chunk)
+        allowed.check_whole(size)
+        holding.grow(len(chunk))
+        if not last and len(chunk) >= PIECE:
+            pieces.append(chunk)
+            continue
+        last += chunk
+        if len(last) >= PIECE:
+            pieces.append(bytes(last))
+            last.clear()
+    if last or not pieces:
+        pieces.append(bytes(last))
+    return joined(pieces)
+
+
+async def cut(whole: bytes) -> list[bytes]:
+    if len(whole) <= SMALL:
+        return [whole]
+    pieces = []
+    for begin in range(0, len(whole), PIECE):
+        pieces.append(whole[begin : begin + PIECE])
+        await asyncio.sleep(0)
+    return pieces
+
+
+async def within(chunks: AsyncIterator[bytes], allowed: Allowance) -> AsyncIterator[bytes]:
+    """The same chunks. Raises RequestError 413 where they are more than is allowed."""
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        allowed.check_whole(size)
+        yield chunk

@@ -16,7 +16,6 @@ class Limits:
     head: int = 64 * 1024  # request line and headers
     headers: int = 96  # llama-server takes 100; the front adds its own
     header: int = 8 * 1024 - 8  # one name and value; llama-server takes 8 KiB with ": " and CRLF
-    body: int = 100 << 20  # as llama-server's own
     pipelined: int = 16  # requests that wait behind the one being answered
     buffered: int = 256 * 1024  # of a request body that nobody has read yet
     head_time: float = 15.0  # from a head's first byte to its last

@@ -1,0 +1,63 @@
+"""How much memory the bodies of all requests under way may take. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from app.errors import RequestError
+
+TOTAL = 512 << 20  # bytes
+OF_AN_ADDRESS = TOTAL // 2  # a proxy's clients have one address
+UNCOUNTED = 64 << 10  # bytes of each body: small ones are never refused for the sake of large ones
+RETRY_AFTER = 2.0  # seconds
+
+
+class Room:
+    """Counts bytes, and refuses what does not fit any more."""
+
+    def __init__(self, total: int = TOTAL, of_an_address: int = OF_AN_ADDRESS) -> None:
+        self._total = total
+        self._of_an_address = of_an_address
+        self._taken: Counter[str] = Counter()
+        self.taken = 0
+
+    def take(self, address: str, size: int) -> None:
+        """Raises RequestError 503."""
+        if self._taken[address] + size > self._of_an_address:
+            self._refuse("the bodies of your requests under way are too large together")
+        if self.taken + size > self._total:
+            self._refuse("the bodies of all requests under way are too large together")
+        self._taken[address] += size
+        self.taken += size
+
+    def _refuse(self, message: str) -> None:
+        raise RequestError(503, message, retry_after=RETRY_AFTER)
+
+    def give_back(self, address: str, size: int) -> None:
+        self.taken -= size
+        self._taken[address] -= size
+        if not self._taken[address]:
+            del self._taken[address]
+
+
+class Holding:
+    """The memory that one body takes, until the block ends."""
+
+    def __init__(self, room: Room, address: str) -> None:
+        self._room = room
+        self._address = address
+        self._size = self._counted = 0
+
+    def __enter__(self) -> Holding:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._room.give_back(self._address, self._counted)
+
+    def grow(self, size: int) -> None:
+        """So many more bytes have arrived. Raises RequestError 503."""
+        more = max(0, self._size + size - UNCOUNTED) - self._counted
+        if more > 0:
+            self._room.take(self._address, more)
+            self._counted += more
+        self._size += size
