@@ -120,7 +120,7 @@ class Client:
     async def _connect(self) -> ChildConnection:
         connection = ChildConnection(self)
         try:
-            await asyncio.wait_for(self._open_transport(connection), CONNECT_TIMEOUT)
+            await self._open_transport(connection)
         except (OSError, asyncio.TimeoutError) as error:
             raise NotConnectedError(f"the child takes no connection: {error}") from None
         self._open.add(connection)
@@ -128,13 +128,17 @@ class Client:
 
     async def _open_transport(self, connection: ChildConnection) -> None:
         if not self.address.path:
-            await network.connect(lambda: connection, self.address.port)
+            opening = network.connect(lambda: connection, self.address.port)
+            await asyncio.wait_for(opening, CONNECT_TIMEOUT)
             return
-        while True:
+        deadline = asyncio.get_running_loop().time() + CONNECT_TIMEOUT
+        while True:  # a Unix socket answers at once
             try:
                 await network.connect_unix(lambda: connection, self.address.path)
                 return
             except BlockingIOError:  # more at once than the child's backlog holds
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
                 await asyncio.sleep(FULL_PAUSE)
 
     def release(self, connection: ChildConnection) -> None:
