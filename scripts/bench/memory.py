@@ -43,9 +43,16 @@ TOKEN = "#token="  # before it, in the address that the app prints
 admin: dict[str, str] = {}  # the header that an admin call needs
 
 
-def make(folder: Path) -> None:
-    """Random models of 24 layers and 680 million parameters, at 8 bits."""
-    tiny.LAYERS, tiny.WIDTH, tiny.HEADS, tiny.KV_HEADS, tiny.FEED_FORWARD = 24, 1024, 16, 8, 8192
+def make(folder: Path, *, small: bool = False) -> None:
+    """Random models of 24 layers and 680 million parameters, at 8 bits; tiny ones if `small`."""
+    if not small:
+        tiny.LAYERS, tiny.WIDTH, tiny.HEADS, tiny.KV_HEADS, tiny.FEED_FORWARD = (
+            24,
+            1024,
+            16,
+            8,
+            8192,
+        )
     # Words are tokens, those of the chat template too, as they are to a trained model.
     words = [*("\u0120" + word for word in tiny.WORDS), "user", "assistant"]
     merges = (f"{word[:n]} {word[n]}" for word in words for n in range(1, len(word)))
@@ -262,7 +269,7 @@ def decision() -> None:
     print(f"decision: 50 models in {statistics.median(times) * 1000:.2f} ms")
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="of wake")
     parser.add_argument("--pairs", type=int, default=1, help="ABBA pairs of turns")
@@ -272,12 +279,22 @@ def main() -> None:
     parser.add_argument("--only", default="", help="wake, turns, kept or decision")
     parser.add_argument("--folder", help="keep the models here")
     parser.add_argument("--room", type=float, default=1.6, help="GiB for models")
+    about = "all of it in a few seconds, with tiny models, for tests"
+    parser.add_argument("--small", action="store_true", help=about)
     options = parser.parse_args()
+    if options.small:
+        options.rounds = options.trips = 1
+        options.requests, options.words, options.room = 6, 20, 0.1
+    return options
+
+
+def main() -> None:
+    options = arguments()
     with contextlib.ExitStack() as stack:
         name = options.folder or stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
         folder = Path(name)
         folder.mkdir(parents=True, exist_ok=True)
-        make(folder)
+        make(folder, small=options.small)
         base = f"http://127.0.0.1:{PORT}"
         if options.only in ("", "decision"):
             decision()

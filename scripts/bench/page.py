@@ -182,8 +182,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="loads of the page")
     parser.add_argument("--seconds", type=float, default=30, help="of each share of a core")
+    parser.add_argument("--small", action="store_true", help="in a few seconds, for tests")
     parser.add_argument("--screenshots", type=Path, help="a folder: take the pictures instead")
     options = parser.parse_args()
+    if options.small:
+        options.rounds, options.seconds = 1, 0.5
     if options.screenshots:
         screenshots(options.screenshots)
     else:

@@ -44,7 +44,10 @@ def until(command: list[str], line: str, settle: float) -> tuple[float, list[int
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="of ABBA")
+    parser.add_argument("--small", action="store_true", help="in a few seconds, for tests")
     options = parser.parse_args()
+    if options.small:
+        options.rounds = 1
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         model = tiny.ensure(Path(name))
         os.environ["CLEARML_CACHE_DIR"] = name

@@ -1,0 +1,77 @@
+"""Our gateway's classes alone, without the app around them: `classes.py CHECKOUT SOCKET PORT`.
+
+Besides `bench`, which is always in memory, there is a model `asleep`: it comes into memory when
+this process gets SIGUSR1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sys
+import time
+
+import uvloop
+
+sys.path.insert(0, sys.argv[1])
+
+from app.engine.http import Address, Client  # noqa: E402
+from app.gateway.admission import Keys  # noqa: E402
+from app.gateway.http.server import HttpServer  # noqa: E402
+from app.gateway.proxy import Proxy, Rules  # noqa: E402
+from app.memory.ledger import Model  # noqa: E402
+from app.memory.pool import Pool  # noqa: E402
+
+
+class Running:
+    """A server that is up once `awake` is set."""
+
+    progress = None
+
+    def __init__(self, awake: asyncio.Event) -> None:
+        self.awake = awake
+
+    async def start(self) -> None:
+        await self.awake.wait()
+
+    async def stop(self) -> None: ...
+
+    async def exited(self) -> int:
+        await asyncio.get_running_loop().create_future()
+        return 0
+
+    def explain(self, code: int) -> str:
+        return str(code)
+
+    def parked_size(self) -> int:
+        return 0
+
+    async def measure(self) -> None: ...
+
+    def usage(self) -> dict[str, int]:
+        return {}
+
+    def took(self, sizes: object) -> None: ...
+
+
+async def main(path: str, port: int) -> None:
+    pool: Pool[Client] = Pool([Model("bench"), Model("asleep")], {"host": 1 << 40}, time.monotonic)
+    awake, asleep = asyncio.Event(), asyncio.Event()
+    awake.set()
+    for name, event in (("bench", awake), ("asleep", asleep)):
+        pool.provide(name, Running(event), Client(Address(path), "key"), {"host": 1})
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, asleep.set)
+    await pool.load("bench")
+    proxy = Proxy(pool, ("bench", "asleep"), Rules(Keys([])), {}, lambda sample: None)
+    await HttpServer(proxy).start("127.0.0.1", port)
+    try:
+        from app.machine import garbage
+
+        garbage.settle()
+    except ImportError:
+        gc.collect()
+    await asyncio.get_running_loop().create_future()
+
+
+uvloop.run(main(sys.argv[2], int(sys.argv[3])))

@@ -1,0 +1,40 @@
+"""Every bench runs, small: what it prints is no measurement here, but it says what it measured."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from tests.end_to_end.conftest import PATIENCE, ROOT
+
+BENCHES = {
+    "front": [
+        "per relayed chunk",
+        "per small request",
+        "first byte",
+        "a JSON body",
+        "beside bodies",
+    ]
+    + ["sleeping model", "tokens per second", "idle, 1 models", "resident memory"],
+    "start": ["median app", "median bare", "resident memory"],
+    "memory": ["decision: 50 models", "wake", "kept: gone on with", "turns"],
+    "page": ["first contentful paint", "idle, 20 viewers", "no viewer"],
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", BENCHES)
+def test_a_bench_runs_and_says_what_it_measured(name, tmp_path):
+    if name == "page" and not shutil.which("chromium"):
+        pytest.skip("no chromium here")
+    done = subprocess.run(
+        [ROOT / "scripts/bench" / name, "--small"],
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for words in BENCHES[name]:
+        assert words in done.stdout, done.stdout
