@@ -5,7 +5,7 @@ import Anthropic from "@anthropic-ai/sdk";
 const hello = [{ role: "user", content: "Hello" }];
 const short = { model: "tiny", messages: hello, max_tokens: 5 };
 
-export function cases({ url, key, tool, busy }) {
+export function cases({ url, key, tool, large, busy }) {
   const options = { baseURL: url, apiKey: key, maxRetries: 0 };
   const api = new Anthropic(options);
   const tools = [{ name: tool.name, description: tool.description, input_schema: tool.parameters }];
@@ -43,6 +43,10 @@ export function cases({ url, key, tool, busy }) {
     "anthropic with an unknown model": async () => {
       const refused = api.messages.create({ ...short, model: "other" });
       await assert.rejects(refused, Anthropic.NotFoundError);
+    },
+    "anthropic with a message that is too large": async () => {
+      const messages = [{ role: "user", content: large }];
+      await assert.rejects(api.messages.create({ ...short, messages }), { status: 413 });
     },
     "anthropic tries again where a model is busy": async () => {
       const patient = new Anthropic({ ...options, maxRetries: 3 });

@@ -15,6 +15,7 @@ from tests.end_to_end.test_serving import until
 HERE = Path(__file__).parent
 KEY = "sk-clients-6f1c"
 CONTEXT = 32768  # tokens: an agent's instructions and tools are long
+LARGE = "word " * (CONTEXT * 16)  # more than a context of this size may be asked
 CALL = "<|fim_prefix|>"  # with this token a tool call begins in tools.jinja
 
 SCHEMA = {

@@ -1,8 +1,10 @@
 // Runs the cases of all libraries, one after the other, and prints what became of each: null, or
-// its error. Given as JSON: the front's url, a key, a tool.
+// its error. Reads JSON: the front's url, a key, a tool, and a text that is too large.
+import { readFileSync } from "node:fs";
+
 const LIBRARIES = ["openai", "anthropic", "vercel", "langchain"];
 
-const given = JSON.parse(process.argv[2]);
+const given = JSON.parse(readFileSync(0));
 const headers = { authorization: `Bearer ${given.key}` };
 
 async function denied() {

