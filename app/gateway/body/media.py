@@ -31,7 +31,8 @@ NEVER_MEDIA = frozenset(
         "tools",
     }
 )
-TOOL_USE = "tool_use"  # its `input` is what the model called the tool with
+# Their `input` is what the model called the tool with.
+TOOL_USES = ("tool_use", "server_tool_use", "mcp_tool_use")
 
 
 def refuse_remote_media(fields: Mapping[str, object]) -> None:
@@ -59,7 +60,7 @@ def _named(fields: Mapping[str, object]) -> Iterator[str]:
 
 def _never_media(key: str, owner: Mapping[str, object]) -> bool:
     # The body itself may claim to be a tool_use, and its `input` is what is asked: so only below.
-    return key in NEVER_MEDIA or (key == "input" and owner.get("type") == TOOL_USE)
+    return key in NEVER_MEDIA or (key == "input" and owner.get("type") in TOOL_USES)
 
 
 def _strings(item: Mapping[str, object]) -> Iterator[str]:

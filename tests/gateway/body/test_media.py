@@ -46,6 +46,7 @@ def test_a_body_that_claims_to_be_a_tool_use():
         {"messages": [{"role": "user", "content": U}]},
         {"messages": [], "tools": [{"type": "mcp", "server_url": U}]},
         message({"type": "tool_use", "input": {"url": U}}),
+        message({"type": "server_tool_use", "name": "web_fetch", "input": {"url": U}}),
         message(tool_calls=[{"function": {"arguments": {"url": U}}}]),
         message(annotations=[{"url_citation": {"url": U}}]),
         {"prompt": "a", "metadata": {"url": U}},
