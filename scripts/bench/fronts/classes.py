@@ -7,7 +7,6 @@ this process gets SIGUSR1.
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import sys
 import time
@@ -18,8 +17,12 @@ sys.path.insert(0, sys.argv[1])
 
 from app.engine.http import Address, Client  # noqa: E402
 from app.gateway.admission import Keys  # noqa: E402
+from app.gateway.body.reading import Reading  # noqa: E402
+from app.gateway.body.sizes import MOST, allowance  # noqa: E402
+from app.gateway.body.workers import Workers  # noqa: E402
 from app.gateway.http.server import HttpServer  # noqa: E402
 from app.gateway.proxy import Proxy, Rules  # noqa: E402
+from app.machine import garbage  # noqa: E402
 from app.memory.ledger import Model  # noqa: E402
 from app.memory.pool import Pool  # noqa: E402
 
@@ -63,14 +66,12 @@ async def main(path: str, port: int) -> None:
         pool.provide(name, Running(event), Client(Address(path), "key"), {"host": 1})
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, asleep.set)
     await pool.load("bench")
-    proxy = Proxy(pool, ("bench", "asleep"), Rules(Keys([])), {}, lambda sample: None)
+    workers = Workers()
+    reading = Reading(workers, lambda name: allowance(None, limit=MOST), allow_remote=False)
+    names, rules = ("bench", "asleep"), Rules(Keys([]))
+    proxy = Proxy(pool, names, rules, {}, lambda sample: None, reading)
     await HttpServer(proxy).start("127.0.0.1", port)
-    try:
-        from app.machine import garbage
-
-        garbage.settle()
-    except ImportError:
-        gc.collect()
+    garbage.settle()
     await asyncio.get_running_loop().create_future()
 
 

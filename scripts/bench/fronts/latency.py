@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 
 import uvloop
@@ -11,9 +13,10 @@ from scripts.bench.fronts import load, peers
 from scripts.bench.fronts.bench import Bench, Found, Row, row
 from scripts.bench.fronts.cpu import ours
 from scripts.bench.fronts.load import percentile
-from scripts.bench.fronts.peers import Make, Peer
+from scripts.bench.fronts.peers import ROOT, Make, Peer
 
 MB = 1_000_000
+BEGUN = 1.0  # seconds after which the large bodies are under way
 
 
 def against(bench: Bench) -> dict[str, Make]:
@@ -55,27 +58,16 @@ def gaps(bench: Bench) -> Iterator[Row]:
     events, size = bench.size(300, 10), bench.size(10 * MB, MB // 10)
 
     def measure(peer: Peer) -> float:
-        return uvloop.run(beside_large(peer, events, size))
+        command = [sys.executable, "-m", "scripts.bench.fronts.heavy", str(peer.port), peer.prefix]
+        with subprocess.Popen([*command, str(size)], cwd=ROOT) as heavy:
+            try:
+                time.sleep(BEGUN)
+                asked = load.streams(peer.port, load.request(peer.prefix, f"{events}x10"), 1)
+                (stream,) = uvloop.run(asked)
+            finally:
+                heavy.kill()
+        return percentile(stream.late, 0.99)
 
     found = bench.compare(against(bench), measure)
     what = "another stream beside bodies and answers of 10 MB: how late its events come, p99"
     yield row(what, found, "ms", "≤ 10 ms", ours="classes", ratio_to="nginx")
-
-
-async def beside_large(peer: Peer, events: int, size: int) -> float:
-    async def large(data: bytes) -> None:
-        reader = await load.connect(peer.port)
-        try:
-            while True:
-                await reader.ask(data)
-        finally:
-            reader.transport.close()
-
-    wishes = [load.request(peer.prefix, size=size), load.request(peer.prefix, f"size{size}")]
-    others = [asyncio.create_task(large(data)) for data in wishes]
-    await asyncio.sleep(0.2)
-    (stream,) = await load.streams(peer.port, load.request(peer.prefix, f"{events}x10"), 1)
-    for other in others:
-        other.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-    return percentile(stream.late, 0.99)

@@ -11,6 +11,7 @@ import json
 import re
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import uvloop
@@ -45,6 +46,12 @@ def event() -> bytes:
     return b"%x\r\n%b\r\n" % (len(text), text)
 
 
+@cache
+def large(size: int) -> tuple[bytes, bytes]:
+    text = b'{"content":"%b"}' % (b"x" * (size - 14))
+    return HEAD % len(text), text
+
+
 class Stub(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport) or transport
@@ -73,10 +80,7 @@ class Stub(asyncio.Protocol):
         if wish is None:
             self.transport.write(HEAD % len(SMALL) + SMALL)
         elif wish[3]:
-            size = int(wish[3])
-            text = b'{"content":"%b"}' % (b"x" * (size - 14))
-            self.transport.write(HEAD % len(text))
-            self.transport.write(text)
+            self.transport.writelines(large(int(wish[3])))
         else:
             self.transport.write(STREAM)
             self.tell(int(wish[1]), int(wish[2]) / 1000, asyncio.get_running_loop().time())
