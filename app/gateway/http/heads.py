@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from app.errors import RequestError
 
@@ -30,14 +31,21 @@ def check_head(method: bytes, target: bytes, version: str, headers: Headers) -> 
         told = [(b"allow", b"GET, HEAD, POST, OPTIONS")]
         return RequestError(405, "the instance is no proxy, and takes no streams", headers=told)
     said = [header for header in headers if header[0] in CHECKED]
-    hosts = [value for name, value in said if name == b"host"]
-    problem = _check_hosts(version, hosts) or _check_target(method, target, hosts)
+    hosts = tuple([value for name, value in said if name == b"host"])
+    problem = _misdirected(method, target, version, hosts)
     if problem is not None:
         return RequestError(400, problem)
     return None if len(said) == len(hosts) else _check_framing(version, said)
 
 
-def _check_hosts(version: str, hosts: list[bytes]) -> str | None:
+@lru_cache(maxsize=64)  # most requests of all clients are alike
+def _misdirected(
+    method: bytes, target: bytes, version: str, hosts: tuple[bytes, ...]
+) -> str | None:
+    return _check_hosts(version, hosts) or _check_target(method, target, hosts)
+
+
+def _check_hosts(version: str, hosts: tuple[bytes, ...]) -> str | None:
     if len(hosts) > 1 or (version == "1.1" and not hosts):
         return "the request must have exactly one Host header"
     if hosts and not HOST.fullmatch(hosts[0].strip(BLANKS)):
@@ -45,7 +53,7 @@ def _check_hosts(version: str, hosts: list[bytes]) -> str | None:
     return None
 
 
-def _check_target(method: bytes, target: bytes, hosts: list[bytes]) -> str | None:
+def _check_target(method: bytes, target: bytes, hosts: tuple[bytes, ...]) -> str | None:
     found = TARGET.fullmatch(target)
     if found is None:
         asterisk = target == b"*" and method == b"OPTIONS"

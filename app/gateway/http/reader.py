@@ -40,8 +40,8 @@ class Reader:
         self._target = b""
         self._headers: Headers = []
         self._messages = 0  # begun so far
-        self._head_parsed = 0  # bytes of the head under way that the parser has given out
-        self._head_fed = 0  # bytes of it that have arrived
+        self._head_fed = 0  # bytes of the head under way that have certainly arrived
+        self._most = 0  # bytes that it can have at most
         self._line = b""  # its request line, as far as it has come
         self._extra_left = 0  # bytes that may still be beside the chunks' own
 
@@ -52,9 +52,9 @@ class Reader:
         fresh, messages = not self.in_head, self._messages
         self._feed_head(data)
         if self.in_head:
-            if not fresh:
+            if self._messages == messages:
                 self._head_fed += len(data)
-            elif self._messages == messages + 1:
+            elif fresh and self._messages == messages + 1:
                 self._head_fed = len(data)
             self._check_size()
 
@@ -72,6 +72,7 @@ class Reader:
             self._extra_left = min(self._extra_left, self._limits.chunk_extra)
 
     def _feed_head(self, data: bytes) -> None:
+        self._most = self._most + len(data) if self.in_head else len(data)
         if b"RTSP/" in data or (self._line and b"RTSP/" in self._line[-4:] + data[:4]):
             self._parse_beside_rtsp(data)
         else:
@@ -128,36 +129,36 @@ class Reader:
         )
 
     def _check_size(self) -> None:
-        limits = self._limits
+        limits, headers = self._limits, self._headers
+        if len(headers) > limits.headers:
+            self._refuse(431, f"the request has more than {limits.headers} headers")
+        if self._most < limits.header:
+            return  # each part of so small a head is small enough
+        sizes = [len(name) + len(value) for name, value in headers]
+        parsed = len(self._target) + sum(sizes)
         if len(self._target) > limits.target:
             self._refuse(414, f"the request's target is longer than {limits.target} bytes")
-        elif max(self._head_parsed, self._head_fed) > limits.head:
+        elif max(parsed, self._head_fed) > limits.head:
             self._refuse(431, f"the request's head is larger than {limits.head} bytes")
-        elif len(self._headers) > limits.headers:
-            self._refuse(431, f"the request has more than {limits.headers} headers")
+        elif sizes and max(sizes) > limits.header:
+            self._refuse(431, f"one of the headers is larger than {limits.header} bytes")
 
     # httptools
 
     def on_message_begin(self) -> None:
         self._target, self._headers = b"", []
-        self._head_parsed = self._head_fed = 0
+        self._head_fed = 0
         self._messages += 1
         self.began = self.in_head = True
         self.since = clock.now()
 
     def on_url(self, url: bytes) -> None:
         self._target += url
-        self._head_parsed += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.in_head:
             return  # a trailer, of which none is known to be safe to merge (RFC 9110, 6.5.1)
         self._headers.append((name.lower(), value))
-        size = len(name) + len(value)
-        self._head_parsed += size + 4
-        if size > self._limits.header:
-            self._refuse(431, f"one of the headers is larger than {self._limits.header} bytes")
-        self._check_size()
 
     def on_headers_complete(self) -> None:
         self.in_head = False
@@ -165,7 +166,7 @@ class Reader:
             return
         parser, target = self._parser, self._target
         method, version = parser.get_method(), parser.get_http_version()
-        self._check_size()  # a head without headers has not been looked at
+        self._check_size()
         self.refused = self.refused or check_head(method, target, version, self._headers)
         # One that asks to upgrade is read once more, without the wish.
         if self.refused is None and not parser.should_upgrade():

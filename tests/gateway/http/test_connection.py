@@ -269,7 +269,7 @@ def test_while_the_front_holds_a_body_back_its_time_stands_still(monkeypatch):
     async def scenario():
         now = 1000.0
         monkeypatch.setattr(clock, "now", lambda: now)
-        wire = Wire(Limits(buffered=100))
+        wire = Wire(Limits(buffered=100, body_rate=0))
         wire.feed(POST % (300, b"x" * 200))  # more than is held
         assert not wire.reading
         now += 100_000
@@ -278,6 +278,7 @@ def test_while_the_front_holds_a_body_back_its_time_stands_still(monkeypatch):
         now += Limits.body_time
         wire.feed(b"x" * 50)
         wire.connection.hurry(now)
+        await rest(lambda: wire.closed)
         assert wire.outcome().statuses == ()
         now += 1
         wire.connection.hurry(now)
