@@ -486,6 +486,59 @@ CODINGS = [
             "RFC 9112, 6.1", "SMUG-TE-HTTP10", "h11 takes chunks from 1.0"),
 ]  # fmt: skip
 
+DESYNCS = [
+    *(
+        refused(name, post(*lines, body=body + SMUGGLED), "RFC 9112, 6.1 and 6.3", probe, h11)
+        for name, lines, body, probe, h11 in [
+            ("length-then-chunked", (b"content-length: 5", b"transfer-encoding: chunked"),
+             b"0\r\n\r\n", "SMUG-CLTE-CONN-CLOSE", "h11 drops the length, as RFC 9112 lets it"),
+            ("chunked-then-length", (b"transfer-encoding: chunked", b"content-length: 5"),
+             b"0\r\n\r\n", "SMUG-TECL-CONN-CLOSE", "h11 drops the length, as RFC 9112 lets it"),
+            ("plus", (b"content-length: +40", b"transfer-encoding: chunked"), b"0\r\n\r\n",
+             "SMUG-CLTE-SMUGGLED-GET-CL-PLUS", ""),
+            ("case", (b"content-length: 40", b"transfer-encoding: Chunked"), b"0\r\n\r\n",
+             "SMUG-CLTE-SMUGGLED-GET-TE-CASE-MISMATCH",
+             "h11 drops the length, as RFC 9112 lets it"),
+            ("trailing-space", (b"content-length: 40", b"transfer-encoding: chunked "),
+             b"0\r\n\r\n", "SMUG-CLTE-SMUGGLED-GET-TE-TRAILING-SPACE",
+             "h11 drops the length, as RFC 9112 lets it"),
+            ("leading-comma", (b"content-length: 40", b"transfer-encoding: , chunked"),
+             b"0\r\n\r\n", "SMUG-CLTE-SMUGGLED-GET-TE-LEADING-COMMA", ""),
+            ("fold", (b"transfer-encoding:\r\n chunked", b"content-length: 40"), b"0\r\n\r\n",
+             "SMUG-CLTE-SMUGGLED-GET-TE-OBS-FOLD", "h11 joins folded lines"),
+            ("two-lengths", (b"content-length: 4", b"content-length: 40"), b"PING",
+             "SMUG-DUPLICATE-CL-SMUGGLED-GET", ""),
+            ("two-codings",
+             (b"transfer-encoding: chunked", b"transfer-encoding: identity", b"content-length: 40"),
+             b"0\r\n\r\n", "SMUG-TE-DUPLICATE-HEADERS-SMUGGLED-GET", ""),
+            ("prefix", (b"transfer-encoding: chunked", b"content-length: 4"),
+             b"23\r\n" + SMUGGLED + b"\r\n0\r\n\r\n", "SMUG-TECL-SMUGGLED-GET",
+             "h11 drops the length, as RFC 9112 lets it"),
+            ("too-long", (b"transfer-encoding: chunked", b"content-length: 30"), b"0\r\n\r\nX",
+             "SMUG-TECL-DESYNC", "h11 drops the length, as RFC 9112 lets it"),
+        ]
+    ),
+    refused("head", coding(b" chunked", b"content-length: 40",
+                           body=b"0\r\n\r\n" + SMUGGLED.replace(b"GET", b"HEAD")),
+            "RFC 9112, 6.1", "SMUG-CLTE-SMUGGLED-HEAD",
+            "h11 drops the length, as RFC 9112 lets it"),
+    refused("options-fold",
+            b"OPTIONS / HTTP/1.1\r\nhost: h\r\ntransfer-encoding:\r\n chunked\r\n"
+            b"content-length: 5\r\n\r\nhello",
+            "RFC 9112, 5.2", "SMUG-OPTIONS-TE-OBS-FOLD", "h11 joins folded lines"),
+    refused("comma-thrice", length(b" 5, 5, 5"), "RFC 9110, 8.6", "SMUG-CL-COMMA-TRIPLE",
+            "h11 merges equal lengths"),
+    taken("underscore", length(b" 5\r\nTransfer_Encoding: chunked") + NEXT, "another name",
+          "SMUG-TRANSFER_ENCODING", statuses=(200, 200)),
+    taken("expect", length(b" 5\r\nexpect: 100-continue"), "RFC 9110, 10.1.1",
+          "SMUG-EXPECT-100-CL"),
+    taken("options", b"OPTIONS / HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\n\r\nhello",
+          "a body is no request", "SMUG-OPTIONS-CL-BODY"),
+    taken("websocket-version", get(b"connection: upgrade", b"upgrade: websocket",
+                                   b"sec-websocket-version: 99") + NEXT,
+          "RFC 9110, 7.8: ignored", "COMP-UPGRADE-INVALID-VER", statuses=(200, 200)),
+]  # fmt: skip
+
 CHUNKS = [
     *(
         refused(name, chunked(body), "RFC 9112, 7.1", probe, h11)
@@ -587,6 +640,7 @@ GROUPS = {
     "headers": HEADERS,
     "lengths": LENGTHS,
     "codings": CODINGS,
+    "desyncs": DESYNCS,
     "chunks": CHUNKS,
     "connections": CONNECTIONS,
 }

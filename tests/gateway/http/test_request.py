@@ -1,4 +1,5 @@
 import asyncio
+from email.utils import parsedate_to_datetime
 
 from app.errors import RequestError
 from app.gateway.http.request import Request
@@ -215,3 +216,19 @@ def test_a_head_that_is_held_goes_out_once():
     request.write(b"x")
     request.finish()
     assert [data[:1] for data in wire.sent] == [b"H", b"1", b"0"]
+
+
+def test_every_answer_has_its_date_and_204_no_length():
+    """Http11Probe: COMP-DATE-HEADER, COMP-DATE-FORMAT, COMP-NO-CL-IN-204."""
+
+    async def handler(request):
+        request.reply(204 if request.target == "/none" else 200, b"")
+
+    async def scenario():
+        async with serving(handler) as port:
+            for target, status in ((b"/", 200), (b"/none", 204), (b"no path", 400)):
+                got, headers, _ = await ask(port, GET % target)
+                assert got == status and parsedate_to_datetime(headers["date"])
+                assert ("content-length" in headers) == (status != 204)
+
+    asyncio.run(scenario())
