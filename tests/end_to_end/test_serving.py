@@ -227,10 +227,13 @@ def test_embeddings(start):
     assert prompts[-1] >= answer.usage.prompt_tokens
 
 
-def test_invalid_json_is_400(start):
+def test_invalid_json_is_400_and_more_than_the_model_can_take_413(start, tmp_path):
     app = start().ready()
-    command = ["curl", "-s", "-w", "%{http_code}", f"{app.url}/v1/chat/completions", "-d", "{no"]
-    assert subprocess.check_output(command).endswith(b"400")
+    command = ["curl", "-s", "-w", "%{http_code}", f"{app.url}/v1/chat/completions", "-d"]
+    assert subprocess.check_output([*command, "{no"]).endswith(b"400")
+    (tmp_path / "large").write_bytes(b" " * (2 << 20))
+    answer = subprocess.check_output([*command, f"@{tmp_path / 'large'}"])
+    assert answer.endswith(b"413") and b"1048576 bytes" in answer
 
 
 def test_a_key_is_asked_for(start):

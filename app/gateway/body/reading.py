@@ -27,7 +27,7 @@ class Body:
     of the pictures, sounds and films in it; `streams`: the client wants the answer as a stream of
     events."""
 
-    pieces: Sequence[bytes] | None
+    pieces: list[bytes] | None
     model: object = None
     streams: bool = False
     several: Several = ONE
@@ -83,12 +83,15 @@ class Reading:
         return await self._json(request, allowed, holding)
 
     async def pieces(self, request: Request, body: Body, model: str) -> AsyncIterator[bytes]:
-        """What is to be sent. Raises RequestError 413."""
+        """What is to be sent, once: what the child has got is given up. Raises RequestError
+        413."""
         if body.pieces is None:
             async for chunk in within(request.chunks(), self.allowed(model)):
                 yield chunk
-        for piece in body.pieces or ():
-            yield piece
+            return
+        body.pieces.reverse()
+        while body.pieces:
+            yield body.pieces.pop()
 
     async def _json(self, request: Request, allowed: Allowance, holding: Holding) -> Body:
         pieces = await self._take(request, allowed, holding)

@@ -6,17 +6,22 @@ is a line with two sizes, a JSON object, and the repaired body (nothing, if ther
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import sys
 from dataclasses import asdict
 
 from app.errors import RequestError
 from app.gateway.body.examine import examine
 
+POLITE = 5  # the app and its streams go first
 LONGEST_NAME = 4096  # characters of a model's name
 
 
 def main() -> None:
+    os.nice(POLITE)
+    gc.disable()  # it looks through a million values again and again, and finds no cycle
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     while line := source.readline():
         size, allow_remote = map(int, line.split())

@@ -8,7 +8,7 @@ import pytest
 
 from app.errors import RequestError
 from app.gateway.body.examine import FEW, SMALL
-from app.gateway.body.reading import PIECE, gather
+from app.gateway.body.reading import PIECE, Body, Reading, gather
 from app.gateway.body.room import UNCOUNTED, Holding, Room
 from app.gateway.body.sizes import Allowance
 from tests.fakes import Child, RawClient, body_of, reply, until
@@ -192,6 +192,18 @@ def test_a_client_that_leaves_makes_room(run, socket):
             await until(lambda: room.taken > SMALL - UNCOUNTED)
             await client.close()
             await until(lambda: room.taken == 0)
+
+    run(scenario)
+
+
+def test_what_the_child_has_got_is_given_up(run):
+    async def scenario():
+        reading = Reading(None, None, allow_remote=False)
+        body = Body([b"a", b"b", b"c"])
+        found = []
+        async for piece in reading.pieces(None, body, "tiny"):
+            found.append((piece, len(body.pieces)))
+        assert found == [(b"a", 2), (b"b", 1), (b"c", 0)]
 
     run(scenario)
 
