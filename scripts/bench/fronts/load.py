@@ -65,19 +65,21 @@ class Reader(asyncio.Protocol):
             self.stream.late.append((now - int(sent)) / 1e9)
         if not self.stream.first:
             self.stream.first = now / 1e9 - self.begun
-            self._begin(data)
+            data = self._begin(data)
         elif self.left > 0:
             self.left -= len(data)
         self.tail = (self.tail + data)[-5:] if self.left < 0 else b""
         if self.left == 0 or (self.left < 0 and self.tail == END):
             self._finish()
 
-    def _begin(self, data: bytes) -> None:
+    def _begin(self, data: bytes) -> bytes:
+        """The part of the body that came with the head."""
         assert data[9:12] == b"200", data[:300]
         head, _, body = data.partition(b"\r\n\r\n")
         length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.I)
         if length:
             self.left = int(length[1]) - len(body)
+        return body
 
     def _finish(self) -> None:
         self.stream.took = time.monotonic() - self.begun - self.stream.first

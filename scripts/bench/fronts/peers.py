@@ -64,6 +64,7 @@ models:
   bench:
     cmd: "{python} -m scripts.bench.fronts.upstream '' ${{PORT}}"
     checkEndpoint: /health
+    concurrencyLimit: 100000
 """
 # Says what the real one says of itself, then serves as the stub does.
 STUB_SERVER = """#!/bin/sh
