@@ -110,6 +110,14 @@ EXEMPT = {
     "parameters": (CHAT, after(parameters={"url": URL})),
     "input_schema": (MESSAGES, after(input_schema=SCHEMA)),
     "a tool_use's input": (MESSAGES, after({"role": "assistant", "content": [USE]})),
+    "a server_tool_use's input": (
+        MESSAGES,
+        after({"role": "assistant", "content": [TEXT, {**USE, "type": "server_tool_use"}]}),
+    ),
+    "an mcp_tool_use's input": (
+        MESSAGES,
+        after({"role": "assistant", "content": [TEXT, {**USE, "type": "mcp_tool_use"}]}),
+    ),
     "arguments": (CHAT, after({"role": "assistant", "content": "a", "tool_calls": [CALL]})),
     "annotations": (CHAT, after({"role": "assistant", "content": "a", "annotations": [CITED]})),
     "annotations of an item": (
