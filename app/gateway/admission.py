@@ -52,12 +52,15 @@ class Keys:
         if not given:
             return False
         if self._guesses.suspect(request.address, clock.now()):
+            request.gives_way = True  # or guesses would take all places for connections
             await asyncio.sleep(PAUSE)
+            request.gives_way = False
         if self.fits(given):
             self._guesses.right(request.address)
             return True
         retry_after = self._guesses.wrong(request.address, clock.now())
         if retry_after is not None:
+            request.keep_alive = False  # what was sent behind it is not read
             problem = "no valid API key, and too many wrong ones came from your address"
             raise RequestError(429, f"{problem}: {SEND}", retry_after=retry_after)
         return False

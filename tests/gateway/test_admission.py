@@ -15,6 +15,7 @@ class Sent:
 
     def __init__(self, *headers, address="10.0.0.1"):
         self.headers, self.address = list(headers), address
+        self.keep_alive, self.gives_way = True, False
 
 
 def bearer(key, **more):
@@ -52,11 +53,13 @@ def test_any_of_the_keys_in_either_header_lets_a_caller_in(sent, status):
 
 async def answer(keys, sent):
     """The status of the refusal; None where there is none."""
+    sent.keep_alive = True
     try:
         await keys.check(sent)
     except RequestError as error:
         assert (error.headers != ()) == (error.status == 401)
         assert (error.retry_after is not None) == (error.status == 429)
+        assert sent.keep_alive != (error.status == 429)
         return error.status
     return None
 
@@ -116,12 +119,13 @@ def test_who_guesses_learns_nothing_at_once_until_a_right_key_came_from_there(mo
         for _ in range(ALLOWED):
             assert await answer(keys, WRONG) == 401
         assert paused == []
-        first = asyncio.ensure_future(answer(keys, RIGHT))
+        waits = bearer(b"one")
+        first = asyncio.ensure_future(answer(keys, waits))
         await asyncio.wait_for(begun.wait(), 10)
         assert await answer(keys, bearer(b"one", address="10.0.0.2")) is None
-        assert paused == [admission.PAUSE] and not first.done()
+        assert paused == [admission.PAUSE] and not first.done() and waits.gives_way
         on.set()
-        assert await first is None
+        assert await first is None and not waits.gives_way
         assert await answer(keys, RIGHT) is None
         assert paused == [admission.PAUSE]
 

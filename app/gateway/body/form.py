@@ -11,6 +11,7 @@ from app.errors import RequestError
 
 KIND = b"multipart/form-data"
 DISPOSITION = b"content-disposition"
+LONGEST_HEADER = 256  # bytes; what parses its options takes time that grows with the square
 LONGEST_NAME = 4096  # bytes of a model's name that are kept
 HEADS = 256 << 10  # bytes of all parts' heads: they are parsed byte by byte
 OF_A_PART = 64  # bytes that a part counts as, besides its head
@@ -20,6 +21,8 @@ logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # a client's f
 
 def boundary_of(kind: bytes | None) -> bytes:
     """What stands between the parts, by the body's content type. Raises RequestError 400."""
+    if kind is not None and len(kind) > LONGEST_HEADER:
+        raise RequestError(400, f"the Content-Type is longer than {LONGEST_HEADER} bytes")
     media_type, options = parse_options_header(kind)
     boundary = options.get(b"boundary", b"")
     if media_type != KIND or not boundary:
@@ -95,9 +98,11 @@ class ModelField:
         self._name = self._head = b""
 
     def _end_head(self) -> None:
-        kind, options = parse_options_header(self._disposition)
-        named = kind == b"form-data" and options.get(b"name") == b"model"
-        self._is_model = named and b"filename" not in options
+        self._is_model = False
+        if len(self._disposition) <= LONGEST_HEADER:  # a longer one is a file's
+            kind, options = parse_options_header(self._disposition)
+            named = kind == b"form-data" and options.get(b"name") == b"model"
+            self._is_model = named and b"filename" not in options
 
     def _add_value(self, data: bytes, start: int, end: int) -> None:
         if self._is_model:

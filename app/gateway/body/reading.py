@@ -132,9 +132,9 @@ def joined(pieces: list[bytes]) -> list[bytes]:
 
 def check_length(request: Request, allowed: Allowance) -> None:
     """Raises RequestError 413 before any of the body is taken."""
-    length = request.header(b"content-length")
+    length = request.length
     if length is not None:
-        allowed.check_whole(int(length))
+        allowed.check_whole(length)
 
 
 async def gather(chunks: AsyncIterator[bytes], allowed: Allowance, holding: Holding) -> list[bytes]:

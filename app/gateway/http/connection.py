@@ -88,6 +88,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._server.forget(self)
         self._pipeline.cancel()
+        self._reader.receiving = None  # what has arrived of it is freed now, not by the collector
 
     def pause_writing(self) -> None:
         self.write_paused = clock.now()
@@ -194,8 +195,10 @@ class Connection(asyncio.Protocol):
     @property
     def idle_since(self) -> float | None:
         """Since when nothing has been under way that would be lost; None if something is."""
+        current = self._pipeline.current
         unsent = self._transport is not None and self._transport.get_write_buffer_size()
-        return None if self.busy or unsent else max(self._since, self._reader.since)
+        under_way = current is not None and not current.gives_way
+        return None if under_way or unsent else max(self._since, self._reader.since)
 
     def hurry(self, now: float) -> None:
         """Leave the client, or say so, if it takes longer than it may."""

@@ -57,7 +57,8 @@ class Pipeline:
             _fail(
                 request, RequestError(500, "the instance failed to answer; its log has the cause")
             )
-        self.current = self._task = None
+        finally:  # a cancelled task refers to its frames, and these to the body
+            self.current = self._task = None
         self._answered(request)
 
 

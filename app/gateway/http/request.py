@@ -58,6 +58,7 @@ class Request:
         self.finished = False
         self.flow: Flow | None = None
         self.size = 0  # bytes of the body that have arrived
+        self.gives_way = False  # its connection may be broken for the sake of a new one
         self._connection = connection
         self._chunks: deque[bytes] = deque()
         self._buffered = 0

@@ -1,10 +1,12 @@
 import asyncio
+import gc
+import weakref
 
 import pytest
 
 from app.errors import ConfigError
 from app.gateway.http.server import HttpServer
-from tests.fakes import RawClient, serving
+from tests.fakes import RawClient, serving, until
 from tests.gateway.http.asking import GET, POST, ask, echo
 
 
@@ -64,6 +66,54 @@ def test_requests_under_way_give_no_way_and_the_503_says_when_to_come_back(run):
             assert [(await client.response())[0] for client in busy] == [200, 200]
 
     run(scenario)
+
+
+def test_a_request_that_is_made_to_wait_gives_way(run):
+    """As a guess of a key is: or those who guess would take all places."""
+
+    async def scenario():
+        release, paused = asyncio.Event(), asyncio.Semaphore(0)
+
+        async def pause(request):
+            if request.target == "/guess":
+                request.gives_way = True
+                paused.release()
+                await release.wait()
+            request.reply(200, b"")
+
+        async with serving(pause, connections=2) as port:
+            for _ in range(2):
+                await (await RawClient.to(port)).send(GET % b"/guess")
+                await paused.acquire()
+            assert (await ask(port, GET % b"/new"))[0] == 200
+
+    run(scenario)
+
+
+def test_what_a_client_that_left_had_sent_is_freed_at_once(run):
+    """Not only when the collector of cycles looks: that is seldom, and a body may be large."""
+
+    async def scenario():
+        begun, left = asyncio.Event(), []
+
+        async def never(request):
+            left.append(weakref.ref(request))
+            begun.set()
+            async for _ in request.chunks():
+                pass
+
+        async with serving(never) as port:
+            client = await RawClient.to(port)
+            await client.send(POST % (100_000, b"x" * 50_000))
+            await begun.wait()
+            await client.close()
+            await until(lambda: left[0]() is None)
+
+    gc.disable()
+    try:
+        run(scenario)
+    finally:
+        gc.enable()
 
 
 def test_one_address_has_a_bound_and_the_others_have_places(run):
