@@ -80,6 +80,14 @@ FETCHED = {
         "/embeddings",
         {"type": "tool_use", "input": [{"type": "tool_use", "content": [IMAGE]}]},
     ),
+    "an image that claims to be a result": (
+        CHAT,
+        user({"type": "image_url", "image_url": {"type": "web_search_result", "url": URL}}),
+    ),
+    "embeddings of what claims to be a result": (
+        "/embeddings",
+        {"content": [{"type": "web_search_result", "content": [IMAGE]}]},
+    ),
     "a film's embeddings": ("/embeddings", {"input": [{"content": [film("video_url", "url")]}]}),
 }
 # These look like it. The tiny projector hears nothing, so llama-server refuses its sounds unread.
@@ -96,6 +104,17 @@ NOT_FETCHED = {
 TOOL = {"name": "f", "description": "d", "parameters": {"examples": [{"url": URL}]}}
 SCHEMA = {"type": "object", "properties": {}, "examples": [{"url": URL, "image_url": URL}]}
 USE = {"type": "tool_use", "id": "t", "name": "f", "input": {"url": URL, "image_url": URL}}
+FOUND = {
+    "type": "web_search_tool_result",
+    "tool_use_id": "t",
+    "content": [{"type": "web_search_result", "url": URL, "title": "t", "encrypted_content": "e"}],
+}
+DOCUMENT = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "a"}}
+BROUGHT = {
+    "type": "web_fetch_tool_result",
+    "tool_use_id": "t",
+    "content": {"type": "web_fetch_result", "url": URL, "content": DOCUMENT},
+}
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": {"url": URL}}}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}}
 CITED = {"type": "url_citation", "url_citation": {"url": URL}, "url": URL}
@@ -117,6 +136,14 @@ EXEMPT = {
     "an mcp_tool_use's input": (
         MESSAGES,
         after({"role": "assistant", "content": [TEXT, {**USE, "type": "mcp_tool_use"}]}),
+    ),
+    "what a web search found": (
+        MESSAGES,
+        after({"role": "assistant", "content": [TEXT, FOUND]}),
+    ),
+    "what a web fetch brought": (
+        MESSAGES,
+        after({"role": "assistant", "content": [TEXT, BROUGHT]}),
     ),
     "arguments": (CHAT, after({"role": "assistant", "content": "a", "tool_calls": [CALL]})),
     "annotations": (CHAT, after({"role": "assistant", "content": "a", "annotations": [CITED]})),

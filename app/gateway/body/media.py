@@ -33,6 +33,9 @@ NEVER_MEDIA = frozenset(
 )
 # Their `input` is what the model called the tool with.
 TOOL_USES = ("tool_use", "server_tool_use", "mcp_tool_use")
+# What a server's tool found. Their own `url` is no content part's: llama-server looks for that one
+# below `image_url` and the like, never in `content` itself.
+WEB_RESULTS = ("web_search_result", "web_fetch_result")
 
 
 def refuse_remote_media(fields: Mapping[str, object]) -> None:
@@ -55,7 +58,22 @@ def _named(fields: Mapping[str, object]) -> Iterator[str]:
             left += item
         elif isinstance(item, dict):
             yield from _strings(item)
-            left += [value for key, value in item.items() if not _never_media(key, item)]
+            left += [
+                _but_for_results(value) if key == "content" else value
+                for key, value in item.items()
+                if not _never_media(key, item)
+            ]
+
+
+def _but_for_results(content: object) -> list[object]:
+    """What stands in `content`, without the addresses of what a server's tool found."""
+    listed = content if isinstance(content, list) else [content]
+    return [
+        {key: value for key, value in each.items() if key != "url"}
+        if isinstance(each, dict) and each.get("type") in WEB_RESULTS
+        else each
+        for each in listed
+    ]
 
 
 def _never_media(key: str, owner: Mapping[str, object]) -> bool:
