@@ -15,8 +15,8 @@ from app.console import ModelLogger
 from app.errors import LoadError, RequestError
 from app.memory import turns
 from app.memory.ledger import (
+    MOVING,
     NOT_KNOWN,
-    STAGES,
     Free,
     Ledger,
     Loadable,
@@ -221,9 +221,10 @@ class Pool(Generic[Upstream]):
         return waiter
 
     def _undecided(self) -> bool:
-        """Whether a model waits for its turn. For one that comes already, nothing is to be decided
-        until it is there; nor for one that leaves, until it is gone."""
-        return any(model.line.waiting and model.state not in STAGES for model in self._ledger)
+        """Whether requests wait for a decision: for a model's turn, or for one that drains. Nothing
+        is to be decided for a model that comes until it is there, nor for one that leaves until it
+        is gone."""
+        return any(model.line.waiting and model.state not in MOVING for model in self._ledger)
 
     def _release(self, model: Model[Upstream], waiter: Waiter | None) -> None:
         """A request ends, or gives up waiting."""

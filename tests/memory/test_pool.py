@@ -244,6 +244,25 @@ def test_what_others_wait_for_is_decided_once_a_model_is_idle_not_at_each_releas
     run(scenario)
 
 
+def test_a_model_that_drained_for_a_request_that_left_takes_requests_again(run):
+    async def scenario():
+        world = World(a=20, b=20)
+        await world.use("a")
+        holder = world.pool.lease("a")
+        await holder.__aenter__()
+        world.now = 100.0  # its quantum is over
+        other = asyncio.create_task(world.use("b"))
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(world.use("a"))
+        await asyncio.sleep(0)
+        assert (world.view("a").waiting, world.view("b").waiting) == (1, 1)
+        other.cancel()
+        assert await asyncio.wait_for(waiting, 5) == "to a"
+        await holder.__aexit__(None, None, None)
+
+    run(scenario)
+
+
 def test_random_traffic_never_over_commits(run):
     async def scenario():
         world = World(a=4, b=8, c=12, d=16, e=20)
