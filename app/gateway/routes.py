@@ -51,6 +51,7 @@ ACTION_PATH = re.compile(rf"/api/models/(?P<model>.+)/(?P<action>{'|'.join(ACTIO
 MODELS, MODEL = "/v1/models", "/v1/models/{model}"
 MODELS_SPELLINGS = ("/v1/models", "/models")
 OPTIONS, EVERYWHERE = "OPTIONS", "*"
+LONGEST_SHOWN = 200  # characters of a name in an error message: a body may have a long one
 READS, ACTS = ("GET", "HEAD"), ("POST",)  # methods that our pages answer, and all else
 
 
@@ -180,7 +181,8 @@ def strip(path: str, prefixes: Sequence[str]) -> str:
 def check_model(name: str, names: Collection[str]) -> str:
     if name in names:
         return name
-    raise RequestError(404, f"there is no model {name!r}; there are: {', '.join(names)}")
+    shown = name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…"
+    raise RequestError(404, f"there is no model {shown!r}; there are: {', '.join(names)}")
 
 
 def named_in_body(fields: Mapping[str, object], names: Sequence[str]) -> str:

@@ -147,3 +147,9 @@ def test_the_body_names_the_model(body, names, expected):
     with pytest.raises(RequestError) as raised:
         named_in_body(body, names)
     assert raised.value.status == expected
+
+
+def test_a_long_name_is_not_told_back_whole():
+    with pytest.raises(RequestError) as raised:
+        named_in_body({"model": "n" * 1_000_000}, NAMES)
+    assert raised.value.status == 404 and len(raised.value.message) < 1000

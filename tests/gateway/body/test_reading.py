@@ -110,6 +110,20 @@ def test_a_length_over_the_limit_is_refused_before_the_body_comes(run, socket, p
     run(scenario)
 
 
+def test_a_length_that_begins_with_many_zeros_is_a_number(run, socket):
+    """Python reads no integer of more than 4,300 digits."""
+
+    async def scenario():
+        front = limited(1000)
+        async with Child(socket, echo), front.before(socket):
+            client = await RawClient.to(front.port)
+            line = f"POST {PATH} HTTP/1.1\r\nhost: localhost\r\n"
+            await client.send(line.encode() + b"content-length: %b2\r\n\r\n{}" % (b"0" * 5000))
+            assert (await client.response())[::2] == (200, b"{}")
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("path", [PATH, "/tiny/v1/audio/transcriptions"])
 def test_chunks_over_the_limit_are_refused(run, socket, path):
     async def scenario():
