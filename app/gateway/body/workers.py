@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,9 @@ MOST = 2  # workers at a time
 LONGEST = 20.0  # seconds for one body
 IDLE = 30.0  # seconds after which a worker that has nothing to do ends
 READ = 256 << 10  # bytes of a repaired body that are taken at once
+UNREAD = "the body could not be read"
+
+logger = logging.getLogger(__name__)
 
 
 class _Pipe(asyncio.Protocol):
@@ -90,6 +94,10 @@ class Worker:
             taken += await self._said.readexactly(min(READ, size - len(taken)))
         return bytes(taken)
 
+    @property
+    def ended(self) -> bool:
+        return self._child.poll() is not None
+
     async def end(self) -> None:
         """Kill it, and wait for its end: it has nothing to lose."""
         if self.retirement is not None:
@@ -135,7 +143,8 @@ class Workers:
                 raise RequestError(413, "the body takes too long to read") from None
             except (asyncio.IncompleteReadError, OSError):
                 self._end(worker)
-                raise RequestError(503, "the body could not be read", retry_after=1) from None
+                logger.warning("the process that reads large bodies has ended: out of memory?")
+                raise RequestError(503, UNREAD, retry_after=1) from None
             except BaseException:
                 self._end(worker)  # the client has left: it still reads that body
                 raise
@@ -143,13 +152,25 @@ class Workers:
             return found
 
     async def _one(self) -> Worker:
-        if self._idle:
+        """Raises RequestError 503."""
+        while self._idle:
             worker = self._idle.pop()
             assert worker.retirement is not None
             worker.retirement.cancel()
-            return worker
-        worker = Worker()
-        await worker.connect()
+            if not worker.ended:
+                return worker
+            self._end(worker)
+        try:
+            worker = Worker()
+        except OSError as error:
+            logger.warning("no process can be started that reads large bodies: %s", error)
+            raise RequestError(503, UNREAD, retry_after=1) from None
+        connecting = asyncio.ensure_future(worker.connect())
+        try:
+            await asyncio.shield(connecting)
+        except BaseException:  # the client has left: a pipe that is half connected has no owner
+            connecting.add_done_callback(lambda _: self._end(worker))
+            raise
         return worker
 
     def _keep(self, worker: Worker) -> None:

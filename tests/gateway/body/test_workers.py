@@ -8,6 +8,7 @@ from app.errors import RequestError
 from app.gateway.body import workers
 from app.gateway.body.examine import examine
 from app.gateway.body.workers import Workers
+from app.machine import children as children_of_ours
 from tests.fakes import until
 
 BODY = json.dumps({"model": "m", "stream": True, "prompt": ["a"] * 3, "n": 2}).encode()
@@ -127,6 +128,43 @@ def test_a_worker_that_was_killed_is_replaced(working):
             await asked
         assert raised.value.status == 503 and raised.value.retry_after
         assert (await crew.examine([BODY], allow_remote=False)).model == "m"
+
+    working(scenario)
+
+
+def test_an_idle_worker_that_has_ended_is_replaced_unseen(working):
+    async def scenario(crew):
+        await crew.examine([BODY], allow_remote=False)
+        (pid,) = children()
+        psutil.Process(pid).kill()
+        await until(lambda: not children())
+        assert (await crew.examine([BODY], allow_remote=False)).model == "m"
+
+    working(scenario)
+
+
+def test_where_no_worker_can_be_started_the_client_comes_back(working, monkeypatch, caplog):
+    def full(*_, **__):
+        raise OSError("too many processes")
+
+    async def scenario(crew):
+        with monkeypatch.context() as patch:
+            patch.setattr(children_of_ours, "spawn", full)
+            with pytest.raises(RequestError) as raised:
+                await crew.examine([BODY], allow_remote=False)
+        assert raised.value.status == 503 and "too many processes" in caplog.text
+        assert (await crew.examine([BODY], allow_remote=False)).model == "m"
+
+    working(scenario)
+
+
+def test_a_client_that_leaves_as_its_worker_starts_leaves_none_behind(working):
+    async def scenario(crew):
+        asked = asyncio.ensure_future(crew.examine([BODY], allow_remote=False))
+        await asyncio.sleep(0)
+        assert len(psutil.Process().children()) == 1
+        asked.cancel()
+        await until(lambda: not psutil.Process().children())
 
     working(scenario)
 
