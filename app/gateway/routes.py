@@ -40,7 +40,7 @@ UPSTREAM_PATHS = (
     "/detokenize",
     "/apply-template",
 )
-CACHED = 512  # targets of 8 KiB at most: callers ask for the same few all day
+CACHED = 512  # targets of 16 KiB at most: callers ask for the same few all day
 MULTIPART = ("/v1/audio/transcriptions", "/audio/transcriptions")
 HEALTH, READY, STATUS = "/health", "/ready", "/api/status"
 PAGE, EVENTS, METRICS = "/", "/api/events", "/metrics"

@@ -201,7 +201,6 @@ class LlamaServers:
         parts = min(model.wanted.slots(self.plan.capabilities), details.slots)
         known = {"n_ctx": details.context // parts, **files.model.header.meta}
         details.meta = lambda: {**known, **server.meta}
-        details.multimodal = files.mmproj is not None
 
     async def _preload(self, name: str) -> None:
         try:

@@ -150,4 +150,6 @@ class Front:
 
 
 def _allowance(model: Details, limit: int | None) -> Allowance:
-    return allowance(model.context, embedding=model.embedding, sees=model.sees, limit=limit)
+    return allowance(
+        model.context, embedding=model.embedding, multimodal=model.multimodal, limit=limit
+    )

@@ -62,7 +62,7 @@ def overview_of(settings: Settings, plan: Plan, pool: Pool[Client], under_agent:
 
 def _details(model: Candidate) -> Details:
     settings = model.settings
-    return Details(model.label, embedding=settings.embedding, sees=bool(settings.mmproj))
+    return Details(model.label, embedding=settings.embedding, multimodal=bool(settings.mmproj))
 
 
 def devices(

@@ -223,8 +223,11 @@ class Pool(Generic[Upstream]):
     def _undecided(self) -> bool:
         """Whether requests wait for a decision: for a model's turn, or for one that drains. Nothing
         is to be decided for a model that comes until it is there, nor for one that leaves until it
-        is gone."""
-        return any(model.line.waiting and model.state not in MOVING for model in self._ledger)
+        is gone, nor for one that is not set up."""
+        return any(
+            model.line.waiting and model.state not in MOVING and model.server is not None
+            for model in self._ledger
+        )
 
     def _release(self, model: Model[Upstream], waiter: Waiter | None) -> None:
         """A request ends, or gives up waiting."""

@@ -42,10 +42,9 @@ class Details:
     slots: int | None = None
     endpoint: str = ""
     embedding: bool = False
-    sees: bool = False  # or hears: it has a projector
     placed: str = ""  # where its memory lies, for people
     cache: int = 0
-    multimodal: bool = False
+    multimodal: bool = False  # it has a projector
     meta: Callable[[], Mapping[str, object]] = dict
     memory: Callable[[], MemoryUse] = MemoryUse
 

@@ -42,7 +42,11 @@ class Allowance:
 
 @lru_cache
 def allowance(
-    context: int | None, *, embedding: bool = False, sees: bool = False, limit: int | None = None
+    context: int | None,
+    *,
+    embedding: bool = False,
+    multimodal: bool = False,
+    limit: int | None = None,
 ) -> Allowance:
     """What a model takes: `context` in tokens, `limit` what the form says, in bytes."""
     if limit is not None:
@@ -51,4 +55,4 @@ def allowance(
     if embedding:
         text = max(text, BATCH)
     text = min(text, MOST)
-    return Allowance(text, min(MEDIA, MOST - text) if sees else 0)
+    return Allowance(text, min(MEDIA, MOST - text) if multimodal else 0)

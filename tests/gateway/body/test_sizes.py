@@ -10,12 +10,12 @@ from app.gateway.body.sizes import BATCH, LEAST, MEDIA, MIB, MOST, Allowance, al
         ({"context": 4096}, LEAST, 0),
         ({"context": 1 << 17}, 4 * MIB, 0),
         ({"context": None}, 4 * MIB, 0),
-        ({"context": 1 << 17, "sees": True}, 4 * MIB, MEDIA),
+        ({"context": 1 << 17, "multimodal": True}, 4 * MIB, MEDIA),
         ({"context": 512, "embedding": True}, BATCH, 0),
         ({"context": 1 << 20, "embedding": True}, 32 * MIB, 0),
-        ({"context": 1 << 24, "sees": True}, MOST, 0),
-        ({"context": 1 << 21, "sees": True}, 64 * MIB, 36 * MIB),
-        ({"context": 4096, "sees": True, "limit": 5}, 5, 0),
+        ({"context": 1 << 24, "multimodal": True}, MOST, 0),
+        ({"context": 1 << 21, "multimodal": True}, 64 * MIB, 36 * MIB),
+        ({"context": 4096, "multimodal": True, "limit": 5}, 5, 0),
     ],
 )
 def test_the_limit_follows_from_the_model_unless_the_form_says_it(given, text, media):
