@@ -74,13 +74,21 @@ class Reading:
         self, request: Request, models: Sequence[str], holding: Holding, *, multipart: bool
     ) -> Body:
         """`models`: those that it may be for. Raises RequestError 400, 413, 415, 503."""
-        allowed = max(map(self.allowed, models), key=lambda each: each.whole)
+        allowed = self._enough(request, models)
         check_length(request, allowed)
         if multipart and len(models) == 1 and coding_of(request.headers) is None:
             return UNREAD
         if multipart:
             return await self._form(request, allowed, holding)
         return await self._json(request, allowed, holding)
+
+    def _enough(self, request: Request, models: Sequence[str]) -> Allowance:
+        """What the body may take until it has named one of the models."""
+        first = self.allowed(models[0])
+        plain = coding_of(request.headers) is None
+        if plain and request.length is not None and request.length <= first.whole:
+            return first  # and not the largest, which would have to be looked for at every request
+        return max(map(self.allowed, models), key=lambda each: each.whole)
 
     async def pieces(self, request: Request, body: Body, model: str) -> AsyncIterator[bytes]:
         """What is to be sent, once: what the child has got is given up. Raises RequestError
