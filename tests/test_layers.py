@@ -84,6 +84,7 @@ FOLDERS = {  # low to high, each with its modules low to high
     "page": ["assemble", "examples", "plots"],
     "gateway": [
         "http.limits",
+        "http.households",
         "http.heads",
         "http.ids",
         "http.stamps",

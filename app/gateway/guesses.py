@@ -6,9 +6,9 @@ moment at which it is full again (the generic cell rate algorithm), and forgotte
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
-from functools import lru_cache
+
+from app.gateway.http.households import household
 
 ALLOWED = 20  # wrong keys in a row before an address is suspect
 EVERY = 1.0  # seconds for one more
@@ -44,7 +44,7 @@ class Guesses:
         """A wrong key came from there. Returns the seconds until the next one may come, if this one
         was one too many."""
         self._forget(now)
-        name = _neighbourhood(address)
+        name = household(address)
         if name not in self._buckets and len(self._buckets) >= self._limit:
             name = OTHERS
         bucket = self._buckets.get(name) or _Bucket(now)
@@ -58,7 +58,7 @@ class Guesses:
     def _find(self, address: str) -> _Bucket | None:
         if not self._buckets:
             return None
-        return self._buckets.get(_neighbourhood(address)) or self._buckets.get(OTHERS)
+        return self._buckets.get(household(address)) or self._buckets.get(OTHERS)
 
     def _forget(self, now: float) -> None:
         while self._buckets:
@@ -70,16 +70,3 @@ class Guesses:
 
 def _empty(bucket: _Bucket, now: float) -> bool:
     return bucket.full_at - now > (ALLOWED - 1) * EVERY
-
-
-@lru_cache(maxsize=256)
-def _neighbourhood(address: str) -> str:
-    """What one caller may have for itself: an IPv4 address, 2**64 IPv6 addresses."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    mapped = found.ipv4_mapped
-    return str(mapped or ipaddress.ip_network((found, 64), strict=False))

@@ -12,6 +12,7 @@ from app.gateway.body.form import ModelField, boundary_of
 from app.gateway.body.room import Holding, Room
 from app.gateway.body.sizes import Allowance
 from app.gateway.encoding import coding_of, decoded
+from app.gateway.http.households import household
 from app.gateway.http.request import Request
 from app.telemetry.samples import Several
 
@@ -68,7 +69,7 @@ class Reading:
 
     def holding(self, request: Request) -> Holding:
         """The memory that the request's body takes, for as long as the request is under way."""
-        return Holding(self._room, request.address)
+        return Holding(self._room, household(request.address))
 
     async def body(
         self, request: Request, models: Sequence[str], holding: Holding, *, multipart: bool

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import heapq
-import ipaddress
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from app.errors import RequestError
+from app.gateway.http.households import household
 from app.gateway.http.limits import Limits
 
 AT_ONCE = 32  # idle ones that give way together: a flood of new ones costs one search for many
 MOST_TURNED_AWAY = 256  # that are still read the reason to
-PREFIX = 64  # bits of an IPv6 address: a caller has all of the rest
 
 
 class Member(Protocol):
@@ -93,13 +92,3 @@ class Connections:
             eldest.abort()
         self._turned_away[connection] = None
         return RequestError(503, message, retry_after=1)
-
-
-def household(address: str) -> str:
-    """The address, or of IPv6 the network, that one caller has."""
-    if ":" not in address:
-        return address
-    parsed = ipaddress.IPv6Address(address)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.ip_network((parsed, PREFIX), strict=False))

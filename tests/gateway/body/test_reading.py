@@ -197,6 +197,23 @@ def test_unfinished_bodies_take_a_bounded_memory(run, socket):
     run(scenario)
 
 
+def test_the_addresses_of_one_ipv6_network_share_a_bound():
+    class Asked:
+        def __init__(self, address):
+            self.address = address
+
+    async def scenario():
+        room = Room(total=100, of_an_address=50)
+        reading = Reading(None, None, allow_remote=False, room=room)
+        with reading.holding(Asked("2001:db8::1")) as first:
+            first.grow(UNCOUNTED + 30)
+            reading.holding(Asked("2001:db8:1::1")).grow(UNCOUNTED + 30)
+            with pytest.raises(RequestError):
+                reading.holding(Asked("2001:db8::2")).grow(UNCOUNTED + 30)
+
+    asyncio.run(scenario())
+
+
 def test_a_client_that_leaves_makes_room(run, socket):
     async def scenario():
         room = Room()

@@ -1,6 +1,4 @@
-import pytest
-
-from app.gateway.http.connections import AT_ONCE, MOST_TURNED_AWAY, Connections, household
+from app.gateway.http.connections import AT_ONCE, MOST_TURNED_AWAY, Connections
 from app.gateway.http.limits import Limits
 
 
@@ -57,16 +55,3 @@ def test_nobody_is_left_once_all_are_forgotten():
     for peer in [*peers, Peer("c")]:
         connections.forget(peer)
     assert not connections and list(connections) == []
-
-
-@pytest.mark.parametrize(
-    "address, known",
-    [
-        ("10.1.2.3", "10.1.2.3"),
-        ("::ffff:10.1.2.3", "10.1.2.3"),
-        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
-        ("", ""),
-    ],
-)
-def test_a_household_is_an_address_or_an_ipv6_network(address, known):
-    assert household(address) == known
