@@ -18,6 +18,7 @@ from app.telemetry.samples import Several
 
 PIECE = 128 << 10  # bytes, at least, of every piece of a large body but the last
 SLICE = 16 << 10  # bytes of a form that are parsed between two turns of the loop
+DECODED_AT_ONCE = 2  # bodies: each may grow to the limit before it is counted
 ONE = Several()
 Allowances = Callable[[str], Allowance]  # by a model's name
 
@@ -65,7 +66,7 @@ class Reading:
         self._room = room or Room()
         self._aside = aside
         self._allow_remote = allow_remote
-        self._decoding = asyncio.Semaphore(2)  # bodies at a time, for each may grow to the limit
+        self._decoding = asyncio.Semaphore(DECODED_AT_ONCE)
 
     def holding(self, request: Request) -> Holding:
         """The memory that the request's body takes, for as long as the request is under way."""
@@ -127,10 +128,23 @@ class Reading:
         pieces = await gather(request.chunks(), allowed, holding)
         if coding_of(request.headers) is None:
             return pieces
-        async with self._decoding:
-            plain = await decoded(request.headers, pieces, allowed.whole)
-            holding.grow(sum(map(len, plain)))
+        plain = await self._decode(request, pieces, allowed.whole)
+        holding.grow(sum(map(len, plain)))
         return joined(list(plain))
+
+    async def _decode(
+        self, request: Request, pieces: Sequence[bytes], limit: int
+    ) -> Sequence[bytes]:
+        """The thread goes on if the client leaves: it is one of the few until it ends."""
+        await self._decoding.acquire()
+        decoding = asyncio.ensure_future(decoded(request.headers, pieces, limit))
+        decoding.add_done_callback(self._end_decoding)
+        return await asyncio.shield(decoding)
+
+    def _end_decoding(self, decoding: asyncio.Future[Sequence[bytes]]) -> None:
+        self._decoding.release()
+        if not decoding.cancelled():
+            decoding.exception()  # asyncio complains where the client has left meanwhile
 
 
 def joined(pieces: list[bytes]) -> list[bytes]:

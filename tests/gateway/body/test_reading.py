@@ -8,7 +8,7 @@ import pytest
 
 from app.errors import RequestError
 from app.gateway.body.examine import FEW, SMALL
-from app.gateway.body.reading import PIECE, Body, Reading, gather
+from app.gateway.body.reading import DECODED_AT_ONCE, PIECE, Body, Reading, gather
 from app.gateway.body.room import UNCOUNTED, Holding, Room
 from app.gateway.body.sizes import Allowance
 from tests.fakes import Child, RawClient, body_of, reply, until
@@ -212,6 +212,34 @@ def test_the_addresses_of_one_ipv6_network_share_a_bound():
                 reading.holding(Asked("2001:db8::2")).grow(UNCOUNTED + 30)
 
     asyncio.run(scenario())
+
+
+def test_who_leaves_while_its_body_is_decoded_counts_until_the_thread_ends(run, monkeypatch):
+    class Asked:
+        headers = ()
+
+    async def scenario():
+        begun, end = [], asyncio.Event()
+
+        async def slowly(*_):
+            begun.append(1)
+            await end.wait()
+            raise RequestError(413, "too large")
+
+        monkeypatch.setattr("app.gateway.body.reading.decoded", slowly)
+        reading = Reading(None, None, allow_remote=False)
+        tasks = [asyncio.create_task(reading._decode(Asked(), [], 1)) for _ in range(9)]
+        await until(lambda: len(begun) == DECODED_AT_ONCE)
+        for task in tasks[:-1]:
+            task.cancel()
+        await asyncio.gather(*tasks[:-1], return_exceptions=True)
+        assert len(begun) == DECODED_AT_ONCE
+        end.set()
+        with pytest.raises(RequestError):
+            await tasks[-1]
+        assert len(begun) == DECODED_AT_ONCE + 1
+
+    run(scenario)
 
 
 def test_a_client_that_leaves_makes_room(run, socket):
