@@ -35,6 +35,7 @@ class Body:
     several: Several = ONE
     media: int = 0
     is_json: bool = True
+    holding: Holding | None = None  # until its last piece is sent
 
     @property
     def whole(self) -> bytes | None:
@@ -102,6 +103,8 @@ class Reading:
         body.pieces.reverse()
         while body.pieces:
             yield body.pieces.pop()
+        if body.holding is not None:
+            body.holding.end()
 
     async def _json(self, request: Request, allowed: Allowance, holding: Holding) -> Body:
         pieces = await self._take(request, allowed, holding)
@@ -111,7 +114,7 @@ class Reading:
             found = await self._aside.examine(pieces, allow_remote=self._allow_remote)
         if found.repaired is not None:
             pieces = await cut(found.repaired)
-        return Body(pieces, found.model, found.streams, found.several, found.media)
+        return Body(pieces, found.model, found.streams, found.several, found.media, holding=holding)
 
     async def _form(self, request: Request, allowed: Allowance, holding: Holding) -> Body:
         field = ModelField(boundary_of(request.header(b"content-type")))
@@ -122,7 +125,8 @@ class Reading:
                 field.feed(piece[begin : begin + SLICE])
                 await asyncio.sleep(0)
             size += len(piece)
-        return Body(pieces, field.fields().get("model"), media=size, is_json=False)
+        model = field.fields().get("model")
+        return Body(pieces, model, media=size, is_json=False, holding=holding)
 
     async def _take(self, request: Request, allowed: Allowance, holding: Holding) -> list[bytes]:
         pieces = await gather(request.chunks(), allowed, holding)

@@ -41,7 +41,7 @@ class Room:
 
 
 class Holding:
-    """The memory that one body takes, until the block ends."""
+    """The memory that one body takes, until the block ends or `end`."""
 
     def __init__(self, room: Room, address: str) -> None:
         self._room = room
@@ -52,7 +52,12 @@ class Holding:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """The body is in the child's hands."""
         self._room.give_back(self._address, self._counted)
+        self._counted = 0
 
     def grow(self, size: int) -> None:
         """So many more bytes have arrived. Raises RequestError 503."""

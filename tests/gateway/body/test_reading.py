@@ -258,12 +258,17 @@ def test_a_client_that_leaves_makes_room(run, socket):
 
 def test_what_the_child_has_got_is_given_up(run):
     async def scenario():
-        reading = Reading(None, None, allow_remote=False)
-        body = Body([b"a", b"b", b"c"])
-        found = []
-        async for piece in reading.pieces(None, body, "tiny"):
-            found.append((piece, len(body.pieces)))
-        assert found == [(b"a", 2), (b"b", 1), (b"c", 0)]
+        room = Room()
+        reading = Reading(None, None, allow_remote=False, room=room)
+        with Holding(room, "a") as holding:
+            holding.grow(UNCOUNTED + 3)
+            body = Body([b"a", b"b", b"c"], holding=holding)
+            found = []
+            async for piece in reading.pieces(None, body, "tiny"):
+                found.append((piece, len(body.pieces), room.taken))
+            assert found == [(b"a", 2, 3), (b"b", 1, 3), (b"c", 0, 3)]
+            assert room.taken == 0  # though the answer may take long
+        assert room.taken == 0
 
     run(scenario)
 
