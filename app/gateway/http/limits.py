@@ -14,8 +14,7 @@ class Limits:
     of_one_address: int = 1024  # of the connections; a gateway's callers have all one address
     target: int = 16 * 1024  # llama-server takes 32 KiB
     head: int = 64 * 1024  # request line and headers
-    headers: int = 96  # llama-server takes 100; the front adds its own
-    header: int = 8 * 1024 - 8  # one name and value; llama-server takes 8 KiB with ": " and CRLF
+    headers: int = 128
     pipelined: int = 16  # requests that wait behind the one being answered
     buffered: int = 256 * 1024  # of a request body that nobody has read yet
     head_time: float = 15.0  # from a head's first byte to its last

@@ -132,16 +132,13 @@ class Reader:
         limits, headers = self._limits, self._headers
         if len(headers) > limits.headers:
             self._refuse(431, f"the request has more than {limits.headers} headers")
-        if self._most < limits.header:
+        if self._most < min(limits.target, limits.head):
             return  # each part of so small a head is small enough
-        sizes = [len(name) + len(value) for name, value in headers]
-        parsed = len(self._target) + sum(sizes)
+        parsed = len(self._target) + sum(len(name) + len(value) for name, value in headers)
         if len(self._target) > limits.target:
             self._refuse(414, f"the request's target is longer than {limits.target} bytes")
         elif max(parsed, self._head_fed) > limits.head:
             self._refuse(431, f"the request's head is larger than {limits.head} bytes")
-        elif sizes and max(sizes) > limits.header:
-            self._refuse(431, f"one of the headers is larger than {limits.header} bytes")
 
     # httptools
 
