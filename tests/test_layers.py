@@ -98,6 +98,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "origins",
         "guesses",
         "admission",
+        "body.encoding",
         "body.strict",
         "body.media",
         "body.examine",
@@ -106,7 +107,6 @@ FOLDERS = {  # low to high, each with its modules low to high
         "body.room",
         "body.worker",
         "body.workers",
-        "encoding",
         "body.reading",
         "headers",
         "upstream_error",
@@ -205,8 +205,8 @@ PURE = {
     "task.container",
 }
 OWNERS = {
-    "backports": {"gateway.encoding"},
-    "compression": {"gateway.encoding"},  # of Python itself from 3.14 on
+    "backports": {"gateway.body.encoding"},
+    "compression": {"gateway.body.encoding"},  # of Python itself from 3.14 on
     "clearml": {"task.api", "task.mode", "task.weights", "task.route"},
     "gguf": {"models.tiny"},
     "httptools": {"gateway.http.reader", "engine.exchange"},

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from app.gateway.body.encoding import coding_of, decoded
 from app.gateway.body.examine import SMALL, Examined, examine, quick
 from app.gateway.body.form import ModelField, boundary_of
 from app.gateway.body.room import Holding, Room
 from app.gateway.body.sizes import Allowance
-from app.gateway.encoding import coding_of, decoded
 from app.gateway.http.households import household
 from app.gateway.http.request import Request
 from app.telemetry.samples import Several

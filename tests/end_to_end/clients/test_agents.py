@@ -6,7 +6,7 @@ import json
 import pytest
 import requests
 
-from app.gateway.encoding import zstd
+from app.gateway.body.encoding import zstd
 from tests.end_to_end.clients.conftest import FUNCTION, HERE, KEY
 from tests.end_to_end.conftest import PATIENCE
 

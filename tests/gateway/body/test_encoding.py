@@ -10,7 +10,7 @@ import pytest
 from backports import zstd
 
 from app.errors import RequestError
-from app.gateway.encoding import PIECE, coding_of, decode
+from app.gateway.body.encoding import PIECE, coding_of, decode
 from tests.fakes import Child
 from tests.gateway.front import Front, echo
 
