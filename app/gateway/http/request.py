@@ -128,11 +128,6 @@ class Request:
     def buffered(self) -> int:
         return self._buffered
 
-    @property
-    def complete(self) -> bool:
-        """The whole body has arrived."""
-        return self._complete
-
     def feed(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
         self._buffered += len(chunk)
