@@ -105,6 +105,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "body.form",
         "body.sizes",
         "body.room",
+        "body.fair",
         "body.worker",
         "body.workers",
         "body.reading",

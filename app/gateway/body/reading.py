@@ -53,7 +53,9 @@ UNREAD = Body(None, is_json=False)
 class Aside(Protocol):
     """What examines large bodies, away from the loop."""
 
-    async def examine(self, pieces: Sequence[bytes], *, allow_remote: bool) -> Examined: ...
+    async def examine(
+        self, pieces: Sequence[bytes], *, allow_remote: bool, caller: str
+    ) -> Examined: ...
 
 
 class Reading:
@@ -111,7 +113,10 @@ class Reading:
         if quick(pieces):
             found = examine(pieces[0], allow_remote=self._allow_remote)
         else:
-            found = await self._aside.examine(pieces, allow_remote=self._allow_remote)
+            caller = household(request.address)
+            found = await self._aside.examine(
+                pieces, allow_remote=self._allow_remote, caller=caller
+            )
         if found.repaired is not None:
             pieces = await cut(found.repaired)
         return Body(pieces, found.model, found.streams, found.several, found.media, holding=holding)

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from app.errors import RequestError
 from app.gateway.body.examine import Examined
+from app.gateway.body.fair import FairQueue
 from app.machine import children
 from app.telemetry.samples import Several
 
@@ -123,13 +124,15 @@ class Workers:
     """As many as are needed, up to a bound; further bodies wait for one."""
 
     def __init__(self) -> None:
-        self._free = asyncio.Semaphore(MOST)
+        self._queue = FairQueue(MOST)
         self._idle: list[Worker] = []
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def examine(self, pieces: Sequence[bytes], *, allow_remote: bool) -> Examined:
+    async def examine(
+        self, pieces: Sequence[bytes], *, allow_remote: bool, caller: str = ""
+    ) -> Examined:
         """Raises RequestError 400, 413, 503."""
-        async with self._free:
+        async with self._queue.place(caller, sum(map(len, pieces))):
             worker = await self._one()
             try:
                 found = await asyncio.wait_for(

@@ -48,10 +48,10 @@ class Blocked:
     def __init__(self, workers):
         self.workers, self.asked, self.may = workers, asyncio.Event(), asyncio.Event()
 
-    async def examine(self, pieces, *, allow_remote):
+    async def examine(self, pieces, **options):
         self.asked.set()
         await self.may.wait()
-        return await self.workers.examine(pieces, allow_remote=allow_remote)
+        return await self.workers.examine(pieces, **options)
 
 
 @pytest.mark.parametrize(
