@@ -29,7 +29,7 @@ from app.page.plots import Plots
 from app.telemetry import prometheus
 from app.telemetry.history import History
 from app.telemetry.logs import LogBook
-from app.telemetry.overview import Details, Overview
+from app.telemetry.overview import Overview
 from app.telemetry.prometheus import Metrics
 from app.telemetry.samples import Sample
 
@@ -82,7 +82,6 @@ class Front:
         self._listeners = (self._plots.add, self._metrics.add, *listeners)
 
         described = self._plots.described
-
         admins = Admins(callers.rules.keys, callers.token)
 
         def hello(request: Request) -> dict[str, object]:
@@ -102,11 +101,7 @@ class Front:
         ours = status.pages(overview, callers.rules.keys)
         own = {**ours, **admin_pages(pool, admins), **self._pages()}
         self._workers = Workers()
-        reading = Reading(
-            self._workers,
-            lambda name: _allowance(overview.models[name], callers.rules.body_limit),
-            allow_remote=callers.rules.allow_remote_media,
-        )
+        reading = _reading(self._workers, overview, callers.rules)
         proxy = Proxy(pool, models, callers.rules, own, self._record, reading)
         self._server = HttpServer(proxy, allowed=callers.networks)
 
@@ -149,7 +144,14 @@ class Front:
             tell(sample)
 
 
-def _allowance(model: Details, limit: int | None) -> Allowance:
-    return allowance(
-        model.context, embedding=model.embedding, multimodal=model.multimodal, limit=limit
-    )
+def _reading(workers: Workers, overview: Overview, rules: Rules) -> Reading:
+    def allowed(name: str) -> Allowance:
+        model = overview.models[name]
+        return allowance(
+            model.context,
+            embedding=model.embedding,
+            multimodal=model.multimodal,
+            limit=rules.body_limit,
+        )
+
+    return Reading(workers, allowed, allow_remote=rules.allow_remote_media)
