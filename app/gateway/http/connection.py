@@ -92,6 +92,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.write_paused = clock.now()
+        self._pipeline.hold()
         current = self._pipeline.current
         if current is not None and current.flow is not None:
             current.flow.pause()
@@ -101,6 +102,8 @@ class Connection(asyncio.Protocol):
         current = self._pipeline.current
         if current is not None and current.flow is not None:
             current.flow.resume()
+        self._pipeline.release()
+        self._hold_back()
 
     # One request after another.
 
@@ -131,7 +134,7 @@ class Connection(asyncio.Protocol):
         if reader.receiving is not None:  # it is in the body of a request, which then fails
             reader.receiving.fail(error)
             reader.receiving = None
-        elif self._pipeline.current is None:
+        elif self._pipeline.empty:
             request = Request(self, "GET", "", [])
             request.keep_alive = False
             request.refuse(error)

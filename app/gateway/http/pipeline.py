@@ -22,19 +22,31 @@ class Pipeline:
         """`answered` is told of each request that has its answer, and may call `go_on`."""
         self.current: Request | None = None
         self.waiting: deque[Request] = deque()
+        self._held = False
         self._handler = handler
         self._answered = answered
         self._task: asyncio.Task[None] | None = None
 
     def add(self, request: Request) -> None:
-        if self.current is None:
-            self._start(request)
-        else:
-            self.waiting.append(request)
+        self.waiting.append(request)
+        self.go_on()
 
     def go_on(self) -> None:
-        """Answer the next request; one must wait."""
-        self._start(self.waiting.popleft())
+        """Answer the next request, if one waits and may be answered now."""
+        if self.current is None and self.waiting and not self._held:
+            self._start(self.waiting.popleft())
+
+    def hold(self) -> None:
+        """The client does not take its answers: begin no further one."""
+        self._held = True
+
+    def release(self) -> None:
+        self._held = False
+        self.go_on()
+
+    @property
+    def empty(self) -> bool:
+        return self.current is None and not self.waiting
 
     def cancel(self) -> None:
         self.waiting.clear()

@@ -184,7 +184,7 @@ class Request:
         """Where the body will come from. It is paused whenever the client does not keep up."""
         self.flow = source
         if source is not None and self._connection.write_paused is not None:
-            source.pause()  # the client still reads the response before this one
+            source.pause()  # the client does not keep up with what was sent so far
 
     def write(self, chunk: bytes) -> None:
         """Send a piece of the body."""

@@ -48,6 +48,30 @@ def test_pipelined_requests_are_answered_in_order_one_at_a_time(run):
     run(scenario)
 
 
+def test_who_does_not_take_an_answer_gets_no_further_one_made(run):
+    """Or a client could fill memory with answers that it never reads. Result: the others are made
+    once it reads, each whole and in its place."""
+
+    async def scenario():
+        made = []
+
+        async def large(request):
+            made.append(request.target)
+            request.reply(200, request.target.encode() * (4 << 20))
+
+        async with serving(large) as port:
+            client = await RawClient.to(port)
+            for number in range(8):
+                await client.send(GET % b"/%d" % number)
+            assert (await ask(port, GET % b"/x"))[0] == 200  # the front has read all that it reads
+            assert made in (["/0", "/x"], ["/0", "/1", "/x"])
+            for number in range(8):
+                _, _, body = await client.response()
+                assert body == b"/%d" % number * (4 << 20)
+
+    run(scenario)
+
+
 def test_too_many_pipelined_requests_end_the_connection(run):
     async def scenario():
         async with serving(echo, pipelined=2) as port:

@@ -143,34 +143,6 @@ def test_a_client_that_does_not_read_holds_the_source_back(run):
     run(scenario)
 
 
-def test_a_client_that_has_not_read_the_response_before_holds_the_next_source_back(run):
-    async def scenario():
-        class Source:
-            paused = False
-
-            def pause(self):
-                self.paused = True
-
-            def resume(self):
-                self.paused = False
-
-        sources = []
-
-        async def large(request):
-            sources.append(Source())
-            request.flow_from(sources[-1])
-            request.reply(200, b"x" * (16 << 20))
-
-        async with serving(large) as port:
-            client = await RawClient.to(port)
-            await client.send(GET % b"/1" + GET % b"/2")
-            while len(sources) < 2:
-                await asyncio.sleep(0.01)
-            assert sources[1].paused
-
-    run(scenario)
-
-
 def test_a_refusal_is_in_openais_shape_and_says_when_to_come_back(run):
     async def full(request):
         raise RequestError(429, "full", retry_after=0.2)
