@@ -70,7 +70,9 @@ class Client:
         exchange = Exchange(self, request, sink)
         if body is None:
             exchange.stream_body()
-        await exchange.begin()
+        # A body in pieces cannot be sent again, as others are if the child has just closed an idle
+        # connection.
+        await exchange.begin(fresh=body is None)
         return exchange
 
     async def get(self, target: str, timeout: float) -> Reply:

@@ -11,7 +11,9 @@ from app.errors import RequestError
 
 KIND = b"multipart/form-data"
 DISPOSITION = b"content-disposition"
-LONGEST_HEADER = 256  # bytes; what parses its options takes time that grows with the square
+# Bytes of a header. What parses its options takes time that grows with the square.
+LONGEST_TYPE = 256
+LONGEST_DISPOSITION = 128  # of the field `model`
 LONGEST_NAME = 4096  # bytes of a model's name that are kept
 HEADS = 256 << 10  # bytes of all parts' heads: they are parsed byte by byte
 OF_A_PART = 64  # bytes that a part counts as, besides its head
@@ -21,8 +23,8 @@ logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # a client's f
 
 def boundary_of(kind: bytes | None) -> bytes:
     """What stands between the parts, by the body's content type. Raises RequestError 400."""
-    if kind is not None and len(kind) > LONGEST_HEADER:
-        raise RequestError(400, f"the Content-Type is longer than {LONGEST_HEADER} bytes")
+    if kind is not None and len(kind) > LONGEST_TYPE:
+        raise RequestError(400, f"the Content-Type is longer than {LONGEST_TYPE} bytes")
     media_type, options = parse_options_header(kind)
     boundary = options.get(b"boundary", b"")
     if media_type != KIND or not boundary:
@@ -99,7 +101,7 @@ class ModelField:
 
     def _end_head(self) -> None:
         self._is_model = False
-        if len(self._disposition) <= LONGEST_HEADER:  # a longer one is a file's
+        if len(self._disposition) <= LONGEST_DISPOSITION:  # a longer one is a file's
             kind, options = parse_options_header(self._disposition)
             named = kind == b"form-data" and options.get(b"name") == b"model"
             self._is_model = named and b"filename" not in options

@@ -17,7 +17,7 @@ from app.gateway.http.request import Request
 from app.telemetry.samples import Several
 
 PIECE = 128 << 10  # bytes, at least, of every piece of a large body but the last
-SLICE = 16 << 10  # bytes of a form that are parsed between two turns of the loop
+SLICE = 4 << 10  # bytes of a form that are parsed between two turns of the loop
 DECODED_AT_ONCE = 2  # bodies: each may grow to the limit before it is counted
 ONE = Several()
 Allowances = Callable[[str], Allowance]  # by a model's name
@@ -134,7 +134,9 @@ class Reading:
         return Body(pieces, model, media=size, is_json=False, holding=holding)
 
     async def _take(self, request: Request, allowed: Allowance, holding: Holding) -> list[bytes]:
+        request.gives_way = True  # or slow bodies would take all places for connections
         pieces = await gather(request.chunks(), allowed, holding)
+        request.gives_way = False
         if coding_of(request.headers) is None:
             return pieces
         plain = await self._decode(request, pieces, allowed.whole)

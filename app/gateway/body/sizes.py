@@ -14,6 +14,7 @@ LEAST = MIB  # so that llama-server itself can say how much too long a prompt is
 BATCH = 8 * MIB  # many texts that are embedded at once need not fit into one context
 MEDIA = 64 * MIB  # six pictures or sounds as large as llama-server would fetch, in base64
 MOST = 100 * MIB  # llama-server's own limit
+WHY = "which follows from the model's context unless General/body_limit of the instance is set"
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,14 @@ class Allowance:
     def check_whole(self, size: int) -> None:
         """Raises RequestError 413."""
         if size > self.whole:
-            raise RequestError(413, f"the body is larger than {self.whole} bytes")
+            raise RequestError(413, f"the body is larger than {self.whole} bytes, {WHY}")
 
     def check(self, size: int, media: int) -> None:
         """Raises RequestError 413. A body of `size` bytes has `media` of them in it."""
         self.check_whole(size)
         if size - media > self.text:
-            raise RequestError(413, f"the body has more than {self.text} bytes besides its media")
+            problem = f"the body has more than {self.text} bytes besides its media"
+            raise RequestError(413, f"{problem}, {WHY}")
 
 
 @lru_cache

@@ -26,7 +26,7 @@ START = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from app.gateway.body i
 ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH")
 MOST = 2  # workers at a time
 LONGEST = 20.0  # seconds for one body
-IDLE = 30.0  # seconds after which a worker that has nothing to do ends
+IDLE = 600.0  # seconds after which a worker that has nothing to do ends
 READ = 256 << 10  # bytes of a repaired body that are taken at once
 UNREAD = "the body could not be read"
 

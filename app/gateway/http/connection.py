@@ -216,6 +216,17 @@ class Connection(asyncio.Protocol):
             self._refuse()
             self._hold_back()
 
+    def stop(self, error: RequestError) -> None:
+        """The server ends: leave the client, or say so where no answer has begun."""
+        request = self._pipeline.current
+        if request is None or request.started or self.write_paused is not None:
+            self.abort()
+            return
+        self._pipeline.cancel()
+        request.keep_alive = False
+        request.refuse(error)
+        self._drop_rest()
+
     def _overdue(self, now: float) -> bool:
         limits, reader = self._limits, self._reader
         if self.write_paused is not None:

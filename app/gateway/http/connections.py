@@ -31,6 +31,8 @@ class Member(Protocol):
 
     def hurry(self, now: float) -> None: ...
 
+    def stop(self, error: RequestError) -> None: ...
+
 
 class Connections:
     """Those of one server."""

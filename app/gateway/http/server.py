@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
+import logging
 from collections.abc import Sequence
 
 from app.errors import ConfigError, RequestError
@@ -14,6 +15,9 @@ from app.gateway.http.limits import Limits, Network
 from app.gateway.http.pipeline import Handler
 from app.machine import clock, network
 
+logger = logging.getLogger(__name__)
+
+LAST_READ = 0.3  # seconds for a client to read why it has no answer
 LAST_WORDS = 1.0  # seconds for busy connections to finish when the server closes
 
 
@@ -70,6 +74,16 @@ class HttpServer:
             self._empty.clear()
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), LAST_WORDS)
+        await self._turn_out()
+
+    async def _turn_out(self) -> None:
+        """Tell those that still have no answer, and break all connections."""
+        stopping = RequestError(503, "the instance is stopping", retry_after=10)
+        for connection in self._connections:
+            connection.stop(stopping)
+        if self._connections:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), LAST_READ)
         for connection in self._connections:
             connection.abort()
 
@@ -95,4 +109,8 @@ class HttpServer:
             await asyncio.sleep(self.limits.sweep)
             now = clock.now()
             for connection in self._connections:
-                connection.hurry(now)
+                try:
+                    connection.hurry(now)
+                except Exception:  # noqa: BLE001 a fault with one must not end the others' limits
+                    logger.exception("a connection of %s", connection.address)
+                    connection.abort()

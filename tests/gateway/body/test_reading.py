@@ -197,6 +197,29 @@ def test_unfinished_bodies_take_a_bounded_memory(run, socket):
     run(scenario)
 
 
+def test_a_body_gives_way_while_it_arrives_and_not_once_it_is_whole():
+    """Or slow bodies would take all places for connections."""
+
+    class Sent:
+        headers, length, address, gives_way = [], None, "", False
+
+        async def chunks(self):
+            for chunk in (b"{", b"}"):
+                seen.append(self.gives_way)
+                yield chunk
+
+    async def scenario():
+        reading = Reading(None, lambda name: Allowance(100), allow_remote=False)
+        request = Sent()
+        with reading.holding(request) as holding:
+            await reading.body(request, ("a",), holding, multipart=False)
+        assert not request.gives_way
+
+    seen = []
+    asyncio.run(scenario())
+    assert seen == [True, True]
+
+
 def test_the_addresses_of_one_ipv6_network_share_a_bound():
     class Asked:
         def __init__(self, address):

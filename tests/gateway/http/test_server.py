@@ -90,6 +90,34 @@ def test_a_request_that_is_made_to_wait_gives_way(run):
     run(scenario)
 
 
+def test_at_the_end_who_has_no_answer_is_told_why(run):
+    """One whose body still arrives, and one that waits for something else."""
+
+    async def scenario():
+        asked, both = [], asyncio.Event()
+
+        async def never(request):
+            asked.append(request)
+            if len(asked) == 2:
+                both.set()
+            async for _ in request.chunks():
+                pass
+            await asyncio.Event().wait()
+
+        async with serving(never) as port:
+            clients = [await RawClient.to(port) for _ in range(2)]
+            await clients[0].send(POST % (100, b"x"))
+            await clients[1].send(GET % b"/")
+            await both.wait()
+            answers = [asyncio.ensure_future(client.response()) for client in clients]
+            await asyncio.sleep(0)
+        for answer in answers:
+            status, headers, body = await answer
+            assert (status, headers["retry-after"]) == (503, "10") and b"is stopping" in body
+
+    run(scenario)
+
+
 def test_what_a_client_that_left_had_sent_is_freed_at_once(run):
     """Not only when the collector of cycles looks: that is seldom, and a body may be large."""
 
