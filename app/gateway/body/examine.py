@@ -16,6 +16,7 @@ from app.telemetry.samples import Several, several
 SMALL = 1 << 20  # bytes
 FEW = 8_000  # units of `_work`: 7 ms
 MOST = 4 << 20  # values; each takes 60 bytes and more of memory here, and in llama-server
+MOST_SURROGATES = 1 << 20  # that are escaped: they are looked at one by one
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,17 @@ def _values(raw: bytes) -> int:
     return raw.count(b",") + raw.count(b"[") + raw.count(b"{")
 
 
+def _check_number(raw: bytes) -> None:
+    if _values(raw) > MOST:
+        raise RequestError(413, f"the body has more than {MOST} values")
+    if raw.count(b"\\ud") + raw.count(b"\\uD") > MOST_SURROGATES:
+        raise RequestError(413, f"the body has more than {MOST_SURROGATES} escaped surrogates")
+
+
 def examine(raw: bytes, *, allow_remote: bool) -> Examined:
     """Raises RequestError 400, 413."""
-    if len(raw) > MOST and _values(raw) > MOST:
-        raise RequestError(413, f"the body has more than {MOST} values")
+    if len(raw) > MOST:
+        _check_number(raw)
     whole = repair(raw)
     fields = parse(whole)
     if not allow_remote:

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
+MODERATE = 4 << 20  # bytes; the examination of a larger body may take seconds
+
 
 class _Waiting(NamedTuple):
     caller: str
@@ -18,10 +20,11 @@ class _Waiting(NamedTuple):
 class FairQueue:
     """Places for so many bodies at a time. The next one is that of the caller who has the fewest
     bytes under way, and of such bodies the smallest: who sends many or large ones waits behind
-    those who do not."""
+    those who do not. Of several places the last one is kept for moderate bodies."""
 
     def __init__(self, places: int) -> None:
         self._free = places
+        self._kept = min(1, places - 1)
         self._waiting: list[_Waiting] = []
         self._under_way: Counter[str] = Counter()  # bytes that wait or have a place, by caller
 
@@ -56,9 +59,12 @@ class FairQueue:
         self._grant()
 
     def _grant(self) -> None:
-        while self._free and self._waiting:
-            chosen = min(self._waiting, key=lambda w: (self._under_way[w.caller], w.size))
+        while fitting := [waiting for waiting in self._waiting if self._fits(waiting)]:
+            chosen = min(fitting, key=lambda w: (self._under_way[w.caller], w.size))
             self._waiting.remove(chosen)
             if not chosen.granted.done():
                 self._free -= 1
                 chosen.granted.set_result(None)
+
+    def _fits(self, waiting: _Waiting) -> bool:
+        return self._free > (self._kept if waiting.size > MODERATE else 0)

@@ -104,7 +104,8 @@ class ModelField:
         if len(self._disposition) <= LONGEST_DISPOSITION:  # a longer one is a file's
             kind, options = parse_options_header(self._disposition)
             named = kind == b"form-data" and options.get(b"name") == b"model"
-            self._is_model = named and b"filename" not in options
+            # Not among the options is `filename*`, a file's name in another spelling (RFC 5987).
+            self._is_model = named and b"filename" not in self._disposition.lower()
 
     def _add_value(self, data: bytes, start: int, end: int) -> None:
         if self._is_model:

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from app.errors import RequestError
-from app.gateway.body.examine import FEW, MOST, SMALL, examine, quick
+from app.gateway.body.examine import FEW, MOST, MOST_SURROGATES, SMALL, examine, quick
 from app.telemetry.samples import Several
 
 
@@ -41,8 +41,15 @@ def test_the_media_of_a_large_body_are_counted():
     assert found.media == 3 * SMALL
 
 
-def test_the_number_of_values_has_a_bound():
-    many = b'{"a":[' + b"[]," * (MOST // 2 + 1) + b"0]}"
+@pytest.mark.parametrize(
+    "many",
+    [
+        b'{"a":[' + b"[]," * (MOST // 2 + 1) + b"0]}",
+        b'{"a":"' + b"\\ud83d" * (MOST_SURROGATES + 1) + b'"}',
+    ],
+    ids=["values", "surrogates"],
+)
+def test_the_number_of_what_takes_time_has_a_bound(many):
     with pytest.raises(RequestError) as raised:
         examine(many, allow_remote=False)
     assert raised.value.status == 413

@@ -1,6 +1,6 @@
 import asyncio
 
-from app.gateway.body.fair import FairQueue
+from app.gateway.body.fair import MODERATE, FairQueue
 from tests.fakes import until
 
 
@@ -70,5 +70,21 @@ def test_a_place_that_is_free_is_taken_at_once(run):
         async with queue.place("a", 1), queue.place("a", 1):
             assert queue._free == 0
         assert queue._free == 2
+
+    run(scenario)
+
+
+def test_large_bodies_leave_a_place_to_moderate_ones(run):
+    async def scenario():
+        queue = FairQueue(2)
+        async with queue.place("a", MODERATE + 1):
+            second = asyncio.ensure_future(enter(queue, "b", MODERATE + 1))
+            await asyncio.wait_for(enter(queue, "c", MODERATE), 10)
+            assert not second.done()
+        await asyncio.wait_for(second, 10)
+
+    async def enter(queue, caller, size):
+        async with queue.place(caller, size):
+            pass
 
     run(scenario)

@@ -43,6 +43,7 @@ MODEL = part(b"tiny")
         form(part(b"RIFF", b'form-data; name="file"; filename="model"'), MODEL),
         form(part(b"wrong", b'form-data; name="model"; filename="a.wav"'), MODEL),
         form(part(b"wrong", b'form-data; name="file"; filename="a; name=model"'), MODEL),
+        form(part(b"wrong", b"form-data; name=\"model\"; filename*=utf-8''a.wav"), MODEL),
         form(part(b"wrong", b'form-data; name="f\\"; name=model; x="'), MODEL),
         form(part(b"wrong", b'attachment; name="model"'), MODEL),
         form(part(b"wrong", b'form-data; name="Model"'), MODEL),
