@@ -44,6 +44,14 @@ def is_worker(process):
         return False
 
 
+def ended(pid):
+    """Whether a wait for the process would return: its command line is gone before that."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def test_a_worker_finds_the_same(working):
     async def scenario(crew):
         for size in (1, 50, 1000):
@@ -137,7 +145,7 @@ def test_an_idle_worker_that_has_ended_is_replaced_unseen(working):
         await crew.examine([BODY], allow_remote=False)
         (pid,) = children()
         psutil.Process(pid).kill()
-        await until(lambda: not children())
+        await until(lambda: ended(pid))
         assert (await crew.examine([BODY], allow_remote=False)).model == "m"
 
     working(scenario)
