@@ -110,9 +110,11 @@ class Store:
     @property
     def hub_folder(self) -> Path:
         """The cache for files of the hub."""
-        from app.models import hub  # slow to import: only where the hub is needed
+        if self._hub is not None:
+            return self._hub
+        from app.models import hub  # slow to import: only where it is needed
 
-        return self._hub or hub.shared_cache()
+        return hub.shared_cache()
 
     async def locate(self, reference: Reference) -> Located:
         """Find the files, and download nothing. Raises ConfigError, or TransferError for files on

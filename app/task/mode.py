@@ -9,10 +9,12 @@ import enum
 import importlib
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from app.task import api
 
+REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"  # of a checkout
 KEY_VARIABLES = ("CLEARML_API_ACCESS_KEY", "TRAINS_API_ACCESS_KEY", "CLEARML_AUTH_TOKEN")
 FALSE = ("", "0", "false", "no")
 MONITOR = {  # the SDK's machine monitor, on an axis of seconds from the first report on
@@ -61,6 +63,10 @@ def become(mode: Mode, project: str, name: str) -> Any:
     # The SDK's reporter would be a fork of this process that shares our sockets.
     Task._report_subprocess_enabled = False
     logging.getLogger("clearml.resource_monitor").setLevel(logging.ERROR)
+    if REQUIREMENTS.is_file():
+        # Else the SDK parses all files around the app to see what they import: that takes seconds,
+        # and an agent would install for a clone what only the tests need.
+        Task.force_requirements_env_freeze(requirements_file=str(REQUIREMENTS))
     if mode is Mode.OFFLINE:
         Task.set_offline(True)
     return Task.init(

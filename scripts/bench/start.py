@@ -51,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         model = tiny.ensure(Path(name))
         os.environ["CLEARML_CACHE_DIR"] = name
-        app = [sys.executable, "-m", "app", "--offline", "--cache-dir", name, "--port", "18124"]
+        app = [sys.executable, "-m", "app", "--offline", "--cache-dir", name, "--port", "0"]
         bare = [str(find("", os.environ)), "-m", str(model), "--host", f"{name}/x.sock"]
         found: dict[str, list[float]] = {"app": [], "bare": []}
         memory: list[list[int]] = []

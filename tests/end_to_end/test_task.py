@@ -8,7 +8,7 @@ import pytest
 
 from app.models import tiny
 from tests.clearml_api import ApiServer
-from tests.end_to_end.conftest import PATIENCE
+from tests.end_to_end.conftest import PATIENCE, ROOT
 from tests.end_to_end.test_serving import chat, client, until
 from tests.hub import Hub
 
@@ -55,6 +55,8 @@ def test_a_task_of_our_own(start, api, cache):
     parameters = parameters_of(task)
     assert parameters["Model/endpoint_name"] == "tiny" and parameters["Model/threads"] == ""
     assert "idle for" in parameters["properties/stop_reason"]
+    # What an agent installs for a clone: ours, and nothing that only the tests import.
+    assert (ROOT / "requirements.txt").read_text() in task["script"]["requirements"]["pip"]
     scalars = api.scalars()
     for series in ("tiny", "total"):
         assert scalars["Total Number of Requests", series][-1] == 1
