@@ -3,7 +3,7 @@
 import gguf
 import numpy as np
 
-from app.models.tiny import WIDTH
+from app.models.tiny_writer import WIDTH
 
 SIDE, PATCH, EMBEDDING, FEED_FORWARD = 32, 8, 16, 32
 

@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT))
 from app.engine.capabilities import find  # noqa: E402
 from app.machine import network  # noqa: E402
 from app.memory.turns import Stage, Standing, assign  # noqa: E402
-from app.models import tiny  # noqa: E402
+from app.models import tiny, tiny_writer  # noqa: E402
 
 NAMES = "abc"
 PORT, ROUTER_PORT = network.free_port(), network.free_port()
@@ -60,7 +60,7 @@ def make(folder: Path, *, small: bool = False) -> None:
     for seed, name in enumerate(NAMES):
         path = folder / f"{name}.gguf"
         if not path.exists():
-            tiny.write(path, seed=seed, context=CONTEXT, quantised=True)
+            tiny_writer.write(path, seed=seed, context=CONTEXT, quantised=True)
 
 
 Messages = list[dict[str, str]]

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from app.models import tiny
+from app.models import tiny_writer
 
 # A shell ignores it for what it runs in the background, and so would every process of ours.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -195,7 +195,7 @@ def cache(tmp_path_factory):
 def endless(tmp_path_factory):
     """A tiny model with room for a stream of a minute and more."""
     path = tmp_path_factory.mktemp("endless") / "endless.gguf"
-    tiny.write(path, context=1 << 17)
+    tiny_writer.write(path, context=1 << 17)
     return path
 
 

@@ -15,7 +15,7 @@ import pytest
 from app.engine.capabilities import find
 from app.gateway.admission import Keys
 from app.gateway.proxy import Rules
-from app.models import tiny
+from app.models import tiny_writer
 from tests import projector
 from tests.end_to_end.conftest import PATIENCE
 from tests.fakes import RawClient
@@ -194,7 +194,7 @@ READ = {
 def llama_server(tmp_path_factory):
     """The socket of one that sees and embeds."""
     folder = tmp_path_factory.mktemp("media")
-    tiny.write(folder / "tiny.gguf")
+    tiny_writer.write(folder / "tiny.gguf")
     projector.write(folder / "mmproj.gguf")
     with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as short:
         socket = Path(short) / "x.sock"

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from app.models import tiny
+from app.models import tiny_writer
 from tests.end_to_end.conftest import PATIENCE, ROOT, environment_of
 from tests.hub import Hub
 
@@ -14,8 +14,8 @@ from tests.hub import Hub
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
-    tiny.write(folder / "m.gguf")
-    tiny.write(folder / "s.gguf", shard_tensors=8)
+    tiny_writer.write(folder / "m.gguf")
+    tiny_writer.write(folder / "s.gguf", shard_tensors=8)
     large = (folder / "m.gguf").read_bytes()
     # What the header does not speak of: a file of which a header is a small part.
     files = {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.engine.capabilities import find
 from app.memory.room import LOOK
-from app.models import tiny
+from app.models import tiny, tiny_writer
 from tests.clearml_api import ApiServer
 from tests.end_to_end.browser import PROGRAM, chromium
 from tests.end_to_end.conftest import PATIENCE, ROOT, environment_of
@@ -218,7 +218,7 @@ def test_the_check_for_machines_with_a_gpu(tmp_path, gpu, moves):
     fails to."""
     gpu.driver(parks=moves)
     for name in "ab":
-        tiny.write(tmp_path / f"{name}.gguf")
+        tiny_writer.write(tmp_path / f"{name}.gguf")
     models = [text for name in "ab" for text in ("--model", str(tmp_path / f"{name}.gguf"))]
     quick = [] if moves else ["--quick"]
     done = subprocess.run(

@@ -8,7 +8,7 @@ from zlib import compress, crc32
 
 import pytest
 
-from app.models import tiny
+from app.models import tiny_writer
 from tests import projector
 from tests.clearml_api import ApiServer
 from tests.end_to_end.test_serving import chat, client, get
@@ -20,8 +20,8 @@ REFERENCE = "org/repo/dir/m.gguf"
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
-    tiny.write(folder / "m.gguf")
-    tiny.write(folder / "s.gguf", shard_tensors=8)
+    tiny_writer.write(folder / "m.gguf")
+    tiny_writer.write(folder / "s.gguf", shard_tensors=8)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 

@@ -6,7 +6,7 @@ import socket
 import gguf
 import pytest
 
-from app.models import tiny
+from app.models import tiny_writer
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_missing_model(refused, tmp_path):
 
 def test_a_truncated_and_a_corrupt_model(refused, tmp_path):
     path = tmp_path / "m.gguf"
-    tiny.write(path)
+    tiny_writer.write(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     output = refused(3, "--model", str(path))
@@ -96,7 +96,7 @@ def test_a_configuration_file_and_what_comes_over_it(start, tmp_path):
 
 
 def test_a_split_model_and_a_command_line_of_its_own(start, tmp_path):
-    tiny.write(tmp_path / "m.gguf", shard_tensors=8)
+    tiny_writer.write(tmp_path / "m.gguf", shard_tensors=8)
     first = tmp_path / "m-00001-of-00003.gguf"
     app = start("--set", f"Model/cli=-m {first} -c 1024 -np 2 -a mine --port 1").ready()
     assert app.line(r"^mine +ready +1024 +2 ")

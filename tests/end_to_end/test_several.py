@@ -6,7 +6,7 @@ import openai
 import psutil
 import pytest
 
-from app.models import tiny
+from app.models import tiny_writer
 from tests.end_to_end.test_serving import HELLO, chat, client, get
 
 
@@ -14,7 +14,7 @@ from tests.end_to_end.test_serving import HELLO, chat, client, get
 def models(tmp_path):
     """Two models that say different things."""
     for seed, name in enumerate(("one", "two"), start=1):
-        tiny.write(tmp_path / f"{name}.gguf", seed=seed)
+        tiny_writer.write(tmp_path / f"{name}.gguf", seed=seed)
     return tmp_path
 
 

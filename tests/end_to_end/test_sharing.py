@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.models import tiny
+from app.models import tiny_writer
 from tests.end_to_end.conftest import PATIENCE
 from tests.end_to_end.test_serving import HELLO, client, get, until
 
@@ -20,7 +20,7 @@ ALONE = {"threads": 1}  # two that share a busy core wait for each other
 def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     for seed, name in enumerate("abc"):
-        tiny.write(folder / f"{name}.gguf", seed=seed)
+        tiny_writer.write(folder / f"{name}.gguf", seed=seed)
     return folder
 
 

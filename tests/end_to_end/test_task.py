@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from app.models import tiny
+from app.models import tiny, tiny_writer
 from tests.clearml_api import ApiServer
 from tests.end_to_end.conftest import PATIENCE, ROOT
 from tests.end_to_end.test_serving import chat, client, until
@@ -157,7 +157,7 @@ def test_an_outage_of_the_server_does_not_stop_serving(start, api, cache):
 
 def test_a_clearml_model_of_one_file(start, api, tmp_path):
     """By its ID. Result: it is served under its name, and shown as an input of the task."""
-    tiny.write(tmp_path / "weights.gguf")
+    tiny_writer.write(tmp_path / "weights.gguf")
     model = api.state.new_model("My Model", f"file://{tmp_path}/weights.gguf")
     app = online(start, api, "--model", model).ready()
     assert chat(client(app, "My-Model")).usage.completion_tokens == 8
@@ -167,7 +167,7 @@ def test_a_clearml_model_of_one_file(start, api, tmp_path):
 
 def test_a_clearml_model_that_is_a_package_of_parts(start, api, tmp_path):
     (tmp_path / "parts").mkdir()
-    tiny.write(tmp_path / "parts" / "m.gguf", shard_tensors=8)
+    tiny_writer.write(tmp_path / "parts" / "m.gguf", shard_tensors=8)
     archive = shutil.make_archive(str(tmp_path / "package"), "zip", tmp_path / "parts")
     model = api.state.new_model("parts", f"file://{archive}", ["package"])
     app = online(start, api, "--model", model).ready()
@@ -178,7 +178,7 @@ def test_two_clearml_models_beside_each_other(start, api, tmp_path):
     """Nothing is known of either before it is here. Result: each has a llama-server of its own."""
     models = []
     for name, context in (("short", 512), ("long", 2048)):
-        tiny.write(tmp_path / f"{name}.gguf", context=context)
+        tiny_writer.write(tmp_path / f"{name}.gguf", context=context)
         model = api.state.new_model(name, f"file://{tmp_path}/{name}.gguf")
         models.append({"model": model})
     app = online(start, api, "--set", f"General/models={json.dumps(models)}").ready()
@@ -191,7 +191,7 @@ def test_two_clearml_models_beside_each_other(start, api, tmp_path):
 def test_the_task_is_told_while_a_clearml_model_comes(start, api, tmp_path):
     """A download of minutes, aborted in the UI. Result: the task says what it is doing, and then
     why it ended; nobody waits for the download."""
-    tiny.write(tmp_path / "m.gguf")
+    tiny_writer.write(tmp_path / "m.gguf")
     with Hub({"org/repo": {"m.gguf": (tmp_path / "m.gguf").read_bytes()}}) as files:
         files.pause = 20.0
         model = api.state.new_model("slow", f"{files.url}/org/repo/resolve/main/m.gguf")

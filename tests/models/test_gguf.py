@@ -3,14 +3,14 @@ import struct
 import pytest
 
 from app.errors import TransferError
-from app.models import tiny
+from app.models import tiny_writer
 from app.models.gguf import HeaderError, read_header, verify
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     path = tmp_path_factory.mktemp("gguf") / "m.gguf"
-    tiny.write(path)
+    tiny_writer.write(path)
     return path.read_bytes()
 
 
@@ -77,7 +77,7 @@ def test_random_damage_never_raises_anything_else(whole):
 
 
 def test_a_split_set(tmp_path):
-    tiny.write(tmp_path / "m.gguf", shard_tensors=8)
+    tiny_writer.write(tmp_path / "m.gguf", shard_tensors=8)
     parts = sorted(tmp_path.glob("m-*.gguf"))
     assert len(parts) == 3
     assert verify(parts).shard_count == 3

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import ConfigError, TransferError
-from app.models import hub, tiny
+from app.models import hub, tiny_writer
 from app.models.reference import LocalFile, Tiny
 from app.models.store import Store, cache_folder
 
@@ -55,7 +55,7 @@ def test_a_cache_that_cannot_be_written(tmp_path):
 
 
 def test_a_local_set(tmp_path):
-    tiny.write(tmp_path / "m.gguf", shard_tensors=8)
+    tiny_writer.write(tmp_path / "m.gguf", shard_tensors=8)
     first = tmp_path / "m-00001-of-00003.gguf"
     store = Store(str(tmp_path), {})
     assert locate_and_fetch(store, LocalFile(str(tmp_path / "m-*.gguf"))).first == first

@@ -1,6 +1,6 @@
 import pytest
 
-from app.models import gguf, tiny
+from app.models import gguf, tiny_writer
 from app.models.header import Header
 from app.planning.arithmetic import (
     LEAST_COMPUTE,
@@ -26,7 +26,7 @@ EQUAL, SIZE = Header(METADATA, (), 0), 1100 * MIB
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("gguf") / "m.gguf"
-    tiny.write(path)
+    tiny_writer.write(path)
     return gguf.verify([path]), path.stat().st_size
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from app.models import tiny
+from app.models import tiny, tiny_writer
 from tests.end_to_end.conftest import PATIENCE, starting
 from tests.end_to_end.test_serving import until
 
@@ -32,7 +32,7 @@ def models(folder):
     """`tiny` chats, `caller` calls a tool whenever it has one, `vectors` embeds, and `narrow` takes
     one request at a time."""
     path = folder / "tiny.gguf"
-    tiny.write(path, context=CONTEXT)
+    tiny_writer.write(path, context=CONTEXT)
     tokens, _ = tiny._vocabulary()
     common = {"model": str(path), "threads": 1, "context_size": CONTEXT}
     template = f"--chat-template-file {HERE / 'tools.jinja'}"
