@@ -77,6 +77,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "tiers",
         "room",
         "loads",
+        "lease",
         "pool",
     ],
     "telemetry": [

@@ -14,8 +14,8 @@ from typing import Generic
 from app.console import ModelLogger
 from app.errors import LoadError, RequestError
 from app.memory import turns
+from app.memory.lease import STOPPING, Admission, Lease, Leases
 from app.memory.ledger import (
-    MOVING,
     NOT_KNOWN,
     Free,
     Ledger,
@@ -26,16 +26,13 @@ from app.memory.ledger import (
     Upstream,
     View,
 )
-from app.memory.line import Waiter
 from app.memory.loads import Loads
 from app.memory.room import LOOK, Room
 from app.memory.turns import Turn
 
 logger = logging.getLogger(__name__)
 
-STOPPING = "the instance is stopping"
 GRACE = 5.0  # seconds in which the memory of a process that has ended comes free
-MAX_WAITING = 512  # requests for one model
 BOUND = 60.0  # seconds: the longest that any request should wait for a turn
 
 
@@ -55,6 +52,7 @@ class Pool(Generic[Upstream]):
         request should wait for a turn."""
         self._ledger = Ledger(models, budget, clock, resident_tier, free)
         self._loads = Loads(self._ledger, self._schedule)
+        self._leases = Leases(self._ledger, self._schedule, self._notify)
         self._room = Room(budget, free.gpus)
         self._bound = bound
         self._changed: asyncio.Event | None = None  # while somebody waits for a change
@@ -94,18 +92,12 @@ class Pool(Generic[Upstream]):
     def deny_if_full(self, name: str) -> None:
         """Refuse a request before its body is read. Raises RequestError: 429 at the limit, 503
         while the instance stops."""
-        model = self._ledger[name]
-        if self._ledger.closed:
-            raise RequestError(503, STOPPING, retry_after=10)
-        if model.limit is not None and model.admitted >= model.limit:
-            model.denied += 1
-            message = f"{name}: {model.limit} requests are running, which is the limit"
-            raise RequestError(429, message, retry_after=1)
+        self._leases.deny_if_full(self._ledger[name])
 
     def admit(self, name: str) -> Admission[Upstream]:
         """Count a request from here to its last byte: a context. Entering raises what
         `deny_if_full` raises."""
-        return Admission(self, self._ledger[name])
+        return Admission(self._leases, self._ledger[name])
 
     def lease(self, name: str, wait: float | None = None) -> Lease[Upstream]:
         """Keep a model in memory for one request, to the last byte of its answer: an asynchronous
@@ -114,7 +106,7 @@ class Pool(Generic[Upstream]):
         Entering raises RequestError 503 if the model cannot be loaded, with the cause, or is not
         ready within `wait` seconds; the load goes on then.
         """
-        return Lease(self, self._ledger[name], wait)
+        return Lease(self._leases, self._ledger[name], wait)
 
     def finished(self, name: str, *, served: bool) -> None:
         """An admitted request has ended; one that was served clears the count of failures."""
@@ -197,55 +189,6 @@ class Pool(Generic[Upstream]):
             self._changed = self._changed or asyncio.Event()
             await self._changed.wait()
 
-    # A request's way to its model.
-
-    def _queue(self, model: Model[Upstream]) -> Waiter | None:
-        """Join the model's line; None where the request leases the model at once. Raises
-        RequestError 503 where waiting would be in vain."""
-        now = self._ledger.now()
-        if self._ledger.closed:
-            raise RequestError(503, STOPPING, retry_after=10)
-        wait = model.retry_at - now
-        if model.state is ModelState.FAILED and (model.server is None or wait > 0):
-            # No caller waits for a load that is likely to fail again.
-            message = f"{model.name} is not available: {model.reason}"
-            raise RequestError(503, message, retry_after=wait if model.server else None)
-        if model.line.waiting >= MAX_WAITING:
-            message = f"{model.name}: {MAX_WAITING} requests are waiting for it already"
-            raise RequestError(503, message, retry_after=10)
-        if model.state is ModelState.READY and model.line.empty and not self._undecided():
-            model.line.lease(now)  # as `turns` would say
-            return None
-        waiter = model.line.join(now)
-        self._schedule()
-        return waiter
-
-    def _undecided(self) -> bool:
-        """Whether requests wait for a decision: for a model's turn, or for one that drains. Nothing
-        is to be decided for a model that comes until it is there, nor for one that leaves until it
-        is gone, nor for one that is not set up."""
-        return any(
-            model.line.waiting and model.state not in MOVING and model.server is not None
-            for model in self._ledger
-        )
-
-    def _release(self, model: Model[Upstream], waiter: Waiter | None) -> None:
-        """A request ends, or gives up waiting."""
-        now, waited = self._ledger.now(), waiter is not None and not waiter.leases
-        if waiter is None:
-            model.line.end(now)
-        else:
-            model.line.release(waiter, now)
-        # While others lease the model, it is as busy as before.
-        if (waited or not model.line.leased) and self._undecided():
-            self._schedule()
-        else:
-            self._notify()
-
-    def _too_late(self, model: Model[Upstream]) -> RequestError:
-        message = f"{model.name} is still {model.state.value}; it goes on, come back later"
-        return RequestError(503, message, retry_after=10)
-
     # The decision.
 
     def _schedule(self) -> None:
@@ -298,51 +241,3 @@ class Pool(Generic[Upstream]):
         if self._changed is not None:
             self._changed.set()
             self._changed = None
-
-
-class Admission(Generic[Upstream]):
-    """A request among those of its model: see `Pool.admit`."""
-
-    def __init__(self, pool: Pool[Upstream], model: Model[Upstream]) -> None:
-        self._pool = pool
-        self._model = model
-
-    def __enter__(self) -> None:
-        self._pool.deny_if_full(self._model.name)
-        self._model.admitted += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._model.admitted -= 1
-
-
-class Lease(Generic[Upstream]):
-    """One request's hold on a model: see `Pool.lease`. No generator, for it is entered at every
-    request, and mostly has nothing to wait for."""
-
-    def __init__(self, pool: Pool[Upstream], model: Model[Upstream], wait: float | None) -> None:
-        self._pool = pool
-        self._model = model
-        self._wait = wait
-        self._waiter: Waiter | None = None
-
-    async def __aenter__(self) -> Upstream:
-        self._waiter = self._pool._queue(self._model)
-        if self._waiter is not None:
-            await self._granted(self._waiter)
-        assert self._model.upstream is not None
-        return self._model.upstream
-
-    async def _granted(self, waiter: Waiter) -> None:
-        try:
-            if not waiter.granted.done():
-                await asyncio.wait({waiter.granted}, timeout=self._wait)
-            if waiter.granted.done():
-                waiter.granted.result()
-            elif not waiter.leases:
-                raise self._pool._too_late(self._model)
-        except BaseException:
-            self._pool._release(self._model, waiter)
-            raise
-
-    async def __aexit__(self, *_: object) -> None:
-        self._pool._release(self._model, self._waiter)

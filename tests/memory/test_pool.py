@@ -5,9 +5,10 @@ import random
 import pytest
 
 from app.errors import LoadError, RequestError
+from app.memory.lease import MAX_WAITING
 from app.memory.ledger import Model, ModelState, Tier
 from app.memory.line import AT_ONCE
-from app.memory.pool import MAX_WAITING, Pool
+from app.memory.pool import Pool
 from tests.fakes import until
 from tests.memory.world import World, passing
 
@@ -232,7 +233,7 @@ def test_what_others_wait_for_is_decided_once_a_model_is_idle_not_at_each_releas
             schedule()
 
         await asyncio.sleep(0)
-        world.pool._schedule = counted
+        world.pool._leases._schedule = counted
         assert world.view("b").waiting == 1
         for holder in holders[:2]:
             await holder.__aexit__(None, None, None)
