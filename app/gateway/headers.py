@@ -27,7 +27,7 @@ def request_headers(headers: Headers) -> Headers:
     """What the child gets of a client's headers: at most two."""
     kinds = [value for name, value in headers if name == CONTENT_TYPE]
     accepted = b", ".join(value for name, value in headers if name == ACCEPT)
-    kept = [(CONTENT_TYPE, kinds[0]) if kinds else (ACCEPT, b""), (ACCEPT, accepted)]
+    kept = [(CONTENT_TYPE, b"".join(kinds[:1])), (ACCEPT, accepted)]
     return [header for header in kept if 0 < len(header[1]) <= LONGEST]
 
 

@@ -19,6 +19,7 @@ OF_CONTENT = re.compile(rb"content_part|output_text|reasoning_text|refusal")
 ITEM = re.compile(rb'"(item_)?id":"(?P<id>[^"]*)"')
 PLACE, DELTA = b'"output_index":', b'"delta":'
 ERROR = b"event: error\ndata: "
+MOST_HEADS = 256  # that are remembered; every item of an answer has a few
 LONGEST = 16 << 20  # bytes that are held back for an event to become whole
 
 
@@ -102,7 +103,7 @@ class Responses(Plain):
             begin, end = found.start("data"), len(event.rstrip(b"\n"))
             return event[:begin] + self._opened(event[begin:end]) + event[end:]
         told = self._placed(event, found)
-        if delta and ITEM.search(head):
+        if delta and ITEM.search(head) and len(self._heads) < MOST_HEADS:
             self._heads[head] = told.partition(DELTA)[0]
         return told
 

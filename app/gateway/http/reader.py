@@ -44,6 +44,7 @@ class Reader:
         self._most = 0  # bytes that it can have at most
         self._line = b""  # its request line, as far as it has come
         self._extra_left = 0  # bytes that may still be beside the chunks' own
+        self._trailers_left = 0  # bytes of trailers that may still come
 
     def feed(self, data: bytes) -> None:
         if self.receiving is not None:
@@ -68,7 +69,7 @@ class Reader:
             # What is not the body's own: sizes of chunks, their extensions, trailers.
             self._extra_left -= len(data) - (request.size - before)
             if self._extra_left < 0:
-                self._refuse(431, "the chunks' extensions, or the trailers, are too large")
+                self._refuse_extra()
             self._extra_left = min(self._extra_left, self._limits.chunk_extra)
 
     def _feed_head(self, data: bytes) -> None:
@@ -103,6 +104,9 @@ class Reader:
 
     def _refuse(self, status: int, message: str) -> None:
         self.refuse(RequestError(status, message))
+
+    def _refuse_extra(self) -> None:
+        self._refuse(431, "the chunks' extensions, or the trailers, are too large")
 
     def _parse(self, data: bytes) -> None:
         try:
@@ -153,9 +157,14 @@ class Reader:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.in_head:
-            return  # a trailer, of which none is known to be safe to merge (RFC 9110, 6.5.1)
-        self._headers.append((name.lower(), value))
+        if self.in_head:
+            self._headers.append((name.lower(), value))
+            return
+        # A trailer, of which none is known to be safe to merge (RFC 9110, 6.5.1). They are counted
+        # here as well, for the last bytes of a body may come with all of them.
+        self._trailers_left -= len(name) + len(value)
+        if self._trailers_left < 0:
+            self._refuse_extra()
 
     def on_headers_complete(self) -> None:
         self.in_head = False
@@ -176,7 +185,7 @@ class Reader:
         self.refused = self._take(request)
         if self.refused is None:
             self.receiving = request
-            self._extra_left = self._limits.chunk_extra
+            self._extra_left = self._trailers_left = self._limits.chunk_extra
 
     def on_chunk_header(self) -> None:
         self._extra_left += EXTRA_OF_CHUNK
@@ -186,7 +195,7 @@ class Reader:
             self.receiving.feed(body)
 
     def on_message_complete(self) -> None:
-        if self.receiving is not None:
+        if self.receiving is not None and self.refused is None:  # else it fails
             self.receiving.feed_end()
             self.receiving = None
 

@@ -591,6 +591,8 @@ CHUNKS = [
     ),
     taken("300-trailers", chunked(b"0\r\n" + b"x: y\r\n" * 300 + b"\r\n") + NEXT,
           "dropped, and one answer each", statuses=(200, 200)),
+    refused("trailers-of-54-KB", chunked(b"5\r\nhello\r\n0\r\n" + b"x: yz\r\n" * 9000 + b"\r\n"),
+            "Limits.chunk_extra, also where they come at once", "", "h11 has its own bound", 431),
     refused("trailer-length", chunked(b"0\r\ncontent-length: 5\r\n\r\n"), "llhttp refuses it",
             "SMUG-TRAILER-CL", "h11 takes it as a trailer"),
     refused("trailer-coding", chunked(b"0\r\ntransfer-encoding: chunked\r\n\r\n"),
