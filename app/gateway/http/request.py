@@ -111,19 +111,6 @@ class Request:
         self._connection.body_taken()
         return chunk
 
-    async def body(self, limit: int) -> bytes:
-        """The whole body. Raises RequestError 413 if it is larger than `limit` bytes."""
-        length = self.length
-        if length is not None and length > limit:
-            raise RequestError(413, f"the body is larger than {limit} bytes")
-        pieces, size = [], 0
-        async for chunk in self.chunks():
-            size += len(chunk)
-            if size > limit:
-                raise RequestError(413, f"the body is larger than {limit} bytes")
-            pieces.append(chunk)
-        return b"".join(pieces)
-
     @property
     def buffered(self) -> int:
         return self._buffered

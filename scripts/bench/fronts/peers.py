@@ -129,6 +129,14 @@ def running(
             process.terminate()
 
 
+def installed(name: str, source: str) -> str:
+    """The program's path. Raises Missing."""
+    program = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        raise Missing(f"{name} ({source})")
+    return program
+
+
 @contextlib.contextmanager
 def upstream(folder: Path) -> Iterator[None]:
     """The stub behind most peers."""
@@ -140,9 +148,7 @@ def upstream(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def nginx(folder: Path) -> Iterator[Peer]:
-    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None:
-        raise Missing("nginx (Debian: nginx-light)")
+    program = installed("nginx", "Debian: nginx-light")
     port = network.free_port()
     conf = folder / "nginx.conf"
     conf.write_text(NGINX.format(folder=folder, port=port, user=getpass.getuser()))
@@ -152,9 +158,7 @@ def nginx(folder: Path) -> Iterator[Peer]:
 
 @contextlib.contextmanager
 def haproxy(folder: Path) -> Iterator[Peer]:
-    program = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if program is None:
-        raise Missing("haproxy (Debian: haproxy)")
+    program = installed("haproxy", "Debian: haproxy")
     port = network.free_port()
     conf = folder / "haproxy.cfg"
     conf.write_text(HAPROXY.format(folder=folder, port=port))
@@ -164,9 +168,7 @@ def haproxy(folder: Path) -> Iterator[Peer]:
 
 @contextlib.contextmanager
 def llama_swap(folder: Path) -> Iterator[Peer]:
-    program = shutil.which("llama-swap")
-    if program is None:
-        raise Missing("llama-swap (go install github.com/mostlygeek/llama-swap@latest)")
+    program = installed("llama-swap", "go install github.com/mostlygeek/llama-swap@latest")
     port = network.free_port()
     conf = folder / "swap.yaml"
     conf.write_text(SWAP.format(python=sys.executable))

@@ -52,6 +52,14 @@ def ended(pid):
         return True
 
 
+async def asked_while_stopped(crew):
+    """The pid of a worker that is stopped, and the answer that it owes."""
+    await crew.examine([BODY], allow_remote=False)
+    (pid,) = children()
+    psutil.Process(pid).suspend()
+    return pid, asyncio.ensure_future(crew.examine([BODY], allow_remote=False))
+
+
 def test_a_worker_finds_the_same(working):
     async def scenario(crew):
         for size in (1, 50, 1000):
@@ -102,10 +110,7 @@ def test_the_loop_goes_on_while_a_worker_parses(working):
     so no part of the parse waits for it."""
 
     async def scenario(crew):
-        await crew.examine([BODY], allow_remote=False)
-        (pid,) = children()
-        psutil.Process(pid).suspend()
-        asked = asyncio.ensure_future(crew.examine([BODY] * 1, allow_remote=False))
+        pid, asked = await asked_while_stopped(crew)
         for _ in range(1000):
             await asyncio.sleep(0)
         assert not asked.done()
@@ -126,10 +131,7 @@ def test_no_more_workers_than_the_bound(working):
 
 def test_a_worker_that_was_killed_is_replaced(working):
     async def scenario(crew):
-        await crew.examine([BODY], allow_remote=False)
-        (pid,) = children()
-        psutil.Process(pid).suspend()
-        asked = asyncio.ensure_future(crew.examine([BODY], allow_remote=False))
+        pid, asked = await asked_while_stopped(crew)
         await asyncio.sleep(0)
         psutil.Process(pid).kill()
         with pytest.raises(RequestError) as raised:
@@ -179,10 +181,7 @@ def test_a_client_that_leaves_as_its_worker_starts_leaves_none_behind(working):
 
 def test_the_worker_of_a_client_that_left_ends(working):
     async def scenario(crew):
-        await crew.examine([BODY], allow_remote=False)
-        (pid,) = children()
-        psutil.Process(pid).suspend()
-        asked = asyncio.ensure_future(crew.examine([BODY], allow_remote=False))
+        pid, asked = await asked_while_stopped(crew)
         await asyncio.sleep(0)
         asked.cancel()
         await until(lambda: not psutil.pid_exists(pid))

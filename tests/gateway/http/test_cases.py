@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from app.gateway.http.heads import ASK_TO_UPGRADE as WISH
 from tests.fakes import RawClient, serving
 from tests.gateway.http import second_opinion
+from tests.gateway.http.asking import whole
 from tests.gateway.http.cases import CASES
 from tests.gateway.http.wired import FINAL, talk, talk_all
 
@@ -23,7 +24,7 @@ def lines_of(data):
 
 
 async def answer(request):
-    await request.body(1 << 20)
+    await whole(request)
     assert request.target != "/smuggled"
     request.reply(200, b"ok\n")
 

@@ -13,6 +13,7 @@ import pytest
 
 from app.machine.network import free_port
 from tests.fakes import RawClient, serving
+from tests.gateway.http.asking import whole
 from tests.gateway.http.cases import CASES
 
 PATIENCE = 20
@@ -107,7 +108,7 @@ class Front:
 
     async def __call__(self, request):
         self.targets.append(request.target)
-        body = await request.body(1 << 20)
+        body = await whole(request)
         name = request.header(b"x-name") or b""
         request.reply(200, b"%b|%b|%d\n" % (request.target.encode("latin-1"), name, len(body)))
 

@@ -38,7 +38,7 @@ def test_a_head_request_gets_no_body(run):
     run(scenario)
 
 
-def test_a_body_over_the_limit_is_413(run):
+def test_a_handler_that_refuses_a_body_ends_the_connection(run):
     async def scenario():
         async with serving(echo) as port:
             for data in (

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from app.gateway.http.connection import Connection
 from app.gateway.http.limits import Limits
+from tests.gateway.http.asking import whole
 
 FINAL = re.compile(rb"^HTTP/1\.1 ([2-5]\d\d) ", re.M)
 TURNS = 12  # of the loop: what no answer has come after, waits for more
@@ -41,7 +42,7 @@ class Wire:
         pass
 
     async def handler(self, request):
-        body = await request.body(1 << 20)
+        body = await whole(request)
         self.requests.append((request.method, request.target, tuple(request.headers), body))
         request.reply(200, b"ok\n")
 
