@@ -81,7 +81,7 @@ class ChildConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(UpstreamError(f"the child's answer is no HTTP: {error}"))
+            self._fail(UpstreamError(f"llama-server's answer is no HTTP: {error}"))
             return
         # All pieces of one read are passed on as one: fewer frames and writes, and no delay.
         chunks = self._chunks
@@ -106,7 +106,9 @@ class ChildConnection(asyncio.Protocol):
         if exchange.started and not self._framed:
             self._finish()  # a body that ends with the connection
         else:
-            self._fail(UpstreamError("the child closed the connection before its answer was whole"))
+            self._fail(
+                UpstreamError("llama-server closed the connection before its answer was whole")
+            )
 
     def pause_writing(self) -> None:
         if self.exchange is not None:

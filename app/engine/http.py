@@ -124,7 +124,7 @@ class Client:
         try:
             await self._open_transport(connection)
         except (OSError, asyncio.TimeoutError) as error:
-            raise NotConnectedError(f"the child takes no connection: {error}") from None
+            raise NotConnectedError(f"llama-server takes no connection: {error}") from None
         self._open.add(connection)
         return connection
 
