@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT))
 from app.engine.capabilities import find  # noqa: E402
 from app.machine import network  # noqa: E402
 from app.memory.turns import Stage, Standing, assign  # noqa: E402
-from app.models import tiny, tiny_writer  # noqa: E402
+from app.models import tiny_writer  # noqa: E402
 
 NAMES = "abc"
 PORT, ROUTER_PORT = network.free_port(), network.free_port()
@@ -46,17 +46,12 @@ admin: dict[str, str] = {}  # the header that an admin call needs
 def make(folder: Path, *, small: bool = False) -> None:
     """Random models of 24 layers and 680 million parameters, at 8 bits; tiny ones if `small`."""
     if not small:
-        tiny.LAYERS, tiny.WIDTH, tiny.HEADS, tiny.KV_HEADS, tiny.FEED_FORWARD = (
-            24,
-            1024,
-            16,
-            8,
-            8192,
-        )
+        tiny_writer.LAYERS, tiny_writer.WIDTH, tiny_writer.FEED_FORWARD = 24, 1024, 8192
+        tiny_writer.HEADS, tiny_writer.KV_HEADS = 16, 8
     # Words are tokens, those of the chat template too, as they are to a trained model.
-    words = [*("\u0120" + word for word in tiny.WORDS), "user", "assistant"]
+    words = [*("\u0120" + word for word in tiny_writer.WORDS), "user", "assistant"]
     merges = (f"{word[:n]} {word[n]}" for word in words for n in range(1, len(word)))
-    tiny.MERGES = tuple(dict.fromkeys(merges))
+    tiny_writer.MERGES = tuple(dict.fromkeys(merges))
     for seed, name in enumerate(NAMES):
         path = folder / f"{name}.gguf"
         if not path.exists():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from app.models import tiny, tiny_writer
+from app.models import tiny_writer
 from tests.end_to_end.conftest import PATIENCE, starting
 from tests.end_to_end.test_serving import until
 
@@ -33,7 +33,7 @@ def models(folder):
     one request at a time."""
     path = folder / "tiny.gguf"
     tiny_writer.write(path, context=CONTEXT)
-    tokens, _ = tiny._vocabulary()
+    tokens, _ = tiny_writer._vocabulary()
     common = {"model": str(path), "threads": 1, "context_size": CONTEXT}
     template = f"--chat-template-file {HERE / 'tools.jinja'}"
     calls = f"{template} --logit-bias {tokens.index(CALL)}+100"
