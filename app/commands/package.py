@@ -33,7 +33,7 @@ STATUS_LINE = (
     "<style>.lmd-status{{display:inline-block;padding:2px 2px 2px 26px;background:left center/20px"
     " no-repeat;text-transform:uppercase;font-weight:bold}}{pictures}</style>"
     '<p><span class="lmd-status lmd-{status}">{status}</span> &nbsp; '
-    "Idle for {idle_hours} hours &nbsp; Automatically stopped after {idle_limit_hours} hours "
+    "Idle for {idle_hours} &nbsp; Automatically stopped after {idle_limit_hours} "
     "&nbsp; Last activity {last_activity} &nbsp; "
     '<a href="/settings/workspace-configuration">GENERATE TOKEN</a></p>'
     "<p>Endpoint: <code>{endpoint}</code></p><p>{progress}</p>"

@@ -45,7 +45,7 @@ from app.task.clearml_task import ClearMLTask
 from app.task.outcome import Outcome
 from app.task.route import Route
 from app.task.weights import Weights
-from app.telemetry.idle import expired
+from app.telemetry.idle import expired, lasting
 from app.telemetry.logs import LogBook
 from app.telemetry.overview import Overview, Phase
 
@@ -219,7 +219,7 @@ async def serve(listening: Listening) -> Reason:
     while not lost.done():
         idle, limit = overview.idle(clock.now()), overview.idle_limit
         if expired(idle, limit):
-            text = f"idle for {(limit or 0.0) / 3600:.2g} hours, the limit"
+            text = f"idle for {lasting(limit or 0.0)}, the limit"
             return Reason(text, 0, Outcome.COMPLETED)
         await asyncio.wait({lost}, timeout=limit - idle if limit else None)
     raise LostError(lost.result())

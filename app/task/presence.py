@@ -15,6 +15,7 @@ from app.page.examples import Target
 from app.task.clearml_task import ClearMLTask, Table
 from app.task.endpoints import ModelEndpoint
 from app.task.sdk import ClearMLError, Complaints
+from app.telemetry.idle import lasted, lasting
 from app.telemetry.overview import Overview, Phase, last_activity
 from app.telemetry.windows import Rates
 
@@ -34,7 +35,6 @@ HEADINGS = [
     "Requests",
 ]
 NO_LIMIT = "∞"
-HOUR = 3600.0
 STATE, PAGE = "the state", "the page of examples"  # what is shown
 
 
@@ -121,8 +121,8 @@ def properties(overview: Overview, now: float, first: Target) -> dict[str, str]:
     found = {
         "status": overview.status(now),
         "endpoint": overview.endpoint,
-        "idle_hours": f"{overview.idle(now) / HOUR:.1f}",
-        "idle_limit_hours": f"{limit / HOUR:g}" if limit else NO_LIMIT,
+        "idle_hours": lasted(overview.idle(now)),
+        "idle_limit_hours": lasting(limit) if limit else NO_LIMIT,
         "last_activity": last_activity(overview, now).isoformat(timespec="seconds"),
         "progress": progress(overview),
         "curl": examples.curl(first),

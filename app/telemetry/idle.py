@@ -6,6 +6,9 @@ from collections.abc import Iterable
 
 from app.memory.ledger import View
 
+MINUTE, HOUR = 60.0, 3600.0
+STEP = HOUR / 10  # in which an idle time of hours is told
+
 
 def idle_for(models: Iterable[View], begun: float, now: float) -> float:
     """Seconds since the last request ended, or since `begun`; 0 while one runs or waits for its
@@ -21,3 +24,16 @@ def idle_for(models: Iterable[View], begun: float, now: float) -> float:
 def expired(idle: float, limit: float | None) -> bool:
     """`limit` in seconds; None or 0 is no limit."""
     return bool(limit) and idle >= (limit or 0.0)
+
+
+def lasting(seconds: float) -> str:
+    """So many seconds in the largest unit of which there is one, for people: "1.8 minutes"."""
+    units = ((HOUR, "hour"), (MINUTE, "minute"))
+    size, unit = next((each for each in units if seconds >= each[0]), (1.0, "second"))
+    number = round(seconds / size, 2)
+    return f"{number:g} {unit}" if number == 1 else f"{number:g} {unit}s"
+
+
+def lasted(idle: float) -> str:
+    """How long nobody has asked for anything, in steps: each step is a request to ClearML."""
+    return lasting(idle - idle % (MINUTE if idle < HOUR else STEP))

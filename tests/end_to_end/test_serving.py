@@ -359,7 +359,7 @@ def test_idle_ends_with_0_and_says_so(start):
     children = app.children
     chat(client(app))
     assert app.wait() == 0
-    assert "idle for 0.002 hours, the limit" in app.output
+    assert "idle for 7.2 seconds, the limit" in app.output
     assert not any(psutil.pid_exists(pid) for pid in children) and app.folders == []
 
 

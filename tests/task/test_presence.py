@@ -188,8 +188,8 @@ def test_the_last_word_is_stopped_and_an_outage_raises_nothing(run, caplog):
 
 def test_properties_are_escaped_for_the_dashboards_html():
     served = properties(overview(view("a", S.READY)), 3600.0, replace(TARGET, key="<key>"))
-    assert served["status"] == "idle" and served["idle_hours"] == "1.0"
-    assert served["idle_limit_hours"] == "2" and served["endpoint"] == "http://h"
+    assert served["status"] == "idle" and served["idle_hours"] == "1 hour"
+    assert served["idle_limit_hours"] == "2 hours" and served["endpoint"] == "http://h"
     assert served["progress"] == "" and "&lt;key&gt;" in served["curl"]
     setting_up = overview(view("<b>", S.PENDING), phase=Phase.SETTING_UP, limit=None)
     found = properties(setting_up, 0.0, TARGET)
