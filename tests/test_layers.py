@@ -134,6 +134,7 @@ FOLDERS = {  # low to high, each with its modules low to high
     "task": [
         "sdk",
         "api",
+        "login",
         "mode",
         "secret",
         "outcome",
@@ -219,7 +220,7 @@ PURE = {
 OWNERS = {
     "backports": {"gateway.body.encoding"},
     "compression": {"gateway.body.encoding"},  # of Python itself from 3.14 on
-    "clearml": {"task.api", "task.mode", "task.weights", "task.route"},
+    "clearml": {"task.api", "task.login", "task.mode", "task.weights", "task.route"},
     "gguf": {"models.tiny_writer"},
     "httptools": {"gateway.http.reader", "engine.exchange"},
     "huggingface_hub": {"models.hub"},

@@ -14,7 +14,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from app.errors import ConfigError
-from app.task import api, file_server, mode, secret
+from app.task import api, file_server, login, mode, secret
+from app.task.login import UnreachableError
 from app.task.mode import Mode, known_offline
 from app.task.outcome import Outcome, conclude
 from app.task.sdk import ClearMLError, Complaints, NoAnswerError, SdkThread, translated
@@ -26,6 +27,7 @@ T = TypeVar("T")
 
 START_DEADLINE = 60.0
 END_BUDGET = 9.0  # seconds, for the requests that write the end
+INSTEAD = "or start with --offline"
 ABORT_SLACK = 40.0  # seconds, for everything that is stopped besides the drain
 
 
@@ -47,6 +49,7 @@ class ClearMLTask:
         self._sdk = SdkThread()
         self._task: Any = None
         self._ended = True  # an unopened task has no end to write
+        self._server = ""  # the API server's address, once it has let us in
         self._complaints = Complaints()
         self.mode = Mode.OFFLINE
         self.task_id = ""  # until the task is open
@@ -66,28 +69,40 @@ class ClearMLTask:
         An offline task has none, so it is opened without waiting for the SDK's import.
         """
         self._sdk.start()
-        self._ended = False
         if self._offline:
+            self._ended = False
             opened = self._sdk.post(lambda: self._become(project, name))
             opened.add_done_callback(partial(self._posted, "opening the offline task"))
             return {}
+        await self._find_mode()
+        if not self.offline:
+            await self._log_in_to_serve()
+        self._ended = False
         try:
-            await self._find_mode()
             return await self._sdk.call(
                 "opening the task", lambda: self._become(project, name), START_DEADLINE
             )
         except NoAnswerError:
             self._ended = True  # the server would not hear of the end either
-            raise ConfigError(
-                f"ClearML does not answer ({START_DEADLINE:.0f} s): check api_server in "
-                "clearml.conf or CLEARML_API_HOST and the credentials, or start with --offline"
-            ) from None
+            problem = f"ClearML: {self._server} does not answer any more ({START_DEADLINE:.0f} s)"
+            raise ConfigError(f"{problem}: {INSTEAD}") from None
 
     async def attach(self) -> None:
         """Prepare for requests to the server, without a task of our own."""
         self._sdk.start()
         if not self._offline:
             await self._find_mode()
+
+    async def _log_in(self, patience: float = 0.0) -> None:
+        """Raises ClearMLError that names the server and says what to do."""
+        self._server = await login.enter(self._sdk, patience)
+
+    async def _log_in_to_serve(self) -> None:
+        """An agent's task outlives a short outage; a person is told at once."""
+        try:
+            await self._log_in(START_DEADLINE if self.under_agent else 0.0)
+        except UnreachableError as error:
+            raise error if self.under_agent else ConfigError(f"{error}, {INSTEAD}") from None
 
     async def _find_mode(self) -> None:
         def find() -> Mode:
@@ -112,6 +127,8 @@ class ClearMLTask:
         self, service: str, action: str, fields: Mapping[str, Any], deadline: float
     ) -> dict[str, Any]:
         """Send a request to the server's API; the data of the answer."""
+        if not self._server:
+            await self._log_in()
         return await self._sdk.call(
             f"{service}.{action}", lambda: api.ask(service, action, fields), deadline
         )

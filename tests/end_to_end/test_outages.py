@@ -28,7 +28,10 @@ COMMANDS = {
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
     "outage, said",
-    [("locked", "LoginError: .*invalid credentials"), ("behind", "not a ClearML server's")],
+    [
+        ("locked", "refuses the credentials: .*invalid credentials"),
+        ("behind", "not a ClearML server's"),
+    ],
 )
 def test_a_command_ends_with_one_line(api, tmp_path, command, outage, said):
     api.locked, api.behind = outage == "locked", 404 if outage == "behind" else None

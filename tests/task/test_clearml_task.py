@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from app.errors import ConfigError
-from app.task import api, clearml_task, mode
+from app.task import api, clearml_task, login, mode
 from app.task.clearml_task import ClearMLTask, Table
 from app.task.mode import Mode
 from app.task.outcome import Outcome
@@ -70,6 +70,12 @@ class SdkTask:
 @pytest.fixture
 def sdk_task(monkeypatch):
     task = SdkTask()
+
+    async def enter(*_):
+        task.step("log in")
+        return "http://h:8008"
+
+    monkeypatch.setattr(login, "enter", enter)
     monkeypatch.setattr(mode, "prepare", lambda: None)
     monkeypatch.setattr(mode, "become", lambda *_: task)
     monkeypatch.setattr(api, "ask", task.ask)
@@ -127,7 +133,9 @@ def test_a_server_that_does_not_answer_at_the_start_is_said_with_what_to_do(
         go_on = threading.Event()
         monkeypatch.setattr(clearml_task, "START_DEADLINE", 0.01)
         monkeypatch.setattr(mode, "become", lambda *_: go_on.wait())
-        with pytest.raises(ConfigError, match="does not answer .* or start with --offline"):
+        with pytest.raises(
+            ConfigError, match="http://h:8008 does not answer .* or start with --offline"
+        ):
             await opened()
         go_on.set()
 
