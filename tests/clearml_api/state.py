@@ -23,6 +23,18 @@ def new_id():
     return uuid.uuid4().hex
 
 
+# Which status may follow which without `force` (apiserver/bll/task/utils.py); every status may
+# follow itself, and then the message and the reason are replaced.
+MAY_FOLLOW = {
+    "created": ("queued", "in_progress"),
+    "queued": ("created", "in_progress", "stopped"),
+    "in_progress": ("stopped", "failed", "created", "completed"),
+    "stopped": ("created", "failed", "queued", "in_progress", "published", "completed"),
+    "failed": ("created", "stopped", "published", "queued"),
+    "completed": ("published", "in_progress", "created"),
+    "published": (),
+}
+RUNNING = ("created", "queued", "in_progress")  # whose runtime and hyperparameters may be edited
 NESTED = ("script", "execution", "output")  # merged by tasks.edit; the rest is replaced
 FRESH = ("id", "status", "status_message", "status_reason", "runtime", "last_iteration")
 SCRIPT = {"binary": "python", "repository": "", "requirements": {}, "diff": ""}
@@ -32,17 +44,19 @@ CLAIMS = {"identity": {"user": "u", "company": "c", "role": "user"}, "auth_type"
 class State:
     """`feature_set` "advanced" is an Enterprise server: it has `routes`, the App Gateway's, by
     name; `gateway` is the address that it gives out. `containers` is the Model Endpoints table,
-    `gone` those that were unregistered."""
+    `gone` those that were unregistered. `edits_runtime`: whether it is of API 2.34 or later, which
+    has tasks.edit_runtime."""
 
-    def __init__(self, feature_set="basic", routes=None):
+    def __init__(self, feature_set="basic", routes=None, edits_runtime=True):
         self.feature_set, self.routes, self.gateway = feature_set, routes or {}, ""
         self.tasks, self.projects, self.queues, self.models = {}, {}, {}, {}
         self.workers, self.containers, self.gone = {}, {}, []
         self.events = []
+        self.edits_runtime = edits_runtime
 
     def act(self, name, fields):
         method = getattr(self, name.replace(".", "_"), None)
-        if method is None:
+        if method is None or (name == "tasks.edit_runtime" and not self.edits_runtime):
             raise ApiError(404, 0, f"Unable to find endpoint for name {name} and version 2.30")
         return method(fields)
 
@@ -88,7 +102,7 @@ class State:
         claims = {
             **CLAIMS,
             "exp": int(time.time()) + 86400,
-            "api_version": "2.32",
+            "api_version": "2.34" if self.edits_runtime else "2.32",
             "server_version": "2.3.0" if self.feature_set == "basic" else "3.26.0",
             "feature_set": self.feature_set,
         }
@@ -177,10 +191,22 @@ class State:
         return self._changed(task, {})
 
     def tasks_edit_hyper_params(self, fields):
+        """User properties may be edited in every status."""
         task = self.task(fields)
+        if any(each["section"] != "properties" for each in fields["hyperparams"]):
+            self._must_run(task)
         for parameter in fields["hyperparams"]:
             section = task["hyperparams"].setdefault(parameter["section"], {})
             section[parameter["name"]] = parameter
+        return {"updated": 1}
+
+    def tasks_edit_runtime(self, fields):
+        """Sets and removes single keys; tasks.edit replaces all of them."""
+        task = self.task(fields)
+        self._must_run(task)
+        task["runtime"].update(fields.get("add_or_update") or {})
+        for key in fields.get("remove") or ():
+            task["runtime"].pop(key, None)
         return {"updated": 1}
 
     def tasks_get_hyper_params(self, fields):
@@ -196,29 +222,36 @@ class State:
         return {"updated": 1, "fields": {}}
 
     def tasks_started(self, fields):
-        task = self.task(fields)
-        return {**self._changed(task, {"status": "in_progress", "started": now()}), "started": 1}
+        changed = self._turn(fields, "in_progress")
+        self.task(fields)["started"] = now()
+        return {**changed, "started": 1}
 
     def tasks_completed(self, fields):
-        if self.task(fields)["status"] not in ("in_progress", "stopped") and not fields.get(
-            "force"
-        ):
-            raise ApiError(400, 110, "Invalid task status")
-        return self._end(fields, "completed")
+        return self._turn(fields, "completed")
 
     def tasks_stopped(self, fields):
-        return self._end(fields, "stopped")
+        return self._turn(fields, "stopped")
 
     def tasks_failed(self, fields):
-        return self._end(fields, "failed")
+        return self._turn(fields, "failed")
 
     def tasks_stop(self, fields):
         """A task with a live worker is asked to stop, which its worker sees; others just stop."""
         task = self.task(fields)
+        said = {"task": task["id"], "force": fields.get("force")}
         if task["status"] == "queued" or "development" in task["system_tags"]:
             self._dequeue(task)
-            return self._changed(task, {"status": "stopped", "status_message": ""})
-        return self._changed(task, {"status_message": "stopping"})
+            return self._turn({**said, "status_message": "Stopped by somebody"}, "stopped")
+        return self._turn({**said, "status_message": "stopping"}, task["status"])
+
+    def tasks_reset(self, fields):
+        task = self.task(fields)
+        self._dequeue(task)
+        said = {"task": task["id"], "status_reason": "reset", "status_message": "reset"}
+        task["execution"]["queue"] = None
+        task["models"]["output"] = []
+        task.update(runtime={}, last_iteration=0, last_metrics={})
+        return self._turn({**said, "force": fields.get("force")}, "created")
 
     def tasks_clone(self, fields):
         kept = {k: v for k, v in self.task(fields).items() if k not in FRESH}
@@ -232,9 +265,10 @@ class State:
         queue = next((q for q in self.queues.values() if named & {q["id"], q["name"]}), None)
         if queue is None:
             raise ApiError(400, 701, "Invalid queue")
+        changed = self._turn({**fields, "task": task["id"]}, "queued")
         queue["entries"].append({"task": task["id"], "added": now()})
         task["execution"]["queue"] = queue["id"]
-        return {**self._changed(task, {"status": "queued"}), "queued": 1}
+        return {**changed, "queued": 1}
 
     def tasks_dequeue(self, fields):
         self._dequeue(self.task(fields))
@@ -321,9 +355,18 @@ class State:
         self.task(fields)["last_update"] = now()
         return {}
 
-    def _end(self, fields, status):
+    def _turn(self, fields, status):
+        """As its ChangeStatusRequest does: reason and message are replaced, by "" as well."""
+        task = self.task(fields)
+        allowed = status == task["status"] or status in MAY_FOLLOW[task["status"]]
+        if not allowed and not fields.get("force"):
+            raise ApiError(400, 110, f"Invalid status change: {task['status']} to {status}")
         said = {key: fields.get(key) or "" for key in ("status_reason", "status_message")}
-        return self._changed(self.task(fields), {"status": status, **said})
+        return self._changed(task, {"status": status, **said})
+
+    def _must_run(self, task):
+        if task["status"] not in RUNNING:
+            raise ApiError(400, 110, f"Invalid task status: {task['status']}")
 
     def _changed(self, task, fields):
         task.update(fields, last_update=now())
