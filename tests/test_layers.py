@@ -135,7 +135,9 @@ FOLDERS = {  # low to high, each with its modules low to high
         "sdk",
         "api",
         "login",
+        "direct",
         "mode",
+        "live",
         "secret",
         "outcome",
         "file_server",
@@ -220,7 +222,14 @@ PURE = {
 OWNERS = {
     "backports": {"gateway.body.encoding"},
     "compression": {"gateway.body.encoding"},  # of Python itself from 3.14 on
-    "clearml": {"task.api", "task.login", "task.mode", "task.weights", "task.route"},
+    "clearml": {
+        "task.api",
+        "task.direct",
+        "task.login",
+        "task.mode",
+        "task.weights",
+        "task.route",
+    },
     "gguf": {"models.tiny_writer"},
     "httptools": {"gateway.http.reader", "engine.exchange"},
     "huggingface_hub": {"models.hub"},

@@ -11,19 +11,19 @@ import logging
 import os
 import signal
 from collections.abc import Mapping
-from functools import partial
+from typing import Any
 
 from app import console
 from app.errors import AppError, LoadError, LostError
 from app.form.settings import Settings
 from app.instance import opening, phases
-from app.instance.ending import Ending, Reason
+from app.instance.ending import Ending, Reason, Stop
 from app.instance.front import BookHandler
 from app.instance.invocation import Invocation
 from app.instance.phases import Given
 from app.planning.settle import check_form
 from app.task import requeue
-from app.task.clearml_task import END_BUDGET, ClearMLTask
+from app.task.clearml_task import END_BUDGET, END_PATIENCE, ClearMLTask
 from app.task.outcome import Outcome
 from app.task.route import Route
 from app.telemetry.logs import LogBook
@@ -58,8 +58,7 @@ class Instance:
         life = asyncio.create_task(self._live())
         await asyncio.wait({life, self._stop}, return_when=asyncio.FIRST_COMPLETED)
         reason = self._reason(life)
-        await self._shut_down(reason)
-        return reason.exit_status
+        return await self._shut_down(reason)
 
     async def _live(self) -> Reason:
         given = self._given
@@ -96,14 +95,37 @@ class Instance:
 
     # The end.
 
-    async def _shut_down(self, reason: Reason) -> None:
+    async def _shut_down(self, reason: Reason) -> int:
+        """Stop everything, and tell ClearML of it last. Returns the exit status."""
         if reason.outcome is not Outcome.FAILED:  # that has been said
             console.plain(logger, f"stopping: {console.escape(reason.text)}")
         await self._ending.run()
-        end = partial(self._task.end, reason.outcome, reason.text)
-        self._ending.push("the task in ClearML", end, END_BUDGET)
+        told: list[bool] = []
+
+        async def end(seconds: float) -> None:
+            told.append(await self._task.end(reason.outcome, reason.text, seconds))
+
+        patience = 0.0 if self._stop.done() else END_PATIENCE  # whoever stopped us waits for it
+        self._ending.push("the task in ClearML", self._unless_stopped(end), END_BUDGET + patience)
         await self._ending.run()
         self._ended.set()
+        # A status other than 0 makes the agent write one over the reason of the failure.
+        confirmed = told == [True] and reason.outcome is Outcome.FAILED
+        return 0 if confirmed and self._task.under_agent else reason.exit_status
+
+    def _unless_stopped(self, end: Stop) -> Stop:
+        """`end`, which a signal cuts short if none was the reason to stop."""
+        if self._stop.done():
+            return end
+
+        async def run(seconds: float) -> None:
+            ending = asyncio.ensure_future(end(seconds))
+            either: set[asyncio.Future[Any]] = {ending, self._stop}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if ending.done():
+                ending.result()
+
+        return run
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -12,6 +12,7 @@ from typing import Any
 from app.machine import clock
 from app.task.sdk import ClearMLError, Complaints, one_line
 
+NOT_FOUND = 404
 PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two attempts
 
 
@@ -102,8 +103,17 @@ def flat(sections: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, s
     }
 
 
-def set_properties(task_id: str, properties: Mapping[str, str]) -> None:
+def properties(task_id: str, values: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of tasks.edit_hyper_params that set these user properties, and no other."""
+    items = [{"section": "properties", "name": k, "value": v} for k, v in values.items()]
+    return {"task": task_id, "hyperparams": items, "replace_hyperparams": "none"}
+
+
+def set_properties(task_id: str, values: Mapping[str, str]) -> None:
     """Set user properties; the others stay as they are."""
-    items = [{"section": "properties", "name": k, "value": v} for k, v in properties.items()]
-    fields = {"task": task_id, "hyperparams": items, "replace_hyperparams": "none"}
-    ask("tasks", "edit_hyper_params", fields)
+    ask("tasks", "edit_hyper_params", properties(task_id, values))
+
+
+def unknown_action(error: RefusedError) -> bool:
+    """Whether this is how a server answers that does not have the request at all."""
+    return error.status == NOT_FOUND or "unable to find endpoint" in str(error).lower()

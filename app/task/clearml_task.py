@@ -13,21 +13,30 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+from app import console
 from app.errors import ConfigError
-from app.task import api, file_server, login, mode, secret
+from app.machine import clock
+from app.task import api, file_server, live, login, mode, secret
+from app.task.direct import Direct
+from app.task.live import Runtime
 from app.task.login import UnreachableError
 from app.task.mode import Mode, known_offline
-from app.task.outcome import Outcome, conclude
+from app.task.outcome import Outcome, Said, last_words, say, unwatched
 from app.task.sdk import ClearMLError, Complaints, NoAnswerError, SdkThread, translated
 from app.telemetry.scalars import Point
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+AWAY = "ClearML does not answer"
 
 START_DEADLINE = 60.0
 END_BUDGET = 9.0  # seconds, for the requests that write the end
 INSTEAD = "or start with --offline"
+END_PATIENCE = 60.0  # seconds that are added where nobody waits for us
+TRY = 3.0  # seconds of silence after which a last word is said anew
+PAUSE, LONGEST_PAUSE = 1.0, 8.0  # seconds between two tries
+OWN_END = 5.0  # seconds in which this process ends by itself
 ABORT_SLACK = 40.0  # seconds, for everything that is stopped besides the drain
 
 
@@ -47,6 +56,9 @@ class ClearMLTask:
         self._environment = environment
         self._offline = known_offline(offline, environment)
         self._sdk = SdkThread()
+        self._last = SdkThread()  # for what is said last: the SDK may be waiting for its server
+        self._direct: Direct | None = None
+        self._runtime = Runtime()
         self._task: Any = None
         self._ended = True  # an unopened task has no end to write
         self._server = ""  # the API server's address, once it has let us in
@@ -116,8 +128,19 @@ class ClearMLTask:
     def _become(self, project: str, name: str) -> dict[str, str]:
         self._task = mode.become(self.mode, project, name)
         self.task_id = str(self._task.id)
-        parameters = {} if self.offline else self._task.get_parameters()
+        if self.offline:
+            return {}
+        self._direct = mode.direct(self._task)
+        self._clear()
+        parameters = self._task.get_parameters()
         return {key: "" if text is None else str(text) for key, text in parameters.items()}
+
+    def _clear(self) -> None:
+        """What is shown of an earlier run, or of another task. Not being able to is no failure."""
+        try:
+            live.clear(self._task, self._runtime)
+        except Exception as error:  # noqa: BLE001 the SDK's edge
+            logger.warning("%s", translated("clearing the user properties", error))
 
     async def call(self, name: str, function: Callable[[Any], T], deadline: float) -> T:
         """Run `function` of the SDK's task in the SDK's thread; a failure names the call."""
@@ -183,6 +206,18 @@ class ClearMLTask:
 
         await self._sdk.call("showing the state", send, deadline)
 
+    async def tell(self, state: Mapping[str, str], deadline: float | None = None) -> None:
+        """Tell programs these parts of the live state (`live.LIVE`), which the server has confirmed
+        on return."""
+
+        def send() -> None:
+            if self._task is None or self.offline:
+                return
+            if not self._runtime.edit(self._task, live.keys(state)) and live.MODELS in state:
+                api.set_properties(self.task_id, {live.MODELS: state[live.MODELS]})
+
+        await self._sdk.call("telling the state", send, deadline)
+
     async def show_page(self, title: str, series: str, page: str) -> None:
         """Upload an HTML page to the task's debug samples, where it replaces the one before."""
 
@@ -200,10 +235,17 @@ class ClearMLTask:
     async def run_key(self) -> str:
         """The task's API key, which everybody who may read the task can read. A restart of the
         task keeps it."""
-        return await self.call("storing the task's API key", secret.run_key, START_DEADLINE)
+        call = "storing the task's API key"
+        return await self.call(call, lambda t: secret.run_key(t, self._runtime), START_DEADLINE)
+
+    async def set_runtime(self, values: Mapping[str, str]) -> None:
+        """Set runtime properties of the task; only at the start, before others write any."""
+        call = "setting runtime properties"
+        await self.call(call, lambda task: self._runtime.set(task, values), START_DEADLINE)
 
     def on_abort(self, stop: Callable[[], Awaitable[None]], grace: float) -> None:
-        """Run `stop` on the loop when somebody aborts the task; the SDK then kills this process."""
+        """Run `stop` on the loop when somebody aborts the task. It is not to return before this
+        process ends: the SDK would then write all runtime properties, and kill the process."""
         if self.offline:
             return  # offline the SDK's watcher takes the task for aborted, and kills this process
         loop = asyncio.get_running_loop()
@@ -215,6 +257,7 @@ class ClearMLTask:
 
             with contextlib.suppress(FutureTimeout):
                 asyncio.run_coroutine_threadsafe(run(), loop).result(timeout)
+            clock.sleep(OWN_END)
 
         self._post(
             "registering the abort callback",
@@ -225,25 +268,58 @@ class ClearMLTask:
         """Send everything that was reported."""
         await self.call("flush", lambda task: task.flush(wait_for_uploads=True), deadline)
 
-    async def end(self, outcome: Outcome, reason: str, budget: float = END_BUDGET) -> None:
+    async def end(self, outcome: Outcome, reason: str, budget: float = END_BUDGET) -> bool:
         """Send what was reported and write how the task ended, within `budget` seconds. Only the
-        first call does so. Never raises."""
+        first call does so. Never raises. Returns whether the server has confirmed the status."""
         if self._ended:
-            return
+            return False
         self._ended = True
         if outcome is Outcome.MOVED:
-            return
+            return False
+        until = clock.now() + budget
+        await self._flush_and_close(min(budget, END_BUDGET) / 2)
+        if self._task is None or self._direct is None:
+            return False
+        unwatched(self._task)
+        console.flush()  # an agent reads it
+        return await self._say_last(outcome, reason, until)
+
+    async def _flush_and_close(self, budget: float) -> None:
+        def flush() -> None:
+            if self._task is not None:
+                self._task.get_logger().flush(wait=True)
+                if self.offline:
+                    self._task.close()
+
         try:
-            await self._sdk.call("ending the task", lambda: self._end(outcome, reason), budget)
+            await self._sdk.call("sending what was reported", flush, budget)
         except NoAnswerError:
-            if not self.offline:  # then it is the SDK itself that takes its time
-                logger.warning("ClearML does not answer: its record of the end may be incomplete")
+            pass  # offline it is the SDK itself that takes its time; online it is said below
         except ClearMLError as error:
             logger.warning("%s", error)
 
-    def _end(self, outcome: Outcome, reason: str) -> None:
-        if self._task is not None:
-            conclude(self._task, self.mode, outcome, reason)
+    async def _say_last(self, outcome: Outcome, reason: str, until: float) -> bool:
+        """Try again with longer and longer pauses; at `until` it is given up."""
+        assert self._direct is not None
+        ask, pause = self._direct.ask, PAUSE
+        said = Said(last_words(self.task_id, self.mode, outcome, reason), "", confirmed=False)
+        self._last.start()
+        while said.left:
+            trying = partial(say, ask, said.left, TRY)
+            try:
+                said = await self._last.call("the last words", trying, until - clock.now())
+            except NoAnswerError:
+                break
+            if not said.left or clock.now() + pause > until:
+                break
+            self._complaints.failed("the end", f"{AWAY}: {said.problem}; trying again")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        if said.left:
+            logger.warning("%s: its record of the end may be incomplete", AWAY)
+        elif said.problem:
+            logger.warning("%s", said.problem)
+        return said.confirmed
 
     def _post(self, what: str, function: Callable[[Any], object]) -> None:
         """Call `function` of the SDK's task in the SDK's thread, without waiting for it."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from app.task import api
+from app.task.direct import Direct
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"  # of a checkout
 KEY_VARIABLES = ("CLEARML_API_ACCESS_KEY", "TRAINS_API_ACCESS_KEY", "CLEARML_AUTH_TOKEN")
@@ -81,3 +82,8 @@ def become(mode: Mode, project: str, name: str) -> Any:
         auto_resource_monitoring=dict(MONITOR),
         auto_connect_streams={"stdout": True, "stderr": True, "logging": False},
     )
+
+
+def direct(task: Any) -> Direct:
+    """A way to the server of this task past the SDK."""
+    return Direct(task.session)

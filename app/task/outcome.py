@@ -1,16 +1,21 @@
-"""How a task ends in ClearML. `conclude` runs in the SDK's thread."""
+"""How a task ends in ClearML: what is said last, and in which order."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from app.task import api
+from app.task import api, live
+from app.task.api import RefusedError
 from app.task.mode import Mode
+from app.task.sdk import one_line
 
-# The SDK takes a status message that begins otherwise for an abort, and kills this process.
+# While the SDK watches the task, it takes a status message that begins otherwise for an abort, and
+# kills this process.
 OURS = "worker: "
+AWAY = 500  # the server cannot answer now, whatever is asked
 
 
 class Outcome(enum.Enum):
@@ -22,35 +27,69 @@ class Outcome(enum.Enum):
     MOVED = "moved"  # it waits on another queue, and is no longer ours
 
 
-def conclude(task: Any, mode: Mode, outcome: Outcome, reason: str) -> None:
-    """Write the reason, send what was reported and set the status. Every step is tried, also after
-    one that fails; then the first failure is raised."""
-    steps: list[Callable[[], object]] = [lambda: task.get_logger().flush(wait=True)]
-    if mode is Mode.OFFLINE:
-        steps.append(task.close)
-    else:
-        steps.insert(0, lambda: api.set_properties(task.id, {"stop_reason": reason}))
-        steps.append(lambda: _set_status(task.id, mode, outcome, reason))
-    failures = [error for error in map(_tried, steps) if error is not None]
-    if failures:
-        raise failures[0]
+@dataclass(frozen=True)
+class Word:
+    """A request of the service `tasks`."""
+
+    action: str
+    fields: Mapping[str, Any]
 
 
-def _tried(step: Callable[[], object]) -> Exception | None:
-    try:
-        step()
-    except Exception as error:  # noqa: BLE001 the SDK's edge: the next steps are tried too
-        return error
-    return None
+class Ask(Protocol):
+    def __call__(
+        self, service: str, action: str, fields: Mapping[str, Any], timeout: float
+    ) -> dict[str, Any]: ...
 
 
-def _set_status(task_id: str, mode: Mode, outcome: Outcome, reason: str) -> None:
-    said = {"task": task_id, "status_message": OURS + reason}
-    if outcome is Outcome.FAILED:
-        api.ask("tasks", "failed", {**said, "status_reason": reason, "force": True})
-    elif mode is Mode.AGENT:
-        pass  # the agent sets it, from our exit status
-    elif outcome is Outcome.COMPLETED:
-        api.ask("tasks", "completed", said)
-    else:
-        api.ask("tasks", "stopped", {**said, "force": True})
+def last_words(task_id: str, mode: Mode, outcome: Outcome, reason: str) -> list[Word]:
+    """What is said of the end. The status comes last: an agent that sees it kills this process, and
+    the server takes no runtime property of a task that has ended."""
+    status = "failed" if outcome is Outcome.FAILED else "stopped"
+    said = {"status": status, "progress": "", "stop_reason": reason}
+    told = {"status": status, "endpoint": ""}
+    words = [
+        Word("edit_hyper_params", api.properties(task_id, said)),
+        Word("edit_runtime", live.edit(task_id, live.keys(told))),
+    ]
+    if mode is Mode.AGENT and outcome is Outcome.STOPPED:
+        return words  # the agent says it
+    fields = {"task": task_id, "status_message": reason, "status_reason": reason}
+    # An agent writes "completed", too, with a message of its own; `failed` it may not follow up.
+    forced = {"force": True} if outcome is not Outcome.COMPLETED else {}
+    return [*words, Word(outcome.value, {**fields, **forced})]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What is left to say after a try, why, and whether the server took the status."""
+
+    left: Sequence[Word]
+    problem: str
+    confirmed: bool
+
+
+def say(ask: Ask, words: Sequence[Word], timeout: float) -> Said:
+    """Try each request once, in their order. What the server refuses is not tried again; what gets
+    no answer is left, with all that comes after it."""
+    problem, confirmed = "", False
+    for number, word in enumerate(words):
+        try:
+            ask("tasks", word.action, word.fields, timeout)
+        except RefusedError as error:
+            if error.status >= AWAY:
+                return Said(words[number:], str(error), confirmed=False)
+            problem = "" if word.action == "edit_runtime" else str(error)
+            confirmed = False
+        except Exception as error:  # noqa: BLE001 whatever stands between us and the server
+            return Said(words[number:], one_line(error), confirmed=False)
+        else:
+            confirmed = word.action in (outcome.value for outcome in Outcome)
+    return Said((), problem, confirmed)
+
+
+def unwatched(task: Any) -> None:
+    """From here on the SDK no longer watches the status of the task: it would take the end that we
+    write for an abort, and kill this process."""
+    watcher = getattr(task, "_dev_worker", None)
+    if watcher is not None:
+        watcher.unregister()

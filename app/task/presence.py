@@ -14,6 +14,7 @@ from app.page import examples
 from app.page.examples import Target
 from app.task.clearml_task import ClearMLTask, Table
 from app.task.endpoints import ModelEndpoint
+from app.task.live import LIVE, MODELS, models
 from app.task.sdk import ClearMLError, Complaints
 from app.telemetry.idle import lasted, lasting
 from app.telemetry.overview import Overview, Phase, last_activity
@@ -55,6 +56,7 @@ class Presence:
         self._interval = interval
         # What the task shows now, as the SDK's thread has confirmed it.
         self._properties: dict[str, str] = {}
+        self._live: dict[str, str] = {}
         self._rows: list[list[str]] = []
         self._page = ""
         self._due = asyncio.Event()
@@ -104,6 +106,11 @@ class Presence:
         if changed or table is not None:
             await self._task.show(changed, table, deadline)
             self._properties, self._rows = found, rows
+        live = live_state(self._overview, found)
+        told = {key: text for key, text in live.items() if self._live.get(key) != text}
+        if told:
+            await self._task.tell(told, deadline)
+            self._live = live
 
     async def _show_page(self) -> None:
         """Send the page of examples if callers reach the models in another way than before."""
@@ -128,6 +135,13 @@ def properties(overview: Overview, now: float, first: Target) -> dict[str, str]:
         "curl": examples.curl(first),
     }
     return {name: html.escape(text, quote=False) for name, text in found.items()}
+
+
+def live_state(overview: Overview, shown: Mapping[str, str]) -> dict[str, str]:
+    """What programs are told of the instance (`task.live.LIVE`)."""
+    states = {view.name: view.state.value for view in overview.view()}
+    given = {key: shown[key] for key in LIVE if key in shown}
+    return {**given, MODELS: models(states), "endpoint": overview.endpoint}
 
 
 def progress(overview: Overview) -> str:

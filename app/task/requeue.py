@@ -15,7 +15,7 @@ from typing import Any
 
 from app.form.settings import GeneralSettings
 from app.machine import host
-from app.task import container
+from app.task import api, container
 from app.task.clearml_task import ClearMLTask
 from app.task.launch import Launcher
 from app.task.outcome import OURS
@@ -52,6 +52,8 @@ async def _enqueue(task: ClearMLTask, queue: str, changes: Mapping[str, Any]) ->
     ours = {"task": task.task_id, "force": True}
     said = {"status_message": f"{OURS}moving to another queue"}
     await task.ask("tasks", "edit", {**ours, **changes}, DEADLINE)
+    shown = api.properties(task.task_id, {"status": "queued"})
+    await task.ask("tasks", "edit_hyper_params", shown, DEADLINE)
     await task.flush(DEADLINE)
     await task.ask("tasks", "stopped", {**ours, **said}, DEADLINE)
     await task.ask("tasks", "enqueue", {"task": task.task_id, "queue": queue}, DEADLINE)

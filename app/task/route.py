@@ -40,6 +40,8 @@ class Route:
 
         Raises ConfigError that says what is wrong with a static one.
         """
+        # A restarted task still has the address of the run before.
+        await self._task.set_runtime({"endpoint": "", "browser_endpoint": ""})
         await self._task.call(
             "asking for a route", lambda task: _request(task, port, static), DEADLINE
         )
@@ -91,8 +93,6 @@ def _advanced(_: Any) -> bool:
 
 
 def _request(task: Any, port: int, static: str) -> None:
-    # A restarted task still has the address of the run before.
-    task._set_runtime_properties({"endpoint": "", "browser_endpoint": ""})
     # With the empty name, which is the default endpoint's, a second request replaces the first.
     try:
         task.request_external_endpoint(

@@ -11,6 +11,7 @@ from typing import Any
 
 from app.machine import chance
 from app.task import api
+from app.task.live import Runtime
 from app.task.sdk import ClearMLError
 
 KEY_PROPERTY = "_api_key"  # a runtime property; ClearML's pages hide those that begin with "_"
@@ -25,14 +26,14 @@ def remove(task: Any, keys: Sequence[str]) -> None:
         raise ClearMLError(f"ClearML: {left[0]} cannot be removed from the task")
 
 
-def run_key(task: Any) -> str:
+def run_key(task: Any, runtime: Runtime) -> str:
     """The task's API key; a new one where it has none. Raises ClearMLError where that is not
     stored."""
     known = (task._get_runtime_properties() or {}).get(KEY_PROPERTY)
     if known:
         return str(known)
     key = chance.key(32)
-    task._set_runtime_properties({KEY_PROPERTY: key})
+    runtime.set(task, {KEY_PROPERTY: key})
     if (api.task(task.id).get("runtime") or {}).get(KEY_PROPERTY) != key:
         raise ClearMLError("ClearML: the task's API key cannot be stored")
     return key

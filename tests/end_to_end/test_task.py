@@ -103,11 +103,27 @@ def test_a_task_from_a_form_under_an_agent(start, api, cache):
 
 
 def test_a_bad_form_fails_the_task_with_the_fields_name(start, api):
-    task = api.state.new_task(hyperparams=form(Model__model="a/b/c.gguf", Model__threads="x"))
+    """It is a clone. Result: the reason, and nothing of its ancestor. The status is 0, or the agent
+    would write its own reason over ours."""
+    task = api.state.new_task(
+        hyperparams=form(
+            Model__model="a/b/c.gguf",
+            Model__threads="x",
+            properties__status="stopped",
+            properties__endpoint="http://ancestor",
+            properties__stop_reason="idle for 24 hours",
+            properties__owner="somebody",
+        )
+    )
     app = online(start, api, CLEARML_TASK_ID=task["id"])
-    assert app.wait() == 2
+    assert app.wait() == 0
+    reason = "Model/threads: 'x' is not a whole number"
     assert task["status"] == "failed"
-    assert "Model/threads: 'x' is not a whole number" in task["status_message"]
+    assert task["status_message"] == task["status_reason"] == reason
+    parameters = parameters_of(task)
+    shown = {name: parameters[f"properties/{name}"] for name in ("status", "endpoint", "owner")}
+    assert shown == {"status": "failed", "endpoint": "", "owner": "somebody"}
+    assert parameters["properties/stop_reason"] == reason
 
 
 def test_online_without_a_model_is_refused(start, api):

@@ -9,6 +9,7 @@ import pytest
 from app.errors import ConfigError
 from app.instance.invocation import Invocation
 from app.instance.life import Instance
+from app.task.clearml_task import END_BUDGET, END_PATIENCE
 from app.task.outcome import Outcome
 
 
@@ -24,6 +25,7 @@ class Task:
         self.told = []
         self.ends = []
         self.abort = None
+        self.confirms, self.budgets = False, []
 
     async def open(self, project, name):
         self.told.append((project, name))
@@ -42,6 +44,8 @@ class Task:
 
     async def end(self, outcome, reason, budget):
         self.ends.append((outcome, reason))
+        self.budgets.append(budget)
+        return self.confirms
 
 
 class Waiting(Instance):
@@ -81,6 +85,36 @@ def test_a_task_that_cannot_be_opened_ends_with_its_status_and_reason(run, folde
     task = Task(problem=ConfigError("ClearML: is away"))
     assert live(run, task) == 2
     assert task.ends == [(Outcome.FAILED, "ClearML: is away")]
+
+
+@pytest.mark.parametrize(
+    "under_agent, confirms, status", [(True, True, 0), (True, False, 2), (False, True, 2)]
+)
+def test_under_an_agent_a_failure_that_the_server_knows_of_is_status_0(
+    run, folder, under_agent, confirms, status
+):
+    """Else the agent writes its own reason over ours."""
+    task = Task(problem=ConfigError("ClearML: is away"))
+    task.under_agent, task.confirms = under_agent, confirms
+    assert live(run, task) == status
+    assert task.budgets == [END_BUDGET + END_PATIENCE]  # nobody waits for us
+
+
+def test_a_signal_ends_the_patience_with_a_server_that_is_away(run, folder):
+    class Patient(Task):
+        async def end(self, outcome, reason, budget):
+            self.ends.append((outcome, reason))
+            await asyncio.Event().wait()
+
+    task = Patient(problem=ConfigError("no room"))
+
+    async def meanwhile(instance):
+        while not task.ends:
+            await asyncio.sleep(0)
+        instance._signalled(signal.SIGTERM)
+
+    assert live(run, task, meanwhile=meanwhile) == 2
+    assert task.ends == [(Outcome.FAILED, "no room")]
 
 
 def test_a_field_that_is_wrong_is_the_reason_and_nothing_is_written(run, folder):
@@ -168,6 +202,7 @@ def test_an_abort_is_a_stop_that_waits_for_the_end(run, folder):
 
     assert live(run, task, Waiting, meanwhile=meanwhile) == 143
     assert task.ends == [(Outcome.STOPPED, "aborted in ClearML")]
+    assert task.budgets == [END_BUDGET]  # they wait for us
 
 
 def test_under_an_agent_a_stop_is_its_own_status(run, folder):

@@ -14,6 +14,7 @@ class FakeTask:
         self.answers, self.sdk_task = answers or {}, sdk_task
         self.offline, self.under_agent, self.task_id = offline, under_agent, "task"
         self.asked, self.deadlines, self.inputs, self.shown = [], [], [], []
+        self.told = {}  # the live state
         self.refusals = {}  # "state" or "page" → an exception
         self.tried = asyncio.Queue()  # an entry for each `show` and `show_page`
 
@@ -34,6 +35,12 @@ class FakeTask:
             return function(self.sdk_task)
         except Exception as error:  # noqa: BLE001 as the SDK's thread does
             raise translated(name, error) from None
+
+    async def set_runtime(self, values):
+        self.sdk_task.runtime |= values
+
+    async def tell(self, state, deadline=None):
+        self.told |= state
 
     async def flush(self, deadline):
         self.asked.append(("flush", {}))

@@ -25,15 +25,18 @@ class SdkTask:
 
     def __init__(self):
         self.id, self.name, self.failing, self.refusing = "t", "n", set(), False
+        self.session, self._edit_lock, self.timeouts = None, threading.Lock(), []
         self.parameters, self.runtime, self.asked, self.reported = {}, {}, [], []
 
     def step(self, name):
         if name in self.failing:
             raise LoginError("no token")
 
-    def ask(self, service, action, fields):
+    def ask(self, service, action, fields, timeout=None):
         self.asked.append(f"{service}.{action}")
         self.step(action)
+        if action == "edit_runtime" and not self.refusing:
+            self.runtime |= fields["add_or_update"]
         sections = {}
         for key, value in self.parameters.items():
             section, name = key.split("/")
@@ -78,6 +81,7 @@ def sdk_task(monkeypatch):
     monkeypatch.setattr(login, "enter", enter)
     monkeypatch.setattr(mode, "prepare", lambda: None)
     monkeypatch.setattr(mode, "become", lambda *_: task)
+    monkeypatch.setattr(mode, "direct", lambda _: task)
     monkeypatch.setattr(api, "ask", task.ask)
     return task
 
@@ -85,6 +89,8 @@ def sdk_task(monkeypatch):
 async def opened(**environment):
     task = ClearMLTask(offline=False, environment={**AGENT, **environment})
     await task.open("project", "name")
+    if task._task is not None:
+        task._task.asked.clear()  # what the start writes
     return task
 
 
@@ -227,21 +233,46 @@ def test_a_tasks_key_is_kept_and_known_only_once_it_is_stored(run, sdk_task):
     run(scenario)
 
 
-def test_the_end_is_told_once_and_raises_nothing(run, sdk_task, caplog):
+LAST = ["tasks.edit_hyper_params", "tasks.edit_runtime"]
+
+
+def test_what_an_earlier_run_showed_is_cleared_before_anything_else(run, sdk_task):
     async def scenario():
-        task = await opened()
-        sdk_task.failing.add("flush")
-        await task.end(Outcome.FAILED, "no room")
-        await task.end(Outcome.STOPPED, "again")
-        assert sdk_task.asked == ["tasks.edit_hyper_params", "tasks.failed"]
-        assert caplog.messages == ["ClearML: ending the task: LoginError: no token"]
+        sdk_task.get_parameters = lambda: list(sdk_task.asked)
+        task = ClearMLTask(offline=False, environment=AGENT)
+        with pytest.raises(ConfigError):  # a list is no parameters
+            await task.open("project", "name")
+        assert sdk_task.asked == ["tasks.edit_hyper_params"]
 
     run(scenario)
 
 
-def test_the_end_waits_no_longer_than_its_budget(run, sdk_task, caplog):
-    """1. The thread waits for a server that is away. 2. The end has a budget. Result: it is said
-    that nothing could be told, and nothing is told later."""
+def test_a_task_that_cannot_be_cleared_is_opened_all_the_same(run, sdk_task, caplog):
+    async def scenario():
+        sdk_task.failing.add("edit_hyper_params")
+        assert (await opened()).task_id == "t"
+        assert caplog.messages == [
+            "ClearML: clearing the user properties: LoginError: no token",
+        ]
+
+    run(scenario)
+
+
+def test_the_end_is_told_once_and_raises_nothing(run, sdk_task, caplog):
+    async def scenario():
+        task = await opened()
+        sdk_task.failing.add("flush")
+        assert await task.end(Outcome.FAILED, "no room")
+        assert not await task.end(Outcome.STOPPED, "again")
+        assert sdk_task.asked == [*LAST, "tasks.failed"]
+        assert caplog.messages == ["ClearML: sending what was reported: LoginError: no token"]
+
+    run(scenario)
+
+
+def test_the_end_is_told_past_an_sdk_that_waits_for_its_server(run, sdk_task):
+    """1. The SDK's thread is in a call that gets no answer. 2. The task ends. Result: the server,
+    which is there again, is told."""
 
     async def scenario():
         task, go_on, begun = await opened(), threading.Event(), asyncio.Event()
@@ -253,12 +284,45 @@ def test_the_end_waits_no_longer_than_its_budget(run, sdk_task, caplog):
 
         waiting = asyncio.create_task(task.call("hang", hang, 5))
         await begun.wait()
-        await task.end(Outcome.STOPPED, "SIGTERM", 0.01)
-        assert "does not answer" in caplog.text
+        assert await task.end(Outcome.FAILED, "no room", 0.1)
+        assert sdk_task.asked == [*LAST, "tasks.failed"]
         go_on.set()
         await waiting
-        await done(task)
-        assert sdk_task.asked == []
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_the_end_is_told_again_until_there_is_an_answer_or_the_time_is_up(
+    run, sdk_task, monkeypatch, caplog, comes_back
+):
+    async def scenario():
+        monkeypatch.setattr(clearml_task, "PAUSE", 0.001)
+        task = await opened()
+        sdk_task.failing.add("edit_runtime")
+        ending = asyncio.create_task(task.end(Outcome.FAILED, "no room", 20 if comes_back else 0.1))
+        while len(sdk_task.asked) < 4:
+            await asyncio.sleep(0)
+        if comes_back:
+            sdk_task.failing.clear()
+        assert await ending is comes_back
+        assert sdk_task.asked.count("tasks.edit_hyper_params") == 1  # it had an answer
+        assert (sdk_task.asked[-1] == "tasks.failed") is comes_back
+        assert "does not answer: LoginError: no token; trying again" in caplog.messages[0]
+        assert ("may be incomplete" in caplog.text) is not comes_back
+
+    run(scenario)
+
+
+def test_the_end_waits_no_longer_than_its_budget(run, sdk_task, caplog):
+    """The server is silent. Result: it is said that nothing could be told."""
+
+    async def scenario():
+        task, go_on = await opened(), threading.Event()
+        sdk_task.step = lambda _: go_on.wait()
+        assert not await task.end(Outcome.STOPPED, "SIGTERM", 0.02)
+        assert "does not answer" in caplog.text
+        go_on.set()
 
     run(scenario)
 
@@ -312,7 +376,7 @@ def test_offline_no_look_at_the_status_is_an_abort(run, sdk_task):
     run(scenario)
 
 
-def test_an_abort_runs_the_stop_on_the_loop(run, sdk_task):
+def test_an_abort_runs_the_stop_on_the_loop(run, sdk_task, monkeypatch):
     async def scenario():
         registered = asyncio.Queue()
         loop = asyncio.get_running_loop()
@@ -324,6 +388,7 @@ def test_an_abort_runs_the_stop_on_the_loop(run, sdk_task):
         async def stop():
             stopped.append(threading.current_thread() is threading.main_thread())
 
+        monkeypatch.setattr(clearml_task, "OWN_END", 0.0)
         (await opened()).on_abort(stop, 20.0)
         aborted, timeout = await registered.get()
         assert timeout == 20.0 + clearml_task.ABORT_SLACK

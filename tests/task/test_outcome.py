@@ -1,42 +1,8 @@
 import pytest
 
-from app.task import api
+from app.task.api import RefusedError
 from app.task.mode import Mode
-from app.task.outcome import Outcome, conclude
-
-
-class SdkTask:
-    """It notes the steps; `failing` names those that raise."""
-
-    def __init__(self, *failing):
-        self.id, self.steps, self.failing = "t", [], failing
-
-    def step(self, name):
-        self.steps.append(name)
-        if name in self.failing:
-            raise ValueError(name)
-
-    def get_logger(self):
-        return self
-
-    def flush(self, wait):
-        self.step("flush")
-
-    def close(self):
-        self.step("close")
-
-
-def concluded(monkeypatch, task, mode, outcome):
-    """The steps, and the fields of the status."""
-    asked = {}
-
-    def ask(service, action, fields):
-        asked[action] = fields
-        task.step(action)
-
-    monkeypatch.setattr(api, "ask", ask)
-    conclude(task, mode, outcome, "the reason")
-    return task.steps, asked
+from app.task.outcome import Outcome, Said, last_words, say, unwatched
 
 
 @pytest.mark.parametrize(
@@ -45,30 +11,87 @@ def concluded(monkeypatch, task, mode, outcome):
         (Mode.LOCAL, Outcome.COMPLETED, ["completed"]),
         (Mode.LOCAL, Outcome.STOPPED, ["stopped"]),
         (Mode.LOCAL, Outcome.FAILED, ["failed"]),
-        (Mode.AGENT, Outcome.COMPLETED, []),  # the agent reads it from our exit status
-        (Mode.AGENT, Outcome.STOPPED, []),
+        (Mode.AGENT, Outcome.COMPLETED, ["completed"]),
+        (Mode.AGENT, Outcome.STOPPED, []),  # the agent reads it from our exit status
         (Mode.AGENT, Outcome.FAILED, ["failed"]),
     ],
     ids=str,
 )
-def test_the_reason_is_written_what_was_reported_is_sent_and_the_status_set(
-    monkeypatch, mode, outcome, status
+def test_the_reason_is_shown_first_and_the_status_set_last(mode, outcome, status):
+    words = last_words("t", mode, outcome, "the reason")
+    assert [word.action for word in words] == ["edit_hyper_params", "edit_runtime", *status]
+    shown = {item["name"]: item["value"] for item in words[0].fields["hyperparams"]}
+    ended = "failed" if outcome is Outcome.FAILED else "stopped"
+    assert shown == {"status": ended, "progress": "", "stop_reason": "the reason"}
+    told = {"llamacpp_status": ended, "llamacpp_endpoint": ""}
+    assert words[1].fields["add_or_update"] == told
+    for word in words[2:]:
+        assert word.fields["status_message"] == word.fields["status_reason"] == "the reason"
+
+
+WORDS = last_words("t", Mode.LOCAL, Outcome.FAILED, "no room")
+
+
+NOBODY = ConnectionError("nobody there")
+
+
+def asked(*, refused=(), silent=(), problem=NOBODY):
+    """The actions in their order, and what is said of them."""
+    actions = []
+
+    def ask(service, action, fields, timeout):
+        assert (service, timeout) == ("tasks", 3.0)
+        actions.append(action)
+        if action in refused:
+            raise RefusedError(f"ClearML: {action}: no", 400)
+        if action in silent:
+            raise problem
+        return {}
+
+    return actions, say(ask, WORDS, 3.0)
+
+
+def test_everything_is_said_once_and_the_status_confirmed():
+    actions, said = asked()
+    assert actions == ["edit_hyper_params", "edit_runtime", "failed"]
+    assert said == Said((), "", confirmed=True)
+
+
+def test_what_gets_no_answer_is_left_with_all_that_comes_after_it():
+    actions, said = asked(silent=["edit_runtime"])
+    assert actions == ["edit_hyper_params", "edit_runtime"]
+    assert [word.action for word in said.left] == ["edit_runtime", "failed"]
+    assert said.problem == "ConnectionError: nobody there" and not said.confirmed
+
+
+def test_a_server_that_cannot_answer_now_is_asked_again():
+    _, said = asked(silent=["failed"], problem=RefusedError("ClearML: no database", 500))
+    assert len(said.left) == 1 and not said.confirmed
+
+
+@pytest.mark.parametrize(
+    "refused, problem, confirmed",
+    [
+        ("edit_hyper_params", "ClearML: edit_hyper_params: no", True),
+        ("edit_runtime", "", True),  # an older server has it not
+        ("failed", "ClearML: failed: no", False),
+    ],
+)
+def test_what_is_refused_does_not_cost_the_status_and_is_not_said_again(
+    refused, problem, confirmed
 ):
-    steps, asked = concluded(monkeypatch, SdkTask(), mode, outcome)
-    assert steps == ["edit_hyper_params", "flush", *status]
-    (item,) = asked["edit_hyper_params"]["hyperparams"]
-    assert item == {"section": "properties", "name": "stop_reason", "value": "the reason"}
-    for action in status:  # a message that begins otherwise is an abort for the SDK
-        assert asked[action]["status_message"] == "worker: the reason"
+    actions, said = asked(refused=[refused])
+    assert len(actions) == 3 and said == Said((), problem, confirmed)
 
 
-def test_offline_the_task_is_closed(monkeypatch):
-    assert concluded(monkeypatch, SdkTask(), Mode.OFFLINE, Outcome.FAILED)[0] == ["flush", "close"]
+def test_nobody_watches_a_task_at_its_end():
+    class Watcher:
+        def unregister(self):
+            self.left = True
 
+    class Task:
+        _dev_worker = Watcher()
 
-@pytest.mark.parametrize("failing", ["edit_hyper_params", "flush"])
-def test_a_step_that_fails_does_not_cost_the_status(monkeypatch, failing):
-    task = SdkTask(failing)
-    with pytest.raises(ValueError, match=failing):
-        concluded(monkeypatch, task, Mode.LOCAL, Outcome.STOPPED)
-    assert task.steps == ["edit_hyper_params", "flush", "stopped"]
+    unwatched(Task())
+    assert Task._dev_worker.left
+    unwatched(object())  # one that was never watched

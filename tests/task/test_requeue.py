@@ -12,7 +12,7 @@ ANSWERS = {
     "queues.get_all": {"queues": [{"id": "q1", "name": "gpus"}]},
     "projects.get_all": {"projects": [{"id": "p1"}]},
 }
-MOVE = ["tasks.edit", "flush", "tasks.stopped", "tasks.enqueue"]
+MOVE = ["tasks.edit", "tasks.edit_hyper_params", "flush", "tasks.stopped", "tasks.enqueue"]
 
 
 class Agent:
@@ -66,6 +66,8 @@ def test_the_agent_stands_still_while_the_task_changes_hands_and_ends_then(run, 
         assert asked["tasks.stopped"]["status_message"].startswith(
             "worker: "
         )  # or the SDK kills us
+        (shown,) = asked["tasks.edit_hyper_params"]["hyperparams"]
+        assert (shown["name"], shown["value"]) == ("status", "queued")
         assert asked["tasks.enqueue"] == {"task": "task", "queue": "q1"}
 
     run(scenario)

@@ -28,9 +28,6 @@ class Gateway:
     def _get_runtime_properties(self):
         return self.runtime
 
-    def _set_runtime_properties(self, properties):
-        self.runtime |= properties
-
     def request_external_endpoint(self, **given):
         if self.refusal is not None:
             raise self.refusal

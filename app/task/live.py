@@ -1,0 +1,85 @@
+"""What a task shows of the instance that runs it: which user properties and runtime properties are
+ours, and how they are written.
+
+User properties are what ClearML's dashboard shows. The server keeps them at a reset and copies them
+into clones. Runtime properties are for programs: one poll reads those of many tasks. The server
+clears them at a reset, and does not copy them.
+
+From API 2.34 on `tasks.edit_runtime` writes single keys. Before, and in the SDK, a write replaces
+all runtime properties, so that one may lose what somebody else wrote meanwhile: then the live state
+goes to user properties instead. Everything in this module runs in the SDK's thread.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.task import api
+from app.task.api import RefusedError
+
+SETTING_UP = "setting up"
+MODELS = "models"  # a user property where the server has no tasks.edit_runtime
+PROPERTIES = (
+    "status",
+    "endpoint",
+    "idle_hours",
+    "idle_limit_hours",
+    "last_activity",
+    "progress",
+    "curl",
+    "stop_reason",
+    MODELS,
+)
+PREFIX = "llamacpp_"  # of our runtime properties, except those of `task.secret` and `task.route`
+LIVE = ("status", "endpoint", MODELS, "last_activity")
+
+
+class Runtime:
+    """The runtime properties of one task."""
+
+    def __init__(self) -> None:
+        self.edits = True  # until the server says that it has no such request
+
+    def edit(self, task: Any, values: Mapping[str, str], remove: Sequence[str] = ()) -> bool:
+        """Set and remove these keys; False if this server cannot, which it is asked once."""
+        if self.edits:
+            try:
+                # The SDK reads and writes all of them while it holds this lock.
+                with task._edit_lock:
+                    api.ask("tasks", "edit_runtime", edit(task.id, values, remove))
+            except RefusedError as error:
+                self.edits = not api.unknown_action(error)
+                if self.edits:
+                    raise
+        return self.edits
+
+    def set(self, task: Any, values: Mapping[str, str]) -> None:
+        """Set these keys, on every server: at the start, before others write any."""
+        if not self.edit(task, values):
+            task._set_runtime_properties(dict(values))
+
+
+def edit(task_id: str, values: Mapping[str, str], remove: Sequence[str] = ()) -> dict[str, Any]:
+    """The fields of tasks.edit_runtime; `force`: of a task that runs."""
+    given = {"add_or_update": dict(values), "remove": list(remove)}
+    return {"task": task_id, "force": True, **given}
+
+
+def keys(state: Mapping[str, str]) -> dict[str, str]:
+    """The runtime properties of a live state."""
+    return {PREFIX + key: text for key, text in state.items()}
+
+
+def models(states: Mapping[str, str]) -> str:
+    """The states of the models, by endpoint name, as one value."""
+    return json.dumps(states, separators=(",", ":"))
+
+
+def clear(task: Any, runtime: Runtime) -> None:
+    """Nothing is left of an earlier run, or of the task that this one is a clone of."""
+    api.set_properties(task.id, {**dict.fromkeys(PROPERTIES, ""), "status": SETTING_UP})
+    left = [key for key in task._get_runtime_properties() or {} if key.startswith(PREFIX)]
+    if left:
+        runtime.edit(task, {}, left)

@@ -1,0 +1,66 @@
+"""How a task ends under the real clearml-agent, whose own last words must not replace ours."""
+
+import pytest
+
+from app.models import tiny
+from tests.clearml_api import ApiServer
+from tests.end_to_end.agent import Agent, repository, wait_for
+from tests.end_to_end.conftest import free_port
+from tests.end_to_end.test_agent import log_of, property_of, status
+from tests.end_to_end.test_task import form
+
+
+@pytest.fixture
+def api():
+    with ApiServer() as server:
+        yield server
+
+
+@pytest.fixture
+def source(tmp_path):
+    return repository(tmp_path / "source")
+
+
+def queued(api, source, **fields):
+    """A task of this form on the queue."""
+    script = {"repository": source, "branch": "main", "entry_point": "-m app", "working_dir": "."}
+    task = api.state.new_task(
+        script={**script, "requirements": {}, "diff": "", "binary": "python3"},
+        hyperparams=form(**fields, General__port=str(free_port())),
+    )
+    api.state.act("tasks.enqueue", {"task": task["id"], "queue_name": "work"})
+    return task
+
+
+@pytest.mark.long
+def test_the_reason_of_an_end_survives_the_agent(api, tmp_path, source, cache):
+    """1. A form is refused. 2. The same task, mended and enqueued once more, ends idle. Result: the
+    INFO panel has our words of the failure, not the agent's; the second run shows nothing of the
+    first."""
+    with Agent(api, tmp_path / "agent", "work") as agent:
+        wait_for(lambda: api.state.queues, lambda: agent.output)
+        task = queued(api, source, Model__model=str(tiny.ensure(cache)), Model__threads="x")
+        status(agent, api, task, "failed")
+        wait_for(lambda: "DONE: Running task" in agent.output, lambda: agent.output)
+        wait_for(lambda: api.calls.count("queues.get_next_task") > 30, lambda: agent.output)
+        reason = "Model/threads: 'x' is not a whole number"
+        assert (task["status"], task["status_message"], task["status_reason"]) == (
+            ("failed", reason, reason)
+        )
+        assert property_of(task, "status") == "failed"
+        assert property_of(task, "stop_reason") == reason
+        assert reason in log_of(api, task)
+
+        section = task["hyperparams"]
+        section["Model"]["threads"]["value"] = ""
+        limit = {"section": "Idle", "name": "idle_time_limit", "value": "0.002"}
+        section["Idle"] = {**section.get("Idle", {}), "idle_time_limit": limit}
+        api.state.act("tasks.enqueue", {"task": task["id"], "queue_name": "work"})
+        status(agent, api, task, "active")
+        assert property_of(task, "stop_reason") == ""
+        status(agent, api, task, "completed")
+        wait_for(lambda: agent.output.count("DONE: Running task") == 2, lambda: agent.output)
+        assert property_of(task, "status") == "stopped"
+        assert "idle for" in property_of(task, "stop_reason")
+        # `completed` may follow `completed`: here the agent's words stand, ours in the property.
+        assert task["status_reason"] == "worker execution done"
