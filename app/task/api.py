@@ -17,7 +17,8 @@ PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two attempts
 
 
 class RefusedError(ClearMLError):
-    """The server refused the request; `status` is the HTTP status of its answer."""
+    """The server refused the request; `status` is its answer's `result_code`: the HTTP status that
+    the server gave it."""
 
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
@@ -43,9 +44,10 @@ def data(call: str, response: Any) -> dict[str, Any]:
             f"ClearML: {call}: the answer is not a ClearML server's (HTTP {response.status_code}, "
             f"{kind}): check the API server's address, and the proxies on the way to it"
         )
-    if not response.ok:
+    code = told["meta"].get("result_code") or response.status_code
+    if not response.ok or code >= 400:
         said = told["meta"].get("result_msg") or f"HTTP {response.status_code}"
-        raise RefusedError(f"ClearML: {call}: {said}", response.status_code)
+        raise RefusedError(f"ClearML: {call}: {said}", code)
     return told.get("data") or {}
 
 

@@ -1,7 +1,8 @@
 """ClearML's Model Endpoints table: a row for every model, from its first load to the end.
 
 The server drops a row that is not reported for its lifetime, so the rows of an instance that was
-killed disappear by themselves. A server that does not have the table is asked once.
+killed disappear by themselves. A row that appears, disappears or gets another URL is told at once.
+A server that does not have the table is asked once.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from app.task.sdk import ClearMLError, Complaints, one_line
 logger = logging.getLogger(__name__)
 
 INTERVAL = 30.0
+LOOK = 1.0  # seconds between two looks at whether a row has changed; they ask nobody
 LIFETIME = 120  # seconds
 DEADLINE = 15.0
-UNKNOWN = ("unknown", "unsupported")
+NO_TABLE = ("unable to find endpoint", "unknown endpoint", "unsupported endpoint")
 TABLE = "the Model Endpoints table"
 
 
@@ -61,6 +63,7 @@ class Endpoints:
         self._machine = machine
         self._reported: dict[str, Reported] = {}
         self._asked: set[str] = set()  # the rows that the server may have
+        self._told: set[tuple[str, str]] = set()  # names and URLs, as last reported or tried
         self._due = asyncio.Event()
         self._known = True  # whether the server has the table
         self._complaints = Complaints()
@@ -95,19 +98,31 @@ class Endpoints:
                 self._complain("out of date", error)
             if not self._known:
                 return
+            await self._until_due()
+
+    async def _until_due(self) -> None:
+        """Wait for the end of the interval, or until there is something new to tell."""
+        end = clock.now() + INTERVAL
+        while not self._due.is_set() and clock.now() < end and _urls(self._rows()) == self._told:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._due.wait(), INTERVAL)
+                await asyncio.wait_for(self._due.wait(), LOOK)
 
     def _complain(self, what: str, error: BaseException) -> None:
         why = str(error) if isinstance(error, ClearMLError) else one_line(error)
         self._complaints.failed(TABLE, f"{TABLE}: {what}: {why}")
 
     async def report(self) -> None:
-        """Report every row. Raises ClearMLError at the first row that gets no answer, and after the
-        last row if one was refused."""
+        """Report every row, and remove those that are no more. Raises ClearMLError at the first row
+        that gets no answer, and after the last row if one was refused."""
+        rows = self._rows()
+        self._told = _urls(rows)
         machine = dict(self._machine())
         refusal = None
-        for row in self._rows():
+        for name in sorted(self._asked - {row.name for row in rows}):
+            await self._ask("unregister_container", name, {}, DEADLINE)
+            self._asked.discard(name)
+            self._reported.pop(name, None)
+        for row in rows:
             try:
                 await self._report(row, machine)
             except RefusedError as error:
@@ -160,6 +175,11 @@ class Endpoints:
         await self._task.ask("serving", action, {**container, **fields}, budget)
 
 
+def _urls(rows: Sequence[ModelEndpoint]) -> set[tuple[str, str]]:
+    return {(row.name, row.url) for row in rows}
+
+
 def _no_table(error: RefusedError) -> bool:
-    """Whether this is how a server answers that does not have the table."""
-    return error.status == 404 or any(words in str(error).lower() for words in UNKNOWN)
+    """Whether this is how a server answers that does not have the table. The status alone does not
+    tell: a proxy on the way may put its own in its place."""
+    return error.status == 404 or any(words in str(error).lower() for words in NO_TABLE)

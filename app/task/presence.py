@@ -182,8 +182,9 @@ def model_endpoints(
     overview: Overview, rates: Mapping[str, Rates], now: float
 ) -> list[ModelEndpoint]:
     """The rows of the Model Endpoints table. A model that failed has none. A model has a URL from
-    its first load on: later, while it is not in memory, requests for it wait."""
-    found = []
+    its first load on, and every one once the instance serves: requests for a model that is not in
+    memory wait for it."""
+    served, found = overview.phase is not Phase.SETTING_UP, []
     for view in overview.view():
         if view.state is ModelState.FAILED:
             continue
@@ -192,7 +193,7 @@ def model_endpoints(
         row = ModelEndpoint(
             name=view.name,
             reference=details.reference,
-            url=details.endpoint if view.switches else "",
+            url=details.endpoint if served or view.switches else "",
             uptime=now - overview.begun,
             requests=view.requests,
             latency=(rate["latency"] or 0.0) * 1000 if rate is not None else 0.0,

@@ -45,9 +45,11 @@ class State:
     """`feature_set` "advanced" is an Enterprise server: it has `routes`, the App Gateway's, by
     name; `gateway` is the address that it gives out. `containers` is the Model Endpoints table,
     `gone` those that were unregistered. `edits_runtime`: whether it is of API 2.34 or later, which
-    has tasks.edit_runtime."""
+    has tasks.edit_runtime. `lacking` are services that it does not have:
+    like the real one it answers 404 then, as to every action that nobody knows."""
 
-    def __init__(self, feature_set="basic", routes=None, edits_runtime=True):
+    def __init__(self, feature_set="basic", routes=None, edits_runtime=True, lacking=()):
+        self.lacking = lacking
         self.feature_set, self.routes, self.gateway = feature_set, routes or {}, ""
         self.tasks, self.projects, self.queues, self.models = {}, {}, {}, {}
         self.workers, self.containers, self.gone = {}, {}, []
@@ -56,7 +58,8 @@ class State:
 
     def act(self, name, fields):
         method = getattr(self, name.replace(".", "_"), None)
-        if method is None or (name == "tasks.edit_runtime" and not self.edits_runtime):
+        lacking = {*self.lacking, *(() if self.edits_runtime else ("tasks.edit_runtime",))}
+        if method is None or lacking & {name, name.partition(".")[0]}:
             raise ApiError(404, 0, f"Unable to find endpoint for name {name} and version 2.30")
         return method(fields)
 

@@ -274,3 +274,26 @@ def test_a_clone_of_a_list_task_does_what_its_edit_says(start, api, cache):
     clone = edited(api, task, "Model_2/context_size", "512")  # beside it
     app = online(start, api, CLEARML_TASK_ID=clone).ready()
     assert app.line("^a +ready +4096 ") and app.line("^b +ready +512 ")
+
+
+def test_a_cold_model_is_in_the_endpoints_table_with_its_url(start, api, cache):
+    """Two models, one of them loaded at the start. Result: both can be asked, and the table has
+    the address of both."""
+    items = [{"model": tiny_path(cache), "endpoint_name": name} for name in ("a", "b")]
+    items[1]["preload"] = "false"
+    app = online(start, api, "--set", f"General/models={json.dumps(items)}").ready()
+    assert app.line("^b +cold ")
+    rows = api.state.containers
+    until(lambda: len(rows) == 2 and all(row.get("endpoint_url") for row in rows.values()))
+    assert {row["endpoint_url"] for row in rows.values()} == {f"{app.url}/{n}/v1" for n in "ab"}
+
+
+def test_a_server_without_the_endpoints_table_is_asked_once(start, cache):
+    with ApiServer(lacking=["serving"]) as api:
+        app = online(start, api, "--model", tiny_path(cache)).ready()
+        app.line("has no Model Endpoints table")
+        assert app.end() == 143
+    assert [call for call in api.calls if call.startswith("serving.")] == [
+        "serving.register_container"
+    ]
+    assert app.output.count("Model Endpoints") == 1

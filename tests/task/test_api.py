@@ -34,6 +34,14 @@ def test_what_the_server_refuses_is_said_in_its_words():
     assert caught.value.status == 400
 
 
+def test_a_refusal_that_a_proxy_gives_a_status_of_its_own_is_one():
+    lost = {"meta": {"result_code": 404, "result_msg": "Unable to find endpoint"}, "data": {}}
+    for status in (200, 502):
+        with pytest.raises(RefusedError, match="Unable to find endpoint") as caught:
+            api.data("serving.x", Answer(status, json.dumps(lost)))
+        assert caught.value.status == 404
+
+
 @pytest.mark.parametrize("text", ["<html>Sign in</html>", "", "[]", "{}", '{"meta": "x"}', "null"])
 @pytest.mark.parametrize("status", [200, 404, 502])
 def test_an_answer_of_something_else_than_clearml_is_no_refusal(status, text):

@@ -92,6 +92,30 @@ def test_requests_per_minute_are_those_since_the_last_report(run, now):
     run(scenario)
 
 
+def test_what_changes_is_told_long_before_the_end_of_the_interval(run, monkeypatch):
+    """1. A model gets its URL. 2. It fails. Result: each is told without being asked for, and
+    nothing is told while nothing changes."""
+
+    async def scenario():
+        monkeypatch.setattr("app.task.endpoints.LOOK", 0.001)
+        rows, task = [LOADING, replace(SERVED, name="b")], FakeTask()
+        reporter = Endpoints(task, lambda: rows, dict)
+        reporter.start()
+        await until(lambda: len(task.asked) == 3)
+        await asyncio.sleep(0.02)
+        assert task.names() == [REGISTER, REGISTER, REPORT]
+        rows[0] = SERVED
+        await until(lambda: len(task.asked) == 5)
+        assert [fields["model_name"] for _, fields in task.asked[3:]] == ["a", "b"]
+        rows.pop()
+        await until(lambda: len(task.asked) == 7)
+        assert task.asked[5] == (UNREGISTER, {"container_id": "task-b"})
+        await reporter.stop(1)
+        assert [name for name, _ in task.asked[7:]] == [UNREGISTER]
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(
     "failure",
     [ClearMLError("ClearML: x: LoginError: no token"), OSError(5, "no statistics")],
@@ -151,9 +175,10 @@ def test_a_server_that_does_not_answer_is_asked_once_a_report(run):
     "refusal",
     [
         RefusedError("Unable to find endpoint for name serving.register_container", 404),
+        RefusedError("Unable to find endpoint for name serving.register_container", 502),
         RefusedError("ClearML: unknown endpoint serving.register_container", 400),
     ],
-    ids=["404", "400"],
+    ids=["404", "a proxy's status", "400"],
 )
 def test_a_server_without_the_table_is_asked_once(run, refusal):
     async def scenario():

@@ -221,19 +221,21 @@ def test_the_table_has_a_row_for_every_model_below_its_headings():
 
 
 @pytest.mark.parametrize(
-    "state, switches, url",
+    "phase, state, switches, url",
     [
-        (S.DOWNLOADING, 0, ""),
-        (S.LOADING, 0, ""),
-        (S.READY, 1, "http://h/a/v1"),
-        (S.PARKING, 1, "http://h/a/v1"),
-        (S.COLD, 1, "http://h/a/v1"),
-        (S.LOADING, 1, "http://h/a/v1"),
+        (Phase.SETTING_UP, S.DOWNLOADING, 0, ""),
+        (Phase.SETTING_UP, S.COLD, 0, ""),
+        (Phase.SETTING_UP, S.LOADING, 0, ""),
+        (Phase.SETTING_UP, S.READY, 1, "http://h/a/v1"),
+        (Phase.SERVING, S.COLD, 0, "http://h/a/v1"),
+        (Phase.SERVING, S.LOADING, 0, "http://h/a/v1"),
+        (Phase.SERVING, S.PARKING, 1, "http://h/a/v1"),
+        (Phase.STOPPING, S.COLD, 0, "http://h/a/v1"),
     ],
     ids=str,
 )
-def test_a_model_has_a_url_in_the_table_from_its_first_loading_on(state, switches, url):
-    seen = overview(view("a", state, switches=switches))
+def test_a_model_has_a_url_in_the_table_once_it_takes_requests(phase, state, switches, url):
+    seen = overview(view("a", state, switches=switches), phase=phase)
     (row,) = model_endpoints(seen, {"a": {"latency": 0.25}}, 90.0)
     assert (row.url, row.uptime, row.requests, row.latency) == (url, 90.0, 3, 250.0)
 
