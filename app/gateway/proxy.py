@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from app.engine.exchange import Exchange
 from app.engine.http import Client
@@ -140,7 +141,8 @@ class Proxy:
 
     async def _serve(self, call: Call) -> None:
         stream = stream_of(call.path, call.model, int(clock.wall()))
-        relay = Relay(call.request, call.body.several, stream)
+        broken = partial(self._pool.broken, call.model)
+        relay = Relay(call.request, broken, call.body.several, stream)
         status = FAULT
         try:
             with KeptAlive(relay, streams=call.body.streams):
@@ -150,7 +152,7 @@ class Proxy:
             status = LEFT
             raise
         except (RequestError, UpstreamError) as error:
-            refusal = _refusal(call.model, error)
+            refusal = error if isinstance(error, RequestError) else broken(error)
             status = refusal.status
             if not relay.pinged:
                 raise refusal from None
@@ -223,9 +225,3 @@ class Proxy:
             sample.request,
             extra={"subject": sample.model},
         )
-
-
-def _refusal(model: str, error: RequestError | UpstreamError) -> RequestError:
-    if isinstance(error, RequestError):
-        return error
-    return RequestError(502, f"{model}: {error}")

@@ -23,9 +23,16 @@ PLAIN = Plain()
 class Relay:
     """The sink of an exchange (`engine.exchange`): writes to the client what the child sends."""
 
-    def __init__(self, request: Request, several: Several = ONE, stream: Plain = PLAIN) -> None:
-        """`several`: the answers that the request wants, which are counted one by one. `stream`:
-        what becomes of the answer if it is one."""
+    def __init__(
+        self,
+        request: Request,
+        broken: Callable[[UpstreamError], RequestError],
+        several: Several = ONE,
+        stream: Plain = PLAIN,
+    ) -> None:
+        """`broken`: what a client is told of an answer that breaks off. `several`: the answers
+        that the request wants, which are counted one by one. `stream`: what becomes of the answer
+        if it is one."""
         self.status = 0
         self.first_token: float | None = None  # when a stream began
         self.leased_at: float | None = None  # when the request got its model
@@ -33,6 +40,7 @@ class Relay:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.pinged = False  # the client has its head already
         self._request = request
+        self._broken = broken
         self._stream = stream
         self._events = False
         self._headers: Headers = []  # of an answer that is told when it is whole
@@ -136,10 +144,11 @@ class Relay:
             if not self.done.done():
                 self.done.set_exception(error)
             return
-        self.status = 502
+        told = self._broken(error)
+        self.status = told.status
         if self._events or self.pinged:  # comments were sent, so events may follow
             self._tell_rest()
-            event = self._stream.error(RequestError(502, str(error)).body())
+            event = self._stream.error(told.body())
             self._end_with(b"\n\n" + event)
         else:
             self._request.abort()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Generic
 
 from app.console import ModelLogger
-from app.errors import LoadError, RequestError
+from app.errors import LoadError, RequestError, UpstreamError
 from app.memory import turns
 from app.memory.lease import STOPPING, Admission, Lease, Leases
 from app.memory.ledger import (
@@ -182,6 +182,12 @@ class Pool(Generic[Upstream]):
         for model in self._ledger:
             model.line.refuse(RequestError(503, STOPPING, retry_after=10))
         self._notify()
+
+    def broken(self, name: str, error: UpstreamError) -> RequestError:
+        """What a request is told whose model broke it off: at the end we stop them all."""
+        if self._ledger.closed:
+            return RequestError(503, STOPPING, retry_after=10)
+        return RequestError(502, f"{name}: {error}")
 
     async def drained(self) -> None:
         """Return when no request leases a model."""

@@ -320,7 +320,7 @@ def test_a_stream_over_the_drain_is_told(start, endless):
     assert get(app, "/health") == (503, {"status": "draining"})
     with pytest.raises(openai.APIError):
         chat(client(app))
-    with pytest.raises(openai.APIError):
+    with pytest.raises(openai.APIError, match="the instance is stopping"):
         for _ in stream:
             pass
     assert app.wait() == 130

@@ -85,6 +85,34 @@ def test_a_stream_that_breaks_off_ends_with_an_error_event(run, socket):
     run(scenario)
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_an_answer_that_the_end_breaks_off_says_that_we_stop(run, socket, begun):
+    async def scenario():
+        front = Front(("tiny",))
+
+        async def breaking(reader, writer, head):
+            await body_of(reader, head)
+            if begun:
+                writer.write(EVENTS + b"9\r\ndata: a\n\n\r\n")
+                await writer.drain()
+            front.pool.refuse_new()
+            writer.close()
+
+        async with Child(socket, breaking), front.before(socket):
+            client = await front.begin()
+            status, _, body = await client.response()
+            assert status == (200 if begun else 503)
+            *_, last = [line for line in body.decode().split("\n") if line]
+            error = json.loads(last.removeprefix("data: "))["error"]
+            assert (error["type"], error["message"]) == (
+                "unavailable_error",
+                "the instance is stopping",
+            )
+            assert front.samples[0].status == 503
+
+    run(scenario)
+
+
 def test_another_body_that_breaks_off_breaks_off_at_the_client_too(run, socket):
     async def breaking(reader, writer, head):
         await body_of(reader, head)
