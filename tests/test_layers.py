@@ -147,6 +147,8 @@ FOLDERS = {  # low to high, each with its modules low to high
         "endpoints",
         "reporter",
         "presence",
+        "served",
+        "awaited",
         "container",
         "launch",
         "requeue",
@@ -166,7 +168,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "phases",
         "life",
     ],
-    "commands": ["options", "serve", "check", "launch", "export", "package"],
+    "commands": ["options", "serve", "check", "launch", "key", "export", "package"],
     "top": ["main", "__main__"],
 }
 ORDER = [
@@ -218,6 +220,7 @@ PURE = {
     "gateway.upstream_error",
     "gateway.streams",
     "task.container",
+    "task.served",
 }
 OWNERS = {
     "backports": {"gateway.body.encoding"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,11 +19,15 @@ from app.form.merge import Form, merge, parse
 from app.form.settings import Settings
 from app.instance.invocation import PROJECT, Invocation
 from app.planning.settle import check_form
-from app.task import launch
+from app.task import launch, served
+from app.task.awaited import Awaited
 from app.task.clearml_task import ClearMLTask
 from app.task.launch import Launcher, Script
+from app.task.served import Served
 
 MAX_REPLICAS = 100
+MINUTES = 60.0  # that --wait waits
+NOT_SERVED = 1  # exit status
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +55,12 @@ class Order:
     tasks: Sequence[Mapping[str, Any]]
 
 
+WAIT = (
+    f"wait until each task serves, {MINUTES:g} minutes if you name no other number, and print its "
+    "endpoint, its key, its web page and a curl command"
+)
+
+
 class Tasks(Protocol):
     """What is asked of ClearML's server."""
 
@@ -58,6 +69,10 @@ class Tasks(Protocol):
     async def create(self, task: Mapping[str, Any], project: str) -> str: ...
 
     async def enqueue(self, task: str, queue: str) -> None: ...
+
+    async def page(self, task: str) -> str: ...
+
+    async def served(self, tasks: Sequence[str]) -> Mapping[str, Served]: ...
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +86,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     options.add_repository(parser)
     add("--branch", metavar="B", default="", help="branch of the repository")
     add("--commit", metavar="C", default="", help="commit of the repository")
+    add("--wait", metavar="MINUTES", type=_minutes, nargs="?", const=MINUTES, help=WAIT)
     add("--dry-run", action="store_true", help="print the tasks as JSON and create none")
 
 
@@ -78,6 +94,16 @@ def _count(text: str) -> int:
     number = int(text) if text.isdecimal() else 0
     if not 1 <= number <= MAX_REPLICAS:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MAX_REPLICAS}")
+    return number
+
+
+def _minutes(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes")
     return number
 
 
@@ -96,9 +122,12 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
     order = draw_up(wanted, wish, options.CHECKOUT)
     if arguments.dry_run:
         say(json.dumps(asdict(order), indent=2))
-    else:
-        await place(order, await connect(environment, offline=wanted.offline))
-    return 0
+        return 0
+    tasks = await connect(environment, offline=wanted.offline)
+    placed = await place(order, tasks)
+    if arguments.wait is None:
+        return 0
+    return 0 if await wait(placed, arguments.wait, tasks) else NOT_SERVED
 
 
 def draw_up(wanted: Invocation, wish: Wish, checkout: Path) -> Order:
@@ -144,13 +173,38 @@ def _script(wish: Wish, checkout: Path) -> Script:
     return script
 
 
-async def place(order: Order, tasks: Tasks) -> None:
-    """Create and enqueue each task, and print its ID. Raises ConfigError."""
+async def place(order: Order, tasks: Tasks) -> dict[str, str]:
+    """Create and enqueue each task, and print its ID; the address of its web page goes to stderr.
+    Returns these addresses by ID. Raises ConfigError."""
     queue = await tasks.queue(order.queue)
+    pages = {}
     for task in order.tasks:
         created = await tasks.create(task, order.project)
         await tasks.enqueue(created, queue)
         say(created)
+        pages[created] = await tasks.page(created)
+        logger.info("%s is in the queue %s: %s", task["name"], order.queue, pages[created])
+    return pages
+
+
+async def wait(pages: Mapping[str, str], minutes: float, tasks: Tasks) -> bool:
+    """Print how to call each task when it serves; whether all of them do within this time."""
+    awaited = Awaited(tasks, list(pages), lambda found: tell(found, pages[found.task]))
+    try:
+        return await awaited.serve(60 * minutes)
+    except asyncio.CancelledError:
+        logger.warning(
+            "no longer waiting; the tasks go on: `python -m app key TASK` tells the rest"
+        )
+        raise
+
+
+def tell(found: Served, page: str) -> None:
+    key = f"key {found.key}" if found.key and not found.routed else ""
+    lines = (f"task {found.task}", f"endpoint {found.endpoint}", key, page, served.command(found))
+    say("\n".join(line for line in lines if line))
+    if not key:
+        logger.warning("%s: %s", found.task, served.without_key(found))
 
 
 async def connect(environment: Mapping[str, str], *, offline: bool = False) -> Launcher:

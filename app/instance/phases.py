@@ -132,7 +132,7 @@ async def _callers(given: Given, settings: Settings, *, routed: bool) -> Callers
     keys = [key.strip() for key in given.environment.get(KEY_VARIABLE, "").split(",")]
     if given.task.under_agent and not any(keys) and not routed:
         keys = [await given.task.run_key()]
-        logger.info("callers need the key in the task's runtime property _api_key")
+        logger.info("callers need the task's key: python -m app key %s", given.task.task_id)
     general = settings.general
     rules = Rules(
         Keys(keys),

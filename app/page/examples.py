@@ -15,7 +15,7 @@ from app.page.assemble import assemble
 
 PROMPT = "Hello world!"
 TOKEN = "YOUR_GENERATED_TOKEN"  # of the App Gateway
-KEY = "YOUR_API_KEY"
+KEY = "YOUR_API_KEY"  # `python -m app key TASK` prints it; commands.js says so
 SHORT = 64  # tokens
 PART = re.compile(r"\$(targets|command)\b")
 

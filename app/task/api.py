@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.machine import clock
-from app.task.sdk import ClearMLError, Complaints, one_line
+from app.task.sdk import CREDENTIALS, ClearMLError, Complaints, one_line
 
 NOT_FOUND = 404
 PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two attempts
@@ -83,6 +83,15 @@ def be_patient(session_class: Any, outage: type[Exception]) -> None:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     session_class.send = patient_send
+
+
+def page(task_id: str) -> str:
+    """A task's page in the web UI. Raises ValueError where its server's address is not known."""
+    from clearml import Task
+    from clearml.backend_api import Session
+
+    server = CREDENTIALS.sub("", str(Session.get_app_server_host()))
+    return str(Task.get_task_output_log_web_page(task_id, app_server_host=server))
 
 
 def task(task_id: str) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from app.errors import ConfigError
 from app.form.checks import MIN_NAME
 from app.form.fields import BY_KEY, GENERAL
 from app.machine import children
-from app.task import api, container
+from app.task import api, container, served
 from app.task.clearml_task import ClearMLTask
+from app.task.sdk import ClearMLError
+from app.task.served import Served
 
 DEADLINE = 60.0
 GIT_DEADLINE = 30.0
@@ -162,6 +164,19 @@ class Launcher:
         """A task's hyperparameters by "Section/name"."""
         found = await self._ask("tasks", "get_by_id", {"task": task})
         return api.flat(found["task"].get("hyperparams") or {})
+
+    async def served(self, tasks: Sequence[str]) -> dict[str, Served]:
+        """How the instances of these tasks stand, by task; of those that there are."""
+        fields = {"id": list(tasks), "only_fields": ["id", *served.FIELDS], "search_hidden": True}
+        found = (await self._ask("tasks", "get_all", fields)).get("tasks") or []
+        return {each["id"]: served.read(each) for each in found}
+
+    async def page(self, task: str) -> str:
+        """The task's page in ClearML's web UI; "" if its address is not known."""
+        try:
+            return await self._task.call("finding the web page", lambda _: api.page(task), DEADLINE)
+        except ClearMLError:
+            return ""
 
     async def _ask(self, service: str, action: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         return await self._task.ask(service, action, fields, DEADLINE)

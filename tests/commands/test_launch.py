@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from app.commands.launch import Wish, add_options, draw_up, place
+from app.commands.launch import Wish, add_options, draw_up, place, wait
 from app.errors import ConfigError, FormError
 from app.instance.invocation import PROJECT, Invocation
+from app.task.served import Served
 
 REPOSITORY = "https://host/x.git"
 NO_CHECKOUT = Path("/")
@@ -25,8 +26,8 @@ def value(task, key):
 class Tasks:
     """A server that notes what it is asked."""
 
-    def __init__(self):
-        self.asked = []
+    def __init__(self, **served):
+        self.asked, self.instances = [], served
 
     async def queue(self, name):
         if name == "none":
@@ -39,6 +40,12 @@ class Tasks:
 
     async def enqueue(self, task, queue):
         self.asked.append(("enqueue", task, queue))
+
+    async def page(self, task):
+        return f"http://web/{task}"
+
+    async def served(self, tasks):
+        return {task: self.instances[task] for task in tasks if task in self.instances}
 
 
 def test_a_task_has_the_whole_form_and_its_container():
@@ -115,8 +122,10 @@ def test_a_form_that_would_fail_there_is_refused_here(config, wish, problem):
     assert "hf_x" not in str(raised.value)
 
 
-def test_each_task_is_created_enqueued_and_printed(capsys):
+def test_each_task_is_created_enqueued_and_printed(capsys, caplog):
+    """Scripts read the IDs, and nothing else, from stdout."""
     tasks = Tasks()
+    caplog.set_level("INFO")
     asyncio.run(place(order(replicas=2, name="serve", route="r"), tasks))
     assert tasks.asked == [
         ("create", "serve 1", PROJECT),
@@ -125,6 +134,47 @@ def test_each_task_is_created_enqueued_and_printed(capsys):
         ("enqueue", "task 3", "id of gpu"),
     ]
     assert capsys.readouterr().out == "task 1\ntask 3\n"
+    assert caplog.messages[0] == "serve 1 is in the queue gpu: http://web/task 1"
+
+
+CURL = "curl 'http://h' \\\n  -H 'Authorization: Bearer YOUR_API_KEY' \\\n  -d '{\n  \"x\": 1\n}'"
+SERVES = Served("a", "n", "in_progress", state="idle", endpoint="http://h", curl=CURL, key="k")
+
+
+def test_what_serves_is_printed_with_all_that_a_caller_needs(capsys):
+    assert asyncio.run(wait({"a": "http://web/a"}, 1, Tasks(a=SERVES)))
+    assert capsys.readouterr().out.splitlines() == [
+        "task a",
+        "endpoint http://h",
+        "key k",
+        "http://web/a",
+        "curl 'http://h' -H 'Authorization: Bearer k' -d '{ \"x\": 1 }'",
+    ]
+
+
+def test_who_interrupts_is_told_that_the_task_goes_on(caplog):
+    async def scenario():
+        waiting = asyncio.create_task(wait({"a": ""}, 1, Tasks(a=Served("a", "n", "queued"))))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(scenario())
+    assert "the tasks go on: `python -m app key TASK`" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "words, minutes", [([], None), (["--wait"], 60), (["--wait", "0.5"], 0.5), (["--wait", "0"], 0)]
+)
+def test_how_long_is_waited(words, minutes):
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    if minutes == 0:
+        with pytest.raises(SystemExit):
+            parser.parse_args(words)
+    else:
+        assert parser.parse_args(words).wait == minutes
 
 
 def test_without_the_queue_no_task_is_created():

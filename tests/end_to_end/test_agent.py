@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 
 import psutil
 import pytest
@@ -49,8 +51,8 @@ def command(api, tmp_path, *line, cwd=ROOT):
     )
 
 
-def launch(api, tmp_path, source, weights, *given):
-    """`launch` as a person calls it: the new task."""
+def launched(api, tmp_path, source, weights, *given):
+    """`launch` as a person calls it: how it ends."""
     line = [sys.executable, "-m", "app", "launch", "--repo", source, "--queue", "work"]
     fields = {
         "Model/model": weights,
@@ -60,8 +62,14 @@ def launch(api, tmp_path, source, weights, *given):
         "General/port": str(free_port()),
     }
     sets = [text for key, value in fields.items() for text in ("--set", f"{key}={value}")]
-    done = command(api, tmp_path, *line, *sets, *given)
+    return command(api, tmp_path, *line, *sets, *given)
+
+
+def launch(*given):
+    """The new task."""
+    api, done = given[0], launched(*given)
     assert done.returncode == 0, done.stderr
+    assert f"{api.url}/projects/*/tasks/{done.stdout.strip()}" in done.stderr
     return api.state.tasks[done.stdout.split()[-1]]
 
 
@@ -170,6 +178,82 @@ def test_a_services_agent_hands_the_task_on(api, tmp_path, source, weights):
         status(agent, api, task, "stopped")
         told = json.dumps(api.state.events) + agent.output + services.output
         assert "hf_tokenOfTheForm" not in told
+
+
+@pytest.mark.long
+def test_launch_waits_and_key_tells_how_to_call(api, tmp_path, source, weights):
+    """1. Launched with a form that fails on the agent's machine: said with the reason. 2. Launched
+    well: what `--wait` prints works as it stands. 3. `key` prints the same endpoint and key, and
+    the endpoint takes no other. 4. After an abort it says that nothing serves."""
+    with Agent(api, tmp_path / "agent", "work") as agent:
+        wait_for(lambda: api.state.queues, lambda: agent.output)
+        missing = ["--set", f"Model/model={tmp_path}/none.gguf", "--wait"]
+        done = launched(api, tmp_path, source, weights, *missing)
+        task = done.stdout.strip()
+        assert done.returncode == 1 and len(task) == 32
+        assert re.search(f"ERROR app {task} does not serve: failed: .*no such file", done.stderr)
+
+        done = launched(api, tmp_path, source, weights, "--wait")
+        assert done.returncode == 0, done.stderr + agent.output
+        task, named, endpoint, key, page, curl = done.stdout.splitlines()
+        assert named == f"task {task}" and page.endswith(f"/tasks/{task}/output/log")
+        assert re.search(f"INFO app {task} \\(tiny\\): ", done.stderr)
+        answer = subprocess.run(curl, shell=True, capture_output=True, text=True, timeout=PATIENCE)
+        assert json.loads(answer.stdout)["usage"]["completion_tokens"] > 0
+
+        told = command(api, tmp_path, sys.executable, "-m", "app", "key", task)
+        assert told.returncode == 0 and told.stdout.splitlines() == [endpoint, key]
+        status = endpoint.split()[1] + "/api/status"
+        headers = {"Authorization": f"Bearer {key.split()[1]}"}
+        with urllib.request.urlopen(urllib.request.Request(status, headers=headers)) as answer:
+            assert json.load(answer)["status"] in ("active", "idle")
+        with pytest.raises(urllib.error.HTTPError) as refused, urllib.request.urlopen(status):
+            pass
+        assert refused.value.code == 401
+        refused.value.close()
+        assert key.split()[1] not in log_of(api, {"id": task}) + done.stderr
+
+        api.state.act("tasks.stop", {"task": task})
+        wait_for(lambda: api.state.tasks[task]["status"] == "stopped", lambda: agent.output)
+        told = command(api, tmp_path, sys.executable, "-m", "app", "key", task)
+        assert told.returncode == 2 and told.stdout == ""
+        assert f"task {task} does not serve: stopped: aborted in ClearML" in told.stderr
+
+
+def test_who_interrupts_a_launch_that_waits_leaves_the_task(api, tmp_path, weights):
+    api.state.act("queues.create", {"name": "work"})
+    line = [sys.executable, "-m", "app", "launch", "--repo", "https://host/x.git"]
+    line += ["--queue", "work", "--wait", "--replicas", "2", "--model", weights]
+    environment = {**environment_of(tmp_path), **api.environment}
+    environment |= {"CLEARML_CACHE_DIR": str(tmp_path), "CLEARML_CONFIG_FILE": str(tmp_path / "no")}
+    with subprocess.Popen(
+        line, cwd=ROOT, env=environment, stdout=-1, stderr=subprocess.PIPE, text=True
+    ) as child:
+        seen = [next(each for each in child.stderr if each.strip().endswith(": queued"))]
+        child.send_signal(signal.SIGINT)
+        ids, rest = child.communicate(timeout=PATIENCE)
+    assert child.returncode == 130 and "the tasks go on" in rest, (seen, rest)
+    assert [api.state.tasks[task]["status"] for task in ids.split()] == ["queued", "queued"]
+
+
+@pytest.mark.parametrize(
+    "fields, problem",
+    [
+        ({"status": "queued"}, "does not serve yet: queued"),
+        ({}, "its key is not in the task: it was given as LLAMACPP_API_KEY"),
+        ({"system_tags": ["development"]}, "no agent runs it"),
+        ({"system_tags": ["external_service"]}, "a token of ClearML's App Gateway, not a key"),
+    ],
+)
+def test_key_says_where_the_key_is(api, tmp_path, fields, problem):
+    runtime = {"endpoint": "http://gateway/x"}
+    shown = form(properties__status="active", properties__endpoint="http://h:1")
+    given = {"status": "in_progress", "runtime": runtime, "hyperparams": shown, **fields}
+    task = api.state.new_task(**given)
+    done = command(api, tmp_path, sys.executable, "-m", "app", "key", task["id"])
+    assert done.returncode == 2 and problem in done.stderr
+    unknown = command(api, tmp_path, sys.executable, "-m", "app", "key", "0" * 32)
+    assert unknown.returncode == 2 and "there is no task" in unknown.stderr
 
 
 def test_a_services_agent_refuses_a_bad_form(api, tmp_path, source):

@@ -5,7 +5,8 @@ import shlex
 
 import pytest
 
-from app.page.examples import Target, curl, curl_line, page
+from app.page.assemble import assemble
+from app.page.examples import KEY, Target, curl, curl_line, page
 
 CHAT = Target("a/b", "http://h:1/a/b/v1", False, "YOUR_API_KEY")
 EMBEDDING = Target("e", "http://h:1/e/v1", True, "")
@@ -45,3 +46,13 @@ def test_the_page_holds_what_it_shows_without_scripts():
     shown = re.search(r'<pre [^>]*id="command">(.*?)</pre>', text, re.S)[1]
     assert html.unescape(shown) == curl(target)
     assert "@@" not in text and "src=" not in text
+
+
+@pytest.mark.parametrize("name", ["index.html", "example.html"])
+def test_whoever_needs_a_key_is_told_how_to_get_it(name):
+    assembled = assemble(name).decode()
+    assert f'"{KEY}" ?' in assembled and "python -m app key TASK prints the key" in assembled
+
+
+def test_the_login_says_it_too():
+    assert b"<code>python -m app key TASK</code> prints the key" in assemble("index.html")

@@ -2,6 +2,13 @@
 
 const PLACEHOLDER_PROMPT = "Hello world!";
 
+// What to do before the command works; "" for a caller who needs no key.
+function replacing(key) {
+  if (!key) return "";
+  const where = key === "YOUR_API_KEY" ? " If a ClearML agent runs the instance, python -m app key TASK prints the key; TASK is the ID of its task." : "";
+  return `Replace ${key} before running the command.${where}`;
+}
+
 // A POSIX shell changes nothing between single quotes.
 function shellQuoted(text) {
   return "'" + text.replaceAll("'", "'\\''") + "'";

@@ -9,8 +9,7 @@
 
   function show() {
     const target = targets.find((one) => one.model === get("model").value) || targets[0];
-    const key = target.key ? `Replace ${target.key} before running the command.` : "";
-    get("hint").textContent = key;
+    get("hint").textContent = replacing(target.key);
     get("command").textContent = COMMANDS[chosen](target, get("prompt").value);
   }
 

@@ -31,7 +31,7 @@
     if (!model || chosen === "chat") return;
     const target = { model: model.name, url: connection.modelUrl(model.name), embedding: model.embedding, key: hello.key };
     setText(get("command"), COMMANDS[chosen](target, get("prompt").value));
-    setText(get("hint"), hello.key ? `Replace ${hello.key} before running the command.` : "");
+    setText(get("hint"), replacing(hello.key));
   }
 
   wireTabs(get("tabs"), (tab) => {

@@ -1,0 +1,49 @@
+from dataclasses import replace
+
+import pytest
+
+from app.commands.key import tell
+from app.errors import ConfigError
+from app.task.served import Served
+
+SERVES = Served("t", "n", "in_progress", state="active", endpoint="http://h:1", key="k")
+
+
+def test_the_endpoint_and_the_key_are_printed(capsys, caplog):
+    tell(SERVES)
+    assert capsys.readouterr().out == "endpoint http://h:1\nkey k\n" and caplog.text == ""
+
+
+def test_while_it_is_set_up_that_is_said_too(capsys, caplog):
+    tell(replace(SERVES, state="setting up", progress="m: loading 5%"))
+    assert capsys.readouterr().out.endswith("key k\n")
+    assert caplog.messages == ["it does not serve yet: setting up: m: loading 5%"]
+
+
+@pytest.mark.parametrize(
+    "change, problem",
+    [
+        ({"status": "queued"}, "task t does not serve yet: queued"),
+        ({"status": "failed", "reason": "no room"}, "task t does not serve: failed: no room"),
+        ({"endpoint": "", "state": ""}, "does not serve yet: an agent prepares it"),
+        ({"endpoint": "", "routed": True}, "yet: waits for an address of the App Gateway"),
+    ],
+)
+def test_what_does_not_serve_has_nothing_to_print(capsys, change, problem):
+    with pytest.raises(ConfigError, match=problem):
+        tell(replace(SERVES, **change))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "change, problem",
+    [
+        ({"key": ""}, "its key is not in the task: it was given as LLAMACPP_API_KEY"),
+        ({"key": "", "by_hand": True}, "no agent runs it"),
+        ({"routed": True}, "a token of ClearML's App Gateway, not a key"),
+    ],
+)
+def test_without_a_key_in_the_task_it_is_said_where_it_is(capsys, change, problem):
+    with pytest.raises(ConfigError, match=problem):
+        tell(replace(SERVES, **change))
+    assert capsys.readouterr().out == "endpoint http://h:1\n"
