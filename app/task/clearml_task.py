@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from app import console
 from app.errors import ConfigError
 from app.machine import clock
-from app.task import api, file_server, live, login, mode, secret
+from app.task import api, file_server, live, login, mode, reporting, secret
 from app.task.direct import Direct
 from app.task.live import Runtime
 from app.task.login import UnreachableError
 from app.task.mode import Mode, known_offline
 from app.task.outcome import Outcome, Said, last_words, say, unwatched
+from app.task.reporting import Table
 from app.task.sdk import ClearMLError, Complaints, NoAnswerError, SdkThread, translated
 from app.telemetry.scalars import Point
 
@@ -38,15 +37,6 @@ TRY = 3.0  # seconds of silence after which a last word is said anew
 PAUSE, LONGEST_PAUSE = 1.0, 8.0  # seconds between two tries
 OWN_END = 5.0  # seconds in which this process ends by itself
 ABORT_SLACK = 40.0  # seconds, for everything that is stopped besides the drain
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells, the headings first."""
-
-    title: str
-    series: str
-    rows: Sequence[Sequence[str]]
 
 
 class ClearMLTask:
@@ -181,12 +171,9 @@ class ClearMLTask:
         await self.call(call, lambda task: secret.remove(task, keys), START_DEADLINE)
 
     def report(self, points: Sequence[Point]) -> None:
-        def send(task: Any) -> None:
-            log = task.get_logger()
-            for point in points:
-                log.report_scalar(point.title, point.series, point.value, point.iteration)
-
-        self._post("sending scalars", send)
+        """Report these values of this moment, whenever the SDK can send them."""
+        at = clock.wall()
+        self._post("sending scalars", lambda task: reporting.scalars(task, points, at))
 
     async def show(
         self, properties: Mapping[str, str], table: Table | None, deadline: float | None = None
@@ -200,9 +187,7 @@ class ClearMLTask:
             if properties and not self.offline:
                 api.set_properties(self.task_id, properties)
             if table is not None:
-                log = self._task.get_logger()
-                rows = [list(row) for row in table.rows]
-                log.report_table(table.title, table.series, 0, table_plot=rows)
+                reporting.table(self._task, table)
 
         await self._sdk.call("showing the state", send, deadline)
 
@@ -224,11 +209,10 @@ class ClearMLTask:
         def send() -> None:
             if self._task is None:
                 return
-            log = self._task.get_logger()
             if not self.offline:
-                file_server.check(str(log.get_default_upload_destination() or ""))
-            stream = io.StringIO(page)
-            log.report_media(title, series, 0, stream=stream, file_extension=".html", max_history=1)
+                to = self._task.get_logger().get_default_upload_destination()
+                file_server.check(str(to or ""))
+            reporting.page(self._task, title, series, page)
 
         await self._sdk.call("showing the page of examples", send, None)
 

@@ -55,7 +55,7 @@ class ApiServer(ThreadedServer):
         with self.lock:
             if action == "events.add_batch":
                 events = [json.loads(line) for line in body.splitlines() if line.strip()]
-                self.state.events += events
+                self.state.add_events(events)
                 return {"added": len(events), "errors": 0, "errors_info": {}}
             return self.state.act(action, fields)
 

@@ -99,6 +99,19 @@ class State:
         self.tasks[task["id"]] = task
         return task
 
+    def add_events(self, events):
+        """As the real server keeps them: an event takes the place of the one with the same task,
+        iteration, metric, variant and file, and the task knows its last iteration. Times are the
+        event's own. Lines of the console are all kept."""
+        for event in events:
+            same = next((e for e in self.events if identity(e) == identity(event)), None)
+            if same is None or event.get("type") == "log":
+                self.events.append(event)
+            else:
+                same.update(event)
+            if task := self.tasks.get(event.get("task")):
+                task["last_iteration"] = max(task["last_iteration"], event.get("iter") or 0)
+
     # auth, users
 
     def auth_login(self, _):
@@ -374,6 +387,10 @@ class State:
     def _changed(self, task, fields):
         task.update(fields, last_update=now())
         return {"updated": 1, "fields": fields}
+
+
+def identity(event):
+    return [event.get(key) for key in ("type", "task", "iter", "metric", "variant", "key")]
 
 
 def only(task, names):

@@ -297,3 +297,24 @@ def test_a_server_without_the_endpoints_table_is_asked_once(start, cache):
         "serving.register_container"
     ]
     assert app.output.count("Model Endpoints") == 1
+
+
+def test_a_task_that_runs_again_has_one_table_and_one_page(start, api, cache):
+    """Twice the same task. Result: its scalars go on where they ended, each with its own time; of
+    the table and of the page of examples there is one, the second run's."""
+    task = api.state.new_task(hyperparams=form(Model__model=tiny_path(cache)))
+    last = -1
+    for _ in range(2):
+        app = online(start, api, CLEARML_TASK_ID=task["id"]).ready()
+        seen = len(api.calls)
+        until(lambda n=seen: "events.add_batch" in api.calls[n:])
+        until(lambda url=app.url: any(url in str(data) for data in api.files.values()))
+        app.end()
+        events = [event for event in api.state.events if event.get("iter") is not None]
+        ours = [e for e in events if e["metric"] == "Requests in Flight"]
+        assert max(event["iter"] for event in ours) > last
+        last = max(event["iter"] for event in ours)
+    (table,) = [e for e in events if e["type"] == "plot"]
+    (page,) = [e for e in events if e["type"] == "training_debug_image"]
+    assert table["iter"] == page["iter"] == 0
+    assert app.url in table["plot_str"]

@@ -4,10 +4,12 @@ import threading
 import pytest
 
 from app.errors import ConfigError
+from app.machine import clock
 from app.task import api, clearml_task, login, mode
-from app.task.clearml_task import ClearMLTask, Table
+from app.task.clearml_task import ClearMLTask
 from app.task.mode import Mode
 from app.task.outcome import Outcome
+from app.task.reporting import Table
 from app.task.sdk import ClearMLError, NoAnswerError
 from app.task.secret import KEY_PROPERTY
 from app.telemetry.scalars import Point
@@ -27,6 +29,7 @@ class SdkTask:
         self.id, self.name, self.failing, self.refusing = "t", "n", set(), False
         self.session, self._edit_lock, self.timeouts = None, threading.Lock(), []
         self.parameters, self.runtime, self.asked, self.reported = {}, {}, [], []
+        self.initial = 0  # iteration, of the first report of this run
 
     def step(self, name):
         if name in self.failing:
@@ -59,9 +62,17 @@ class SdkTask:
     def get_logger(self):
         return self
 
-    def report_scalar(self, *point):
+    @property
+    def _reporter(self):
+        return self
+
+    def _report(self, event):
         self.step("report_scalar")
-        self.reported.append(point)
+        sent = event.get_api_event()
+        self.reported.append((sent.metric, sent.variant, sent.value, sent.iter, sent.timestamp))
+
+    def get_initial_iteration(self):
+        return self.initial
 
     def report_table(self, title, series, iteration, table_plot):
         self.reported.append((title, series, iteration, table_plot))
@@ -186,7 +197,41 @@ def test_what_is_posted_and_fails_is_said_once_until_it_works(run, sdk_task, cap
         sdk_task.failing.clear()
         task.report(points)
         await done(task)
-        assert sdk_task.reported == [("Latency", "a", 1.0, 15)] and len(caplog.messages) == 1
+        (scalar,) = sdk_task.reported
+        assert scalar[:4] == ("Latency", "a", 1.0, 15) and len(caplog.messages) == 1
+
+    run(scenario)
+
+
+def test_scalars_keep_the_time_at_which_they_were_reported(run, sdk_task, monkeypatch):
+    """1. An outage blocks the SDK's thread. 2. Two windows are reported meanwhile. Result: each has
+    its own time."""
+
+    async def scenario():
+        task, times, go_on = await opened(), [1000.0], threading.Event()
+        monkeypatch.setattr(clock, "wall", lambda: times[-1])
+        waiting = asyncio.create_task(task.call("an outage", lambda _: go_on.wait(), 5))
+        await asyncio.sleep(0)
+        for at in (1000.0, 1015.0):
+            times.append(at)
+            task.report([Point("Latency", "a", 1.0, 15)])
+        times.append(1100.0)
+        go_on.set()
+        await waiting
+        await done(task)
+        assert [scalar[4] for scalar in sdk_task.reported] == [1000_000, 1015_000]
+
+    run(scenario)
+
+
+def test_a_task_that_runs_again_has_one_table(run, sdk_task):
+    """The SDK adds the initial iteration to what is reported. Result: it is iteration 0 again."""
+
+    async def scenario():
+        sdk_task.initial = 61
+        task = await opened()
+        await task.show({}, Table("t", "s", [["a"]]))
+        assert sdk_task.reported == [("t", "s", -61, [["a"]])]
 
     run(scenario)
 
