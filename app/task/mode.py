@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import enum
 import importlib
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from app.task import api
+from app.task import api, quiet
 from app.task.direct import Direct
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"  # of a checkout
@@ -63,7 +62,7 @@ def become(mode: Mode, project: str, name: str) -> Any:
 
     # The SDK's reporter would be a fork of this process that shares our sockets.
     Task._report_subprocess_enabled = False
-    logging.getLogger("clearml.resource_monitor").setLevel(logging.ERROR)
+    quiet.hush()
     if REQUIREMENTS.is_file():
         # Else the SDK parses all files around the app to see what they import: that takes seconds,
         # and an agent would install for a clone what only the tests need.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.page.examples import KEY
+from app.task.live import PREFIX
 from app.task.outcome import OURS
 from app.task.secret import KEY_PROPERTY
 
@@ -21,7 +22,6 @@ FIELDS = (  # of the task, as `tasks.get_all` takes them
     "runtime",
     "hyperparams.properties",
 )
-LIVE = "llamacpp_"  # what runtime properties of ours begin with, where the server has them
 BY_HAND = "development"  # a system tag of tasks that no agent runs
 ROUTED = "external_service"  # a system tag of tasks that asked the App Gateway for a route
 RUNNING = "in_progress"
@@ -77,8 +77,8 @@ def read(task: Mapping[str, Any]) -> Served:
 
     def told(name: str) -> str:
         """Of the live state: a runtime property, or a user property, in which it is escaped."""
-        live = runtime.get(LIVE + name)
-        return str(live) if live else shown(name)
+        live = PREFIX + name
+        return str(runtime[live] or "") if live in runtime else shown(name)
 
     def shown(name: str) -> str:
         return html.unescape(str((properties.get(name) or {}).get("value") or ""))

@@ -222,6 +222,22 @@ def test_the_task_is_told_while_a_clearml_model_comes(start, api, tmp_path):
     assert parameters_of(task)["properties/stop_reason"] == "aborted in ClearML"
 
 
+@pytest.mark.long
+def test_the_sdk_writes_nothing_of_its_own_on_the_console(start, api, tmp_path):
+    """A download of a ClearML model, and the machine's monitor, which finds no GPU here. Result:
+    our lines alone, besides those that tell where the task is."""
+    tiny_writer.write(tmp_path / "m.gguf")
+    large = (tmp_path / "m.gguf").read_bytes() + bytes(30 << 20)
+    with Hub({"org/repo": {"m.gguf": large}}) as files:
+        model = api.state.new_model("large", f"{files.url}/org/repo/resolve/main/m.gguf")
+        app = online(start, api, "--model", model).ready()
+        until(lambda: any(title == ":monitor:machine" for title, _ in api.scalars()))
+        app.end()
+    assert "fetching from ClearML" in app.output and "results page" in app.output
+    for noise in ("MB/s", "clearml.storage", "ClearML Monitor"):
+        assert noise not in app.output
+
+
 @pytest.mark.parametrize("kind, status", [("unknown", 2), ("gone", 3)])
 def test_a_clearml_model_that_cannot_be_had(start, api, tmp_path, kind, status):
     model = "0" * 32

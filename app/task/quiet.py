@@ -1,0 +1,34 @@
+"""What the SDK would write on our console of its own accord. Runs in the SDK's thread."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any
+
+MONITOR = "ClearML Monitor:"  # all texts of the SDK's machine monitor begin so
+
+
+def hush() -> None:
+    """Before the task is opened: the SDK neither draws nor logs the progress of a download, which
+    our own lines and the task's page tell, nor what becomes of its machine monitor."""
+    from clearml import Logger
+    from clearml.storage import callbacks
+
+    callbacks.tqdm = None
+    logging.getLogger("clearml.storage").setLevel(logging.WARNING)
+    logging.getLogger("clearml.resource_monitor").setLevel(logging.ERROR)
+    without_monitor(Logger)
+
+
+def without_monitor(logger_class: Any) -> None:
+    """Make `logger_class.report_text` drop the monitor's texts."""
+    report_text = logger_class.report_text
+
+    @functools.wraps(report_text)
+    def report(self: Any, msg: str, *given: Any, **named: Any) -> Any:
+        if not str(msg).startswith(MONITOR):
+            return report_text(self, msg, *given, **named)
+        return None
+
+    logger_class.report_text = report
