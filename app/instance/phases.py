@@ -133,6 +133,8 @@ async def _callers(given: Given, settings: Settings, *, routed: bool) -> Callers
     if given.task.under_agent and not any(keys) and not routed:
         keys = [await given.task.run_key()]
         logger.info("callers need the task's key: python -m app key %s", given.task.task_id)
+    elif given.task.under_agent:
+        given.task.forget_key()
     general = settings.general
     rules = Rules(
         Keys(keys),

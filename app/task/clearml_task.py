@@ -222,6 +222,11 @@ class ClearMLTask:
         call = "storing the task's API key"
         return await self.call(call, lambda t: secret.run_key(t, self._runtime), START_DEADLINE)
 
+    def forget_key(self) -> None:
+        """Callers send another key, or a token of the App Gateway."""
+        call = "removing the key of an earlier run"
+        self._post(call, lambda task: secret.forget_key(task, self._runtime))
+
     async def set_runtime(self, values: Mapping[str, str]) -> None:
         """Set runtime properties of the task; only at the start, before others write any."""
         call = "setting runtime properties"

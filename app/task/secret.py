@@ -37,3 +37,10 @@ def run_key(task: Any, runtime: Runtime) -> str:
     if (api.task(task.id).get("runtime") or {}).get(KEY_PROPERTY) != key:
         raise ClearMLError("ClearML: the task's API key cannot be stored")
     return key
+
+
+def forget_key(task: Any, runtime: Runtime) -> None:
+    """Callers of this run send no key of the task's: nobody is to take that of a run before for
+    one."""
+    if (task._get_runtime_properties() or {}).get(KEY_PROPERTY):
+        runtime.set(task, {KEY_PROPERTY: ""})

@@ -101,6 +101,13 @@ def test_a_task_from_a_form_under_an_agent(start, api, cache):
     assert task["runtime"]["_api_key"] == key
     again.end()
 
+    # Where the environment gives another key, nobody takes that of the task for it.
+    given = "given-by-the-environment"
+    own = online(start, api, CLEARML_TASK_ID=task["id"], LLAMACPP_API_KEY=given).ready()
+    assert chat(client(own, "mine", api_key=given)).usage.completion_tokens == 8
+    until(lambda: task["runtime"]["_api_key"] == "")
+    own.end()
+
 
 def test_a_bad_form_fails_the_task_with_the_fields_name(start, api):
     """It is a clone. Result: the reason, and nothing of its ancestor. The status is 0, or the agent

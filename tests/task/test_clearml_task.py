@@ -278,6 +278,20 @@ def test_a_tasks_key_is_kept_and_known_only_once_it_is_stored(run, sdk_task):
     run(scenario)
 
 
+def test_a_key_of_an_earlier_run_is_removed_if_callers_send_another(run, sdk_task):
+    async def scenario():
+        task = await opened()
+        task.forget_key()
+        await done(task)
+        assert sdk_task.runtime == {}  # there is none: nothing is written
+        await task.run_key()
+        task.forget_key()
+        await done(task)
+        assert sdk_task.runtime == {KEY_PROPERTY: ""}
+
+    run(scenario)
+
+
 LAST = ["tasks.edit_hyper_params", "tasks.edit_runtime"]
 
 
