@@ -16,6 +16,8 @@ from app.task.direct import Direct
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"  # of a checkout
 KEY_VARIABLES = ("CLEARML_API_ACCESS_KEY", "TRAINS_API_ACCESS_KEY", "CLEARML_AUTH_TOKEN")
+LOOK = 10.0  # seconds between the SDK's looks for an abort; by default 2
+PING = 60.0  # seconds between signs of life; by default 30, but every report is one, too
 FALSE = ("", "0", "false", "no")
 MONITOR = {  # the SDK's machine monitor, on an axis of seconds from the first report on
     "sample_frequency_per_sec": 0.2,  # by default twice a second, at 5 ms of CPU time
@@ -54,6 +56,14 @@ def prepare() -> None:
     from clearml.backend_api.session.session import LoginError
 
     api.be_patient(Session, LoginError)
+    watch_calmly()
+
+
+def watch_calmly() -> None:
+    """Each look at the task's status is a request, of each of all instances, day and night."""
+    from clearml.backend_interface.task.development.worker import DevWorker
+
+    DevWorker.report_period, DevWorker.ping_period = LOOK, PING
 
 
 def become(mode: Mode, project: str, name: str) -> Any:
