@@ -143,6 +143,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "outcome",
         "file_server",
         "reporting",
+        "inputs",
         "clearml_task",
         "weights",
         "route",

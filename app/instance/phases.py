@@ -42,6 +42,7 @@ from app.planning import report
 from app.planning.plan import Plan, Surroundings, check_memory, plan
 from app.task import route
 from app.task.clearml_task import ClearMLTask
+from app.task.inputs import inputs
 from app.task.outcome import Outcome
 from app.task.route import Route
 from app.task.weights import Weights
@@ -98,6 +99,7 @@ async def prepare(given: Given, settings: Settings) -> Planned:
     for line in report.table(found):
         console.plain(logger, line)
     check_memory(found)
+    given.task.show_inputs(inputs(found.models))
     return Planned(settings, found, folder)
 
 

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 from app import console
 from app.errors import ConfigError
 from app.machine import clock
-from app.task import api, file_server, live, login, mode, reporting, secret
+from app.task import api, file_server, inputs, live, login, mode, reporting, secret
 from app.task.direct import Direct
+from app.task.inputs import Input
 from app.task.live import Runtime
 from app.task.login import UnreachableError
 from app.task.mode import Mode, known_offline
@@ -155,15 +156,10 @@ class ClearMLTask:
             "naming the task", lambda task: task.set_name(name) if task.name != name else None
         )
 
-    def add_input_model(self, model_id: str, name: str) -> None:
-        """List a model of ClearML's registry among the task's inputs."""
-
-        def add(task: Any) -> None:
-            task.set_input_model(
-                model_id=model_id, name=name, update_task_design=False, update_task_labels=False
-            )
-
-        self._post("showing the input model", add)
+    def show_inputs(self, wanted: Sequence[Input]) -> None:
+        """List the models that are served as the task's inputs, and no others."""
+        if not self.offline:
+            self._post("showing the input models", lambda task: inputs.show(task.id, wanted))
 
     async def blank(self, keys: Sequence[str]) -> None:
         """Empty these hyperparameters; the server has confirmed it on return."""

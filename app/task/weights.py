@@ -19,7 +19,7 @@ class Weights:
         self._task = task
 
     async def find(self, model_id: str) -> Registered:
-        """Look the model up, and list it among the task's inputs. Raises FormError."""
+        """Look the model up. Raises FormError."""
         if self._task.offline:
             raise FormError(KEY, f"{model_id} is a ClearML model: that needs a server")
         # The SDK's Model raises AttributeError for an ID that does not exist.
@@ -30,9 +30,7 @@ class Weights:
         models = found.get("models") or []
         if not models:
             raise FormError(KEY, f"there is no model {model_id} in ClearML")
-        name = str(models[0].get("name") or model_id)
-        self._task.add_input_model(model_id, name)
-        return Registered(model_id, name)
+        return Registered(model_id, str(models[0].get("name") or model_id))
 
     async def fetch(self, found: Registered) -> Path:
         """Download the model: a file, or the folder of a package. Raises TransferError.

@@ -168,8 +168,24 @@ class State:
         return {"model": self.models[fields["model"]]}
 
     def models_get_all(self, fields):
-        wanted = fields.get("id")
-        return {"models": [m for m in self.models.values() if not wanted or m["id"] in wanted]}
+        wanted = {key: fields[key] for key in ("id", "uri") if fields.get(key)}
+        found = self.models.values()
+        return {"models": [m for m in found if all(m[k] in wanted[k] for k in wanted)]}
+
+    def models_create(self, fields):
+        missing = next((name for name in ("uri", "name") if not fields.get(name)), None)
+        if missing:
+            raise ApiError(400, 12, f"Missing required field '{missing}'")
+        model = self.new_model(fields["name"], fields["uri"])
+        self.models[model] |= {"ready": True, **fields}
+        return {"id": model, "created": True}
+
+    def tasks_delete_models(self, fields):
+        models = self.task(fields)["models"]
+        for gone in fields["models"]:
+            kept = [m for m in models[gone["type"]] if m["name"] != gone["name"]]
+            models[gone["type"]] = kept
+        return {"updated": 1}
 
     def tasks_add_or_update_model(self, fields):
         models = self.task(fields)["models"][fields["type"]]
@@ -271,7 +287,8 @@ class State:
 
     def tasks_clone(self, fields):
         kept = {k: v for k, v in self.task(fields).items() if k not in FRESH}
-        clone = self.new_task(**json.loads(json.dumps(kept)), parent=fields["task"])
+        kept["parent"] = fields["task"]
+        clone = self.new_task(**json.loads(json.dumps(kept)))
         clone["name"] = fields.get("new_task_name") or clone["name"]
         return {"id": clone["id"]}
 

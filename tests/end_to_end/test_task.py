@@ -185,7 +185,7 @@ def test_a_clearml_model_of_one_file(start, api, tmp_path):
     app = online(start, api, "--model", model).ready()
     assert chat(client(app, "My-Model")).usage.completion_tokens == 8
     (task,) = api.state.tasks.values()
-    assert task["models"]["input"] == [{"name": "My Model", "model": model}]
+    assert task["models"]["input"] == [{"name": "My-Model", "model": model}]
 
 
 def test_a_clearml_model_that_is_a_package_of_parts(start, api, tmp_path):
@@ -341,3 +341,37 @@ def test_a_task_that_runs_again_has_one_table_and_one_page(start, api, cache):
     (page,) = [e for e in events if e["type"] == "training_debug_image"]
     assert table["iter"] == page["iter"] == 0
     assert app.url in table["plot_str"]
+
+
+def test_files_are_the_tasks_input_models(start, api, cache):
+    """1. A task serves a file. 2. So does a clone. 3. An edited clone has another. Result: one
+    model of the registry for each file, and each task lists what it serves, and nothing else."""
+    path, other = tiny_path(cache), cache / "other.gguf"
+    tiny_writer.write(other, context=512)
+    given = ["--model", path, "--set", "Model/endpoint_name=mine"]
+    app = online(start, api, *given).ready()
+    (task,) = api.state.tasks.values()
+    until(lambda: task["models"]["input"])
+    app.end()
+    (model,) = api.state.models.values()
+    assert model["uri"] == f"file://{path}" and model["framework"] == "GGUF"
+    assert not model["ready"] and model["project"] == task["project"]
+    assert task["models"]["input"] == [{"name": "mine", "model": model["id"]}]
+    clone = api.state.act("tasks.clone", {"task": task["id"]})["id"]
+    online(start, api, CLEARML_TASK_ID=clone).ready().end()
+    assert list(api.state.models) == [model["id"]]
+    clone = edited(api, task, "Model/model", str(other))
+    clone = edited(api, api.state.tasks[clone], "Model/endpoint_name", "new")
+    app = online(start, api, CLEARML_TASK_ID=clone).ready()
+    listed = api.state.tasks[clone]["models"]
+    until(lambda: [each["name"] for each in listed["input"]] == ["new"])
+    app.end()
+    (named,) = listed["input"]
+    assert api.state.models[named["model"]]["uri"] == f"file://{other}"
+
+
+def test_a_registry_that_refuses_costs_the_start_nothing(start, api, cache):
+    api.failing["models.create"] = 403
+    app = online(start, api, "--model", tiny_path(cache)).ready()
+    app.line("showing the input models: .*told to fail|models.create: told to fail")
+    assert app.end() == 143 and app.output.count("models.create") == 1

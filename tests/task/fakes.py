@@ -13,7 +13,7 @@ class FakeTask:
     def __init__(self, answers=None, *, sdk_task=None, offline=False, under_agent=True):
         self.answers, self.sdk_task = answers or {}, sdk_task
         self.offline, self.under_agent, self.task_id = offline, under_agent, "task"
-        self.asked, self.deadlines, self.inputs, self.shown = [], [], [], []
+        self.asked, self.deadlines, self.shown = [], [], []
         self.told = {}  # the live state
         self.refusals = {}  # "state" or "page" → an exception
         self.tried = asyncio.Queue()  # an entry for each `show` and `show_page`
@@ -44,9 +44,6 @@ class FakeTask:
 
     async def flush(self, deadline):
         self.asked.append(("flush", {}))
-
-    def add_input_model(self, model_id, name):
-        self.inputs.append((model_id, name))
 
     async def show(self, properties, table, deadline=None):
         await self._show("state", (properties, table))

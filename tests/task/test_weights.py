@@ -12,12 +12,11 @@ from tests.task.fakes import FakeTask
 FOUND = {"models": [{"id": "m1", "name": "My Model"}]}
 
 
-def test_a_model_is_found_by_its_id_and_shown_as_an_input(run):
+def test_a_model_is_found_by_its_id(run):
     async def scenario():
         task = FakeTask({"models.get_all": FOUND})
         assert await Weights(task).find("m1") == Registered("m1", "My Model")
         assert task.asked == [("models.get_all", {"id": ["m1"]})]
-        assert task.inputs == [("m1", "My Model")]
 
     run(scenario)
 
@@ -43,7 +42,6 @@ def test_a_model_that_is_not_found_is_a_fault_of_its_field(run, task, said):
     async def scenario():
         with pytest.raises(FormError, match=f"^Model/model: {said}"):
             await Weights(task).find("m1")
-        assert task.inputs == []
 
     run(scenario)
 
