@@ -18,6 +18,7 @@ from app.form.fields import HF_TOKEN_KEY
 from app.form.merge import Form, merge, parse
 from app.form.settings import Settings
 from app.instance.invocation import PROJECT, Invocation
+from app.models.reference import title
 from app.planning.settle import check_form
 from app.task import launch, served
 from app.task.awaited import Awaited
@@ -156,7 +157,8 @@ def _form(wanted: Invocation, wish: Wish) -> tuple[Form, Settings]:
 
 def _names(wish: Wish, settings: Settings) -> list[str]:
     first = settings.models[0]
-    known = (wish.name, settings.general.instance_name, first.endpoint_name, first.model)
+    model = title(first.model)
+    known = (wish.name, settings.general.instance_name, first.endpoint_name, model)
     name = launch.task_name(next((each for each in known if each), ""))
     return [name] if wish.replicas == 1 else [f"{name} {n + 1}" for n in range(wish.replicas)]
 

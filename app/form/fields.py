@@ -119,7 +119,7 @@ FIELDS: tuple[Field, ...] = (
         "endpoint_name",
         "Model Endpoint Name",
         "The name by which callers choose the model, in the URL or as `model` in the body. Empty: "
-        "derived from Model.",
+        "derived from Model; a file on the machine is called by its own name, without .gguf.",
         cli_keeps=True,
     ),
     Field(

@@ -33,13 +33,14 @@ ITEM = re.compile(rf"{MODEL}_(?P<number>[1-9]\d?)/(?P<name>\w+)")
 class Form:
     """What the layers say together.
 
-    `values`: the text of every field, by key. `from_args`: the keys whose text came from `Args`.
-    `overrides`: texts that replace those of a listed model, by its place (from 0) and field name.
-    `warnings`: one for each parameter in our sections that is not a field.
+    `values`: the text of every field, by key. `arguments`: the keys in `Args` that say the same as
+    a field: its text is moved to the field. `overrides`: texts that replace those of a listed
+    model, by its place (from 0) and field name. `warnings`: one for each parameter in our sections
+    that is not a field, or that one in `Args` replaces.
     """
 
     values: Mapping[str, str]
-    from_args: frozenset[str]
+    arguments: frozenset[str]
     overrides: Mapping[int, Mapping[str, str]]
     warnings: tuple[str, ...]
 
@@ -49,30 +50,34 @@ class Form:
 
     def to_write(self) -> dict[str, str]:
         """The parameters that the task is to hold: every field, so that a clone shows them all,
-        also the empty ones. Left out are those that `Args` already holds, and, where the task has
-        a list of models, the section `Model`."""
-        listed = bool(self.values[MODELS_KEY])
-        return {
-            key: text
-            for key, text in self.values.items()
-            if key not in self.from_args and not (listed and BY_KEY[key].section == MODEL)
+        also the empty ones. Where it has a list of models, the sections `Model…` hold only what
+        overrides the list."""
+        if not self.values[MODELS_KEY]:
+            return dict(self.values)
+        others = {k: text for k, text in self.values.items() if BY_KEY[k].section != MODEL}
+        return others | {
+            f"{MODEL}_{number + 1}/{name}" if number else f"{MODEL}/{name}": text
+            for number, texts in self.overrides.items()
+            for name, text in texts.items()
         }
 
 
 def merge(*layers: Parameters) -> Form:
     """The fields' defaults, and each layer over what came before it. An empty text means "not
-    given": it replaces nothing. Raises FormError where a layer contradicts itself."""
+    given": it replaces nothing. Inside a layer, what stands in `Args` replaces what stands in the
+    field's own section. Never raises, so that a secret can be taken out of any form."""
     values = {field.key: field.default for field in FIELDS}
-    from_args: set[str] = set()
+    moved: set[str] = set()
     named: set[str] = set()
     overrides: dict[int, dict[str, str]] = {}
     warnings: list[str] = []
     for layer in layers:
         given = {key: text for key, text in layer.items() if text.strip()}
         fields = {key: text for key, text in given.items() if key in BY_KEY}
-        arguments = _arguments(given)
+        arguments = {field.key: given[key] for key, field in _arguments(given)}
+        moved |= {key for key, _ in _arguments(given)}
+        warnings += _replaced(fields, given)
         values.update(fields | arguments)
-        from_args = (from_args - fields.keys()) | arguments.keys()
         named |= fields.keys() | arguments.keys()
         for number, name, text in _items(given):
             overrides.setdefault(number - 1, {})[name] = text
@@ -80,7 +85,7 @@ def merge(*layers: Parameters) -> Form:
     if values[MODELS_KEY]:
         first = {BY_KEY[key].name: values[key] for key in named if BY_KEY[key].section == MODEL}
         overrides[0] = {**first, **overrides.get(0, {})}
-    return Form(values, frozenset(from_args), overrides, tuple(warnings))
+    return Form(values, frozenset(moved), overrides, tuple(warnings))
 
 
 def _items(given: Parameters) -> Iterator[tuple[int, str, str]]:
@@ -100,20 +105,22 @@ def _warnings(given: Parameters) -> Iterator[str]:
             yield f"{key}: no such field, ignored{hint}"
 
 
-def _arguments(given: Parameters) -> dict[str, str]:
-    """The fields that `clearml-task --args` sets, as `Args/<name>`: their texts by key."""
-    found = {}
-    for key, text in given.items():
+def _arguments(given: Parameters) -> Iterator[tuple[str, Field]]:
+    """What `clearml-task --args` sets, as `Args/<name>`: the keys, and the fields they mean."""
+    for key in given:
         field = _argument_field(key)
-        if field is None:
-            continue
-        other = given.get(field.key, text)
-        # A default beside Args does not contradict it: we write every default into the task.
-        if other not in (text, field.default):
-            said, also = ("another", "set") if field.secret else (repr(other), repr(text))
-            raise FormError(field.key, f"is {said}, but {key} is {also}: set only one of them")
-        found[field.key] = text
-    return found
+        if field is not None:
+            yield key, field
+
+
+def _replaced(fields: Parameters, given: Parameters) -> Iterator[str]:
+    """A line for each of the `fields` whose text one in `Args` replaces."""
+    for key, field in _arguments(given):
+        other, text = fields.get(field.key, ""), given[key]
+        # We write every default into a task, so nobody may have set that.
+        if other not in ("", text, field.default):
+            what = "" if field.secret else f", {other!r} with {text!r}"
+            yield f"{field.key}: {key}, which is set too, replaces it{what}"
 
 
 def _argument_field(key: str) -> Field | None:

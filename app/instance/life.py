@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app import console
-from app.errors import AppError, LoadError, LostError
+from app.errors import AppError, ConfigError, LoadError, LostError
 from app.form.settings import Settings
 from app.instance import opening, phases
 from app.instance.ending import Ending, Reason, Stop
@@ -64,7 +64,11 @@ class Instance:
         given = self._given
         opened = await opening.open_task(given.task, given.invocation, given.environment)
         if opened.elsewhere:
-            return await self._move(opened.settings)
+            try:
+                return await self._move(opened.settings)
+            except ConfigError:
+                await opening.drop(given.task, opened.tokens)
+                raise
         opening.write_back(given.task, opened)
         given.task.on_abort(self._aborted, opened.settings.general.drain_timeout)
         planned = await phases.prepare(given, opened.settings)

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from app.errors import FormError
 from app.form.fields import ARGS, HF_TOKEN_KEY
 from app.form.merge import Form, merge, parse
 from app.form.settings import Settings
 from app.instance.invocation import PROJECT, Invocation
+from app.models.reference import title
 from app.task import requeue
 from app.task.clearml_task import ClearMLTask
 from app.task.launch import task_name
 
 logger = logging.getLogger(__name__)
 
-NAMING = ("General/instance_name", "Model/endpoint_name", "Model/model")
+TOKENS = (HF_TOKEN_KEY, f"{ARGS}/hf_token")
+NAMING = ("General/instance_name", "Model/endpoint_name")
 
 
 @dataclass(frozen=True)
 class Opened:
-    """The task is open. `elsewhere`: it is to run on the queue that its form names."""
+    """The task is open. `elsewhere`: it is to run on the queue that its form names. `emptied` are
+    those of its hyperparameters whose texts are in the form under other keys. `tokens` are those
+    that hold a secret still, for the machine that goes on with the task."""
 
     settings: Settings
     form: Form
     elsewhere: bool
+    emptied: tuple[str, ...] = ()
+    tokens: tuple[str, ...] = ()
 
 
 async def open_task(
@@ -34,41 +41,54 @@ async def open_task(
 ) -> Opened:
     """Become the task and read its form. Raises ConfigError."""
     given = merge(invocation.config, invocation.overrides).values
-    name = task_name(next((given[key] for key in NAMING if given[key]), ""))
+    wished = (*(given[key] for key in NAMING), title(given["Model/model"]))
+    name = task_name(next((each for each in wished if each), ""))
     parameters = await task.open(given["General/project"] or PROJECT, name)
     form = merge(invocation.config, parameters, invocation.overrides)
     elsewhere = requeue.wanted(environment, form.values["General/queue"])
-    if elsewhere:
-        form = form.without(HF_TOKEN_KEY)  # it stays on the task, for whoever will need it
-    else:
-        form = await _take_token(task, form, parameters, environment)
+    tokens = tuple(key for key in TOKENS if parameters.get(key))
+    if not elsewhere:
+        await _take_token(task, form, tokens, environment)
+    form = form.without(HF_TOKEN_KEY)
     for warning in form.warnings:
         logger.warning("%s", warning)
-    settings = parse(form)
+    try:
+        settings = parse(form)
+    except FormError:
+        await drop(task, tokens if elsewhere else ())
+        raise
     if settings.general.debug:
         logging.getLogger("app").setLevel(logging.DEBUG)
-    return Opened(settings, form, elsewhere)
+    emptied = tuple(sorted(form.arguments & parameters.keys()))
+    return Opened(settings, form, elsewhere, emptied, tokens if elsewhere else ())
+
+
+async def drop(task: ClearMLTask, tokens: Sequence[str]) -> None:
+    """Remove the tokens of a task that fails before the machine that needs them has it."""
+    if tokens:
+        await task.blank(tokens)
+        logger.info("%s was removed from the task", tokens[0])
 
 
 async def _take_token(
-    task: ClearMLTask, form: Form, parameters: Mapping[str, str], environment: Mapping[str, str]
-) -> Form:
-    """The Hugging Face token goes into our memory, and out of the task and the form."""
-    holders = [key for key in (HF_TOKEN_KEY, f"{ARGS}/hf_token") if parameters.get(key)]
+    task: ClearMLTask, form: Form, holders: Sequence[str], environment: Mapping[str, str]
+) -> None:
+    """The Hugging Face token goes into our memory, and out of the task."""
     if holders:
         await task.blank(holders)
         logger.info("%s was taken, and removed from the task", holders[0])
     token = form.values[HF_TOKEN_KEY].strip()
     if token and not environment.get("HF_TOKEN"):
         os.environ["HF_TOKEN"] = token  # where huggingface_hub looks; no child gets it
-    return form.without(HF_TOKEN_KEY)
 
 
 def write_back(task: ClearMLTask, opened: Opened) -> None:
-    """Write the merged form to the task, once: a clone of the task shows every field."""
+    """Write the merged form to the task, once: a clone of the task shows every field, each in one
+    place."""
     for number, override in opened.form.overrides.items():
         for field, text in override.items():
             logger.info("model %d: %s is overridden with %s", number + 1, field, text)
-    task.write_parameters(opened.form.to_write())
+    # In one request: a text that is moved is always in one of both places.
+    task.write_parameters(opened.form.to_write() | dict.fromkeys(opened.emptied, ""))
     if opened.settings.general.instance_name:
         task.rename(opened.settings.general.instance_name)

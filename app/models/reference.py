@@ -67,7 +67,7 @@ def parse(text: str, *, offline: bool) -> Reference:
         if offline:
             return Tiny()
         raise FormError(KEY, "is empty: name a GGUF file, as provider/repo/path/to/model.gguf")
-    if text.startswith(("/", "./", "../", "~")):
+    if _is_path(text):
         return LocalFile(text)
     if CLEARML_ID.fullmatch(text):
         return ClearMLModel(text)
@@ -75,9 +75,25 @@ def parse(text: str, *, offline: bool) -> Reference:
         return _url(text)
     if not text.endswith(".gguf"):
         raise FormError(KEY, f"{text!r} does not end in .gguf")
-    if text.count("/") < 2:
-        return LocalFile(text)
     return _hub_path(text)
+
+
+def _is_path(text: str) -> bool:
+    """Whether a file on this machine is meant: by its beginning, or because a path of the hub has
+    more parts."""
+    if text.startswith(("/", "./", "../", "~")):
+        return True
+    return text.endswith(".gguf") and text.count("/") < 2
+
+
+def title(text: str) -> str:
+    """What to call the model if it has no other name: a file on this machine by its own name,
+    without the folder, ".gguf" and the number of its part; another one by its reference."""
+    if not _is_path(text):
+        return text
+    name = text.rpartition("/")[2]
+    split = SHARD.fullmatch(name)
+    return split["prefix"] if split else name.removesuffix(".gguf")
 
 
 def _hub_path(text: str) -> HubFile:

@@ -32,7 +32,7 @@ def check_form(settings: Settings) -> None:
             if model.mmproj:
                 with naming_field("mmproj"):
                     reference.parse(model.mmproj, offline=False)
-            names.append(model.endpoint_name or default_endpoint_name(model.model))
+            names.append(model.endpoint_name or default_endpoint_name(reference.title(model.model)))
             check_names(names)
 
 
@@ -75,5 +75,5 @@ def named(model: ModelSettings, meant: Reference, located: Located) -> ModelSett
         return model
     if isinstance(meant, Tiny):
         return replace(model, endpoint_name=TINY_NAME)
-    name = located.name if isinstance(located, Registered) else model.model
+    name = located.name if isinstance(located, Registered) else reference.title(model.model)
     return replace(model, endpoint_name=default_endpoint_name(name))

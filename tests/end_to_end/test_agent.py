@@ -278,8 +278,8 @@ def test_launch_prints_what_it_would_do(api, tmp_path, weights):
     done = command(api, tmp_path, *line, *sets, "--queue", "gpu", "--route", "r", "--replicas", "2")
     told = json.loads(done.stdout)
     assert told["queue"] == "gpu" and [t["name"] for t in told["tasks"]] == [
-        f"{weights} 1",
-        f"{weights} 2",
+        "tiny-v1 1",
+        "tiny-v1 2",
     ]
     task = told["tasks"][0]
     assert task["script"]["repository"] == "https://host/x.git"

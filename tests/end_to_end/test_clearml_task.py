@@ -1,5 +1,6 @@
 """ClearML's own command, `clearml-task`: an agent works on what it enqueues."""
 
+import re
 import subprocess
 
 import pytest
@@ -9,7 +10,7 @@ from tests.clearml_api import ApiServer
 from tests.end_to_end.agent import GIT, Agent, repository, wait_for
 from tests.end_to_end.conftest import ROOT
 from tests.end_to_end.test_agent import command, log_of, status
-from tests.end_to_end.test_task import parameters_of
+from tests.end_to_end.test_task import edited, parameters_of
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +53,32 @@ def test_clearml_task(worker, tmp_path, cache, code, entry):
     (task,) = [found for key, found in api.state.tasks.items() if key not in known]
     status(agent, api, task, "completed")
     assert "ready" in log_of(api, task).splitlines(), done.stdout
-    arguments = {k: v for k, v in parameters_of(task).items() if k.startswith("Args/")}
-    assert sorted(arguments) == ["Args/endpoint_name", "Args/idle_time_limit", "Args/model"]
+    parameters = parameters_of(task)
+    arguments = {k: v for k, v in parameters.items() if k.startswith("Args/")}
+    names = ["Args/endpoint_name", "Args/idle_time_limit", "Args/model"]
+    assert arguments == dict.fromkeys(names, "")
+    assert parameters["Model/endpoint_name"] == "tiny"
     assert "does not answer" not in log_of(api, task)
+    if entry == ["--module", "app"] and code == "repo":
+        edit_a_clone(agent, api, task)
+
+
+def edit_a_clone(agent, api, task):
+    """Both the section's field and a new one in Args are edited. Result: both count, a token that
+    somebody left in two places is gone, and what was in Args is in its section."""
+    clone = api.state.tasks[edited(api, task, "Model/endpoint_name", "renamed")]
+    entries = {"context_size": "1024", "threads": "2", "hf_token": "hf_one"}
+    for name, value in entries.items():
+        entry = {"section": "Args", "name": name, "value": value}
+        clone["hyperparams"]["Args"][name] = entry
+    clone["hyperparams"]["General"]["hf_token"]["value"] = "hf_two"
+    clone["hyperparams"]["Model"]["threads"]["value"] = "1"
+    api.state.act("tasks.enqueue", {"task": clone["id"], "queue_name": "work"})
+    status(agent, api, clone, "completed")
+    log = log_of(api, clone)
+    assert re.search("^renamed +ready +1024 ", log, re.M), log
+    assert "Model/threads: Args/threads, which is set too, replaces it, '1' with '2'" in log
+    parameters = parameters_of(clone)
+    assert parameters["Model/threads"] == "2" and parameters["Model/context_size"] == "1024"
+    assert not any(v for k, v in parameters.items() if k.startswith("Args/"))
+    assert "hf_one" not in log + str(clone) and "hf_two" not in log + str(clone)

@@ -84,7 +84,8 @@ def test_a_task_from_a_form_under_an_agent(start, api, cache):
     assert "General/nonsense: no such field" in app.output
     parameters = parameters_of(task)
     assert parameters["Model/context_size"] == "2048" and parameters["Model/threads"] == ""
-    assert "Model/endpoint_name" not in parameters  # Args gave it, and keeps it
+    assert parameters["Model/endpoint_name"] == "mine"  # Args gave it: one place to edit
+    assert parameters["Args/endpoint_name"] == ""
     assert len(api.state.tasks) == 1
     key = task["runtime"]["_api_key"]
     assert key not in app.output

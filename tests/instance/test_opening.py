@@ -47,6 +47,7 @@ def opened(run, monkeypatch):
         ({"General/instance_name": "mine", "Model/model": "a/b/c.gguf"}, "mine"),
         ({"Model/endpoint_name": "chat", "Model/model": "a/b/c.gguf"}, "chat"),
         ({"Model/model": "a/b/c.gguf"}, "a/b/c.gguf"),
+        ({"Model/model": "/models/b/my-00001-of-00002.gguf"}, "llama.cpp my"),
         ({"Model/endpoint_name": "x"}, "llama.cpp x"),
         ({}, "llama.cpp"),
     ],
@@ -73,6 +74,31 @@ def test_a_token_is_taken_out_of_task_and_form(opened, monkeypatch):
     assert os.environ["HF_TOKEN"] == "hf_secret"
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"Model/model": "/a.gguf", "Args/model": "/b.gguf"},
+        {"Args/hf_token": "hf_secret2"},
+        {"General/models": "{"},
+        {"Model/threads": "x", "General/nonsense": "1"},
+    ],
+    ids=lambda given: " ".join(given),
+)
+@pytest.mark.parametrize("environment", [{}, SERVICES], ids=["here", "elsewhere"])
+def test_no_form_keeps_its_token_on_a_task_that_fails(opened, monkeypatch, given, environment):
+    monkeypatch.setenv("HF_TOKEN", "")
+    task = Task({"General/hf_token": "hf_secret", "General/queue": "gpus", **given})
+    try:
+        found = opened(task, environment=environment)
+    except FormError:
+        found = None
+    if found is None or not environment:
+        (blanked,) = task.done
+        assert blanked[:2] == ("blank", "General/hf_token")
+    else:
+        assert task.done == [] and found.tokens[0] == "General/hf_token"
+
+
 def test_a_token_stays_for_the_machine_that_will_need_it(opened):
     task = Task({"General/hf_token": "hf_secret", "General/queue": "gpus"})
     found = opened(task, environment=SERVICES)
@@ -87,6 +113,15 @@ def test_what_was_merged_is_written_once_with_the_empty_fields(opened):
     (_, values), renamed = task.done
     assert values["General/instance_name"] == "mine" and values["General/queue"] == ""
     assert renamed == ("rename", "mine")
+
+
+def test_what_args_said_is_moved_to_its_section_in_one_request(opened):
+    """A write that fails loses no text, and a clone has one place to edit."""
+    task = Task({"Args/model": "a/b/c.gguf", "Args/unknown": "1", "Model/model": ""})
+    write_back(task, opened(task))
+    ((_, values),) = task.done
+    assert values["Model/model"] == "a/b/c.gguf" and values["Args/model"] == ""
+    assert "Args/unknown" not in values and "Args/threads" not in values
 
 
 def test_an_unknown_hyperparameter_is_a_warning(opened, caplog):

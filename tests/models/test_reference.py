@@ -10,6 +10,7 @@ from app.models.reference import (
     matches,
     parse,
     shards,
+    title,
 )
 
 
@@ -109,3 +110,19 @@ def test_a_glob_that_is_not(paths, problem):
 
 def test_no_star_reaches_over_a_slash():
     assert matches("a/*/c", "a/b/c") and not matches("a/*", "a/b/c")
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("/models/a/b.Q4_0.gguf", "b.Q4_0"),
+        ("~/my-00001-of-00003.gguf", "my"),
+        ("tiny.gguf", "tiny"),
+        ("folder/tiny.gguf", "tiny"),
+        ("org/repo/b.gguf", "org/repo/b.gguf"),
+        ("0" * 32, "0" * 32),
+        ("", ""),
+    ],
+)
+def test_a_file_on_this_machine_is_called_by_its_own_name(text, expected):
+    assert title(text) == expected

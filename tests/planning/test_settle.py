@@ -1,8 +1,9 @@
 import pytest
 
 from app.errors import FormError
+from app.form.merge import merge, parse
 from app.form.settings import ModelSettings
-from app.planning.settle import check_names, settle
+from app.planning.settle import check_form, check_names, settle
 
 
 def test_two_models_of_one_name_are_refused():
@@ -29,3 +30,11 @@ def test_two_different_models_are_refused():
 def test_a_command_lines_name_is_checked():
     with pytest.raises(FormError, match="not a URL path"):
         settle(ModelSettings(cli="-m /a.gguf -a 'a,b'"))
+
+
+def test_two_files_of_one_name_are_refused():
+    """A file on this machine is called by its own name, not by its whole path."""
+    models = '[{"model": "/a/m.gguf"}, {"model": "/b/m.gguf"}]'
+    with pytest.raises(FormError, match="'m' is the name of two models") as raised:
+        check_form(parse(merge({"General/models": models})))
+    assert raised.value.field == "General/models[2].endpoint_name"
