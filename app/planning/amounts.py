@@ -33,9 +33,18 @@ def lacking(wanted: Need, available: Need) -> str:
     """What is missing, for a person; "" if it fits."""
     for device, size in wanted.items():
         if size > available.get(device, 0):
-            has = available.get(device, 0) / GIB
-            return f"{_named(device)}: {size / GIB:.2f} GiB are needed, of {has:.2f} GiB"
+            needed, has = told_apart(size / GIB, available.get(device, 0) / GIB)
+            return f"{_named(device)}: {needed} GiB are needed, of {has} GiB"
     return ""
+
+
+def told_apart(first: float, second: float) -> tuple[str, str]:
+    """Both numbers with so many digits that they look as different as they are; at least two."""
+    for digits in range(2, 12):
+        pair = f"{first:.{digits}f}", f"{second:.{digits}f}"
+        if pair[0] != pair[1]:
+            break
+    return pair
 
 
 def _named(device: str) -> str:
