@@ -29,8 +29,7 @@ TO_COME = ("created", "queued", RUNNING)
 SERVING = ("active", "idle")  # what the instance says of itself
 
 NO_TOKEN = (
-    "callers send a token of ClearML's App Gateway, not a key: generate one in ClearML's web page "
-    "(Settings, App Gateway)"
+    "callers send a token of ClearML's App Gateway, not a key: generate one in ClearML's web UI"
 )
 GIVEN = (
     "its key is not in the task: it was given as LLAMACPP_API_KEY where the instance runs. Ask who "
