@@ -141,6 +141,8 @@ FOLDERS = {  # low to high, each with its modules low to high
         "live",
         "secret",
         "outcome",
+        "last_will_child",
+        "last_will",
         "file_server",
         "reporting",
         "inputs",

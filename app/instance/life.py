@@ -94,6 +94,7 @@ class Instance:
     async def _move(self, settings: Settings) -> Reason:
         """This machine has no GPU: the task goes on elsewhere, as it is."""
         check_form(settings)
+        self._task.foresee(Outcome.MOVED, "")  # nobody may say its end once it is elsewhere
         await requeue.move(self._task, settings.general, self._given.environment["CLEARML_TASK_ID"])
         return Reason(f"moved to the queue {settings.general.queue}", 0, Outcome.MOVED)
 
@@ -103,6 +104,7 @@ class Instance:
         """Stop everything, and tell ClearML of it last. Returns the exit status."""
         if reason.outcome is not Outcome.FAILED:  # that has been said
             console.plain(logger, f"stopping: {console.escape(reason.text)}")
+        self._task.foresee(reason.outcome, reason.text)
         await self._ending.run()
         told: list[bool] = []
 

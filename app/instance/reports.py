@@ -6,7 +6,7 @@ from app.instance.announce import targets
 from app.instance.ending import Ending, simply
 from app.machine import clock, gpu, host
 from app.task.clearml_task import ClearMLTask
-from app.task.endpoints import Endpoints
+from app.task.endpoints import Endpoints, container_of
 from app.task.presence import Presence, model_endpoints
 from app.task.reporter import Reporter, gauges
 from app.telemetry.overview import Overview
@@ -22,6 +22,7 @@ class Reports:
         """`placeholder` stands for the key that callers send."""
         windows = Windows(tuple(overview.models), clock.now())
         self._windows = windows
+        self._task, self._names = task, tuple(overview.models)
         self._reporter = Reporter(
             windows, task.report, lambda: clock.now(), lambda now: gauges(overview, now)
         )
@@ -45,6 +46,7 @@ class Reports:
     def start_endpoints(self) -> None:
         """From now on models are loaded; the table shows them."""
         self._endpoints.start()
+        self._task.has_rows([container_of(self._task.task_id, name) for name in self._names])
 
     def seen(self, sample: Sample) -> None:
         """A finished request."""

@@ -1,4 +1,5 @@
-"""Every process that the app starts, without forking Python. Those that go on end with us.
+"""Every process that the app starts, without forking Python. Those that go on end with us, but for
+`outlive`, which is told of our end.
 
 uvloop forks, and runs Python's hooks in the child before it executes the program: hooks of modules
 that are being imported by another thread at that moment (the ClearML SDK is) wait for ever, and
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import IO, cast
 
 from app.machine import threads
 
@@ -57,6 +59,22 @@ def spawn(
         env=dict(environment),
         start_new_session=True,
     )
+
+
+def outlive(argv: Sequence[str], environment: Mapping[str, str]) -> IO[bytes]:
+    """Start a program that is no descendant of ours, so that nobody who ends our whole tree of
+    processes ends it; its standard input, whose end tells it of ours. Raises OSError."""
+    parting = 'exec 3<&0; "$@" <&3 3<&- &'
+    parent = subprocess.Popen(
+        ["/bin/sh", "-c", parting, "sh", *argv],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=dict(environment),
+        start_new_session=True,
+    )
+    parent.wait()
+    return cast(IO[bytes], parent.stdin)
 
 
 async def exit_status(child: Child) -> int:

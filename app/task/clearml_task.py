@@ -17,10 +17,11 @@ from app.machine import clock
 from app.task import api, file_server, inputs, live, login, mode, reporting, secret
 from app.task.direct import Direct
 from app.task.inputs import Input
+from app.task.last_will import LastWill, access
 from app.task.live import Runtime
 from app.task.login import UnreachableError
 from app.task.mode import Mode, known_offline
-from app.task.outcome import Outcome, Said, last_words, say, unwatched
+from app.task.outcome import Outcome, Said, Word, last_words, say, unwatched
 from app.task.reporting import Table
 from app.task.sdk import ClearMLError, Complaints, NoAnswerError, SdkThread, translated
 from app.telemetry.scalars import Point
@@ -36,6 +37,7 @@ INSTEAD = "or start with --offline"
 END_PATIENCE = 60.0  # seconds that are added where nobody waits for us
 TRY = 3.0  # seconds of silence after which a last word is said anew
 PAUSE, LONGEST_PAUSE = 1.0, 8.0  # seconds between two tries
+KILLED = "the process was killed"  # as far as anybody can tell afterwards
 OWN_END = 5.0  # seconds in which this process ends by itself
 ABORT_SLACK = 40.0  # seconds, for everything that is stopped besides the drain
 
@@ -50,6 +52,8 @@ class ClearMLTask:
         self._last = SdkThread()  # for what is said last: the SDK may be waiting for its server
         self._direct: Direct | None = None
         self._runtime = Runtime()
+        self._will = LastWill()
+        self._rows: list[Word] = []  # which take ours out of Model Endpoints
         self._task: Any = None
         self._ended = True  # an unopened task has no end to write
         self._server = ""  # the API server's address, once it has let us in
@@ -123,6 +127,9 @@ class ClearMLTask:
             return {}
         self._direct = mode.direct(self._task)
         self._clear()
+        if self.under_agent:
+            self._will.begin(access(self._task.session, self._direct.verify))
+            self.foresee(Outcome.STOPPED, KILLED)
         parameters = self._task.get_parameters()
         return {key: "" if text is None else str(text) for key, text in parameters.items()}
 
@@ -249,6 +256,19 @@ class ClearMLTask:
             lambda task: task.register_abort_callback(aborted, timeout),
         )
 
+    def foresee(self, outcome: Outcome, reason: str) -> None:
+        """What is to be said of the end if an agent kills us from here on."""
+        if outcome is Outcome.MOVED:
+            self._will.dismiss()
+        elif self.task_id and not self.offline:
+            self._will.leave([*last_words(self.task_id, self.mode, outcome, reason), *self._rows])
+
+    def has_rows(self, containers: Sequence[str]) -> None:
+        """Whatever ends us, these are to be taken out of Model Endpoints."""
+        ids = [{"container_id": container} for container in containers]
+        self._rows = [Word("unregister_container", fields, "serving") for fields in ids]
+        self.foresee(Outcome.STOPPED, KILLED)
+
     async def flush(self, deadline: float) -> None:
         """Send everything that was reported."""
         await self.call("flush", lambda task: task.flush(wait_for_uploads=True), deadline)
@@ -302,9 +322,21 @@ class ClearMLTask:
             pause = min(2 * pause, LONGEST_PAUSE)
         if said.left:
             logger.warning("%s: its record of the end may be incomplete", AWAY)
-        elif said.problem:
+            return False
+        if said.problem:
             logger.warning("%s", said.problem)
+        self._leave_nothing(outcome, reason)
         return said.confirmed
+
+    def _leave_nothing(self, outcome: Outcome, reason: str) -> None:
+        """All is said. An agent writes "completed" over ours, with a message of its own: ours is
+        written once more after that."""
+        if outcome is not Outcome.COMPLETED:
+            self._will.dismiss()
+            return
+        *_, status = last_words(self.task_id, self.mode, outcome, reason)
+        ours = {"task": self.task_id, "status": outcome.value, "status_message": reason}
+        self._will.leave([status], over=ours)
 
     def _post(self, what: str, function: Callable[[Any], object]) -> None:
         """Call `function` of the SDK's task in the SDK's thread, without waiting for it."""

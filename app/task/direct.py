@@ -7,7 +7,7 @@ wait behind that. What is here blocks, and may run in any thread.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from app.task import api
 
@@ -24,6 +24,11 @@ class Direct:
         self._session = session
         self._http = get_http_session_with_retry(config=session.config)  # by default without retry
         self._token = ""
+
+    @property
+    def verify(self) -> bool | str:
+        """What certificates are checked against: a path, or whether they are at all."""
+        return cast("bool | str", self._http.verify)
 
     def ask(
         self, service: str, action: str, fields: Mapping[str, Any], timeout: float

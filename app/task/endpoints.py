@@ -42,6 +42,11 @@ class ModelEndpoint:
     latency: float
 
 
+def container_of(task_id: str, name: str) -> str:
+    """The ID of a model's row."""
+    return f"{task_id}-{name}"
+
+
 @dataclass(frozen=True)
 class Reported:
     """The last report of a row: its time, and the model's requests so far."""
@@ -171,7 +176,7 @@ class Endpoints:
         return round(60 * (row.requests - before.requests) / max(1.0, now - before.at), 2)
 
     async def _ask(self, action: str, name: str, fields: Mapping[str, Any], budget: float) -> None:
-        container = {"container_id": f"{self._task.task_id}-{name}"}
+        container = {"container_id": container_of(self._task.task_id, name)}
         await self._task.ask("serving", action, {**container, **fields}, budget)
 
 

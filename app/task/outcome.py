@@ -29,10 +29,11 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True)
 class Word:
-    """A request of the service `tasks`."""
+    """A request, by default of the service `tasks`."""
 
     action: str
     fields: Mapping[str, Any]
+    service: str = "tasks"
 
 
 class Ask(Protocol):
@@ -74,7 +75,7 @@ def say(ask: Ask, words: Sequence[Word], timeout: float) -> Said:
     problem, confirmed = "", False
     for number, word in enumerate(words):
         try:
-            ask("tasks", word.action, word.fields, timeout)
+            ask(word.service, word.action, word.fields, timeout)
         except RefusedError as error:
             if error.status >= AWAY:
                 return Said(words[number:], str(error), confirmed=False)

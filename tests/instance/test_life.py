@@ -25,7 +25,7 @@ class Task:
         self.told = []
         self.ends = []
         self.abort = None
-        self.confirms, self.budgets = False, []
+        self.confirms, self.budgets, self.foreseen = False, [], []
 
     async def open(self, project, name):
         self.told.append((project, name))
@@ -41,6 +41,9 @@ class Task:
 
     def on_abort(self, stop, grace):
         self.abort = stop
+
+    def foresee(self, outcome, reason):
+        self.foreseen.append((outcome, reason))
 
     async def end(self, outcome, reason, budget):
         self.ends.append((outcome, reason))

@@ -21,13 +21,34 @@ class LoginError(Exception):
     """As the SDK's own: of no class that we know."""
 
 
+class Session:
+    host, raw_token, access_key, secret_key = "http://127.0.0.1:1", "", "", ""
+
+
+class Will:
+    """A last will that nobody carries out. `wills` are the actions of each, and what it waits
+    for."""
+
+    def __init__(self):
+        self.wills = []
+
+    def begin(self, access):
+        assert access["host"] == Session.host
+
+    def leave(self, words, over=None):
+        self.wills.append(([word.action for word in words], over))
+
+    def dismiss(self):
+        self.wills.append(([], None))
+
+
 class SdkTask:
     """The SDK's task, and the server behind it. `failing` are the steps that raise; the SDK's own
     writes raise nothing and do nothing where `refusing`."""
 
     def __init__(self):
         self.id, self.name, self.failing, self.refusing = "t", "n", set(), False
-        self.session, self._edit_lock, self.timeouts = None, threading.Lock(), []
+        self._edit_lock, self.session, self.verify = threading.Lock(), Session(), True
         self.parameters, self.runtime, self.asked, self.reported = {}, {}, [], []
         self.initial = 0  # iteration, of the first report of this run
 
@@ -93,6 +114,7 @@ def sdk_task(monkeypatch):
     monkeypatch.setattr(mode, "prepare", lambda: None)
     monkeypatch.setattr(mode, "become", lambda *_: task)
     monkeypatch.setattr(mode, "direct", lambda _: task)
+    monkeypatch.setattr(clearml_task, "LastWill", Will)
     monkeypatch.setattr(api, "ask", task.ask)
     return task
 
@@ -347,6 +369,39 @@ def test_the_end_is_told_past_an_sdk_that_waits_for_its_server(run, sdk_task):
         assert sdk_task.asked == [*LAST, "tasks.failed"]
         go_on.set()
         await waiting
+
+    run(scenario)
+
+
+def test_who_is_killed_leaves_a_will_until_all_is_said(run, sdk_task):
+    async def scenario():
+        task = await opened()
+        shown = ["edit_hyper_params", "edit_runtime"]
+        task.has_rows(["t-a", "t-b"])
+        task.foresee(Outcome.FAILED, "no room")
+        rows = ["unregister_container"] * 2
+        assert await task.end(Outcome.FAILED, "no room")
+        wills = [shown, [*shown, *rows], [*shown, "failed", *rows], []]
+        assert [actions for actions, _ in task._will.wills] == wills
+
+    run(scenario)
+
+
+def test_an_idle_end_is_said_once_more_after_the_agent(run, sdk_task):
+    async def scenario():
+        task = await opened()
+        await task.end(Outcome.COMPLETED, "idle")
+        over = {"task": "t", "status": "completed", "status_message": "idle"}
+        assert task._will.wills[-1] == (["completed"], over)
+
+    run(scenario)
+
+
+def test_nothing_is_left_to_say_of_a_task_that_is_moved(run, sdk_task):
+    async def scenario():
+        task = await opened()
+        task.foresee(Outcome.MOVED, "")
+        assert task._will.wills[-1] == ([], None)
 
     run(scenario)
 
