@@ -44,6 +44,8 @@ PICTURES = {
     "active": "status-active.svg",
     "idle": "status-idle.svg",
     "stopped": "status-stopped.svg",
+    "failed": "status-stopped.svg",
+    "queued": "status-setting-up.svg",
 }
 
 
@@ -165,7 +167,7 @@ def archive(text: str, assets: Path = ASSETS) -> bytes:
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as zipped:
         zipped.writestr(FILE, text)
-        for name in sorted((ICON, NO_INSTANCE, *PICTURES.values())):
+        for name in sorted({ICON, NO_INSTANCE, *PICTURES.values()}):
             zipped.writestr(f"assets/{name}", _read(assets / name))
     return whole.getvalue()
 
