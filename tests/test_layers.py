@@ -146,6 +146,8 @@ FOLDERS = {  # low to high, each with its modules low to high
         "file_server",
         "reporting",
         "inputs",
+        "checkout",
+        "script",
         "clearml_task",
         "weights",
         "route",

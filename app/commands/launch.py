@@ -22,8 +22,9 @@ from app.models.reference import title
 from app.planning.settle import check_form
 from app.task import launch, served
 from app.task.awaited import Awaited
+from app.task.checkout import Script, checkout
 from app.task.clearml_task import ClearMLTask
-from app.task.launch import Launcher, Script
+from app.task.launch import Launcher
 from app.task.served import Served
 
 MAX_REPLICAS = 100
@@ -131,10 +132,10 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
     return 0 if await wait(placed, arguments.wait, tasks) else NOT_SERVED
 
 
-def draw_up(wanted: Invocation, wish: Wish, checkout: Path) -> Order:
+def draw_up(wanted: Invocation, wish: Wish, folder: Path) -> Order:
     """The tasks that a command line describes. Raises ConfigError."""
     form, settings = _form(wanted, wish)
-    script = _script(wish, checkout)
+    script = _script(wish, folder)
     names = _names(wish, settings)
     if wish.replicas > 1 and not settings.general.gateway_route:
         logger.warning("without --route each of the %d replicas has its own URL", wish.replicas)
@@ -163,11 +164,11 @@ def _names(wish: Wish, settings: Settings) -> list[str]:
     return [name] if wish.replicas == 1 else [f"{name} {n + 1}" for n in range(wish.replicas)]
 
 
-def _script(wish: Wish, checkout: Path) -> Script:
+def _script(wish: Wish, folder: Path) -> Script:
     if wish.repository:
         branch = wish.branch or ("" if wish.commit else "main")
         return Script(options.public(wish.repository), branch, wish.commit)
-    script, warnings = launch.checkout(checkout)
+    script, warnings = checkout(folder)
     for warning in warnings:
         logger.warning("%s", warning)
     if wish.branch or wish.commit:

@@ -105,7 +105,7 @@ def invocation(arguments: argparse.Namespace) -> Invocation:
 
 def public(repository: str) -> str:
     """The address of `--repo`, without a user's password in it."""
-    from app.task.launch import without_credentials  # most commands need nothing of the task
+    from app.task.checkout import without_credentials  # most commands need nothing of the task
 
     found = without_credentials(repository)
     if found != repository:

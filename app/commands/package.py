@@ -19,7 +19,7 @@ from app.console import say
 from app.errors import ConfigError
 from app.form import wizard
 from app.form.checks import TOTAL
-from app.task import launch
+from app.task import checkout
 from app.task.presence import EXAMPLE, MODELS_TABLE
 from app.telemetry import scalars
 from app.telemetry.scalars import Monitor
@@ -62,7 +62,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    repository = options.public(arguments.repo) or launch.origin(options.CHECKOUT)
+    repository = options.public(arguments.repo) or checkout.origin(options.CHECKOUT)
     text = configuration(repository, arguments.branch, arguments.queue)
     target = Path(arguments.output)
     if not target.name:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from app import console
 from app.errors import ConfigError
 from app.machine import clock
-from app.task import api, file_server, inputs, live, login, mode, reporting, secret
+from app.task import api, file_server, inputs, live, login, mode, reporting, script, secret
 from app.task.direct import Direct
 from app.task.inputs import Input
 from app.task.last_will import LastWill, access
@@ -86,13 +86,17 @@ class ClearMLTask:
             await self._log_in_to_serve()
         self._ended = False
         try:
-            return await self._sdk.call(
+            parameters = await self._sdk.call(
                 "opening the task", lambda: self._become(project, name), START_DEADLINE
             )
         except NoAnswerError:
             self._ended = True  # the server would not hear of the end either
             problem = f"ClearML: {self._server} does not answer any more ({START_DEADLINE:.0f} s)"
             raise ConfigError(f"{problem}: {INSTEAD}") from None
+        if not self.under_agent:
+            what = "recording how an agent runs a clone of the task"
+            self._post(what, lambda task: script.record(task, mode.REQUIREMENTS.parent))
+        return parameters
 
     async def attach(self) -> None:
         """Prepare for requests to the server, without a task of our own."""

@@ -13,9 +13,9 @@ import urllib.request
 import psutil
 import pytest
 
-from app.models import tiny
+from app.models import tiny, tiny_writer
 from tests.clearml_api import ApiServer
-from tests.end_to_end.agent import Agent, Executing, repository, wait_for
+from tests.end_to_end.agent import GIT, Agent, Executing, repository, wait_for
 from tests.end_to_end.conftest import PATIENCE, ROOT, environment_of, free_port
 from tests.end_to_end.test_task import edited, form, parameters_of
 
@@ -135,6 +135,54 @@ def test_launch_run_clone_edit_abort(api, tmp_path, source, weights):
         api.state.act("tasks.stop", {"task": clone["id"]})
         status(agent, api, clone, "stopped")
         assert agent.servers == []
+
+
+@pytest.mark.long
+def test_a_clone_of_a_task_started_by_hand(api, tmp_path, source, weights):
+    """A person starts the app in a checkout with local changes, from another folder, with a file
+    and options. Result: an agent runs a clone by its own form, edits included, with the changes;
+    neither the command line nor the file of the first one counts any more."""
+    checkout, second = tmp_path / "checkout", str(tmp_path / "second.gguf")
+    subprocess.run([*GIT, "clone", "-q", source, checkout], check=True)
+    (checkout / "app" / "__init__.py").write_text('__version__ = "9.9.9"\n')
+    tiny_writer.write(tmp_path / "second.gguf", context=2048)
+    form = {"General": {"drain_timeout": 1, "port": free_port()}, "Model": {"parallel": 2}}
+    (tmp_path / "form.json").write_text(json.dumps(form))
+    (tmp_path / "elsewhere").mkdir()
+    line = [sys.executable, "-m", "app", "--config", "../form.json", "--model", weights]
+    with Agent(api, tmp_path / "agent", "work") as agent:
+        wait_for(lambda: api.state.queues, lambda: agent.output)
+        environment = {**agent.environment, "PYTHONPATH": str(checkout)}
+        with (tmp_path / "person.log").open("w") as log:
+            person = subprocess.Popen(
+                line, cwd=tmp_path / "elsewhere", env=environment, stdout=log, stderr=log
+            )
+        said = (tmp_path / "person.log").read_text
+        wait_for(lambda: api.state.tasks, said)
+        (task,) = api.state.tasks.values()
+        wait_for(lambda: property_of(task, "status") == "active", said)
+        person.terminate()
+        assert person.wait(PATIENCE) == 143
+        assert "a clone of this task could not" not in said()
+        assert task["script"]["entry_point"] == "-m app" and task["script"]["repository"] == source
+        assert "9.9.9" in task["script"]["diff"]
+
+        clone = api.state.tasks[edited(api, task, "Model/model", second)]
+        port = str(free_port())
+        clone["hyperparams"]["General"]["port"]["value"] = port
+        api.state.act("tasks.enqueue", {"task": clone["id"], "queue_name": "work"})
+        status(agent, api, clone, "active")
+        row = re.compile("^second +ready +2048 +2 ", re.M)
+        wait_for(lambda: row.search(log_of(api, clone)), lambda: log_of(api, clone))
+        assert property_of(clone, "endpoint").endswith(f":{port}")
+        parameters = parameters_of(clone)
+        assert (parameters["Model/model"], parameters["General/port"]) == (second, port)
+        headers = {"X-Api-Key": clone["runtime"]["_api_key"]}
+        asked = urllib.request.Request(f"http://127.0.0.1:{port}/api/status", headers=headers)
+        with urllib.request.urlopen(asked) as answer:
+            assert json.load(answer)["version"] == "9.9.9"
+        api.state.act("tasks.stop", {"task": clone["id"]})
+        status(agent, api, clone, "stopped")
 
 
 @pytest.mark.long
