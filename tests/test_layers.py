@@ -149,6 +149,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "checkout",
         "script",
         "clearml_task",
+        "downloads",
         "weights",
         "route",
         "endpoints",
@@ -235,6 +236,7 @@ OWNERS = {
     "clearml": {
         "task.api",
         "task.direct",
+        "task.downloads",
         "task.login",
         "task.mode",
         "task.quiet",

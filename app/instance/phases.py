@@ -92,7 +92,9 @@ class Listening:
 
 async def prepare(given: Given, settings: Settings) -> Planned:
     """Find out whether it can be served at all, before any byte moves. Raises AppError."""
-    store = Store(given.invocation.cache_dir, given.environment, Weights(given.task))
+    weights = Weights(given.task)
+    given.ending.push("downloads", simply(weights.discard), at_once=weights.discard)
+    store = Store(given.invocation.cache_dir, given.environment, weights)
     folder = _private_folder(given, None)
     around = Surroundings(store, given.environment, folder.path, given.task.offline)
     found = await plan(settings, around)

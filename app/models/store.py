@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -78,7 +78,8 @@ class Registry(Protocol):
 
     async def find(self, model_id: str) -> Registered: ...
 
-    async def fetch(self, model: Registered) -> Path: ...
+    async def fetch(self, model: Registered, begin: Callable[[int], Arrived]) -> Path:
+        """`begin` is given the bytes of a download that begins, if there is one."""
 
 
 # Files on this machine are verified at once.
@@ -148,11 +149,23 @@ class Store:
         if isinstance(located, ModelFiles):
             return located
         if isinstance(located, Registered):
-            assert self._registry is not None
-            logger.info("fetching from ClearML", extra={"subject": name})
-            path = await self._registry.fetch(located)
-            return await threads.run(_of_registry, path)
+            return await threads.run(_of_registry, await self._from(located, name, progress))
         return await threads.run(_verified, await self._download(located, name, progress))
+
+    async def _from(self, located: Registered, name: str, progress: Progress) -> Path:
+        """The file, or the folder of a package, that ClearML brings."""
+        assert self._registry is not None
+        logger.info("fetching from ClearML", extra={"subject": name})
+        begun: list[Download] = []
+
+        def begin(size: int) -> Arrived:
+            begun.append(Download(name, size, size, progress))
+            return begun[-1].arrived
+
+        path = await self._registry.fetch(located, begin)
+        if begun:
+            begun[-1].finished()
+        return path
 
     async def _download(self, located: OnHub, name: str, progress: Progress) -> list[Path]:
         download = Download(name, located.size, located.missing, progress)

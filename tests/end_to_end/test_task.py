@@ -1,6 +1,7 @@
 """The real ClearML SDK, in the app's own process, against the API stand-in."""
 
 import json
+import re
 import shutil
 import signal
 
@@ -376,3 +377,48 @@ def test_a_registry_that_refuses_costs_the_start_nothing(start, api, cache):
     app = online(start, api, "--model", tiny_path(cache)).ready()
     app.line("showing the input models: .*told to fail|models.create: told to fail")
     assert app.end() == 143 and app.output.count("models.create") == 1
+
+
+def partial_files(app):
+    return [
+        path.name for path in app.clearml.rglob("*") if "_1" in path.name and ".lmd-" in path.name
+    ]
+
+
+def coming(start, api, tmp_path, files, **environment):
+    """Start with a model of ClearML that is on its way for long."""
+    tiny_writer.write(tmp_path / "m.gguf")
+    files.repositories["org/repo"] = {"m.gguf": (tmp_path / "m.gguf").read_bytes() + bytes(1 << 24)}
+    files.pause = 0.05  # after 64 KiB; the SDK takes 5 MiB at a time
+    model = api.state.new_model("slow", f"{files.url}/org/repo/resolve/main/m.gguf")
+    app = online(start, api, "--model", model, **environment)
+    app.line("listening on")
+    return app
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_an_aborted_download_leaves_nothing(start, api, tmp_path, signals):
+    """A signal while a model of ClearML comes, or two. Result: its progress was told, and no file
+    of it is left."""
+    with Hub({}) as files:
+        app = coming(start, api, tmp_path, files)
+        (task,) = api.state.tasks.values()
+        wanted = r"downloading [1-9]\d*%"
+        until(lambda: re.search(wanted, parameters_of(task)["properties/progress"]))
+        for _ in range(signals):
+            app.process.send_signal(signal.SIGTERM)
+        app.wait()
+        assert partial_files(app) == []
+        assert not list(app.clearml.rglob("lmd-*"))
+
+
+def test_what_a_killed_download_has_left_is_removed_by_the_next(start, api, tmp_path):
+    with Hub({}) as files:
+        app = coming(start, api, tmp_path, files)
+        until(lambda: partial_files(app))
+        app.end(signal.SIGKILL)
+        (left,) = partial_files(app)
+        again = coming(start, api, tmp_path, files, CLEARML_CACHE_DIR=str(app.clearml))
+        until(lambda: partial_files(app) and left not in partial_files(app))
+        again.end()
+        assert partial_files(app) == []

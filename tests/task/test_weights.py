@@ -48,8 +48,9 @@ def test_a_model_that_is_not_found_is_a_fault_of_its_field(run, task, said):
 
 def fetched(run, monkeypatch, download):
     async def scenario():
-        monkeypatch.setattr(weights, "_download", download)
-        return await Weights(FakeTask()).fetch(Registered("m1", "My Model"))
+        monkeypatch.setattr(weights, "_prepared", lambda: None)
+        monkeypatch.setattr(weights, "_download", lambda model_id, _: download(model_id))
+        return await Weights(FakeTask()).fetch(Registered("m1", "My Model"), begin=None)
 
     return run(scenario)
 
