@@ -151,6 +151,8 @@ def _form(wanted: Invocation, wish: Wish) -> tuple[Form, Settings]:
         raise FormError(HF_TOKEN_KEY, problem)
     settings = parse(form)
     check_form(settings)
+    if not settings.models[0].model and not settings.models[0].cli:
+        logger.warning("no model is named: each task serves a tiny one, as a trial")
     if not settings.general.queue:
         raise FormError("General/queue", "is empty: name the queue with --queue")
     return form, settings

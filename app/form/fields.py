@@ -459,8 +459,8 @@ FIELDS: tuple[Field, ...] = (
         GENERAL,
         "instance_name",
         "Instance Name",
-        "The task's name. Empty: a task keeps its name, and a new one is named after the first "
-        "model.",
+        "The task's name, unless somebody gave it another one. Empty: a task keeps its name, and a "
+        "new one is named after the first model.",
     ),
     Field(
         GENERAL,

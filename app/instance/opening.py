@@ -20,6 +20,7 @@ from app.task.launch import task_name
 logger = logging.getLogger(__name__)
 
 TOKENS = (HF_TOKEN_KEY, f"{ARGS}/hf_token")
+CLONE = "Clone Of "  # what ClearML's web page puts before the name of the original
 NAMING = ("General/instance_name", "Model/endpoint_name")
 
 
@@ -90,5 +91,14 @@ def write_back(task: ClearMLTask, opened: Opened) -> None:
             logger.info("model %d: %s is overridden with %s", number + 1, field, text)
     # In one request: a text that is moved is always in one of both places.
     task.write_parameters(opened.form.to_write() | dict.fromkeys(opened.emptied, ""))
-    if opened.settings.general.instance_name:
-        task.rename(opened.settings.general.instance_name)
+    if name := opened.settings.general.instance_name:
+        first = opened.settings.models[0]
+        wished = (first.endpoint_name, title(first.model))
+        task.rename(name, lambda known: is_default(known, wished))  # a clone's own name stays
+
+
+def is_default(name: str, wished: Sequence[str]) -> bool:
+    """Whether nobody has chosen this name of a task: ClearML's web page made it, for a clone; or we
+    did, of the application or of one of the `wished` names."""
+    made = (CLONE.lower(), PROJECT.lower())
+    return name.lower().startswith(made) or name in map(task_name, ("", *wished))

@@ -36,6 +36,7 @@ from app.instance.reports import Reports
 from app.instance.rows import kv_folder, overview_of, pool_of
 from app.machine import chance, clock, garbage, network, private
 from app.memory.pool import Pool
+from app.models.reference import Tiny
 from app.models.store import Store
 from app.page import examples
 from app.planning import report
@@ -96,8 +97,10 @@ async def prepare(given: Given, settings: Settings) -> Planned:
     given.ending.push("downloads", simply(weights.discard), at_once=weights.discard)
     store = Store(given.invocation.cache_dir, given.environment, weights)
     folder = _private_folder(given, None)
-    around = Surroundings(store, given.environment, folder.path, given.task.offline)
-    found = await plan(settings, around)
+    trial = given.task.offline or given.task.under_agent  # a person who is online names a model
+    found = await plan(settings, Surroundings(store, given.environment, folder.path, trial))
+    if given.task.under_agent and isinstance(found.models[0].reference, Tiny):
+        logger.warning("Model/model is empty: a tiny model is served, as a trial")
     for line in report.table(found):
         console.plain(logger, line)
     check_memory(found)

@@ -25,7 +25,7 @@ REPOSITORY = re.compile(r"(?P<name>[\w.-]+)(?:@(?P<revision>[\w.-]+))?")
 
 @dataclass(frozen=True)
 class Tiny:
-    """Nothing is named, and the app is offline: the model that the app writes itself."""
+    """Nothing is named, for a trial: the model that the app writes itself."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,10 @@ class ClearMLModel:
 Reference = Tiny | LocalFile | HubFile | ClearMLModel
 
 
-def parse(text: str, *, offline: bool) -> Reference:
-    """Raises FormError for what is no reference to a GGUF file."""
+def parse(text: str, *, trial: bool) -> Reference:
+    """Raises FormError for what is no reference to a GGUF file; an empty one is, for a trial."""
     if not text:
-        if offline:
+        if trial:
             return Tiny()
         raise FormError(KEY, "is empty: name a GGUF file, as provider/repo/path/to/model.gguf")
     if _is_path(text):

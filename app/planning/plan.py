@@ -89,12 +89,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a plan is made in; `folder` is our private one, which is removed at the end."""
+    """What a plan is made in; `folder` is our private one, which is removed at the end. `trial`:
+    the tiny model is served if no model is named."""
 
     store: Store
     environment: Mapping[str, str]
     folder: Path
-    offline: bool
+    trial: bool
 
 
 async def plan(settings: Settings, around: Surroundings) -> Plan:
@@ -155,7 +156,7 @@ async def _plan_model(
     for name in arguments.ignored_by_cli(model):
         logger.warning("%s is ignored, because Model/cli replaces it", name)
     # The tiny model is the default only if no model is listed at all.
-    reference = parse(model.model, offline=around.offline and site.machine.models == 1)
+    reference = parse(model.model, trial=around.trial and site.machine.models == 1)
     arguments.check(model, site.capabilities)
     wanted = memory_wanted(model)
     visible = [device.name for device in gpu.devices()]
@@ -189,7 +190,7 @@ async def _projector(model: ModelSettings, around: Surroundings) -> Located | No
     if not model.mmproj:
         return None
     with naming_field("mmproj"):
-        source = await _look_up(parse(model.mmproj, offline=False), around)
+        source = await _look_up(parse(model.mmproj, trial=False), around)
         if source.contents is not None and not source.contents.header.projector:
             architecture = source.contents.header.architecture
             problem = f"{model.mmproj} is no projector, but a {architecture} model"

@@ -23,15 +23,16 @@ logger = logging.getLogger(__name__)
 
 
 def check_form(settings: Settings) -> None:
-    """As far as no machine is needed to run the models on. Raises FormError."""
+    """As far as no machine is needed to run the models on: for an agent, which serves the tiny
+    model where none is named. Raises FormError."""
     names = []
     for number, model in enumerate(settings.models, start=1):
         with naming_item(number, listed=bool(settings.general.models)):
             model = settle(model)
-            reference.parse(model.model, offline=False)
+            reference.parse(model.model, trial=len(settings.models) == 1)
             if model.mmproj:
                 with naming_field("mmproj"):
-                    reference.parse(model.mmproj, offline=False)
+                    reference.parse(model.mmproj, trial=False)
             names.append(model.endpoint_name or default_endpoint_name(reference.title(model.model)))
             check_names(names)
 

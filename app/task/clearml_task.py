@@ -162,10 +162,14 @@ class ClearMLTask:
         """Write the merged form, once: a clone of the task shows every field."""
         self._post("writing the parameters", lambda task: task.update_parameters(dict(values)))
 
-    def rename(self, name: str) -> None:
-        self._post(
-            "naming the task", lambda task: task.set_name(name) if task.name != name else None
-        )
+    def rename(self, name: str, replaceable: Callable[[str], bool]) -> None:
+        """Name the task so, if its name is `replaceable`."""
+
+        def rename(task: Any) -> None:
+            if task.name != name and replaceable(task.name):
+                task.set_name(name)
+
+        self._post("naming the task", rename)
 
     def show_inputs(self, wanted: Sequence[Input]) -> None:
         """List the models that are served as the task's inputs, and no others."""

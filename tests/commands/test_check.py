@@ -47,7 +47,7 @@ def test_the_plan_of_the_form_is_shown(ask, capsys):
     planner = Planner()
     assert ask(planner, Model__threads="3", General__port="0") == 0
     assert planner.settings.models[0].threads == 3 and planner.settings.general.port == 0
-    assert planner.around.offline and planner.around.store.cache.name == "cache"
+    assert planner.around.trial and planner.around.store.cache.name == "cache"
     assert capsys.readouterr().out.startswith("model ")
 
 

@@ -79,6 +79,12 @@ def test_a_tasks_name(config, wish, name):
     assert [task["name"] for task in order(config, **wish).tasks] == [name]
 
 
+def test_without_a_model_the_tiny_one_is_served_as_a_trial(caplog):
+    (task,) = order({"Model/model": ""}).tasks
+    assert task["name"] == "llama.cpp" and value(task, "Model/model") == ""
+    assert "a tiny one, as a trial" in caplog.text
+
+
 def test_replicas_are_numbered_and_without_a_route_warned_of(caplog):
     names = [task["name"] for task in order(replicas=2, name="serve").tasks]
     assert names == ["serve 1", "serve 2"] and "--route" in caplog.text

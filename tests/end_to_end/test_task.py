@@ -143,6 +143,16 @@ def test_online_without_a_model_is_refused(start, api):
     assert task["status"] == "failed"
 
 
+def test_a_task_that_names_no_model_serves_the_tiny_one(start, api):
+    """As `launch` makes it without a model. Result: a trial, under the task's own name."""
+    fields = form(Model__model="", General__instance_name="trial run")
+    task = api.state.new_task(hyperparams=fields, name="by hand")
+    app = online(start, api, CLEARML_TASK_ID=task["id"]).ready()
+    assert app.line("^tiny +ready ") and "a tiny model is served, as a trial" in app.output
+    app.end()
+    assert task["name"] == "by hand"
+
+
 def test_an_abort_drains_and_ends_as_stopped(start, api, cache):
     app = online(start, api, "--model", tiny_path(cache)).ready()
     (task,) = api.state.tasks.values()

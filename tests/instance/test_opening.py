@@ -11,6 +11,12 @@ from app.instance.opening import open_task, write_back
 SERVICES = {"CLEARML_AGENT_SERVICE_TASK": "1"}
 
 
+KNOWN = (
+    *("Clone Of mine", "llama.cpp", "llama.cpp x", "Llama.cpp Model Deployment (open source)"),
+    *("a name of its own", "y"),
+)
+
+
 class Task:
     def __init__(self, parameters=None):
         self.parameters = parameters or {}
@@ -27,8 +33,9 @@ class Task:
     def write_parameters(self, values):
         self.done.append(("write", values))
 
-    def rename(self, name):
-        self.done.append(("rename", name))
+    def rename(self, name, replaceable):
+        kept = [known for known in KNOWN if not replaceable(known)]
+        self.done.append(("rename", name, kept))
 
 
 @pytest.fixture
@@ -107,12 +114,12 @@ def test_a_token_stays_for_the_machine_that_will_need_it(opened):
 
 
 def test_what_was_merged_is_written_once_with_the_empty_fields(opened):
-    task = Task({"General/instance_name": "mine"})
+    task = Task({"General/instance_name": "mine", "Model/model": "/m/x.gguf"})
     found = opened(task)
     write_back(task, found)
     (_, values), renamed = task.done
     assert values["General/instance_name"] == "mine" and values["General/queue"] == ""
-    assert renamed == ("rename", "mine")
+    assert renamed == ("rename", "mine", ["a name of its own", "y"])
 
 
 def test_what_args_said_is_moved_to_its_section_in_one_request(opened):

@@ -31,7 +31,7 @@ from app.models.reference import (
     ],
 )
 def test_parse(text, expected):
-    assert parse(text, offline=True) == expected
+    assert parse(text, trial=True) == expected
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_parse(text, expected):
 )
 def test_refused(text, problem):
     with pytest.raises(FormError, match=problem) as raised:
-        parse(text, offline=False)
+        parse(text, trial=False)
     assert raised.value.field == "Model/model"
 
 

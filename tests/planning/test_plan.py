@@ -51,7 +51,7 @@ def planned(tmp_path, monkeypatch):
             for number, model in enumerate(models)
         )
         settings = Settings(listed, GeneralSettings(llama_server=str(server)), IdleSettings())
-        around = Surroundings(HubStore(tmp_path, files), {}, tmp_path, offline=True)
+        around = Surroundings(HubStore(tmp_path, files), {}, tmp_path, trial=True)
         return asyncio.run(plan(settings, around))
 
     return planned
