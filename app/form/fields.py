@@ -623,6 +623,16 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         GENERAL,
+        "report_usage",
+        "Report Token Usage",
+        "Every minute, report the tokens that each model has read and written to the usage "
+        "statistics of a ClearML Enterprise server, by the project that callers name in the "
+        "header project.",
+        Kind.CHECKBOX,
+        "false",
+    ),
+    Field(
+        GENERAL,
         "container_image",
         "Container Image",
         "Image in which an agent in docker mode runs the task. If it has no llama-server, "

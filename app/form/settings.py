@@ -82,6 +82,7 @@ class GeneralSettings:
     drain_timeout: float = 20
     llama_server: str = ""
     allow_remote_media: bool = False
+    report_usage: bool = False
     container_image: str = CONTAINER_IMAGE
     container_args: str = ""
 

@@ -17,6 +17,7 @@ from app.gateway.body.room import Holding
 from app.gateway.headers import request_headers
 from app.gateway.http.heads import Headers
 from app.gateway.http.request import JSON, Request
+from app.gateway.labels import PROJECT, label
 from app.gateway.origins import Names, check_local
 from app.gateway.relay import Relay
 from app.gateway.routes import (
@@ -207,6 +208,7 @@ class Proxy:
             wait=None if leased is None else leased - since,
             size=relay.ends.size,
             request=call.request.id.decode(),
+            project=label(call.request.headers, PROJECT),
         )
         self._pool.finished(call.model, served=0 < relay.status < 500)
         self._record(sample)

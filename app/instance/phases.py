@@ -173,7 +173,9 @@ def _assemble(given: Given, planned: Planned, callers: Callers) -> Listening:
         given.environment,
         lambda name, level, text: given.logs.add(clock.wall(), level, name, text),
     )
-    reports = Reports(given.task, overview, callers.placeholder)
+    reports = Reports(
+        given.task, overview, callers.placeholder, usage=planned.settings.general.report_usage
+    )
     front = Front(overview, pool, callers, given.logs, (reports.seen, servers.seen))
     return Listening(overview, pool, servers, front, reports, callers)
 

@@ -9,17 +9,21 @@ from app.task.clearml_task import ClearMLTask
 from app.task.endpoints import Endpoints, container_of
 from app.task.presence import Presence, model_endpoints
 from app.task.reporter import Reporter, gauges
+from app.task.usage import Usage
 from app.telemetry.overview import Overview
 from app.telemetry.samples import Sample
 from app.telemetry.windows import Windows
 
 PRESENCE = 2.0  # seconds for the last state
+USAGE = 2.0  # seconds for the last window
 ENDPOINTS = 4.0  # seconds for taking all rows out of the table
 
 
 class Reports:
-    def __init__(self, task: ClearMLTask, overview: Overview, placeholder: str) -> None:
-        """`placeholder` stands for the key that callers send."""
+    def __init__(
+        self, task: ClearMLTask, overview: Overview, placeholder: str, *, usage: bool = False
+    ) -> None:
+        """`placeholder` stands for the key that callers send; `usage`: tokens are told, too."""
         windows = Windows(tuple(overview.models), clock.now())
         self._windows = windows
         self._task, self._names = task, tuple(overview.models)
@@ -29,6 +33,7 @@ class Reports:
         self._presence = Presence(
             task, overview, lambda: targets(overview, placeholder), overview.active_for
         )
+        self._usage = Usage(task) if usage else None
         meter = host.Meter()
         self._endpoints = Endpoints(
             task,
@@ -41,6 +46,9 @@ class Reports:
         ending.push("the task's page", self._presence.stop, PRESENCE)
         self._reporter.start()
         ending.push("the last scalars", simply(self._reporter.stop))
+        if self._usage is not None:
+            self._usage.start()
+            ending.push("the token usage", self._usage.stop, USAGE)
         ending.push("the rows of Model Endpoints", self._endpoints.stop, ENDPOINTS)
 
     def start_endpoints(self) -> None:
@@ -51,6 +59,8 @@ class Reports:
     def seen(self, sample: Sample) -> None:
         """A finished request."""
         self._windows.add(sample)
+        if self._usage is not None:
+            self._usage.add(sample)
 
     def refresh(self) -> None:
         """Something that people wait for has changed: tell it at once."""

@@ -37,7 +37,8 @@ class Sample:
     until it leased its model (None where it never did).
 
     `status` is what the client was told; 499 where it left before the end. `size` in bytes of
-    the answer's body; `request` is the name that the client knows it by.
+    the answer's body; `request` is the name that the client knows it by; `project` is what it says
+    of itself.
     """
 
     model: str
@@ -48,6 +49,7 @@ class Sample:
     wait: float | None = None
     size: int = 0
     request: str = ""
+    project: str = ""
 
 
 @dataclass(frozen=True)

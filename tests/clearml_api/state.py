@@ -53,7 +53,7 @@ class State:
         self.feature_set, self.routes, self.gateway = feature_set, routes or {}, ""
         self.tasks, self.projects, self.queues, self.models = {}, {}, {}, {}
         self.workers, self.containers, self.gone = {}, {}, []
-        self.events = []
+        self.events, self.usage = [], []
         self.edits_runtime = edits_runtime
 
     def act(self, name, fields):
@@ -383,6 +383,13 @@ class State:
             raise ApiError(400, 1, "unknown endpoint routers.get_routes")
         name = fields["name"].strip("^$")
         return {"routes": [r for r in self.routes.values() if r["name"] == name]}
+
+    def routers_report_llm_usage(self, fields):
+        """Nobody of us has an Enterprise server: this is as clearml-agent 4 calls it."""
+        if self.feature_set == "basic":
+            raise ApiError(404, 0, "Unable to find endpoint for name routers.report_llm_usage")
+        self.usage += fields["usage"]
+        return {}
 
     def tasks_ping(self, fields):
         self.task(fields)["last_update"] = now()

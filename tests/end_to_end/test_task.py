@@ -432,3 +432,16 @@ def test_what_a_killed_download_has_left_is_removed_by_the_next(start, api, tmp_
         until(lambda: partial_files(app) and left not in partial_files(app))
         again.end()
         assert partial_files(app) == []
+
+
+def test_token_usage_is_reported_where_the_form_says_so(start, cache):
+    given = ["--set", "Model/endpoint_name=tiny", "--set", "General/report_usage=true"]
+    with ApiServer(feature_set="advanced") as api:
+        app = online(start, api, "--model", tiny_path(cache), *given).ready()
+        (task,) = api.state.tasks.values()
+        caller = client(app).with_options(default_headers={"project": "team", "session": "s"})
+        chat(caller, 5)
+        assert app.end() == 143
+    (event,) = api.state.usage
+    assert event["completion_tokens"] == 5 and event["prompt_tokens"] > 0
+    assert (event["model"], event["project"], event["task"]) == ("tiny", "team", task["id"])
