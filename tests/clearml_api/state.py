@@ -290,6 +290,7 @@ class State:
         kept["parent"] = fields["task"]
         clone = self.new_task(**json.loads(json.dumps(kept)))
         clone["name"] = fields.get("new_task_name") or clone["name"]
+        self._no_development(clone)
         return {"id": clone["id"]}
 
     def tasks_enqueue(self, fields):
@@ -301,7 +302,13 @@ class State:
         changed = self._turn({**fields, "task": task["id"]}, "queued")
         queue["entries"].append({"task": task["id"], "added": now()})
         task["execution"]["queue"] = queue["id"]
+        self._no_development(task)
         return {**changed, "queued": 1}
+
+    def _no_development(self, task):
+        """Clone and enqueue take the tag of a task that a person's process runs: the server then
+        asks the worker to stop, instead of writing `stopped` at once."""
+        task["system_tags"] = [tag for tag in task["system_tags"] if tag != "development"]
 
     def tasks_dequeue(self, fields):
         self._dequeue(self.task(fields))
