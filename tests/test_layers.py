@@ -31,6 +31,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "tiny_writer",
         "tiny",
         "progress",
+        "unfinished",
         "hub",
         "store",
     ],

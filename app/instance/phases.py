@@ -36,6 +36,7 @@ from app.instance.reports import Reports
 from app.instance.rows import kv_folder, overview_of, pool_of
 from app.machine import chance, clock, garbage, network, private
 from app.memory.pool import Pool
+from app.models import unfinished
 from app.models.reference import Tiny
 from app.models.store import Store
 from app.page import examples
@@ -94,7 +95,8 @@ class Listening:
 async def prepare(given: Given, settings: Settings) -> Planned:
     """Find out whether it can be served at all, before any byte moves. Raises AppError."""
     weights = Weights(given.task)
-    given.ending.push("downloads", simply(weights.discard), at_once=weights.discard)
+    for discard in (weights.discard, unfinished.discard):
+        given.ending.push("downloads", simply(discard), at_once=discard)
     store = Store(given.invocation.cache_dir, given.environment, weights)
     folder = _private_folder(given, None)
     trial = given.task.offline or given.task.under_agent  # a person who is online names a model

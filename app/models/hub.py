@@ -27,6 +27,7 @@ from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import get_session
 
 from app.errors import FormError, TransferError
+from app.models import unfinished
 from app.models.parts import Located, Part
 from app.models.progress import Arrived, bars
 from app.models.reference import KEY, HubFile, choose, is_glob, shards
@@ -102,6 +103,8 @@ def _files(repo: str, revision: str, cache: Path | None) -> list[str]:
 def fetch(located: Located, cache: Path | None, arrived: Arrived) -> list[Path]:
     """All parts, in one folder under their own names. Raises TransferError."""
     bar = bars(arrived)
+    folder = repo_folder_name(repo_id=located.repo, repo_type="model")
+    unfinished.remove_abandoned(cache or shared_cache(), folder)
 
     def download(path: str, revision: str) -> Path:
         local = hf_hub_download(

@@ -11,7 +11,7 @@ import pytest
 from app.models import tiny_writer
 from tests import projector
 from tests.clearml_api import ApiServer
-from tests.end_to_end.test_serving import chat, client, get
+from tests.end_to_end.test_serving import chat, client, get, until
 from tests.hub import Hub
 
 REFERENCE = "org/repo/dir/m.gguf"
@@ -181,29 +181,31 @@ def test_a_corrupt_file_is_refused(serve, hub, weights):
     assert downloads(hub) == []  # its header said so
 
 
-def test_our_pages_answer_while_it_downloads_and_a_signal_ends_it(serve, hub):
+def test_our_pages_answer_while_it_downloads_and_a_signal_ends_it(serve, hub, tmp_path):
     hub.pause = 0.3
     app = serve(REFERENCE)
     app.line("listening on")
+    until(lambda: list(tmp_path.rglob("*.incomplete")))
     assert get(app, "/health") == (503, {"status": "loading"})
     status = get(app, "/api/status")[1]
     assert status["status"] == "setting up"
     assert status["models"][0]["state"] == "downloading"
     assert app.end(signal.SIGTERM) == 143
-    assert app.folders == []
+    assert app.folders == [] and not list(tmp_path.rglob("*.incomplete"))
     hub.pause = 0.0
     assert chat(client(serve(REFERENCE).ready())).usage.completion_tokens == 8
 
 
 def test_nothing_half_written_is_used(serve, hub, tmp_path):
-    hub.cut = 300_000
+    hub.pause = 0.3
     app = serve(REFERENCE)
-    app.line("listening on")
+    until(lambda: list(tmp_path.rglob("*.incomplete")))
     app.end(signal.SIGKILL)
-    hub.cut = None
+    assert list(tmp_path.rglob("*.incomplete"))
+    hub.pause = 0.0
     app = serve(REFERENCE).ready()
     assert chat(client(app)).usage.completion_tokens == 8
-    assert os.listdir(tmp_path / "cache" / "hub")
+    assert os.listdir(tmp_path / "cache" / "hub") and not list(tmp_path.rglob("*.incomplete"))
 
 
 def test_a_token_in_the_form_is_taken_and_stands_nowhere(start, hub, tmp_path):
