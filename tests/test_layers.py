@@ -179,7 +179,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "phases",
         "life",
     ],
-    "commands": ["options", "serve", "check", "launch", "key", "export", "package"],
+    "commands": ["options", "paths", "serve", "check", "launch", "key", "export", "package"],
     "top": ["main", "__main__"],
 }
 ORDER = [

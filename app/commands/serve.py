@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
-from app.commands import options
+from app.commands import options, paths
 
 add_options = options.add_fields
 
 
 async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    wanted = options.invocation(arguments)
+    wanted = paths.whole(options.invocation(arguments))
     from app.instance.life import Instance  # the help and a wrong option need none of it
     from app.machine import host
 

@@ -67,7 +67,7 @@ def parse(text: str, *, trial: bool) -> Reference:
         if trial:
             return Tiny()
         raise FormError(KEY, "is empty: name a GGUF file, as provider/repo/path/to/model.gguf")
-    if _is_path(text):
+    if is_path(text):
         return LocalFile(text)
     if CLEARML_ID.fullmatch(text):
         return ClearMLModel(text)
@@ -78,7 +78,7 @@ def parse(text: str, *, trial: bool) -> Reference:
     return _hub_path(text)
 
 
-def _is_path(text: str) -> bool:
+def is_path(text: str) -> bool:
     """Whether a file on this machine is meant: by its beginning, or because a path of the hub has
     more parts."""
     if text.startswith(("/", "./", "../", "~")):
@@ -89,7 +89,7 @@ def _is_path(text: str) -> bool:
 def title(text: str) -> str:
     """What to call the model if it has no other name: a file on this machine by its own name,
     without the folder, ".gguf" and the number of its part; another one by its reference."""
-    if not _is_path(text):
+    if not is_path(text):
         return text
     name = text.rpartition("/")[2]
     split = SHARD.fullmatch(name)
