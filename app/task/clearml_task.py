@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from app import console
 from app.errors import ConfigError
-from app.machine import clock
+from app.machine import chance, clock
 from app.task import api, file_server, inputs, live, login, mode, reporting, script, secret
 from app.task.direct import Direct
 from app.task.inputs import Input
@@ -21,7 +21,7 @@ from app.task.last_will import LastWill, access
 from app.task.live import Runtime
 from app.task.login import UnreachableError
 from app.task.mode import Mode, known_offline
-from app.task.outcome import Outcome, Said, Word, last_words, say, unwatched
+from app.task.outcome import Outcome, Run, Said, Word, last_words, say_of, unwatched
 from app.task.reporting import Table
 from app.task.sdk import ClearMLError, Complaints, NoAnswerError, SdkThread, translated
 from app.telemetry.scalars import Point
@@ -52,6 +52,7 @@ class ClearMLTask:
         self._last = SdkThread()  # for what is said last: the SDK may be waiting for its server
         self._direct: Direct | None = None
         self._runtime = Runtime()
+        self._run = Run("", "")
         self._will = LastWill()
         self._rows: list[Word] = []  # which take ours out of Model Endpoints
         self._task: Any = None
@@ -132,15 +133,17 @@ class ClearMLTask:
         self._direct = mode.direct(self._task)
         self._clear()
         if self.under_agent:
-            self._will.begin(access(self._task.session, self._direct.verify))
+            self._will.begin(access(self._task.session, self._direct.verify), self._run)
             self.foresee(Outcome.STOPPED, KILLED)
         parameters = self._task.get_parameters()
         return {key: "" if text is None else str(text) for key, text in parameters.items()}
 
     def _clear(self) -> None:
         """What is shown of an earlier run, or of another task. Not being able to is no failure."""
+        self._run, run = Run(self.task_id, ""), chance.name(8)
         try:
-            live.clear(self._task, self._runtime)
+            live.clear(self._task, self._runtime, run)
+            self._run = Run(self.task_id, run)
         except Exception as error:  # noqa: BLE001 the SDK's edge
             logger.warning("%s", translated("clearing the user properties", error))
 
@@ -318,7 +321,7 @@ class ClearMLTask:
         said = Said(last_words(self.task_id, self.mode, outcome, reason), "", confirmed=False)
         self._last.start()
         while said.left:
-            trying = partial(say, ask, said.left, TRY)
+            trying = partial(say_of, self._run, ask, said.left, TRY)
             try:
                 said = await self._last.call("the last words", trying, until - clock.now())
             except NoAnswerError:
@@ -343,7 +346,7 @@ class ClearMLTask:
             self._will.dismiss()
             return
         *_, status = last_words(self.task_id, self.mode, outcome, reason)
-        ours = {"task": self.task_id, "status": outcome.value, "status_message": reason}
+        ours = {"status": outcome.value, "status_message": reason}
         self._will.leave([status], over=ours)
 
     def _post(self, what: str, function: Callable[[Any], object]) -> None:

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from app.machine import children
 from app.task import last_will_child
-from app.task.outcome import Word
+from app.task.outcome import Run, Word
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +28,12 @@ BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")  # which the SDK's client kno
 class LastWill:
     def __init__(self) -> None:
         self._executor: IO[bytes] | None = None
-        self._access: dict[str, Any] = {}
+        self._known: dict[str, Any] = {}  # what is the same in all wills
 
-    def begin(self, access: Mapping[str, Any]) -> None:
+    def begin(self, access: Mapping[str, Any], run: Run) -> None:
         """Start the process that carries it out; where it cannot, there is no will. `access`: see
         `last_will_child.Server`."""
-        self._access = dict(access)
+        self._known = {"access": dict(access), "task": run.task, "run": run.name}
         names = [n for n in os.environ if n in ENVIRONMENT or n.lower() in PROXIES]
         argv = [sys.executable, "-I", "-S", last_will_child.__file__]
         try:
@@ -43,9 +43,9 @@ class LastWill:
 
     def leave(self, words: Sequence[Word], over: Mapping[str, str] | None = None) -> None:
         """From now on these words are what is said. With `over`, they are said only after somebody
-        has replaced this status message of this task, whose status still is this one."""
+        has replaced this status message of the task, whose status still is this one."""
         listed = [(word.service, word.action, word.fields) for word in words]
-        self._write({"access": self._access, "words": listed, "over": over})
+        self._write({**self._known, "words": listed, "over": over})
 
     def dismiss(self) -> None:
         """Nothing is left to say."""

@@ -2,8 +2,8 @@
 
 A process of its own, outside the tree of processes that the agent kills. It reads wills from its
 standard input, a line of JSON each, and carries out the last one when the instance has ended. An
-empty will leaves nothing to say. It is started by its path and needs the standard library only: it
-waits as long as the instance runs, at 20 MB.
+empty will leaves nothing to say, and so does a task that somebody else has by then. It is started
+by its path and needs the standard library only: it waits as long as the instance runs, at 20 MB.
 """
 
 from __future__ import annotations
@@ -17,12 +17,28 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from http.client import HTTPException
 from typing import Any
 
 TRIES, PAUSE = 20, 3.0  # about a minute
+LONGEST = 90  # seconds, whatever hangs: then the process ends
 LOOKS, LOOK = 20, 1.0  # for the agent's own end, which comes within 5 s
 TIMEOUT = 5.0
 UNAUTHORIZED, AWAY = 401, 500
+# Nobody answers, or not a ClearML server.
+FAILURES = (OSError, HTTPException, ValueError, KeyError, TypeError)
+
+RUN = "run"  # the user property that each run of a task makes anew
+WAITING = ("created", "queued")  # a task that was reset or enqueued
+SEEN = ["status", "status_message", "hyperparams.properties"]  # what is asked of a task
+
+
+def taken(task: Mapping[str, Any], run: str) -> bool:
+    """Whether a task, as the server has it, is no longer that of this run: it waits for another
+    one, or another one has begun. `run`: "" if the task does not show which it is."""
+    properties = (task.get("hyperparams") or {}).get("properties") or {}
+    shown = (properties.get(RUN) or {}).get("value")
+    return task["status"] in WAITING or bool(run and shown and shown != run)
 
 
 class Server:
@@ -60,42 +76,48 @@ class Server:
 
 def carry_out(will: Mapping[str, Any], pause: float = PAUSE, look: float = LOOK) -> None:
     server, words = Server(will["access"]), list(will["words"])
-    if will["over"] and not _replaced(server, will["over"], look):
+    if will["over"] and not _replaced(server, will["task"], will["over"], look):
         return
     for _ in range(TRIES):
-        while words and _said(server, words[0]):
-            del words[0]
-        if not words:
+        try:
+            if taken(_task(server, will["task"]), will["run"]):
+                return
+            while words:
+                _say(server, words[0])
+                del words[0]
             return
-        threading.Event().wait(pause)
+        except FAILURES:
+            threading.Event().wait(pause)
 
 
-def _said(server: Server, word: tuple[str, str, Mapping[str, Any]]) -> bool:
-    """Whether the server has taken or refused it."""
+def _task(server: Server, task_id: str) -> Mapping[str, Any]:
+    """The task as the server has it. Raises one of FAILURES."""
+    asked = {"id": [task_id], "only_fields": SEEN, "search_hidden": True}
+    (found,) = server.ask("tasks", "get_all", asked)["tasks"]
+    return dict(found)
+
+
+def _say(server: Server, word: tuple[str, str, Mapping[str, Any]]) -> None:
+    """Raises one of FAILURES where the server has neither taken nor refused it."""
     try:
         server.ask(*word)
     except urllib.error.HTTPError as error:
-        return error.code < AWAY
-    except (OSError, ValueError, KeyError):  # nobody answers, or not a ClearML server
-        return False
-    return True
+        if error.code >= AWAY:
+            raise
 
 
-def _replaced(server: Server, over: Mapping[str, str], look: float) -> bool:
+def _replaced(server: Server, task_id: str, over: Mapping[str, str], look: float) -> bool:
     """Wait until another message stands in the place of ours; whether one does, with our status."""
-    names = ["status", "status_message"]
     for _ in range(LOOKS):
         threading.Event().wait(look)
         try:
-            (task,) = server.ask("tasks", "get_all", {"id": [over["task"]], "only_fields": names})[
-                "tasks"
-            ]
-        except (OSError, ValueError, KeyError):
+            task = _task(server, task_id)
+            if task["status"] != over["status"]:
+                return False
+            if task["status_message"] != over["status_message"]:
+                return True
+        except FAILURES:
             continue
-        if task["status"] != over["status"]:
-            return False
-        if task["status_message"] != over["status_message"]:
-            return True
     return False
 
 
@@ -107,6 +129,7 @@ def main() -> None:
         if line.endswith(b"\n"):  # else it was killed while it wrote
             will = line
     if found := json.loads(will):
+        signal.alarm(LONGEST)
         carry_out(found)
 
 

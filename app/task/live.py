@@ -18,6 +18,7 @@ from typing import Any
 
 from app.task import api
 from app.task.api import RefusedError
+from app.task.last_will_child import RUN
 
 SETTING_UP = "setting up"
 MODELS = "models"  # a user property where the server has no tasks.edit_runtime
@@ -77,9 +78,11 @@ def models(states: Mapping[str, str]) -> str:
     return json.dumps(states, separators=(",", ":"))
 
 
-def clear(task: Any, runtime: Runtime) -> None:
-    """Nothing is left of an earlier run, or of the task that this one is a clone of."""
-    api.set_properties(task.id, {**dict.fromkeys(PROPERTIES, ""), "status": SETTING_UP})
+def clear(task: Any, runtime: Runtime, run: str) -> None:
+    """Nothing is left of an earlier run, or of the task that this one is a clone of: this `run` of
+    the task begins."""
+    new = {"status": SETTING_UP, RUN: run}
+    api.set_properties(task.id, {**dict.fromkeys(PROPERTIES, ""), **new})
     left = [key for key in task._get_runtime_properties() or {} if key.startswith(PREFIX)]
     if left:
         runtime.edit(task, {}, left)

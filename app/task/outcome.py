@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from app.task import api, live
 from app.task.api import RefusedError
+from app.task.last_will_child import SEEN, taken
 from app.task.mode import Mode
 from app.task.sdk import one_line
 
@@ -16,6 +17,7 @@ from app.task.sdk import one_line
 # kills this process.
 OURS = "worker: "
 AWAY = 500  # the server cannot answer now, whatever is asked
+TAKEN = "the task waits for another run, or has one: nothing is written of the end of this one"
 
 
 class Outcome(enum.Enum):
@@ -25,6 +27,14 @@ class Outcome(enum.Enum):
     STOPPED = "stopped"
     FAILED = "failed"
     MOVED = "moved"  # it waits on another queue, and is no longer ours
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a task. `name` is its user property `run`; "" if the task does not show it."""
+
+    task: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,23 @@ def say(ask: Ask, words: Sequence[Word], timeout: float) -> Said:
         else:
             confirmed = word.action in (outcome.value for outcome in Outcome)
     return Said((), problem, confirmed)
+
+
+def say_of(run: Run, ask: Ask, words: Sequence[Word], timeout: float) -> Said:
+    """As `say`, but nothing of a task that is no longer this run's: who has aborted it may have
+    enqueued it at once."""
+    asked = {"id": [run.task], "only_fields": SEEN, "search_hidden": True}
+    try:
+        found = ask("tasks", "get_all", asked, timeout).get("tasks") or []
+    except RefusedError as error:
+        if error.status >= AWAY:
+            return Said(words, str(error), confirmed=False)
+        found = []  # then it is said all the same
+    except Exception as error:  # noqa: BLE001 whatever stands between us and the server
+        return Said(words, one_line(error), confirmed=False)
+    if any(taken(task, run.name) for task in found):
+        return Said((), TAKEN, confirmed=False)
+    return say(ask, words, timeout)
 
 
 def unwatched(task: Any) -> None:

@@ -51,6 +51,7 @@ def test_a_clone_shows_nothing_of_its_ancestor_from_its_first_moment(start, api,
     entry = {"section": "properties", "name": "owner", "value": "somebody"}
     clone["hyperparams"]["properties"]["owner"] = entry
     task["runtime"]["_api_key"] = "a-key-of-the-run-before"
+    runs = [shown(task)["run"]]
     for again in (clone, task, clone):
         if again["status"] == "in_progress":
             api.state.act("tasks.reset", {"task": again["id"]})
@@ -67,7 +68,9 @@ def test_a_clone_shows_nothing_of_its_ancestor_from_its_first_moment(start, api,
         app = online(start, api, CLEARML_TASK_ID=again["id"]).ready()
         api.state.act = act
         first = {k: v for k, v in seen[0].items() if k != "owner"}
-        assert first.pop("status") == "setting up" and not any(first.values()), first
+        assert first.pop("status") == "setting up" and first.pop("run") not in runs
+        assert not any(first.values()), first
+        runs.append(shown(again)["run"])
         assert shown(again).get("owner") == ("somebody" if again is clone else None)
         writes = [call for call in api.calls if "edit" in call or call == "events.add_batch"]
         assert writes.index("tasks.edit_hyper_params") <= 2, writes  # after Task.init's own
@@ -92,3 +95,17 @@ def test_an_outage_at_the_end_is_waited_out(start, api, cache):
     assert task["status"] == "completed" and "idle for" in task["status_message"]
     assert shown(task)["status"] == "stopped" and "idle for" in shown(task)["stop_reason"]
     assert task["runtime"]["llamacpp_status"] == "stopped"
+
+
+@pytest.mark.parametrize("api", [True], indirect=True)
+def test_a_task_that_is_aborted_and_enqueued_at_once_stays_in_its_queue(start, api, cache):
+    """1. Somebody aborts a task that runs by hand, and enqueues it before its instance has seen
+    that. 2. The instance ends. Result: an agent may take the task; nothing is written over it."""
+    app = online(start, api, "--model", tiny_path(cache)).ready()
+    (task,) = api.state.tasks.values()
+    api.state.act("queues.create", {"name": "work"})
+    api.state.act("tasks.stop", {"task": task["id"]})
+    api.state.act("tasks.enqueue", {"task": task["id"], "queue_name": "work"})
+    app.end()
+    assert (task["status"], shown(task)["stop_reason"]) == ("queued", "")
+    assert "nothing is written of the end" in app.output

@@ -82,8 +82,9 @@ def test_another_refusal_is_not_taken_for_that(on):
 def test_nothing_is_left_of_the_run_before(on):
     task = on(SdkTask({"llamacpp_status": "stopped", "_api_key": "k", "theirs": "1"}))
     task.properties = {"status": "stopped", "stop_reason": "idle for 2 hours", "theirs": "1"}
-    live.clear(task, Runtime())
+    live.clear(task, Runtime(), "a run")
     assert task.properties.pop("theirs") == "1"
-    assert task.properties.pop("status") == "setting up"
+    new = [task.properties.pop(name) for name in ("status", "run")]
+    assert new == ["setting up", "a run"]
     assert task.properties == dict.fromkeys(set(PROPERTIES) - {"status"}, "")
     assert task.runtime == {"_api_key": "k", "theirs": "1"}

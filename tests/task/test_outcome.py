@@ -2,7 +2,7 @@ import pytest
 
 from app.task.api import RefusedError
 from app.task.mode import Mode
-from app.task.outcome import Outcome, Said, last_words, say, unwatched
+from app.task.outcome import TAKEN, Outcome, Run, Said, last_words, say, say_of, unwatched
 
 
 @pytest.mark.parametrize(
@@ -95,3 +95,30 @@ def test_nobody_watches_a_task_at_its_end():
     unwatched(Task())
     assert Task._dev_worker.left
     unwatched(object())  # one that was never watched
+
+
+@pytest.mark.parametrize(
+    "answer, left, problem",
+    [
+        ({"tasks": [{"status": "stopped", "hyperparams": {}}]}, 0, ""),
+        ({"tasks": [{"status": "queued", "hyperparams": {}}]}, 0, TAKEN),
+        (RefusedError("ClearML: tasks.get_all: no", 400), 0, ""),
+        (RefusedError("ClearML: no database", 500), 3, "ClearML: no database"),
+        (NOBODY, 3, "ConnectionError: nobody there"),
+    ],
+    ids=["ours", "enqueued", "refused", "cannot answer", "silent"],
+)
+def test_nothing_is_said_of_a_task_that_is_no_longer_ours(answer, left, problem):
+    actions = []
+
+    def ask(service, action, fields, timeout):
+        actions.append(action)
+        if action != "get_all":
+            return {}
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    said = say_of(Run("t", "this"), ask, WORDS, 3.0)
+    assert (len(said.left), said.problem, said.confirmed) == (left, problem, not problem)
+    assert len(actions) == (1 if problem else 4)
