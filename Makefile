@@ -1,7 +1,7 @@
 # make run [MODEL=provider/repo/file.gguf] [PORT=8080]
 export MODEL PORT PYTHON
 
-.PHONY: install run check test bench package bench-memory
+.PHONY: install run check test every-way bench bench-memory package
 
 install:
 	scripts/install
@@ -15,6 +15,10 @@ check:
 
 test: check
 	scripts/test
+
+# Every way to start an instance, and everything that people do next, by a real agent: 8 minutes.
+every-way: check
+	EVERY_WAY=1 scripts/test -n 3 tests/end_to_end/test_every_way.py
 
 bench-memory:
 	scripts/install --dev

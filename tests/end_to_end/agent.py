@@ -34,7 +34,7 @@ class Agent:
     """`with Agent(...) as agent`: works on a queue until then; `install` lets it install the
     requirements, else it runs tasks in our own environment."""
 
-    ends_within = PATIENCE  # seconds after an interrupt; then it is killed
+    ends_within = 20  # seconds after an interrupt; then it is killed
 
     def __init__(self, api, folder, queue, *, install=False, **environment):
         self.folder, self.queue = folder, queue

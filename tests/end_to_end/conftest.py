@@ -72,7 +72,7 @@ def pytest_collection_modifyitems(items):
 class App:
     """`python -m app`, as a person starts it, with folders of its own."""
 
-    def __init__(self, folder, arguments, environment):
+    def __init__(self, folder, arguments, environment, cwd=ROOT):
         self.runtime = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # a socket's path is short
         self.clearml = folder / "clearml"
         environment = {
@@ -85,7 +85,7 @@ class App:
         }
         self.process = subprocess.Popen(
             [sys.executable, "-m", "app", *arguments],
-            cwd=ROOT,
+            cwd=cwd,
             env={k: v for k, v in environment.items() if v is not None},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -10,7 +10,6 @@ import sys
 import urllib.error
 import urllib.request
 
-import psutil
 import pytest
 
 from app.models import tiny, tiny_writer
@@ -98,43 +97,6 @@ def answers(task):
     host, port = property_of(task, "endpoint").removeprefix("http://").split(":")
     with socket.socket() as probe:
         return probe.connect_ex((host, int(port))) == 0
-
-
-@pytest.mark.long
-def test_launch_run_clone_edit_abort(api, tmp_path, source, weights):
-    """The whole life: launched from our command line, it serves; a clone with one field edited
-    does what the edit says; an abort in the UI ends it, and nothing is left."""
-    with Agent(api, tmp_path / "agent", "work") as agent:
-        wait_for(lambda: api.state.queues, lambda: agent.output)
-        task = launch(api, tmp_path, source, weights, "--tag", "mine", "--name", "serve it")
-        assert task["name"] == "serve it" and task["tags"] == ["mine"]
-        status(agent, api, task, "active")
-        assert answers(task) and len(agent.servers) == 1
-        api.state.act("tasks.stop", {"task": task["id"]})
-        status(agent, api, task, "stopped")
-        assert agent.servers == [] and not answers(task)
-        assert property_of(task, "status") == "stopped"
-        assert property_of(task, "stop_reason") == "aborted in ClearML"
-
-        clone = api.state.tasks[edited(api, task, "Model/context_size", "1024")]
-        api.state.act("tasks.enqueue", {"task": clone["id"], "queue_name": "work"})
-        status(agent, api, clone, "active")
-        row = re.compile("^tiny +ready +1024 ", re.M)
-        wait_for(lambda: row.search(log_of(api, clone)), lambda: log_of(api, clone))
-        # Killed, as a container is: the same task, enqueued once more, serves again.
-        (server,) = agent.servers
-        parent = psutil.Process(server).parent()
-        parent.kill()
-        status(agent, api, clone, "failed")
-        wait_for(lambda: not psutil.pid_exists(server), lambda: "llama-server was left behind")
-        api.state.act("tasks.enqueue", {"task": clone["id"], "queue_name": "work"})
-        status(agent, api, clone, "in_progress")
-        wait_for(lambda: agent.servers, lambda: agent.output)
-        status(agent, api, clone, "active")
-        clone["hyperparams"]["properties"]["status"]["value"] = "?"
-        api.state.act("tasks.stop", {"task": clone["id"]})
-        status(agent, api, clone, "stopped")
-        assert agent.servers == []
 
 
 @pytest.mark.long

@@ -1,4 +1,5 @@
-"""ClearML's own command, `clearml-task`: an agent works on what it enqueues."""
+"""ClearML's own command, `clearml-task`: an agent works on what it enqueues. Further ways to call it
+are in `test_every_way`."""
 
 import re
 import subprocess
@@ -25,11 +26,8 @@ def worker(tmp_path_factory):
 @pytest.mark.parametrize(
     "code, entry",
     [
-        ("repo", ["--module", "app", "--skip-task-init"]),
         ("repo", ["--module", "app"]),
-        ("repo", ["--script", "app/__main__.py"]),
         ("folder", ["--module", "app", "--skip-task-init"]),
-        ("folder", ["--module", "app"]),
     ],
     ids=lambda given: given if isinstance(given, str) else " ".join(given),
 )
