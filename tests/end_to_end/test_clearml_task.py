@@ -1,5 +1,5 @@
-"""ClearML's own command, `clearml-task`: an agent works on what it enqueues. Further ways to call it
-are in `test_every_way`."""
+"""ClearML's own command, `clearml-task`: an agent works on what it enqueues. Other ways to call
+it are in `test_every_way`."""
 
 import re
 import subprocess
