@@ -13,6 +13,7 @@ from app.machine import clock
 from app.task.sdk import CREDENTIALS, ClearMLError, Complaints, one_line
 
 NOT_FOUND = 404
+UNKNOWN = ("unable to find endpoint", "unknown endpoint", "unsupported endpoint")
 PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two attempts
 
 
@@ -126,5 +127,6 @@ def set_properties(task_id: str, values: Mapping[str, str]) -> None:
 
 
 def unknown_action(error: RefusedError) -> bool:
-    """Whether this is how a server answers that does not have the request at all."""
-    return error.status == NOT_FOUND or "unable to find endpoint" in str(error).lower()
+    """Whether this is how a server answers that does not have the request at all. The status alone
+    does not tell: a proxy on the way may put its own in its place."""
+    return error.status == NOT_FOUND or any(words in str(error).lower() for words in UNKNOWN)

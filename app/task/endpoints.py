@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.machine import clock
+from app.task import api
 from app.task.api import RefusedError
 from app.task.clearml_task import ClearMLTask
 from app.task.sdk import ClearMLError, Complaints, one_line
@@ -25,7 +26,6 @@ INTERVAL = 30.0
 LOOK = 1.0  # seconds between two looks at whether a row has changed; they ask nobody
 LIFETIME = 120  # seconds
 DEADLINE = 15.0
-NO_TABLE = ("unable to find endpoint", "unknown endpoint", "unsupported endpoint")
 TABLE = "the Model Endpoints table"
 
 
@@ -131,7 +131,7 @@ class Endpoints:
             try:
                 await self._report(row, machine)
             except RefusedError as error:
-                if _no_table(error):
+                if api.unknown_action(error):
                     self._known = False
                     self._asked.clear()
                     logger.info("this ClearML server has no Model Endpoints table")
@@ -182,9 +182,3 @@ class Endpoints:
 
 def _urls(rows: Sequence[ModelEndpoint]) -> set[tuple[str, str]]:
     return {(row.name, row.url) for row in rows}
-
-
-def _no_table(error: RefusedError) -> bool:
-    """Whether this is how a server answers that does not have the table. The status alone does not
-    tell: a proxy on the way may put its own in its place."""
-    return error.status == 404 or any(words in str(error).lower() for words in NO_TABLE)
