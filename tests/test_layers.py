@@ -236,6 +236,7 @@ PURE = {
 OWNERS = {
     "backports": {"gateway.body.encoding"},
     "compression": {"gateway.body.encoding"},  # of Python itself from 3.14 on
+    "certifi": {"task.last_will"},  # the certificates of the SDK's client, which brings it
     "clearml": {
         "task.api",
         "task.direct",

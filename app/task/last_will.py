@@ -63,12 +63,15 @@ class LastWill:
 
 
 def access(session: Any, verify: bool | str) -> dict[str, Any]:
-    """Of the SDK's session."""
-    bundle = next((os.environ[name] for name in BUNDLES if os.environ.get(name)), None)
+    """Of the SDK's session: certificates are checked against what its client has, not against the
+    system's, of which a container may have none."""
+    from certifi import where
+
+    bundle = next((os.environ[name] for name in BUNDLES if os.environ.get(name)), where())
     return {
         "host": session.host,
         "token": session.raw_token,
         "key": session.access_key or "",
         "secret": session.secret_key or "",
-        "verify": bundle if bundle and verify is True else verify,
+        "verify": bundle if verify is True else verify,
     }

@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 
 TRIES, PAUSE = 20, 3.0  # about a minute
@@ -48,10 +49,7 @@ class Server:
     def __init__(self, access: Mapping[str, Any]) -> None:
         self._host, self._pair = access["host"], f"{access['key']}:{access['secret']}"
         self._authorization = f"Bearer {access['token']}"
-        verify = access["verify"]
-        self._tls = ssl.create_default_context(cafile=verify if isinstance(verify, str) else None)
-        if not verify:
-            self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE
+        self._tls = _tls(access["verify"])
 
     def ask(self, service: str, action: str, fields: Mapping[str, Any]) -> Any:
         """The data of the answer. Raises OSError; HTTPError, which is one, for a refusal."""
@@ -72,6 +70,19 @@ class Server:
         request = urllib.request.Request(f"{self._host}/{call}", body, headers)  # noqa: S310
         with urllib.request.urlopen(request, timeout=TIMEOUT, context=self._tls) as answer:  # noqa: S310
             return json.load(answer)["data"]
+
+
+def _tls(verify: bool | str) -> ssl.SSLContext:
+    """Raises OSError where there is nothing at the path."""
+    if isinstance(verify, str):
+        folder = Path(verify).is_dir()
+        return ssl.create_default_context(
+            cafile=None if folder else verify, capath=verify if folder else None
+        )
+    context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def carry_out(will: Mapping[str, Any], pause: float = PAUSE, look: float = LOOK) -> None:

@@ -1,6 +1,7 @@
 """The executor of the last will: the real process, against the API stand-in."""
 
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -9,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from app.task import last_will_child
+from app.task import last_will, last_will_child
 from app.task.last_will import LastWill
 from app.task.mode import Mode
 from app.task.outcome import Outcome, Run, Word, last_words
@@ -193,3 +194,20 @@ child.LONGEST = 1
 child.carry_out = lambda will: threading.Event().wait()
 child.main()
 """
+
+
+class Session:
+    host, raw_token, access_key, secret_key = "https://h", "token", "", ""
+
+
+def test_certificates_are_checked_as_the_sdk_checks_them(monkeypatch, tmp_path):
+    for name in last_will.BUNDLES:
+        monkeypatch.delenv(name, raising=False)
+    known = last_will.access(Session, True)["verify"]
+    assert last_will_child._tls(known).get_ca_certs()
+    assert last_will.access(Session, False)["verify"] is False
+    assert last_will_child._tls(False).verify_mode == ssl.CERT_NONE
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path))  # as c_rehash makes it
+    assert last_will.access(Session, True)["verify"] == str(tmp_path)
+    assert last_will_child._tls(str(tmp_path)).verify_mode == ssl.CERT_REQUIRED
+    assert last_will.access(Session, "/of/clearml.conf")["verify"] == "/of/clearml.conf"
