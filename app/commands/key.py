@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 
 from app.commands.launch import connect
-from app.console import say
+from app.console import escape, say
 from app.errors import ConfigError
 from app.task.served import Served, standing, without_key
 
@@ -34,7 +34,7 @@ def tell(found: Served) -> None:
         raise ConfigError(f"task {found.task} does not serve{yet}: {standing(found)}")
     if not found.serves:
         logger.warning("it does not serve yet: %s", standing(found))
-    say(f"endpoint {found.endpoint}")
+    say(escape(f"endpoint {found.endpoint}"))
     if not found.key or found.routed:
         raise ConfigError(without_key(found))
-    say(f"key {found.key}")
+    say(escape(f"key {found.key}"))

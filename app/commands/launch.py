@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from app.commands import options
-from app.console import say
+from app.console import escape, say
 from app.errors import ConfigError, FormError
 from app.form.fields import HF_TOKEN_KEY
 from app.form.merge import Form, merge, parse
@@ -207,7 +207,7 @@ async def wait(pages: Mapping[str, str], minutes: float, tasks: Tasks) -> bool:
 def tell(found: Served, page: str) -> None:
     key = f"key {found.key}" if found.key and not found.routed else ""
     lines = (f"task {found.task}", f"endpoint {found.endpoint}", key, page, served.command(found))
-    say("\n".join(line for line in lines if line))
+    say("\n".join(escape(line) for line in lines if line))  # whoever can edit the task wrote them
     if not key:
         logger.warning("%s: %s", found.task, served.without_key(found))
 

@@ -14,6 +14,11 @@ def test_the_endpoint_and_the_key_are_printed(capsys, caplog):
     assert capsys.readouterr().out == "endpoint http://h:1\nkey k\n" and caplog.text == ""
 
 
+def test_nobody_who_can_edit_a_task_draws_on_the_terminal(capsys):
+    tell(replace(SERVES, endpoint="http://h\x1b[2J"))
+    assert capsys.readouterr().out == "endpoint http://h\\x1b[2J\nkey k\n"
+
+
 def test_while_it_is_set_up_that_is_said_too(capsys, caplog):
     tell(replace(SERVES, state="setting up", progress="m: loading 5%"))
     assert capsys.readouterr().out.endswith("key k\n")
