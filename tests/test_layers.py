@@ -145,6 +145,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "secret",
         "outcome",
         "last_will",
+        "last_words",
         "file_server",
         "reporting",
         "inputs",

@@ -15,13 +15,12 @@ from app import console
 from app.errors import ConfigError
 from app.machine import chance, clock
 from app.task import api, file_server, inputs, live, login, mode, reporting, script, secret
-from app.task.direct import Direct
 from app.task.inputs import Input
-from app.task.last_will import LastWill, access
+from app.task.last_words import LastWords
 from app.task.live import Runtime
 from app.task.login import UnreachableError
 from app.task.mode import Mode, known_offline
-from app.task.outcome import Outcome, Run, Said, Word, last_words, say_of, unwatched
+from app.task.outcome import Outcome, Run, unwatched
 from app.task.reporting import Table
 from app.task.sdk import ClearMLError, Complaints, NoAnswerError, SdkThread, translated
 from app.telemetry.scalars import Point
@@ -29,15 +28,11 @@ from app.telemetry.scalars import Point
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-AWAY = "ClearML does not answer"
 
 START_DEADLINE = 60.0
 END_BUDGET = 9.0  # seconds, for the requests that write the end
 INSTEAD = "or start with --offline"
 END_PATIENCE = 60.0  # seconds that are added where nobody waits for us
-TRY = 3.0  # seconds of silence after which a last word is said anew
-PAUSE, LONGEST_PAUSE = 1.0, 8.0  # seconds between two tries
-KILLED = "the process was killed"  # as far as anybody can tell afterwards
 OWN_END = 5.0  # seconds in which this process ends by itself
 ABORT_SLACK = 40.0  # seconds, for everything that is stopped besides the drain
 
@@ -49,12 +44,8 @@ class ClearMLTask:
         self._environment = environment
         self._offline = known_offline(offline, environment)
         self._sdk = SdkThread()
-        self._last = SdkThread()  # for what is said last: the SDK may be waiting for its server
-        self._direct: Direct | None = None
         self._runtime = Runtime()
-        self._run = Run("", "")
-        self._will = LastWill()
-        self._rows: list[Word] = []  # which take ours out of Model Endpoints
+        self._last_words: LastWords | None = None  # None: offline, or not open yet
         self._task: Any = None
         self._ended = True  # an unopened task has no end to write
         self._server = ""  # the API server's address, once it has let us in
@@ -130,22 +121,22 @@ class ClearMLTask:
         self.task_id = str(self._task.id)
         if self.offline:
             return {}
-        self._direct = mode.direct(self._task)
-        self._clear()
+        self._last_words = LastWords(self._clear(), self.mode, mode.direct(self._task))
         if self.under_agent:
-            self._will.begin(access(self._task.session, self._direct.verify), self._run)
-            self.foresee(Outcome.STOPPED, KILLED)
+            self._last_words.begin(self._task.session)
         parameters = self._task.get_parameters()
         return {key: "" if text is None else str(text) for key, text in parameters.items()}
 
-    def _clear(self) -> None:
-        """What is shown of an earlier run, or of another task. Not being able to is no failure."""
-        self._run, run = Run(self.task_id, ""), chance.name(8)
+    def _clear(self) -> Run:
+        """What is shown of an earlier run, or of another task; then this run of the task begins.
+        Not being able to is no failure."""
+        run = chance.name(8)
         try:
             live.clear(self._task, self._runtime, run)
-            self._run = Run(self.task_id, run)
         except Exception as error:  # noqa: BLE001 the SDK's edge
             logger.warning("%s", translated("clearing the user properties", error))
+            return Run(self.task_id, "")
+        return Run(self.task_id, run)
 
     async def call(self, name: str, function: Callable[[Any], T], deadline: float) -> T:
         """Run `function` of the SDK's task in the SDK's thread; a failure names the call."""
@@ -269,16 +260,13 @@ class ClearMLTask:
 
     def foresee(self, outcome: Outcome, reason: str) -> None:
         """What is to be said of the end if an agent kills us from here on."""
-        if outcome is Outcome.MOVED:
-            self._will.dismiss()
-        elif self.task_id and not self.offline:
-            self._will.leave([*last_words(self.task_id, self.mode, outcome, reason), *self._rows])
+        if self._last_words is not None:
+            self._last_words.foresee(outcome, reason)
 
     def has_rows(self, containers: Sequence[str]) -> None:
         """Whatever ends us, these are to be taken out of Model Endpoints."""
-        ids = [{"container_id": container} for container in containers]
-        self._rows = [Word("unregister_container", fields, "serving") for fields in ids]
-        self.foresee(Outcome.STOPPED, KILLED)
+        if self._last_words is not None:
+            self._last_words.has_rows(containers)
 
     async def flush(self, deadline: float) -> None:
         """Send everything that was reported."""
@@ -294,11 +282,11 @@ class ClearMLTask:
             return False
         until = clock.now() + budget
         await self._flush_and_close(min(budget, END_BUDGET) / 2)
-        if self._task is None or self._direct is None:
+        if self._task is None or self._last_words is None:
             return False
         unwatched(self._task)
         console.flush()  # an agent reads it
-        return await self._say_last(outcome, reason, until)
+        return await self._last_words.say(outcome, reason, until)
 
     async def _flush_and_close(self, budget: float) -> None:
         def flush() -> None:
@@ -313,41 +301,6 @@ class ClearMLTask:
             pass  # offline it is the SDK itself that takes its time; online it is said below
         except ClearMLError as error:
             logger.warning("%s", error)
-
-    async def _say_last(self, outcome: Outcome, reason: str, until: float) -> bool:
-        """Try again with longer and longer pauses; at `until` it is given up."""
-        assert self._direct is not None
-        ask, pause = self._direct.ask, PAUSE
-        said = Said(last_words(self.task_id, self.mode, outcome, reason), "", confirmed=False)
-        self._last.start()
-        while said.left:
-            trying = partial(say_of, self._run, ask, said.left, TRY)
-            try:
-                said = await self._last.call("the last words", trying, until - clock.now())
-            except NoAnswerError:
-                break
-            if not said.left or clock.now() + pause > until:
-                break
-            self._complaints.failed("the end", f"{AWAY}: {said.problem}; trying again")
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
-        if said.left:
-            logger.warning("%s: its record of the end may be incomplete", AWAY)
-            return False
-        if said.problem:
-            logger.warning("%s", said.problem)
-        self._leave_nothing(outcome, reason)
-        return said.confirmed
-
-    def _leave_nothing(self, outcome: Outcome, reason: str) -> None:
-        """All is said. An agent writes "completed" over ours, with a message of its own: ours is
-        written once more after that."""
-        if outcome is not Outcome.COMPLETED:
-            self._will.dismiss()
-            return
-        *_, status = last_words(self.task_id, self.mode, outcome, reason)
-        ours = {"status": outcome.value, "status_message": reason}
-        self._will.leave([status], over=ours)
 
     def _post(self, what: str, function: Callable[[Any], object]) -> None:
         """Call `function` of the SDK's task in the SDK's thread, without waiting for it."""

@@ -5,7 +5,7 @@ import pytest
 
 from app.errors import ConfigError
 from app.machine import clock
-from app.task import api, clearml_task, login, mode
+from app.task import api, clearml_task, last_words, login, mode
 from app.task.clearml_task import ClearMLTask
 from app.task.mode import Mode
 from app.task.outcome import Outcome
@@ -114,7 +114,7 @@ def sdk_task(monkeypatch):
     monkeypatch.setattr(mode, "prepare", lambda: None)
     monkeypatch.setattr(mode, "become", lambda *_: task)
     monkeypatch.setattr(mode, "direct", lambda _: task)
-    monkeypatch.setattr(clearml_task, "LastWill", Will)
+    monkeypatch.setattr(last_words, "LastWill", Will)
     monkeypatch.setattr(api, "ask", task.ask)
     return task
 
@@ -382,7 +382,7 @@ def test_who_is_killed_leaves_a_will_until_all_is_said(run, sdk_task):
         rows = ["unregister_container"] * 2
         assert await task.end(Outcome.FAILED, "no room")
         wills = [shown, [*shown, *rows], [*shown, "failed", *rows], []]
-        assert [actions for actions, _ in task._will.wills] == wills
+        assert [actions for actions, _ in task._last_words._will.wills] == wills
 
     run(scenario)
 
@@ -392,7 +392,7 @@ def test_an_idle_end_is_said_once_more_after_the_agent(run, sdk_task):
         task = await opened()
         await task.end(Outcome.COMPLETED, "idle")
         over = {"status": "completed", "status_message": "idle"}
-        assert task._will.wills[-1] == (["completed"], over)
+        assert task._last_words._will.wills[-1] == (["completed"], over)
 
     run(scenario)
 
@@ -401,7 +401,7 @@ def test_nothing_is_left_to_say_of_a_task_that_is_moved(run, sdk_task):
     async def scenario():
         task = await opened()
         task.foresee(Outcome.MOVED, "")
-        assert task._will.wills[-1] == ([], None)
+        assert task._last_words._will.wills[-1] == ([], None)
 
     run(scenario)
 
@@ -411,7 +411,7 @@ def test_the_end_is_told_again_until_there_is_an_answer_or_the_time_is_up(
     run, sdk_task, monkeypatch, caplog, comes_back
 ):
     async def scenario():
-        monkeypatch.setattr(clearml_task, "PAUSE", 0.001)
+        monkeypatch.setattr(last_words, "PAUSE", 0.001)
         task = await opened()
         sdk_task.failing.add("edit_runtime")
         ending = asyncio.create_task(task.end(Outcome.FAILED, "no room", 20 if comes_back else 0.1))
