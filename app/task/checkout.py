@@ -66,7 +66,8 @@ def lost(folder: Path, recorded: Mapping[str, Any]) -> list[str]:
     found = _unpushed(folder, str(recorded.get("version_num") or _git(folder, "rev-parse", "HEAD")))
     if not recorded.get("diff") and _git(folder, "status", "--porcelain", "-uno"):
         found.append("uncommitted changes are not recorded")
-    if new := _git(folder, "ls-files", "--others", "--exclude-standard", "app").split("\n")[0]:
+    others = ["ls-files", "--others", "--exclude-standard", "--exclude=__pycache__", "app"]
+    if new := _git(folder, *others).split("\n")[0]:
         found.append(f"{new} is not in the repository: git add it")
     return found
 

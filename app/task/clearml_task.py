@@ -281,7 +281,8 @@ class ClearMLTask:
         if outcome is Outcome.MOVED:
             return False
         until = clock.now() + budget
-        await self._flush_and_close(min(budget, END_BUDGET) / 2)
+        # Offline nothing is said after it, and a busy machine takes its time.
+        await self._flush_and_close(budget if self.offline else min(budget, END_BUDGET) / 2)
         if self._task is None or self._last_words is None:
             return False
         unwatched(self._task)

@@ -21,11 +21,10 @@ logger = logging.getLogger(__name__)
 
 def record(task: Any, folder: Path) -> None:
     """Record how an agent runs the app in `folder`, and say what an agent would not have of it."""
-    # The SDK finds these in a thread of its own, and would write over what is written before.
+    # The SDK finds these in a thread of its own, and would write over what is written before. Its
+    # `_wait_for_repo_detection` says on the console that it waits.
     if (finding := task._detect_repo_async_thread) is not None:
-        finding.join(
-            DETECTION
-        )  # not `_wait_for_repo_detection`, which says on the console that it waits
+        finding.join(DETECTION)
     script = {"entry_point": checkout.ENTRY_POINT, "working_dir": "."}
     try:
         script["repository"] = checkout.origin(folder)

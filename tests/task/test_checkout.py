@@ -85,7 +85,9 @@ def test_of_changes_a_task_loses_only_what_its_diff_lacks(folder, tmp_path):
     (folder / "requirements.txt").write_text("changed\n")
     assert lost(folder, {"diff": "diff --git a/requirements.txt"}) == []
     assert lost(folder, {"diff": ""}) == ["uncommitted changes are not recorded"]
-    (folder / "app").mkdir()
+    (folder / "app" / "__pycache__").mkdir(parents=True)
+    (folder / "app" / "__pycache__" / "new.pyc").write_text("")
+    assert lost(folder, {"diff": "diff"}) == []
     (folder / "app" / "new.py").write_text("")
     (new,) = lost(folder, {"diff": "diff"})
     assert new.startswith("app/new.py is not in the repository")

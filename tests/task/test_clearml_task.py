@@ -197,6 +197,27 @@ def test_offline_nobody_waits_for_the_sdk(run, sdk_task, monkeypatch):
     run(scenario)
 
 
+def test_offline_the_whole_time_of_the_end_is_the_records(run, sdk_task, monkeypatch):
+    """The SDK writes the record when the task is closed; a busy machine takes its time for that."""
+
+    async def scenario():
+        given = []
+        task = ClearMLTask(offline=True, environment={})
+        await task.open("p", "n")
+        await done(task)
+        call = task._sdk.call
+
+        async def noted(name, function, budget):
+            given.append(budget)
+            return await call(name, function, budget)
+
+        monkeypatch.setattr(task._sdk, "call", noted)
+        await task.end(Outcome.STOPPED, "why", 9.0)
+        assert given == [9.0]
+
+    run(scenario)
+
+
 def test_an_action_that_fails_is_named(run, sdk_task):
     async def scenario():
         task = await opened()
