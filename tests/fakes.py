@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 
 from app.gateway.http.limits import Limits
 from app.gateway.http.server import HttpServer
@@ -72,6 +73,21 @@ async def until(condition, timeout=10):
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, "did not come about"
         await asyncio.sleep(0.002)
+
+
+def without_collector(body):
+    """Run `body` while Python's collector of cycles does not look."""
+    gc.collect()
+    gc.disable()
+    try:
+        body()
+    finally:
+        gc.enable()
+
+
+def alive(kind):
+    """The objects of a class that are in memory."""
+    return [each for each in gc.get_objects() if type(each) is kind]
 
 
 class Child:

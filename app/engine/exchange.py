@@ -101,6 +101,7 @@ class ChildConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._connections.forget(self)
         exchange = self.exchange
+        del self._parser  # it refers to us: no cycle is left for the garbage collector
         if exchange is None:
             return
         if exchange.started and not self._framed:

@@ -2,9 +2,10 @@ import asyncio
 
 import pytest
 
+from app.engine.exchange import ChildConnection
 from app.engine.http import Address, Client
 from app.errors import NotConnectedError, UpstreamError
-from tests.fakes import Child, body_of, reply
+from tests.fakes import Child, alive, body_of, reply, until, without_collector
 
 
 class Sink:
@@ -55,6 +56,18 @@ def test_connections_are_used_again_and_carry_the_key(run, socket):
             client.close()
 
     run(scenario)
+
+
+def test_a_connection_that_is_closed_is_freed_without_the_collector(run, socket):
+    async def scenario():
+        async with Child(socket, hello):
+            client = Client(Address(socket), "secret")
+            await client.get("/health", 5)
+            assert alive(ChildConnection)
+            client.close()
+            await until(lambda: not alive(ChildConnection))
+
+    without_collector(lambda: run(scenario))
 
 
 def test_concurrent_exchanges_have_connections_of_their_own(run, socket):

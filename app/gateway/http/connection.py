@@ -88,7 +88,10 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._server.forget(self)
         self._pipeline.cancel()
-        self._reader.receiving = None  # what has arrived of it is freed now, not by the collector
+        # All of it, with what has arrived, is freed now, and not when the collector looks: that is
+        # seldom, and what thousands of connections leave would hold everybody up.
+        self._pipeline.end()
+        self._reader.end()
 
     def pause_writing(self) -> None:
         self.write_paused = clock.now()

@@ -53,6 +53,10 @@ class Pipeline:
         if self._task is not None:
             self._task.cancel()
 
+    def end(self) -> None:
+        """The connection is lost, and is told nothing any more."""
+        self._answered = _nobody
+
     def _start(self, request: Request) -> None:
         self.current = request
         self._task = asyncio.get_running_loop().create_task(self._run(request))
@@ -72,6 +76,9 @@ class Pipeline:
         finally:  # a cancelled task refers to its frames, and these to the body
             self.current = self._task = None
         self._answered(request)
+
+
+def _nobody(request: Request) -> None: ...
 
 
 def _fail(request: Request, error: RequestError) -> None:

@@ -98,6 +98,12 @@ class Reader:
         if words[-2:-1] == [self._target] and words[-3:-2] and words[-3].endswith(method):
             self._refuse(400, "the instance speaks HTTP, not RTSP")
 
+    def end(self) -> None:
+        """Nothing is fed any more. The parser and the connection refer to this object, so it gives
+        them up: no cycle is left for the garbage collector."""
+        self.receiving = None
+        del self._parser, self._wire, self._take
+
     def refuse(self, error: RequestError) -> None:
         """Read no further, and say why; the first reason counts."""
         self.refused = self.refused or error

@@ -1,12 +1,13 @@
 import asyncio
-import gc
 import weakref
 
 import pytest
 
 from app.errors import ConfigError
+from app.gateway.http.connection import Connection
+from app.gateway.http.reader import Reader
 from app.gateway.http.server import HttpServer
-from tests.fakes import RawClient, serving, until
+from tests.fakes import RawClient, alive, serving, until, without_collector
 from tests.gateway.http.asking import GET, POST, ask, echo
 
 
@@ -137,11 +138,22 @@ def test_what_a_client_that_left_had_sent_is_freed_at_once(run):
             await client.close()
             await until(lambda: left[0]() is None)
 
-    gc.disable()
-    try:
-        run(scenario)
-    finally:
-        gc.enable()
+    without_collector(lambda: run(scenario))
+
+
+def test_a_connection_that_has_ended_is_freed_without_the_collector(run):
+    """What thousands of them left would hold everybody up when the collector looks."""
+
+    async def scenario():
+        async with serving(echo) as port:
+            client = await RawClient.to(port)
+            await client.send(POST % (5, b"hello"))
+            assert (await client.response())[2]
+            assert alive(Reader) and alive(Connection)
+            await client.close()
+            await until(lambda: not alive(Reader) and not alive(Connection))
+
+    without_collector(lambda: run(scenario))
 
 
 def test_one_address_has_a_bound_and_the_others_have_places(run):
