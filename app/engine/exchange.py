@@ -177,6 +177,7 @@ class Exchange:
         self.done = False
         self.sent = True  # False while a request body is still being written
         self.replayable = True
+        self._chunked = False
         self._paused = False
         self.writable = asyncio.Event()
         self.writable.set()
@@ -195,17 +196,20 @@ class Exchange:
         if self._paused:
             self.pause()
 
-    def stream_body(self) -> None:
-        """The request's body follows in pieces by `write`, and then `end`."""
+    def stream_body(self, *, chunked: bool) -> None:
+        """The request's body follows in pieces by `write`, and then `end`. `chunked`: the head does
+        not tell its length."""
         self.sent = self.replayable = False
+        self._chunked = chunked
 
     async def write(self, chunk: bytes) -> None:
         """Send one piece of the request's body; return when there is room for more."""
-        self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
         await self.writable.wait()
 
     def end(self) -> None:
-        self._write(b"0\r\n\r\n")
+        if self._chunked:
+            self._write(b"0\r\n\r\n")
         self.sent = True
 
     def _write(self, data: bytes) -> None:

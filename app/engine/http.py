@@ -59,17 +59,18 @@ class Client:
         head: tuple[str, str, Headers],
         body: bytes | None,
         sink: Sink,
+        length: int | None = None,
     ) -> Exchange:
         """Send a request: method, target and headers; its body, or None if the body follows by
-        `Exchange.write`.
+        `Exchange.write`, in `length` bytes or in chunks.
 
         Raises NotConnectedError if the child takes no connection.
         """
         method, target, headers = head
-        request = self._head(method, target, headers, body)
-        exchange = Exchange(self, request, sink)
+        size = length if body is None else len(body)
+        exchange = Exchange(self, _pieces(self._head(method, target, headers, size), body), sink)
         if body is None:
-            exchange.stream_body()
+            exchange.stream_body(chunked=length is None)
         # A body in pieces cannot be sent again, as others are if the child has just closed an idle
         # connection.
         await exchange.begin(fresh=body is None)
@@ -95,20 +96,16 @@ class Client:
             if exchange is not None:
                 exchange.abort()
 
-    def _head(
-        self, method: str, target: str, headers: Headers, body: bytes | None
-    ) -> tuple[bytes, ...]:
-        """The head and the body; in one piece if the body is small."""
+    def _head(self, method: str, target: str, headers: Headers, size: int | None) -> bytes:
+        """`size` of the body in bytes; None if it comes in chunks."""
         lines = [f"{method} {target} HTTP/1.1".encode(), b"host: llama-server"]
         lines += [b"%b: %b" % header for header in headers]
         lines.append(b"authorization: " + self._authorization)
-        if body is None:
+        if size is None:
             lines.append(b"transfer-encoding: chunked")
-        elif body or method != "GET":
-            lines.append(b"content-length: %d" % len(body))
-        head = b"\r\n".join(lines) + b"\r\n\r\n"
-        body = body or b""
-        return (head + body,) if len(body) < SMALL else (head, body)
+        elif size or method != "GET":
+            lines.append(b"content-length: %d" % size)
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     async def acquire(self, fresh: bool = False) -> ChildConnection:
         now = asyncio.get_running_loop().time()
@@ -158,6 +155,12 @@ class Client:
         """Close every connection: exchanges under way fail."""
         for connection in list(self._open):
             connection.close()
+
+
+def _pieces(head: bytes, body: bytes | None) -> tuple[bytes, ...]:
+    """What is sent at once; in one piece if the body is small."""
+    body = body or b""
+    return (head + body,) if len(body) < SMALL else (head, body)
 
 
 class _Collector:

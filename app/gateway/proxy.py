@@ -126,7 +126,7 @@ class Proxy:
         models = (destination.model,) if destination.model else self._names
         body = await self._reading.body(request, models, holding, multipart=destination.multipart)
         model = destination.model or named_in_body({"model": body.model}, self._names)
-        self._reading.allowed(model).check(body.size, body.media)
+        self._reading.allowed(model).check(body.length or 0, body.media)
         # Only now: a client that sends its body slowly takes no other client's place.
         with self._pool.admit(model):
             await self._serve(Call(request, destination.path, model, body))
@@ -178,7 +178,8 @@ class Proxy:
     async def _relay(self, call: Call, upstream: Client, relay: Relay) -> None:
         exchange: Exchange | None = None
         try:
-            exchange = await upstream.exchange(call.head(), call.body.whole, relay)
+            body = call.body
+            exchange = await upstream.exchange(call.head(), body.whole, relay, body.length)
             call.request.flow_from(exchange)
             if call.body.whole is None:
                 await self._upload(call, exchange, relay)

@@ -98,6 +98,10 @@ def _remote(text: str) -> bool:
     return text.lstrip()[:8].lower().startswith(SCHEMES)
 
 
-def media_size(fields: Mapping[str, object]) -> int:
-    """Bytes of all strings under keys that name media; in base64 a character is a byte."""
-    return sum(len(text) for text in _named(fields) if text.isascii())
+def media_size(fields: Mapping[str, object], ascii_lengths: Mapping[str, int]) -> int:
+    """Bytes of all strings under keys that name media; in base64 a character is a byte.
+    `ascii_lengths`: of those that have stand-ins."""
+    return sum(
+        ascii_lengths[text] if text in ascii_lengths else len(text) if text.isascii() else 0
+        for text in _named(fields)
+    )

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from app.gateway.body.encoding import coding_of, decoded
-from app.gateway.body.examine import SMALL, Examined, examine, quick
+from app.gateway.body.examine import SMALL, Examined, examine, examine_outline, quick
 from app.gateway.body.form import ModelField, boundary_of
+from app.gateway.body.outline import Outline
 from app.gateway.body.room import Holding, Room
 from app.gateway.body.sizes import Allowance
 from app.gateway.http.households import household
@@ -43,8 +44,9 @@ class Body:
         return self.pieces[0] if self.pieces is not None and len(self.pieces) == 1 else None
 
     @property
-    def size(self) -> int:
-        return sum(map(len, self.pieces or ()))
+    def length(self) -> int | None:
+        """In bytes; None if it is passed on as it arrives."""
+        return None if self.pieces is None else sum(map(len, self.pieces))
 
 
 UNREAD = Body(None, is_json=False)
@@ -109,17 +111,28 @@ class Reading:
             body.holding.end()
 
     async def _json(self, request: Request, allowed: Allowance, holding: Holding) -> Body:
-        pieces = await self._take(request, allowed, holding)
-        if quick(pieces):
-            found = examine(pieces[0], allow_remote=self._allow_remote)
-        else:
-            caller = household(request.address)
-            found = await self._aside.examine(
-                pieces, allow_remote=self._allow_remote, caller=caller
-            )
+        outline = Outline()
+        pieces = await self._take(request, allowed, holding, outline)
+        found = self._by_outline(outline, pieces) if len(pieces) > 1 else None
+        if found is None:
+            pieces = joined(pieces)
+            found = await self._by_whole(request, pieces)
         if found.repaired is not None:
             pieces = await cut(found.repaired)
         return Body(pieces, found.model, found.streams, found.several, found.media, holding=holding)
+
+    def _by_outline(self, outline: Outline, pieces: list[bytes]) -> Examined | None:
+        outlined = outline.end()
+        if outlined is None:
+            return None
+        size = sum(map(len, pieces))
+        return examine_outline(outlined, size, allow_remote=self._allow_remote)
+
+    async def _by_whole(self, request: Request, pieces: list[bytes]) -> Examined:
+        if quick(pieces):
+            return examine(pieces[0], allow_remote=self._allow_remote)
+        caller = household(request.address)
+        return await self._aside.examine(pieces, allow_remote=self._allow_remote, caller=caller)
 
     async def _form(self, request: Request, allowed: Allowance, holding: Holding) -> Body:
         field = ModelField(boundary_of(request.header(b"content-type")))
@@ -133,15 +146,23 @@ class Reading:
         model = field.fields().get("model")
         return Body(pieces, model, media=size, is_json=False, holding=holding)
 
-    async def _take(self, request: Request, allowed: Allowance, holding: Holding) -> list[bytes]:
+    async def _take(
+        self, request: Request, allowed: Allowance, holding: Holding, outline: Outline | None = None
+    ) -> list[bytes]:
+        """`outline` is fed with what is returned, if that is more than one piece."""
+        coded = coding_of(request.headers) is not None
         request.gives_way = True  # or slow bodies would take all places for connections
-        pieces = await gather(request.chunks(), allowed, holding)
+        pieces = await gather(request.chunks(), allowed, holding, None if coded else outline)
         request.gives_way = False
-        if coding_of(request.headers) is None:
+        if not coded:
             return pieces
         plain = await self._decode(request, pieces, allowed.whole)
         holding.grow(sum(map(len, plain)))
-        return joined(list(plain))
+        if outline is not None and len(plain) > 1:
+            for piece in plain:
+                outline.feed(piece)
+                await asyncio.sleep(0)
+        return list(plain)
 
     async def _decode(
         self, request: Request, pieces: Sequence[bytes], limit: int
@@ -171,25 +192,39 @@ def check_length(request: Request, allowed: Allowance) -> None:
         allowed.check_whole(length)
 
 
-async def gather(chunks: AsyncIterator[bytes], allowed: Allowance, holding: Holding) -> list[bytes]:
+async def gather(
+    chunks: AsyncIterator[bytes],
+    allowed: Allowance,
+    holding: Holding,
+    outline: Outline | None = None,
+) -> list[bytes]:
     """What arrives, in one piece if it is small. A client may send it byte by byte, and a piece of
-    one byte would take 34. Raises RequestError 413, 503."""
+    one byte would take 34. `outline` is fed with the pieces, if they are more than one. Raises
+    RequestError 413, 503."""
     pieces: list[bytes] = []
+
+    def keep(piece: bytes) -> None:
+        pieces.append(piece)
+        if outline is not None:
+            outline.feed(piece)
+
     size, last = 0, bytearray()
     async for chunk in chunks:
         size += len(chunk)
         allowed.check_whole(size)
         holding.grow(len(chunk))
         if not last and len(chunk) >= PIECE:
-            pieces.append(chunk)
+            keep(chunk)
             continue
         last += chunk
         if len(last) >= PIECE:
-            pieces.append(bytes(last))
+            keep(bytes(last))
             last.clear()
-    if last or not pieces:
-        pieces.append(bytes(last))
-    return joined(pieces)
+    if not pieces:
+        return [bytes(last)]
+    if last:
+        keep(bytes(last))
+    return pieces
 
 
 async def cut(whole: bytes) -> list[bytes]:

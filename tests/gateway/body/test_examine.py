@@ -3,7 +3,7 @@ import json
 import pytest
 
 from app.errors import RequestError
-from app.gateway.body.examine import FEW, MOST, MOST_SURROGATES, SMALL, examine, quick
+from app.gateway.body.examine import CHEAP, FEW, MOST, MOST_SURROGATES, SMALL, examine, quick
 from app.telemetry.samples import Several
 
 
@@ -59,6 +59,7 @@ def test_a_body_is_quick_where_it_is_small_and_has_few_values():
     assert quick([b"a" * SMALL])
     assert not quick([b"a" * (SMALL + 1)])
     assert not quick([b"a", b"a"])
-    for sign, many in ((b",", FEW), (b"[", FEW), (b"{", FEW // 2), (b"\\", FEW)):
+    many_escapes = (b"\\n", CHEAP * (FEW + 1) - 1), (b"\\ud83d", FEW)
+    for sign, many in ((b",", FEW), (b"[", FEW), (b"{", FEW // 2), *many_escapes):
         assert quick([sign * many])
         assert not quick([sign * (many + 1)])

@@ -16,6 +16,7 @@ from tests.gateway.front import Front, echo, head
 
 TEXT = b'{"prompt":"%b"}' % (b"word " * (SMALL // 4))
 MANY = b'{"a":[%b0]}' % (b"[]," * FEW)
+REPAIRED = b"\xef\xbb\xbf" + TEXT
 PATH = "/tiny/v1/completions"
 
 
@@ -55,7 +56,9 @@ class Blocked:
 
 
 @pytest.mark.parametrize(
-    "body", [b"{}", TEXT, MANY, b"\xef\xbb\xbf" + TEXT], ids=["small", "large", "many", "repaired"]
+    "body",
+    [b"{}", TEXT[: SMALL // 2] + b'"}', TEXT, MANY, REPAIRED],
+    ids=["small", "moderate", "large", "many", "repaired"],
 )
 @pytest.mark.parametrize("compressed", [False, True])
 def test_the_child_gets_every_byte(run, socket, body, compressed):
@@ -70,7 +73,7 @@ def test_the_child_gets_every_byte(run, socket, body, compressed):
     run(scenario)
 
 
-@pytest.mark.parametrize("body", [TEXT, MANY], ids=["large", "many"])
+@pytest.mark.parametrize("body", [REPAIRED, MANY], ids=["large", "many"])
 def test_a_body_that_takes_long_is_examined_aside(run, socket, body):
     """Result: others are answered while it is, however long that takes."""
 
@@ -84,6 +87,19 @@ def test_a_body_that_takes_long_is_examined_aside(run, socket, body):
                 assert (await front.ask(PATH, b'{"prompt":"a"}'))[0] == 200
             aside.may.set()
             assert (await client.response())[0] == 200
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_large_body_of_few_values_is_examined_as_it_arrives(run, socket, compressed):
+    async def scenario():
+        front = Front(("tiny",))
+        front.reading._aside = None
+        headers = b"content-encoding: gzip\r\n" if compressed else b""
+        sent = gzip.compress(TEXT, 1) if compressed else TEXT
+        async with Child(socket, Keeping()), front.before(socket):
+            assert (await front.ask(PATH, sent, headers=headers))[0] == 200
 
     run(scenario)
 
