@@ -20,7 +20,7 @@ from json.encoder import encode_basestring
 LONG = 256  # characters; a longer string gets a stand-in
 BEGINNING = 128  # characters of a string that its stand-in begins with
 SCHEME = 8  # characters after the blanks at a string's beginning: they tell whether it is a URL
-STRINGS = 4_000  # at most: each takes a microsecond
+STRINGS = 2_000  # at most: each takes up to 2 µs
 SIZE = 1 << 17  # characters of an outline, at most
 SLICE = 1 << 15  # bytes that are taken at once: they stay in the processor's cache
 ESCAPE = 6  # characters of the longest escape
@@ -41,6 +41,8 @@ class Outlined:
 
 class _String:
     """A string whose end has not arrived."""
+
+    __slots__ = ("beginning", "is_ascii", "length")
 
     def __init__(self) -> None:
         self.beginning = ""  # all of it, unless it is long
@@ -97,7 +99,7 @@ class Outline:
                 self._add(text[at:quote])
                 if quote == end:
                     return
-                self._string, at = _String(), quote + 1
+                self._string, at = self._begun(), quote + 1
             value, after = scanstring(text, at)
             if len(value) != after - 1 - at:  # it has escapes
                 value.encode()  # no half of a surrogate pair
@@ -107,10 +109,13 @@ class Outline:
             self._close(self._string)
             self._string, at = None, after
 
-    def _close(self, string: _String) -> None:
+    def _begun(self) -> _String:
         self._strings += 1
         if self._strings > STRINGS:
             raise ValueError("too many strings")
+        return _String()
+
+    def _close(self, string: _String) -> None:
         shown = string.beginning
         if string.length > LONG:
             shown = self._stand_in(shown[:BEGINNING])
@@ -135,6 +140,7 @@ def _whole_escapes(text: str) -> int:
     end = len(text)
     last = text.rfind("\\", max(0, end - ESCAPE))
     if last >= 0 and (last + 1 - len(text[: last + 1].rstrip("\\"))) % 2:
-        end = last  # it may be whole, but can wait
+        if last + (ESCAPE if text[last + 1 : last + 2] == "u" else 2) > end:
+            end = last
     before = FIRST_HALF.search(text, max(0, end - ESCAPE), end)
     return before.start() if before else end

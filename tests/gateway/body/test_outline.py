@@ -110,6 +110,7 @@ def test_a_broken_body_passes_by_no_outline_that_the_whole_would_not(raw, cuts, 
 PLAIN = {
     "a text": b'{"model":"m","stream":true,"prompt":"%b"}' % TEXT.encode(),
     "a picture": b'{"messages":[{"content":[{"image_url":{"url":"data:%b"}}]}]}' % (b"A" * SLICE),
+    "an escape at the end": b'{"a":"%b\\n"}' % (b"x" * LONG),
     "texts": json.dumps({"input": [long_text("a"), "b", long_text("c", "é")], "n": 2}).encode(),
     "a URL in a text": json.dumps({"content": long_text(URL)}).encode(),
     "a URL of a tool": json.dumps({"tools": [{"url": long_text(URL)}]}).encode(),
