@@ -18,6 +18,7 @@ from app.gateway.http.request import Request
 from app.telemetry.samples import Several
 
 PIECE = 128 << 10  # bytes, at least, of every piece of a large body but the last
+FOLLOWED = 128 << 10  # bytes of a body that an outline takes between two turns of the loop
 SLICE = 4 << 10  # bytes of a form that are parsed between two turns of the loop
 DECODED_AT_ONCE = 2  # bodies: each may grow to the limit before it is counted
 ONE = Several()
@@ -160,8 +161,7 @@ class Reading:
         holding.grow(sum(map(len, plain)))
         if outline is not None and len(plain) > 1:
             for piece in plain:
-                outline.feed(piece)
-                await asyncio.sleep(0)
+                await follow(outline, piece)
         return list(plain)
 
     async def _decode(
@@ -203,10 +203,10 @@ async def gather(
     RequestError 413, 503."""
     pieces: list[bytes] = []
 
-    def keep(piece: bytes) -> None:
+    async def keep(piece: bytes) -> None:
         pieces.append(piece)
         if outline is not None:
-            outline.feed(piece)
+            await follow(outline, piece)
 
     size, last = 0, bytearray()
     async for chunk in chunks:
@@ -214,17 +214,24 @@ async def gather(
         allowed.check_whole(size)
         holding.grow(len(chunk))
         if not last and len(chunk) >= PIECE:
-            keep(chunk)
+            await keep(chunk)
             continue
         last += chunk
         if len(last) >= PIECE:
-            keep(bytes(last))
+            await keep(bytes(last))
             last.clear()
     if not pieces:
         return [bytes(last)]
     if last:
-        keep(bytes(last))
+        await keep(bytes(last))
     return pieces
+
+
+async def follow(outline: Outline, piece: bytes) -> None:
+    """Others have their turns meanwhile."""
+    for begin in range(0, len(piece), FOLLOWED):
+        outline.feed(piece[begin : begin + FOLLOWED])
+        await asyncio.sleep(0)
 
 
 async def cut(whole: bytes) -> list[bytes]:
