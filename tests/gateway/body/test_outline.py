@@ -168,6 +168,7 @@ NONE = {
     "an unknown escape": b'{"a":"%b\\x41"}' % (b"x" * LONG),
     "no end": b'{"a":"%b' % (b"x" * LONG),
     "an escape's beginning": b'{"a":"%b\\' % (b"x" * LONG),
+    "an escape's beginning after the end": b'{"a":1}\\',
     "a long model": b'{"model":"%b"}' % (b"x" * (LONG + 1)),
     "a long key": b'{"%b" :1}' % (b"x" * (LONG + 1)),
     "1e999": b'{"a":"%b","b":1e999}' % (b"x" * LONG),
