@@ -16,7 +16,7 @@ check:
 test: check
 	scripts/test
 
-# Every way to start an instance, and everything that people do next, by a real agent: 8 minutes.
+# Every way to start an instance, and everything that people do next, by a real agent: 7 minutes.
 every-way: check
 	EVERY_WAY=1 scripts/test -n 3 tests/end_to_end/test_every_way.py
 
