@@ -310,14 +310,14 @@ def test_a_stream_ends_within_the_drain(start):
 
 
 def test_a_stream_over_the_drain_is_told(start, endless):
-    slow = ["--set", "General/drain_timeout=0.5", "--set", "Model/endpoint_name=tiny"]
+    slow = ["--set", "General/drain_timeout=2", "--set", "Model/endpoint_name=tiny"]
     app = start("--model", str(endless), *ONE, *slow).ready()
     stream = chat(client(app), -1, stream=True)
     next(iter(stream))
     children = app.children
     app.process.send_signal(signal.SIGINT)
     app.line("stopping")
-    assert get(app, "/health") == (503, {"status": "draining"})
+    until(lambda: get(app, "/health") == (503, {"status": "draining"}))
     with pytest.raises(openai.APIError):
         chat(client(app))
     with pytest.raises(openai.APIError, match="the instance is stopping"):
