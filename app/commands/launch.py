@@ -30,6 +30,10 @@ from app.task.served import Served
 MAX_REPLICAS = 100
 MINUTES = 60.0  # that --wait waits
 NOT_SERVED = 1  # exit status
+WAIT = (
+    f"wait until each task serves, {MINUTES:g} minutes if you name no other number, and print its "
+    "endpoint, its key, its web page and a curl command"
+)
 
 logger = logging.getLogger(__name__)
 
@@ -55,12 +59,6 @@ class Order:
     project: str
     queue: str
     tasks: Sequence[Mapping[str, Any]]
-
-
-WAIT = (
-    f"wait until each task serves, {MINUTES:g} minutes if you name no other number, and print its "
-    "endpoint, its key, its web page and a curl command"
-)
 
 
 class Tasks(Protocol):

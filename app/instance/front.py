@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from app.engine.http import Client
@@ -12,7 +11,6 @@ from app.gateway.admission import Admins
 from app.gateway.body.reading import Reading
 from app.gateway.body.sizes import Allowance, allowance
 from app.gateway.body.workers import Workers
-from app.gateway.http.limits import Network
 from app.gateway.http.request import Request
 from app.gateway.http.server import HttpServer
 from app.gateway.pages import status
@@ -21,6 +19,7 @@ from app.gateway.pages.document import Document
 from app.gateway.pages.events import Live, Sources
 from app.gateway.proxy import Page, Proxy, Rules
 from app.gateway.routes import EVENTS, METRICS, PAGE
+from app.instance.callers import Callers
 from app.instance.ending import Ending, simply
 from app.machine import clock
 from app.memory.pool import Pool
@@ -49,18 +48,6 @@ class BookHandler(logging.Handler):
             return
         subject = getattr(record, "subject", "app")
         self._book.add(record.created, record.levelname.lower(), subject, record.getMessage())
-
-
-@dataclass(frozen=True)
-class Callers:
-    """Who may call, and how: `placeholder` stands for the key that they send, "" without one;
-    `networks` are those that may connect, all where there is none. `token`: what a caller needs to
-    change models where there is no key."""
-
-    rules: Rules
-    placeholder: str
-    networks: Sequence[Network] = ()
-    token: str = ""
 
 
 class Front:

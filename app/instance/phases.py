@@ -20,26 +20,21 @@ from app.errors import LostError
 from app.form.settings import Settings
 from app.gateway.admission import (
     ALLOW_VARIABLE,
-    Keys,
-    allowed_networks,
     listening_host,
 )
-from app.gateway.body.sizes import MIB
-from app.gateway.origins import KEY_VARIABLE, named
-from app.gateway.proxy import Rules
 from app.instance.announce import announce, endpoint, tell_token
 from app.instance.bring_up import LlamaServers
+from app.instance.callers import Callers, callers_of
 from app.instance.ending import Ending, Reason, simply
-from app.instance.front import Callers, Front
+from app.instance.front import Front
 from app.instance.invocation import Invocation
 from app.instance.reports import Reports
 from app.instance.rows import kv_folder, overview_of, pool_of
-from app.machine import chance, clock, garbage, network, private
+from app.machine import clock, garbage, network, private
 from app.memory.pool import Pool
 from app.models import unfinished
 from app.models.reference import Tiny
 from app.models.store import Store
-from app.page import examples
 from app.planning import report
 from app.planning.plan import Plan, Surroundings, check_memory, plan
 from app.task import route
@@ -54,8 +49,6 @@ from app.telemetry.overview import Overview, Phase
 
 logger = logging.getLogger(__name__)
 
-TOKEN = 32  # random bytes
-SHORTEST_KEY = 16  # characters that may be all right
 CHILDREN = 12.0  # seconds for llama-servers to end, the last of them by SIGKILL
 
 
@@ -114,7 +107,7 @@ async def listen(given: Given, planned: Planned) -> Listening:
     """The preflight's last step: bind the port. From here on our own pages answer."""
     general = planned.settings.general
     routed = await given.route.available()
-    callers = await _callers(given, planned.settings, routed=routed)
+    callers = await callers_of(given.task, general, given.environment, routed=routed)
     address = listening_host(
         general.host, under_agent=given.task.under_agent, has_key=bool(callers.rules.keys)
     )
@@ -133,33 +126,6 @@ async def listen(given: Given, planned: Planned) -> Listening:
     elif general.gateway_route:
         logger.warning("%s is ignored: there is no App Gateway to route", route.FIELD)
     return listening
-
-
-async def _callers(given: Given, settings: Settings, *, routed: bool) -> Callers:
-    """What callers must send; with a route the gateway looks after that."""
-    networks = allowed_networks(given.environment.get(ALLOW_VARIABLE, ""))
-    keys = [key.strip() for key in given.environment.get(KEY_VARIABLE, "").split(",")]
-    if given.task.under_agent and not any(keys) and not routed:
-        keys = [await given.task.run_key()]
-        logger.info("callers need the task's key: python -m app key %s", given.task.task_id)
-    elif given.task.under_agent:
-        given.task.forget_key()
-    general = settings.general
-    rules = Rules(
-        Keys(keys),
-        wait_timeout=general.wait_timeout,
-        allow_remote_media=general.allow_remote_media,
-        body_limit=round(general.body_limit * MIB) if general.body_limit else None,
-        debug=general.debug,
-        routed=routed,
-        allowed=named(general.allowed_hosts),
-    )
-    placeholder = examples.KEY if any(keys) else examples.TOKEN if routed else ""
-    if any(0 < len(key) < SHORTEST_KEY for key in keys):
-        logger.warning(
-            "%s: a key of fewer than %d characters can be guessed", KEY_VARIABLE, SHORTEST_KEY
-        )
-    return Callers(rules, placeholder, networks, "" if any(keys) else chance.key(TOKEN))
 
 
 def _assemble(given: Given, planned: Planned, callers: Callers) -> Listening:

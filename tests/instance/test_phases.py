@@ -2,15 +2,13 @@
 
 import asyncio
 
-import pytest
-
 from app.form.settings import GeneralSettings, IdleSettings, Settings
 from app.gateway.admission import Keys
-from app.gateway.origins import KEY_VARIABLE
 from app.gateway.proxy import Rules
 from app.instance import life, phases
+from app.instance.callers import Callers
 from app.instance.ending import MARGIN, Ending
-from app.instance.front import Callers, Front
+from app.instance.front import Front
 from app.instance.phases import Given, Listening, Planned
 from app.instance.reports import Reports
 from app.memory.ledger import Model
@@ -46,7 +44,7 @@ def started():
     overview = Overview("1", {"a": Details()}, None, 60, list, pool.view, lambda: (0, 0))
     callers = Callers(Rules(Keys([])), "")
     front = Front(overview, pool, callers, logs, ())
-    reports = Reports(task, overview, "")
+    reports = Reports(task, overview, "", usage=True)
     settings = Settings((), GeneralSettings(drain_timeout=DRAIN), IdleSettings())
     phases._start(
         Given(None, {}, task, Route(task), logs, ending),
@@ -54,27 +52,6 @@ def started():
         Listening(overview, pool, servers, front, reports, callers),
     )
     return ending, servers
-
-
-@pytest.mark.parametrize(
-    "variable, routed, token, warned",
-    [
-        ("", False, True, False),
-        ("", True, True, False),
-        (" , ", False, True, False),
-        ("0123456789abcdef", False, False, False),
-        ("0123456789abcdef,short", False, False, True),
-    ],
-)
-def test_only_without_a_key_there_is_a_token(caplog, variable, routed, token, warned):
-    task = Task()
-    task.under_agent = False
-    given = Given(None, {KEY_VARIABLE: variable}, task, Route(task), LogBook(), Ending())
-    settings = Settings((), GeneralSettings(), IdleSettings())
-    callers = [asyncio.run(phases._callers(given, settings, routed=routed)) for _ in range(2)]
-    assert len({each.token for each in callers}) == (2 if token else 1)
-    assert all(len(each.token) >= 43 * token for each in callers)
-    assert ("can be guessed" in caplog.text) == warned
 
 
 def test_requests_end_before_models_and_what_tells_of_them_ends_last(run):
@@ -88,6 +65,7 @@ def test_requests_end_before_models_and_what_tells_of_them_ends_last(run):
             "connections",
             "the route",
             "the rows of Model Endpoints",
+            "the token usage",
             "the last scalars",
             "the task's page",
         ]

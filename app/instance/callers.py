@@ -1,0 +1,66 @@
+"""Who may call an instance, and what callers send."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from app.form.settings import GeneralSettings
+from app.gateway.admission import ALLOW_VARIABLE, Keys, allowed_networks
+from app.gateway.body.sizes import MIB
+from app.gateway.http.limits import Network
+from app.gateway.origins import KEY_VARIABLE, named
+from app.gateway.proxy import Rules
+from app.machine import chance
+from app.page import examples
+from app.task.clearml_task import ClearMLTask
+
+logger = logging.getLogger(__name__)
+
+TOKEN = 32  # random bytes
+SHORTEST_KEY = 16  # characters that may be all right
+
+
+@dataclass(frozen=True)
+class Callers:
+    """Who may call, and how: `placeholder` stands for the key that they send, "" without one;
+    `networks` are those that may connect, all where there is none. `token`: what a caller needs to
+    change models where there is no key."""
+
+    rules: Rules
+    placeholder: str
+    networks: Sequence[Network] = ()
+    token: str = ""
+
+
+async def callers_of(
+    task: ClearMLTask,
+    general: GeneralSettings,
+    environment: Mapping[str, str],
+    *,
+    routed: bool,
+) -> Callers:
+    """What callers must send; with a route the gateway looks after that."""
+    networks = allowed_networks(environment.get(ALLOW_VARIABLE, ""))
+    keys = [key.strip() for key in environment.get(KEY_VARIABLE, "").split(",")]
+    if task.under_agent and not any(keys) and not routed:
+        keys = [await task.run_key()]
+        logger.info("callers need the task's key: python -m app key %s", task.task_id)
+    elif task.under_agent:
+        task.forget_key()
+    rules = Rules(
+        Keys(keys),
+        wait_timeout=general.wait_timeout,
+        allow_remote_media=general.allow_remote_media,
+        body_limit=round(general.body_limit * MIB) if general.body_limit else None,
+        debug=general.debug,
+        routed=routed,
+        allowed=named(general.allowed_hosts),
+    )
+    placeholder = examples.KEY if any(keys) else examples.TOKEN if routed else ""
+    if any(0 < len(key) < SHORTEST_KEY for key in keys):
+        logger.warning(
+            "%s: a key of fewer than %d characters can be guessed", KEY_VARIABLE, SHORTEST_KEY
+        )
+    return Callers(rules, placeholder, networks, "" if any(keys) else chance.key(TOKEN))

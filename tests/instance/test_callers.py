@@ -1,0 +1,26 @@
+import asyncio
+
+import pytest
+
+from app.form.settings import GeneralSettings
+from app.gateway.origins import KEY_VARIABLE
+from app.instance.callers import callers_of
+from tests.task.fakes import FakeTask
+
+
+@pytest.mark.parametrize(
+    "variable, routed, token, warned",
+    [
+        ("", False, True, False),
+        ("", True, True, False),
+        (" , ", False, True, False),
+        ("0123456789abcdef", False, False, False),
+        ("0123456789abcdef,short", False, False, True),
+    ],
+)
+def test_only_without_a_key_there_is_a_token(caplog, variable, routed, token, warned):
+    given = (FakeTask(under_agent=False), GeneralSettings(), {KEY_VARIABLE: variable})
+    callers = [asyncio.run(callers_of(*given, routed=routed)) for _ in range(2)]
+    assert len({each.token for each in callers}) == (2 if token else 1)
+    assert all(len(each.token) >= 43 * token for each in callers)
+    assert ("can be guessed" in caplog.text) == warned
