@@ -6,32 +6,28 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from functools import partial
 from typing import Any, TypeVar
 
 from app import console
-from app.errors import ConfigError
 from app.machine import chance, clock
-from app.task import api, file_server, inputs, live, login, mode, reporting, script, secret
+from app.task import api, file_server, inputs, live, mode, reporting, script, secret
 from app.task.inputs import Input
 from app.task.last_words import LastWords
 from app.task.live import Runtime
-from app.task.login import UnreachableError
-from app.task.mode import Mode, known_offline
+from app.task.mode import Mode
 from app.task.outcome import Outcome, Run, unwatched
 from app.task.reporting import Table
-from app.task.sdk import ClearMLError, Complaints, NoAnswerError, SdkThread, translated
+from app.task.sdk import ClearMLError, NoAnswerError, translated
+from app.task.session import START_DEADLINE, Session
 from app.telemetry.scalars import Point
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-START_DEADLINE = 60.0
 END_BUDGET = 9.0  # seconds, for the requests that write the end
-INSTEAD = "or start with --offline"
 END_PATIENCE = 60.0  # seconds that are added where nobody waits for us
 OWN_END = 5.0  # seconds in which this process ends by itself
 ABORT_SLACK = 40.0  # seconds, for everything that is stopped besides the drain
@@ -41,17 +37,16 @@ class ClearMLTask:
     """The methods that are awaited raise ClearMLError where ClearML does not do what was asked."""
 
     def __init__(self, *, offline: bool, environment: Mapping[str, str]) -> None:
-        self._environment = environment
-        self._offline = known_offline(offline, environment)
-        self._sdk = SdkThread()
+        self._session = Session(offline=offline, environment=environment)
         self._runtime = Runtime()
         self._last_words: LastWords | None = None  # None: offline, or not open yet
         self._task: Any = None
         self._ended = True  # an unopened task has no end to write
-        self._server = ""  # the API server's address, once it has let us in
-        self._complaints = Complaints()
-        self.mode = Mode.OFFLINE
         self.task_id = ""  # until the task is open
+
+    @property
+    def mode(self) -> Mode:
+        return self._session.mode
 
     @property
     def offline(self) -> bool:
@@ -67,54 +62,31 @@ class ClearMLTask:
 
         An offline task has none, so it is opened without waiting for the SDK's import.
         """
-        self._sdk.start()
-        if self._offline:
+        become = partial(self._become, project, name)
+        self._session.start()
+        if self._session.known_offline:
             self._ended = False
-            opened = self._sdk.post(lambda: self._become(project, name))
-            opened.add_done_callback(partial(self._posted, "opening the offline task"))
+            self._session.post("opening the offline task", become)
             return {}
-        await self._find_mode()
+        await self._session.find_mode()
         if not self.offline:
-            await self._log_in_to_serve()
+            await self._session.log_in_to_serve()
         self._ended = False
         try:
-            parameters = await self._sdk.call(
-                "opening the task", lambda: self._become(project, name), START_DEADLINE
-            )
+            parameters = await self._session.call("opening the task", become, START_DEADLINE)
         except NoAnswerError:
             self._ended = True  # the server would not hear of the end either
-            problem = f"ClearML: {self._server} does not answer any more ({START_DEADLINE:.0f} s)"
-            raise ConfigError(f"{problem}: {INSTEAD}") from None
-        if not self.under_agent:
+            raise self._session.silent() from None
+        if self.mode is Mode.LOCAL:
             what = "recording how an agent runs a clone of the task"
             self._post(what, lambda task: script.record(task, mode.REQUIREMENTS.parent))
         return parameters
 
     async def attach(self) -> None:
         """Prepare for requests to the server, without a task of our own."""
-        self._sdk.start()
-        if not self._offline:
-            await self._find_mode()
-
-    async def _log_in(self, patience: float = 0.0) -> None:
-        """Raises ClearMLError that names the server and says what to do."""
-        self._server = await login.enter(self._sdk, patience)
-
-    async def _log_in_to_serve(self) -> None:
-        """An agent's task outlives a short outage; a person is told at once."""
-        try:
-            await self._log_in(START_DEADLINE if self.under_agent else 0.0)
-        except UnreachableError as error:
-            raise error if self.under_agent else ConfigError(f"{error}, {INSTEAD}") from None
-
-    async def _find_mode(self) -> None:
-        def find() -> Mode:
-            found = mode.find(self._environment)
-            if found is not Mode.OFFLINE:
-                mode.prepare()
-            return found
-
-        self.mode = await self._sdk.call("reading clearml.conf", find, START_DEADLINE)
+        self._session.start()
+        if not self._session.known_offline:
+            await self._session.find_mode()
 
     def _become(self, project: str, name: str) -> dict[str, str]:
         self._task = mode.become(self.mode, project, name)
@@ -140,17 +112,13 @@ class ClearMLTask:
 
     async def call(self, name: str, function: Callable[[Any], T], deadline: float) -> T:
         """Run `function` of the SDK's task in the SDK's thread; a failure names the call."""
-        return await self._sdk.call(name, lambda: function(self._task), deadline)
+        return await self._session.call(name, lambda: function(self._task), deadline)
 
     async def ask(
         self, service: str, action: str, fields: Mapping[str, Any], deadline: float
     ) -> dict[str, Any]:
         """Send a request to the server's API; the data of the answer."""
-        if not self._server:
-            await self._log_in()
-        return await self._sdk.call(
-            f"{service}.{action}", lambda: api.ask(service, action, fields), deadline
-        )
+        return await self._session.ask(service, action, fields, deadline)
 
     def write_parameters(self, values: Mapping[str, str]) -> None:
         """Write the merged form, once: a clone of the task shows every field."""
@@ -194,7 +162,7 @@ class ClearMLTask:
             if table is not None:
                 reporting.table(self._task, table)
 
-        await self._sdk.call("showing the state", send, deadline)
+        await self._session.call("showing the state", send, deadline)
 
     async def tell(self, state: Mapping[str, str], deadline: float | None = None) -> None:
         """Tell programs these parts of the live state (`live.LIVE`), which the server has confirmed
@@ -206,7 +174,7 @@ class ClearMLTask:
             if not self._runtime.edit(self._task, live.keys(state)) and live.MODELS in state:
                 api.set_properties(self.task_id, {live.MODELS: state[live.MODELS]})
 
-        await self._sdk.call("telling the state", send, deadline)
+        await self._session.call("telling the state", send, deadline)
 
     async def show_page(self, title: str, series: str, page: str) -> None:
         """Upload an HTML page to the task's debug samples, where it replaces the one before."""
@@ -219,7 +187,7 @@ class ClearMLTask:
                 file_server.check(str(to or ""))
             reporting.page(self._task, title, series, page)
 
-        await self._sdk.call("showing the page of examples", send, None)
+        await self._session.call("showing the page of examples", send, None)
 
     async def run_key(self) -> str:
         """The task's API key, which everybody who may read the task can read. A restart of the
@@ -297,7 +265,7 @@ class ClearMLTask:
                     self._task.close()
 
         try:
-            await self._sdk.call("sending what was reported", flush, budget)
+            await self._session.call("sending what was reported", flush, budget)
         except NoAnswerError:
             pass  # offline it is the SDK itself that takes its time; online it is said below
         except ClearMLError as error:
@@ -310,11 +278,4 @@ class ClearMLTask:
             if self._task is not None:
                 function(self._task)
 
-        self._sdk.post(call).add_done_callback(partial(self._posted, what))
-
-    def _posted(self, what: str, future: Future[None]) -> None:
-        error = future.exception()
-        if error is None:
-            self._complaints.worked(what)
-        else:
-            self._complaints.failed(what, translated(what, error))
+        self._session.post(what, call)

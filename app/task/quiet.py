@@ -11,13 +11,15 @@ MONITOR = "ClearML Monitor:"  # all texts of the SDK's machine monitor begin so
 
 def hush() -> None:
     """Before the task is opened: the SDK neither draws nor logs the progress of a download, which
-    our own lines and the task's page tell, nor what becomes of its machine monitor."""
+    our own lines and the task's page tell, nor what becomes of its machine monitor, nor what it
+    misses of a checkout, which `task.checkout` tells where it matters."""
     from clearml import Logger
     from clearml.storage import callbacks
 
     callbacks.tqdm = None
     logging.getLogger("clearml.storage").setLevel(logging.WARNING)
     logging.getLogger("clearml.resource_monitor").setLevel(logging.ERROR)
+    logging.getLogger("clearml.Repository Detection").setLevel(logging.ERROR)
     without_monitor(Logger)
 
 

@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 def record(task: Any, folder: Path) -> None:
     """Record how an agent runs the app in `folder`, and say what an agent would not have of it."""
-    # The SDK finds these in a thread of its own, and would write over what is written before. Its
-    # `_wait_for_repo_detection` says on the console that it waits.
+    # A thread of the SDK finds repository, commit and changes, and would write over what is written
+    # before it ends. The SDK's own `_wait_for_repo_detection` says on the console that it waits.
     if (finding := task._detect_repo_async_thread) is not None:
         finding.join(DETECTION)
     script = {"entry_point": checkout.ENTRY_POINT, "working_dir": "."}

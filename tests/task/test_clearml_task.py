@@ -5,7 +5,7 @@ import pytest
 
 from app.errors import ConfigError
 from app.machine import clock
-from app.task import api, clearml_task, last_words, login, mode
+from app.task import api, clearml_task, last_words, login, mode, script
 from app.task.clearml_task import ClearMLTask
 from app.task.mode import Mode
 from app.task.outcome import Outcome
@@ -142,6 +142,22 @@ def test_an_open_task_tells_its_hyperparameters(run, sdk_task):
     run(scenario)
 
 
+@pytest.mark.parametrize("found", Mode)
+def test_who_records_how_an_agent_runs_a_clone(run, sdk_task, monkeypatch, found):
+    """An agent's task has it; offline, where a machine has no credentials, there is no clone."""
+
+    async def scenario():
+        recorded = []
+        monkeypatch.setattr(mode, "find", lambda _: found)
+        monkeypatch.setattr(script, "record", lambda *given: recorded.append(given))
+        task = ClearMLTask(offline=False, environment={})
+        await task.open("p", "n")
+        await done(task)
+        assert bool(recorded) == (found is Mode.LOCAL)
+
+    run(scenario)
+
+
 def fail(*_):
     raise LoginError("no\ntoken")
 
@@ -205,13 +221,13 @@ def test_offline_the_whole_time_of_the_end_is_the_records(run, sdk_task, monkeyp
         task = ClearMLTask(offline=True, environment={})
         await task.open("p", "n")
         await done(task)
-        call = task._sdk.call
+        call = task._session.call
 
         async def noted(name, function, budget):
             given.append(budget)
             return await call(name, function, budget)
 
-        monkeypatch.setattr(task._sdk, "call", noted)
+        monkeypatch.setattr(task._session, "call", noted)
         await task.end(Outcome.STOPPED, "why", 9.0)
         assert given == [9.0]
 
