@@ -7,7 +7,7 @@ import re
 
 from app.errors import FormError
 from app.form.fields import MODEL
-from app.form.settings import GeneralSettings, ModelSettings, rope_factor
+from app.form.settings import GeneralSettings, ModelSettings, names_of, rope_factor
 
 # A Host header's value, or an Origin's that is no website's.
 CALLED = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?|[a-z][a-z0-9+.-]*://[^\s/*]+", re.I)
@@ -38,6 +38,8 @@ def check_model(model: ModelSettings) -> None:
     """Raises FormError."""
     if model.endpoint_name:
         check_endpoint_name(model.endpoint_name)
+    for alias in names_of(model)[1:]:
+        check_endpoint_name(alias, field="aliases")
     factor = rope_factor(model)
     if factor is not None and model.rope_freq_scale is not None:
         problem = f"the factor {model.rope_scaling} and Model/rope_freq_scale say the same thing"
@@ -58,9 +60,9 @@ def check_tensor_split(text: str) -> None:
         raise FormError(f"{MODEL}/tensor_split", f"{text!r} is not a list of shares such as 3,2")
 
 
-def check_endpoint_name(name: str) -> None:
+def check_endpoint_name(name: str, field: str = "endpoint_name") -> None:
     """A name is a URL path: segments of [A-Za-z0-9._-] joined by "/". Raises FormError."""
-    key = f"{MODEL}/endpoint_name"
+    key = f"{MODEL}/{field}"
     if name == TOTAL:
         raise FormError(key, f"{name!r} is taken: the plots use it for the sum over all models")
     for segment in name.split("/"):

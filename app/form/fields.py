@@ -61,9 +61,9 @@ FIELDS: tuple[Field, ...] = (
         "cli",
         "CLI",
         "llama-server arguments, as on its command line. If set, they replace every other field of "
-        "this model except Model, Multimodal Projector, Model Endpoint Name, Max Concurrent "
-        "Requests, Preload, Pin and Priority. The value of -m or --mmproj may be a Hugging Face "
-        "path.",
+        "this model except Model, Multimodal Projector, Model Endpoint Name, Aliases, Max "
+        "Concurrent Requests, Preload, Pin and Priority. The value of -m or --mmproj "
+        "may be a Hugging Face path.",
         Kind.TEXT,
     ),
     Field(
@@ -120,6 +120,14 @@ FIELDS: tuple[Field, ...] = (
         "Model Endpoint Name",
         "The name by which callers choose the model, in the URL or as `model` in the body. Empty: "
         "derived from Model; a file on the machine is called by its own name, without .gguf.",
+        cli_keeps=True,
+    ),
+    Field(
+        MODEL,
+        "aliases",
+        "Aliases",
+        "Further names of the model, separated by commas: callers use them as they use the Model "
+        "Endpoint Name. No two models may share a name.",
         cli_keeps=True,
     ),
     Field(

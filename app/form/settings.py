@@ -22,6 +22,7 @@ class ModelSettings:
 
     model: str = ""
     endpoint_name: str = ""
+    aliases: str = ""
     cli: str = ""
     verbose: bool = False
     no_mmap: bool = False
@@ -163,6 +164,12 @@ def rope_factor(model: ModelSettings) -> float | None:
             f"{MODEL}/rope_scaling", f"{text!r} is neither a number nor one of {methods}"
         )
     return factor
+
+
+def names_of(model: ModelSettings) -> tuple[str, ...]:
+    """By which callers may choose the model: its endpoint name, then its aliases."""
+    aliases = (alias.strip() for alias in model.aliases.split(","))
+    return (model.endpoint_name, *filter(None, aliases))
 
 
 def given_fields(model: ModelSettings) -> Sequence[str]:

@@ -25,6 +25,7 @@ from app.gateway.routes import (
     HEALTH,
     PAGE,
     READY,
+    ModelNames,
     Options,
     Own,
     ToModel,
@@ -92,7 +93,7 @@ class Proxy:
     def __init__(
         self,
         pool: Pool[Client],
-        names: tuple[str, ...],
+        names: ModelNames,
         rules: Rules,
         pages: Mapping[str, Page],
         record: Callable[[Sample], None],
@@ -101,6 +102,7 @@ class Proxy:
         """`pages` answer our own paths; `record` is told of every finished request."""
         self._pool = pool
         self._names = names
+        self._models = tuple(dict.fromkeys(names.values()))
         self._rules = rules
         self._pages = pages
         self._record = record
@@ -123,7 +125,7 @@ class Proxy:
             await self._pass_on(request, destination, holding)
 
     async def _pass_on(self, request: Request, destination: ToModel, holding: Holding) -> None:
-        models = (destination.model,) if destination.model else self._names
+        models = (destination.model,) if destination.model else self._models
         body = await self._reading.body(request, models, holding, multipart=destination.multipart)
         model = destination.model or named_in_body({"model": body.model}, self._names)
         self._reading.allowed(model).check(body.length or 0, body.media)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
@@ -52,12 +52,16 @@ MODELS, MODEL = "/v1/models", "/v1/models/{model}"
 MODELS_SPELLINGS = ("/v1/models", "/models")
 OPTIONS, EVERYWHERE = "OPTIONS", "*"
 LONGEST_SHOWN = 200  # characters of a name in an error message: a body may have a long one
+# Every name by which callers may choose a model, and the endpoint name of that model: in the form's
+# order, a model's endpoint name before its aliases.
+ModelNames = Mapping[str, str]
 READS, ACTS = ("GET", "HEAD"), ("POST",)  # methods that our pages answer, and all else
 
 
 @dataclass(frozen=True)
 class Own:
-    """One of our own pages, or the part of it on one model."""
+    """One of our own pages, or the part of it on one model: by its endpoint name, but of the list
+    of models by the name that was asked for."""
 
     page: str
     model: str | None = None
@@ -83,9 +87,9 @@ class Options:
 
 
 def route(
-    method: str, target: str, names: Collection[str], prefixes: Sequence[str] = ()
+    method: str, target: str, names: ModelNames, prefixes: Sequence[str] = ()
 ) -> Own | ToModel | Options:
-    """Raises RequestError 404 or 405.
+    """Raises RequestError 404 or 405. Models are told by their endpoint names.
 
     `prefixes` are paths that a gateway may leave before ours, besides /service/<segment>.
     """
@@ -93,7 +97,7 @@ def route(
         return Options((*READS, *ACTS, OPTIONS))
     path, query = split_target(target)
     path = strip(path, prefixes)
-    found = _find(path, query, tuple(names))
+    found = _find(path, query, tuple(names.items()))
     reads = isinstance(found, Own) and not found.page.startswith(ACTIONS_BELOW)
     answered = READS if reads else ACTS
     if method == OPTIONS:
@@ -105,11 +109,12 @@ def route(
 
 
 @lru_cache(CACHED)
-def _find(path: str, query: str, names: tuple[str, ...]) -> Own | ToModel:
+def _find(path: str, query: str, called: tuple[tuple[str, str], ...]) -> Own | ToModel:
+    names = dict(called)
     return _own(path, names) or _action(path, names) or _to_model(path, query, names)
 
 
-def _own(path: str, names: Collection[str]) -> Own | None:
+def _own(path: str, names: ModelNames) -> Own | None:
     if path in (HEALTH, READY, STATUS, PAGE, EVENTS, METRICS):
         return Own(path)
     for models in MODELS_SPELLINGS:
@@ -117,38 +122,44 @@ def _own(path: str, names: Collection[str]) -> Own | None:
         if found is not None:
             return found
     if path.endswith(HEALTH) and path[1 : -len(HEALTH)] in names:
-        return Own(HEALTH, path[1 : -len(HEALTH)])
+        return Own(HEALTH, names[path[1 : -len(HEALTH)]])
     return None
 
 
-def _models(path: str, models: str, names: Collection[str]) -> Own | None:
+def _models(path: str, models: str, names: ModelNames) -> Own | None:
     """The list of all models or below one model's path of that one, or a model of the list."""
     if path == models:
         return Own(MODELS)
     if path.startswith(f"{models}/"):
-        return Own(MODEL, check_model(path[len(models) + 1 :], names))
-    for name in names:
+        return _model(path[len(models) + 1 :], names)
+    for name, model in names.items():
         if path == f"/{name}{models}":
-            return Own(MODELS, name)
+            return Own(MODELS, model)
         if path.startswith(f"/{name}{models}/"):
-            return Own(MODEL, check_model(path[len(f"/{name}{models}/") :], [name]))
+            own = {other: named for other, named in names.items() if named == model}
+            return _model(path[len(f"/{name}{models}/") :], own)
     return None
 
 
-def _action(path: str, names: Collection[str]) -> Own | None:
+def _model(name: str, names: ModelNames) -> Own:
+    check_model(name, names)
+    return Own(MODEL, name)
+
+
+def _action(path: str, names: ModelNames) -> Own | None:
     found = ACTION_PATH.fullmatch(path)
     if found is None:
         return None
     return Own(ACTION.format(action=found["action"]), check_model(found["model"], names))
 
 
-def _to_model(path: str, query: str, names: Collection[str]) -> ToModel:
+def _to_model(path: str, query: str, names: ModelNames) -> ToModel:
     upstream = max((p for p in UPSTREAM_PATHS if path.endswith(p)), key=len, default=None)
     if upstream is None:
         raise RequestError(404, f"there is no {path} here: chat is at /v1/chat/completions")
     name = path[: -len(upstream)].lstrip("/")
-    check_model(name, names) if name else None
-    return ToModel(name or None, upstream + query, upstream in MULTIPART)
+    model = check_model(name, names) if name else None
+    return ToModel(model, upstream + query, upstream in MULTIPART)
 
 
 @lru_cache(CACHED)
@@ -178,19 +189,21 @@ def strip(path: str, prefixes: Sequence[str]) -> str:
     return path
 
 
-def check_model(name: str, names: Collection[str]) -> str:
+def check_model(name: str, names: ModelNames) -> str:
+    """The endpoint name of the model that has this name. Raises RequestError 404."""
     if name in names:
-        return name
+        return names[name]
     shown = name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…"
     raise RequestError(404, f"there is no model {shown!r}; there are: {', '.join(names)}")
 
 
-def named_in_body(fields: Mapping[str, object], names: Sequence[str]) -> str:
+def named_in_body(fields: Mapping[str, object], names: ModelNames) -> str:
     """The model that a body asks for. A body that names none asks for the only one."""
     model = fields.get("model")
     if model is None or model == "":
-        if len(names) == 1:
-            return names[0]
+        only, *others = dict.fromkeys(names.values())
+        if not others:
+            return only
         raise RequestError(400, f"`model` is missing; there are: {', '.join(names)}")
     if not isinstance(model, str):
         raise RequestError(400, "`model` is not a string")

@@ -60,7 +60,6 @@ class Front:
         listeners: Sequence[Callable[[Sample], None]],
     ) -> None:
         """`listeners` are told of every finished request."""
-        models = tuple(overview.models)
         self._rules = callers.rules
         self._document = Document(assemble("index.html"))
         self._plots = Plots(overview)
@@ -89,7 +88,7 @@ class Front:
         own = {**ours, **admin_pages(pool, admins), **self._pages()}
         self._workers = Workers()
         reading = _reading(self._workers, overview, callers.rules)
-        proxy = Proxy(pool, models, callers.rules, own, self._record, reading)
+        proxy = Proxy(pool, overview.names, callers.rules, own, self._record, reading)
         self._server = HttpServer(proxy, allowed=callers.networks)
 
     async def listen(self, host: str, port: int | None) -> tuple[str, int]:

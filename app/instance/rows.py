@@ -7,7 +7,7 @@ from pathlib import Path
 
 from app import __version__
 from app.engine.http import Client
-from app.form.settings import Settings
+from app.form.settings import Settings, names_of
 from app.machine import clock, gpu, host, private
 from app.machine.gpu import Device
 from app.memory.ledger import Free, Model, Tier, View
@@ -62,7 +62,12 @@ def overview_of(settings: Settings, plan: Plan, pool: Pool[Client], under_agent:
 
 def _details(model: Candidate) -> Details:
     settings = model.settings
-    return Details(model.label, embedding=settings.embedding, multimodal=bool(settings.mmproj))
+    return Details(
+        model.label,
+        aliases=names_of(settings)[1:],
+        embedding=settings.embedding,
+        multimodal=bool(settings.mmproj),
+    )
 
 
 def devices(

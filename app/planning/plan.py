@@ -117,7 +117,7 @@ async def plan(settings: Settings, around: Surroundings) -> Plan:
         with naming_item(number, listed=bool(general.models)):
             room = vacancy(models, available)
             models.append(await _plan_model(model, around, Site(capabilities, machine), room))
-            check_names([other.name for other in models])
+            check_names([other.settings for other in models])
     machine = replace(machine, at_once=run_at_once(models, available))
     made = Plan(
         models=tuple(with_threads(model, machine) for model in models),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 from app.engine.resolved import ALL_LAYERS
+from app.form.settings import names_of
 from app.machine import host
 from app.planning import placement
 from app.planning.candidate import Allotted, Candidate
@@ -37,6 +38,7 @@ def table(plan: Plan) -> list[str]:
     rows = [_row(model, verdict(plan)) for model in plan.models]
     lines = aligned([HEADINGS, *rows])
     lines += [f"{model.name}: {resolved_text(model)}" for model in plan.allotted]
+    lines += [f"{model.name}: {said}" for model in plan.models if (said := _called(model))]
     folder = plan.store.hub_folder
     free = host.disk_free(folder)
     lines.append(f"disk: {gigabytes(plan.missing)} needed, {gigabytes(free)} free in {folder}")
@@ -75,6 +77,12 @@ def resolved_text(model: Allotted) -> str:
     cut = "" if arguments.pop("whole") else "cut to fit"
     said = [f"{key} {value}" for key, value in arguments.items() if value is not None]
     return ", ".join([*said, *filter(None, (placed, cut))])
+
+
+def _called(model: Candidate) -> str:
+    """The model's further names; "" if it has none."""
+    aliases = names_of(model.settings)[1:]
+    return f"also called {', '.join(aliases)}" if aliases else ""
 
 
 def placed_text(model: Allotted) -> str:
@@ -122,6 +130,7 @@ def _model(model: Candidate) -> Mapping[str, object]:
     allotted = model if isinstance(model, Allotted) else None
     return {
         "name": model.name,
+        "aliases": names_of(model.settings)[1:],
         "reference": model.label,
         "architecture": allotted.header.architecture if allotted else None,
         "quantisation": allotted.header.quantisation if allotted else None,

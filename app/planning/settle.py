@@ -12,7 +12,7 @@ from app.errors import FormError
 from app.form import pasted
 from app.form.checks import check_endpoint_name, default_endpoint_name
 from app.form.merge import naming_field, naming_item
-from app.form.settings import ModelSettings, Settings
+from app.form.settings import ModelSettings, Settings, names_of
 from app.models import reference
 from app.models.reference import Reference, Tiny
 from app.models.store import Located, Registered
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 def check_form(settings: Settings) -> None:
     """As far as no machine is needed to run the models on: for an agent, which serves the tiny
     model where none is named. Raises FormError."""
-    names = []
+    models: list[ModelSettings] = []
     for number, model in enumerate(settings.models, start=1):
         with naming_item(number, listed=bool(settings.general.models)):
             model = settle(model)
@@ -33,8 +33,9 @@ def check_form(settings: Settings) -> None:
             if model.mmproj:
                 with naming_field("mmproj"):
                     reference.parse(model.mmproj, trial=False)
-            names.append(model.endpoint_name or default_endpoint_name(reference.title(model.model)))
-            check_names(names)
+            name = model.endpoint_name or default_endpoint_name(reference.title(model.model))
+            models.append(replace(model, endpoint_name=name))
+            check_names(models)
 
 
 def settle(model: ModelSettings) -> ModelSettings:
@@ -63,11 +64,19 @@ def settle(model: ModelSettings) -> ModelSettings:
     )
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Raises FormError for a name that two models have. Pure."""
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise FormError("Model/endpoint_name", f"{twice!r} is the name of two models")
+def check_names(models: Sequence[ModelSettings]) -> None:
+    """Raises FormError for a name of the last model that another one has, or that it has twice.
+    Pure."""
+    *others, last = models
+    taken = {name for other in others for name in names_of(other)}
+    own: set[str] = set()
+    for name in names_of(last):
+        field = "Model/aliases" if own else "Model/endpoint_name"
+        if name in taken:
+            raise FormError(field, f"{name!r} is the name of two models")
+        if name in own:
+            raise FormError(field, f"{name!r} is the model's name already")
+        own.add(name)
 
 
 def named(model: ModelSettings, meant: Reference, located: Located) -> ModelSettings:

@@ -45,6 +45,7 @@ class Details:
     placed: str = ""  # where its memory lies, for people
     cache: int = 0
     multimodal: bool = False  # it has a projector
+    aliases: tuple[str, ...] = ()
     meta: Callable[[], Mapping[str, object]] = dict
     memory: Callable[[], MemoryUse] = MemoryUse
 
@@ -71,6 +72,13 @@ class Overview:
     begun_at: float = field(default_factory=lambda: clock.wall())
     serving_since: float = field(default_factory=lambda: clock.now())
     readings: Readings = field(default_factory=Readings)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Every name by which callers may choose a model, and that model's endpoint name: in the
+        form's order, a model's endpoint name before its aliases."""
+        models = self.models.items()
+        return {each: name for name, model in models for each in (name, *model.aliases)}
 
     def memory(self, view: View) -> MemoryUse:
         """What a model uses now, GPUs by their `id`. If the driver does not report it (in

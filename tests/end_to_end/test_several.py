@@ -57,6 +57,40 @@ def test_two_models_by_path_and_by_body(start, models, tmp_path):
         assert last["Total Number of Requests", series] == requests
 
 
+def test_an_alias_is_a_name_of_its_model(start, models):
+    """`one` is called gpt-4o, too. Result: callers reach it by that name in the body, in the path
+    and in the list, and what is counted goes by the endpoint name."""
+    items = json.loads(listing(models, "one", "two"))
+    items[0]["aliases"] = "gpt-4o, org/chat"
+    app = start("--set", f"General/models={json.dumps(items)}").ready()
+    assert app.line(r"^one: also called gpt-4o, org/chat$")
+    api = client(app, name=None)
+    asked = {"messages": HELLO, "max_tokens": 4, "temperature": 0}
+    said = {
+        name: api.chat.completions.create(model=name, **asked)
+        for name in ("one", "two", "gpt-4o", "org/chat")
+    }
+    by_path = client(app, "org/chat").chat.completions.create(model="two", **asked)
+    words = {name: answer.choices[0].message.content for name, answer in said.items()}
+    assert words["gpt-4o"] == words["org/chat"] == words["one"] != words["two"]
+    assert by_path.choices[0].message.content == words["one"]
+    assert {said["gpt-4o"].model, said["org/chat"].model, by_path.model} == {"one"}
+    for opened in (api.completions, api.responses):
+        text = {"input": "x"} if opened is api.responses else {"prompt": "x", "max_tokens": 2}
+        assert opened.create(model="gpt-4o", **text).model == "one"
+    assert [m.id for m in api.models.list()] == ["one", "gpt-4o", "org/chat", "two"]
+    assert api.models.retrieve("gpt-4o").id == "gpt-4o"
+    assert api.models.retrieve("org/chat").model_extra["aliases"] == ["one", "gpt-4o", "org/chat"]
+    with pytest.raises(openai.NotFoundError, match="there are: one, gpt-4o, org/chat, two"):
+        api.models.retrieve("gpt-5")
+    told = get(app, "/api/status")[1]["models"]
+    assert {m["name"]: m["requests"] for m in told} == {"one": 6, "two": 1}
+    app.end()
+    _, scalars = app.record()
+    series = {e["variant"] for e in scalars if e["metric"] == "Total Number of Requests"}
+    assert series == {"one", "two", "total"}
+
+
 def test_one_of_several_that_cannot_be_loaded_does_not_stop_the_others(start, models):
 
     given = listing(models, "one", "two")
@@ -83,6 +117,14 @@ def test_a_bad_list(start, given, problem):
     app = start("--set", f"General/models={given}")
     assert app.wait() == 2
     assert problem in app.output
+
+
+def test_an_alias_that_is_another_models_name(start, models):
+    items = json.loads(listing(models, "one", "two"))
+    items[1]["aliases"] = "one"
+    app = start("--set", f"General/models={json.dumps(items)}")
+    assert app.wait() == 2
+    assert "General/models[2].aliases: 'one' is the name of two models" in app.output
 
 
 def test_two_models_of_one_name(start, models):

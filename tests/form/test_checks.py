@@ -10,6 +10,9 @@ from app.form.merge import merge, parse
     [
         ("Model/endpoint_name", "a b", "not a URL path"),
         ("Model/endpoint_name", "total", "plots"),
+        ("Model/aliases", "gpt-4o,a b", "'a b' is not a URL path"),
+        ("Model/aliases", "v1", "reserved"),
+        ("Model/aliases", "total", "plots"),
         ("General/allowed_hosts", "models.example,*", "no name such as models.example"),
         ("General/allowed_hosts", "http://*.example", "no name such as models.example"),
         ("General/allowed_hosts", "a b", "no name such as models.example"),

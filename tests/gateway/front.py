@@ -84,7 +84,9 @@ class Front:
             allow_remote=rules.allow_remote_media,
             room=room,
         )
-        self.proxy = Proxy(self.pool, names, rules, ours, self.samples.append, self.reading)
+        self.proxy = Proxy(
+            self.pool, overview.names, rules, ours, self.samples.append, self.reading
+        )
 
     @contextlib.asynccontextmanager
     async def before(self, socket):

@@ -3,7 +3,7 @@ import pytest
 from app.errors import RequestError
 from app.gateway.routes import MODEL, MODELS, Own, ToModel, named_in_body, route
 
-NAMES = ("tiny", "org/repo/m.gguf")
+NAMES = {"tiny": "tiny", "gpt-4o": "tiny", "org/repo/m.gguf": "org/repo/m.gguf"}
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,7 @@ NAMES = ("tiny", "org/repo/m.gguf")
         ("/chat/completions/input_tokens", ToModel(None, "/chat/completions/input_tokens", False)),
         ("/tiny/responses/input_tokens", ToModel("tiny", "/responses/input_tokens", False)),
         ("/tiny/v1/audio/transcriptions", ToModel("tiny", "/v1/audio/transcriptions", True)),
+        ("/gpt-4o/v1/chat/completions", ToModel("tiny", "/v1/chat/completions", False)),
     ],
 )
 def test_to_a_model(target, expected):
@@ -44,6 +45,11 @@ def test_to_a_model(target, expected):
         ("/service/abc/tiny/models/tiny", Own(MODEL, "tiny")),
         ("/org/repo/m.gguf/v1/models/org/repo/m.gguf", Own(MODEL, "org/repo/m.gguf")),
         ("/tiny/health", Own("/health", "tiny")),
+        ("/gpt-4o/health", Own("/health", "tiny")),
+        ("/gpt-4o/v1/models", Own(MODELS, "tiny")),
+        ("/v1/models/gpt-4o", Own(MODEL, "gpt-4o")),
+        ("/tiny/v1/models/gpt-4o", Own(MODEL, "gpt-4o")),
+        ("/gpt-4o/v1/models/tiny", Own(MODEL, "tiny")),
         ("/", Own("/")),
         ("/?theme=dark", Own("/")),
         ("/service/abc", Own("/")),
@@ -78,6 +84,7 @@ def test_to_a_page_of_ours(target, expected):
         ("GET", "/v1/models/other", 404),
         ("GET", "/tiny/v1/models/other", 404),
         ("GET", "/tiny/v1/models/org/repo/m.gguf", 404),
+        ("GET", "/org/repo/m.gguf/v1/models/gpt-4o", 404),
         ("OPTIONS", "/other/v1/completions", 404),
         ("OPTIONS", "/none", 404),
         ("GET", "/service", 404),
@@ -122,8 +129,13 @@ def test_options_are_told(target, allowed):
     assert route("OPTIONS", target, NAMES).headers() == [(b"allow", allowed)]
 
 
+def test_an_action_by_an_alias_is_one_on_its_model():
+    found = route("POST", "/api/models/gpt-4o/load", NAMES)
+    assert found == route("POST", "/api/models/tiny/load", NAMES)
+
+
 def test_an_unknown_model_is_told_which_there_are():
-    with pytest.raises(RequestError, match="tiny, org/repo/m.gguf"):
+    with pytest.raises(RequestError, match="there are: tiny, gpt-4o, org/repo/m.gguf"):
         route("POST", "/other/v1/completions", NAMES)
 
 
@@ -131,13 +143,15 @@ def test_an_unknown_model_is_told_which_there_are():
     "body, names, expected",
     [
         ({"model": "tiny"}, NAMES, "tiny"),
-        ({}, ("tiny",), "tiny"),
-        ({"model": None}, ("tiny",), "tiny"),
-        ({"model": ""}, ("tiny",), "tiny"),
+        ({"model": "gpt-4o"}, NAMES, "tiny"),
+        ({}, {"tiny": "tiny", "gpt-4o": "tiny"}, "tiny"),
+        ({}, {"tiny": "tiny"}, "tiny"),
+        ({"model": None}, {"tiny": "tiny"}, "tiny"),
+        ({"model": ""}, {"tiny": "tiny"}, "tiny"),
         ({}, NAMES, 400),
-        ({"model": "gpt"}, ("tiny",), 404),
-        ({"model": 1}, ("tiny",), 400),
-        ({"model": ["tiny"]}, ("tiny",), 400),
+        ({"model": "gpt"}, {"tiny": "tiny"}, 404),
+        ({"model": 1}, {"tiny": "tiny"}, 400),
+        ({"model": ["tiny"]}, {"tiny": "tiny"}, 400),
     ],
 )
 def test_the_body_names_the_model(body, names, expected):

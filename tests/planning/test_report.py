@@ -62,6 +62,20 @@ class Nowhere:
         self.cache = self.hub_folder = folder
 
 
+def plan_of(*models, folder):
+    site = Site(Capabilities({}, folder / "llama-server"), Machine(9 * GB, 2, 2, {}))
+    return Plan(models, site, Nowhere(folder), {"host": 9 * GB}, sharing=False)
+
+
+def test_a_models_further_names_are_told(tmp_path):
+    model = Candidate(
+        ModelSettings(endpoint_name="m", aliases="gpt-4o, chat"), Tiny(), Files(FILES), Wanted()
+    )
+    found = plan_of(model, folder=tmp_path)
+    assert "m: also called gpt-4o, chat" in table(found)
+    assert json.loads(as_json(found))["models"][0]["aliases"] == ["gpt-4o", "chat"]
+
+
 def test_one_whose_files_are_still_to_come_has_a_row_and_nothing_in_it(tmp_path):
     meant = ClearMLModel("0" * 32)
     later = Candidate(
@@ -70,8 +84,7 @@ def test_one_whose_files_are_still_to_come_has_a_row_and_nothing_in_it(tmp_path)
         Files(Registered(meant.id, "later")),
         Wanted(),
     )
-    site = Site(Capabilities({}, tmp_path / "llama-server"), Machine(9 * GB, 2, 2, {}))
-    plan = Plan((allotted({}), later), site, Nowhere(tmp_path), {"host": 9 * GB}, sharing=False)
+    plan = plan_of(allotted({}), later, folder=tmp_path)
     heading, here, there, resolved, disk = table(plan)
     assert heading.split()[:4] == ["model", "architecture", "type", "size"]
     assert here.split() == "m llama ? 0.0 MB ? 4096 4 - 0.50 GB - ok".split()
@@ -81,6 +94,7 @@ def test_one_whose_files_are_still_to_come_has_a_row_and_nothing_in_it(tmp_path)
     assert first["resolved"]["context"] == 4096 and first["memory"]["host"] == GB // 2
     assert second == {
         "name": "later",
+        "aliases": [],
         "reference": meant.id,
         "architecture": None,
         "quantisation": None,

@@ -6,10 +6,33 @@ from app.form.settings import ModelSettings
 from app.planning.settle import check_form, check_names, settle
 
 
-def test_two_models_of_one_name_are_refused():
-    check_names(["a", "b"])
-    with pytest.raises(FormError, match="'b' is the name of two models"):
-        check_names(["a", "b", "b"])
+def called(name, aliases=""):
+    return ModelSettings(endpoint_name=name, aliases=aliases)
+
+
+@pytest.mark.parametrize(
+    "models, field, problem",
+    [
+        ([called("a"), called("a")], "endpoint_name", "'a' is the name of two models"),
+        ([called("a", "b"), called("b")], "endpoint_name", "'b' is the name of two models"),
+        ([called("a"), called("b", "x, a")], "aliases", "'a' is the name of two models"),
+        ([called("a", "x"), called("b", "x")], "aliases", "'x' is the name of two models"),
+        ([called("a", "x,a")], "aliases", "'a' is the model's name already"),
+        ([called("a", "x, x")], "aliases", "'x' is the model's name already"),
+    ],
+)
+def test_a_name_is_there_once(models, field, problem):
+    check_names([called("a", "b,c"), called("d", "e")])
+    with pytest.raises(FormError, match=problem) as raised:
+        check_names(models)
+    assert raised.value.field == f"Model/{field}"
+
+
+def test_an_alias_is_not_the_name_that_another_model_gets_from_its_file():
+    models = '[{"model": "/a/m.gguf"}, {"model": "/b/n.gguf", "aliases": "x,m"}]'
+    with pytest.raises(FormError, match="'m' is the name of two models") as raised:
+        check_form(parse(merge({"General/models": models})))
+    assert raised.value.field == "General/models[2].aliases"
 
 
 def test_a_command_line_fills_model_and_name():

@@ -42,12 +42,19 @@ def _as_it_should_be(view: View) -> bool:
     return view.state is ModelState.READY or (view.state in on_request and not view.reason)
 
 
-def model_object(overview: Overview, view: View) -> dict[str, object]:
-    """OpenAI's model object, with the model's state and tier, and what it can: `meta` as
-    llama-server has it. None of it is there before the set-up knows it."""
+def model_objects(overview: Overview, view: View) -> list[dict[str, object]]:
+    """A model in OpenAI's list: an entry for each of its names, since clients look among the ids
+    for the name that they were given. Each entry names all of them, as llama-server's does."""
+    names = [view.name, *overview.models[view.name].aliases]
+    entry = _model_object(overview, view)
+    return [{"id": name, "aliases": names, **entry} for name in names]
+
+
+def _model_object(overview: Overview, view: View) -> dict[str, object]:
+    """What OpenAI's model object has but names, with the model's state and tier, and what it can:
+    `meta` as llama-server has it. None of it is there before the set-up knows it."""
     details = overview.models[view.name]
     return {
-        "id": view.name,
         "object": "model",
         "created": int(overview.begun_at),
         "owned_by": "llamacpp",
@@ -90,6 +97,7 @@ def _model(overview: Overview, view: View) -> dict[str, object]:
     details, memory = overview.models[view.name], overview.memory(view)
     return {
         "name": view.name,
+        "aliases": details.aliases,
         "reference": details.reference,
         "state": view.state.value,
         "tier": view.tier.value,
@@ -137,12 +145,12 @@ def pages(overview: Overview, keys: Keys) -> dict[str, Page]:
 
     def show_models(request: Request, name: str | None) -> None:
         kept = [view for view in overview.view() if name in (None, view.name)]
-        data = [model_object(overview, view) for view in kept]
+        data = [entry for view in kept for entry in model_objects(overview, view)]
         answer(request, 200, {"object": "list", "data": data})
 
     def show_model(request: Request, name: str | None) -> None:
-        view = next(view for view in overview.view() if view.name == name)
-        answer(request, 200, model_object(overview, view))
+        every = [entry for view in overview.view() for entry in model_objects(overview, view)]
+        answer(request, 200, next(entry for entry in every if entry["id"] == name))
 
     async def show_status(request: Request, _: str | None) -> None:
         await overview.readings.renew()

@@ -66,7 +66,8 @@ class Models {
       actions.append(row.buttons[action]);
     }
     this.body.append(h("tr", {},
-      h("th", { scope: "row" }, model.name, h("span", { className: "url" }, row.url, " ", copy)),
+      h("th", { scope: "row" }, model.name, h("span", { className: "aliases" }, model.aliases.join(", ")),
+        h("span", { className: "url" }, row.url, " ", copy)),
       h("td", {}, row.pill, row.tier, row.progress, row.reason),
       h("td", { className: "memory" }, row.held, row.memory, row.placed),
       row.context, row.slots, row.flight, row.waiting, row.requests, row.denied,

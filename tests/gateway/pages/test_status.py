@@ -5,7 +5,7 @@ import pytest
 
 from app.gateway.admission import Keys
 from app.gateway.pages.status import Health, health, is_ready, pages, status
-from app.gateway.routes import MODELS
+from app.gateway.routes import MODEL, MODELS
 from app.machine.gpu import Device
 from app.memory.ledger import ModelState, Tier
 from app.telemetry.overview import Details, MemoryUse, Overview, Phase
@@ -107,6 +107,7 @@ def test_a_model_of_the_list_says_what_it_can():
     first, second = answered(found, MODELS)[1]["data"]
     assert first == {
         "id": "m0",
+        "aliases": ["m0"],
         "object": "model",
         "created": 0,
         "owned_by": "llamacpp",
@@ -121,10 +122,21 @@ def test_a_model_of_the_list_says_what_it_can():
     assert second["capabilities"] == ["embedding"]
 
 
-def answered(found, path, keys=NONE, headers=()):
+def test_each_name_of_a_model_is_in_the_list_and_can_be_retrieved():
+    found = overview(S.READY, S.COLD)
+    found.models["m0"].aliases = ("gpt-4o", "chat")
+    data = answered(found, MODELS)[1]["data"]
+    assert [entry["id"] for entry in data] == ["m0", "gpt-4o", "chat", "m1"]
+    assert [entry["aliases"] for entry in data] == [["m0", "gpt-4o", "chat"]] * 3 + [["m1"]]
+    assert answered(found, MODEL, model="gpt-4o") == (200, data[1])
+    assert answered(found, MODELS, model="m0")[1]["data"] == data[:3]
+    assert status(found, 0.0)["models"][0]["aliases"] == ("gpt-4o", "chat")
+
+
+def answered(found, path, keys=NONE, headers=(), model=None):
     asked = Asked()
     asked.headers = headers
-    waiting = pages(found, keys)[path](asked, None)
+    waiting = pages(found, keys)[path](asked, model)
     if waiting is not None:
         asyncio.run(waiting)
     return asked.answer
@@ -154,6 +166,7 @@ def test_the_whole_status():
     (model,) = found["models"]
     assert model == {
         "name": "m0",
+        "aliases": (),
         "reference": "ref",
         "state": "ready",
         "tier": "ram",
