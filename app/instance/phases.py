@@ -36,6 +36,7 @@ from app.models import unfinished
 from app.models.reference import Tiny
 from app.models.store import Store
 from app.planning import report
+from app.planning.amounts import lasting
 from app.planning.plan import Plan, Surroundings, check_memory, plan
 from app.task import route
 from app.task.clearml_task import ClearMLTask
@@ -43,7 +44,7 @@ from app.task.inputs import inputs
 from app.task.outcome import Outcome
 from app.task.route import Route
 from app.task.weights import Weights
-from app.telemetry.idle import expired, lasting
+from app.telemetry.idle import expired
 from app.telemetry.logs import LogBook
 from app.telemetry.overview import Overview, Phase
 

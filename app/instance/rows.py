@@ -12,14 +12,13 @@ from app.machine import clock, gpu, host, private
 from app.machine.gpu import Device
 from app.memory.ledger import Free, Model, Tier, View
 from app.memory.pool import BOUND, Pool
-from app.planning.amounts import together
+from app.planning.amounts import HOUR, together
 from app.planning.candidate import Candidate
 from app.planning.plan import Plan
 from app.telemetry.overview import Details, Overview
 from app.telemetry.readings import Readings
 
 AGENT_IDLE_LIMIT = 24.0  # hours, where the form says none
-HOUR = 3600.0
 KV_ROOM = 8 << 30  # bytes free in a memory file system, for KV caches of models that are away
 
 

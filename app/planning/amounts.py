@@ -1,4 +1,4 @@
-"""Amounts of memory by device, and sums over them. Pure."""
+"""Amounts of memory by device, sums over them, and spans of time. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 HOST = "host"
 Need = Mapping[str, int]  # device → bytes
 GIB = 1 << 30
+MINUTE, HOUR = 60.0, 3600.0  # seconds
 
 
 def at_once(needs: Sequence[Need], available: Need) -> int:
@@ -49,3 +50,11 @@ def told_apart(first: float, second: float) -> tuple[str, str]:
 
 def _named(device: str) -> str:
     return "host memory" if device == HOST else device
+
+
+def lasting(seconds: float) -> str:
+    """So many seconds in the largest unit of which there is one, for people: "1.8 minutes"."""
+    units = ((HOUR, "hour"), (MINUTE, "minute"))
+    size, unit = next((each for each in units if seconds >= each[0]), (1.0, "second"))
+    number = round(seconds / size, 2)
+    return f"{number:g} {unit}" if number == 1 else f"{number:g} {unit}s"

@@ -12,12 +12,13 @@ from app.machine import clock
 from app.memory.ledger import ModelState, View
 from app.page import examples
 from app.page.examples import Target
+from app.planning.amounts import lasting
 from app.task.clearml_task import ClearMLTask
 from app.task.endpoints import ModelEndpoint
 from app.task.live import LIVE, MODELS, models
 from app.task.reporting import Table
 from app.task.sdk import ClearMLError, Complaints
-from app.telemetry.idle import lasted, lasting
+from app.telemetry.idle import lasted
 from app.telemetry.overview import Overview, Phase, last_activity
 from app.telemetry.windows import Rates
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from app.memory.ledger import View
+from app.planning.amounts import HOUR, MINUTE, lasting
 
-MINUTE, HOUR = 60.0, 3600.0
 STEP = HOUR / 10  # in which an idle time of hours is told
 
 
@@ -24,14 +24,6 @@ def idle_for(models: Iterable[View], begun: float, now: float) -> float:
 def expired(idle: float, limit: float | None) -> bool:
     """`limit` in seconds; None or 0 is no limit."""
     return bool(limit) and idle >= (limit or 0.0)
-
-
-def lasting(seconds: float) -> str:
-    """So many seconds in the largest unit of which there is one, for people: "1.8 minutes"."""
-    units = ((HOUR, "hour"), (MINUTE, "minute"))
-    size, unit = next((each for each in units if seconds >= each[0]), (1.0, "second"))
-    number = round(seconds / size, 2)
-    return f"{number:g} {unit}" if number == 1 else f"{number:g} {unit}s"
 
 
 def lasted(idle: float) -> str:

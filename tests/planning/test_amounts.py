@@ -1,6 +1,6 @@
 import pytest
 
-from app.planning.amounts import GIB, lacking
+from app.planning.amounts import GIB, lacking, lasting
 
 
 @pytest.mark.parametrize(
@@ -13,3 +13,18 @@ from app.planning.amounts import GIB, lacking
 )
 def test_two_sizes_that_differ_look_different(wanted, available, told):
     assert lacking({"host": wanted}, {"host": available}) == f"host memory: {told}"
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [
+        (0, "0 seconds"),
+        (1.8, "1.8 seconds"),
+        (60, "1 minute"),
+        (108, "1.8 minutes"),
+        (3600, "1 hour"),
+        (86400, "24 hours"),
+    ],
+)
+def test_a_time_is_told_in_the_unit_that_tells_it(seconds, text):
+    assert lasting(seconds) == text

@@ -1,7 +1,7 @@
 import pytest
 
 from app.memory.ledger import ModelState, Tier, View
-from app.telemetry.idle import expired, idle_for, lasted, lasting
+from app.telemetry.idle import expired, idle_for, lasted
 
 
 def view(leased=0, last_used=0.0, admitted=0):
@@ -29,21 +29,6 @@ def test_idle_for(views, expected):
 )
 def test_expired(idle, limit, expected):
     assert expired(idle, limit) is expected
-
-
-@pytest.mark.parametrize(
-    "seconds, text",
-    [
-        (0, "0 seconds"),
-        (1.8, "1.8 seconds"),
-        (60, "1 minute"),
-        (108, "1.8 minutes"),
-        (3600, "1 hour"),
-        (86400, "24 hours"),
-    ],
-)
-def test_a_time_is_told_in_the_unit_that_tells_it(seconds, text):
-    assert lasting(seconds) == text
 
 
 @pytest.mark.parametrize(
