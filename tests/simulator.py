@@ -21,6 +21,7 @@ class Sim:
     policy: object = staticmethod(assign)
     priority: dict = field(default_factory=dict)
     pinned: frozenset = frozenset()
+    ttl: dict = field(default_factory=dict)
 
     def __post_init__(self):
         self.now, self.switches, self.done, self.denied = 0.0, 0, [], []
@@ -31,6 +32,7 @@ class Sim:
         self.leased, self.queue = dict.fromkeys(names, 0), {name: [] for name in names}
         self.last_used, self.here = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
         self.gap = dict.fromkeys(names)
+        self.left = []  # who left unused, and when
         self.comings = {}  # a model that comes → who must be gone first
 
     def at(self, when, what):
@@ -81,6 +83,7 @@ class Sim:
                 here_since=self.here[n],
                 switch_cost=2 * self.cost,
                 gap=self.gap[n],
+                ttl=self.ttl.get(n),
             )
             for n in self.need
         ]
@@ -88,16 +91,14 @@ class Sim:
     def _decide(self):
         found = self.policy(self.standings(), {"d": self.budget}, self.now, self.bound)
         for turn in found.begin:
-            for name in turn.evict:
-                assert not self.leased[name] and name not in self.pinned, "evicted in use"
-                self.stage[name] = Stage.LEAVING
-                leave = self.leaves_in.get(name, self.cost)
-                self.at(self.now + leave, lambda name=name: self._left(name))
+            self._leave(turn.evict)
             self.stage[turn.name] = Stage.COMING
             self.comings[turn.name] = {*turn.after}
             self.switches += 1
             if not turn.after:
                 self._come(turn.name)
+        self.left += [(name, self.now) for name, _ in found.unused]
+        self._leave(name for name, _ in found.unused)
         for name, _ in found.refused:
             self.denied += self.queue[name]
             self.queue[name] = []
@@ -106,6 +107,14 @@ class Sim:
                 self._serve(name)
         if found.again_at is not None:
             self.at(max(found.again_at, self.now + 1e-9), self._decide)
+
+    def _leave(self, names):
+        for name in names:
+            assert self.stage[name] is Stage.HERE, "left twice"
+            assert not self.leased[name] and name not in self.pinned, "evicted in use"
+            self.stage[name] = Stage.LEAVING
+            leave = self.leaves_in.get(name, self.cost)
+            self.at(self.now + leave, lambda name=name: self._left(name))
 
     def _left(self, name):
         self.stage[name] = Stage.AWAY

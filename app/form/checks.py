@@ -40,6 +40,8 @@ def check_model(model: ModelSettings) -> None:
         check_endpoint_name(model.endpoint_name)
     for alias in names_of(model)[1:]:
         check_endpoint_name(alias, field="aliases")
+    if model.pin and model.ttl is not None:
+        raise FormError(f"{MODEL}/ttl", f"cannot be set together with {MODEL}/pin: leave one out")
     factor = rope_factor(model)
     if factor is not None and model.rope_freq_scale is not None:
         problem = f"the factor {model.rope_scaling} and Model/rope_freq_scale say the same thing"

@@ -62,8 +62,8 @@ FIELDS: tuple[Field, ...] = (
         "CLI",
         "llama-server arguments, as on its command line. If set, they replace every other field of "
         "this model except Model, Multimodal Projector, Model Endpoint Name, Aliases, Max "
-        "Concurrent Requests, Preload, Pin and Priority. The value of -m or --mmproj "
-        "may be a Hugging Face path.",
+        "Concurrent Requests, Preload, Pin, Priority and Unload When Unused. The value of -m or "
+        "--mmproj may be a Hugging Face path.",
         Kind.TEXT,
     ),
     Field(
@@ -445,6 +445,17 @@ FIELDS: tuple[Field, ...] = (
         "0",
         minimum=-100,
         maximum=100,
+        cli_keeps=True,
+    ),
+    Field(
+        MODEL,
+        "ttl",
+        "Unload When Unused (Minutes)",
+        "After so many minutes without a request the model leaves memory, even if no other model "
+        "needs the room; it returns on its next request. Not together with Pin. Empty: never.",
+        Kind.FLOAT,
+        minimum=0.01,
+        maximum=525_600,
         cli_keeps=True,
     ),
     Field(

@@ -58,6 +58,7 @@ class ModelSettings:
     preload: bool = True
     pin: bool = False
     priority: int = 0
+    ttl: float | None = None
     extra_args: str = ""
 
 

@@ -71,10 +71,10 @@ class LlamaServers:
 
     def __post_init__(self) -> None:
         plan = self.plan
-        takes_turns = plan.sharing and len(plan.models) > 1
+        leaves = len(plan.models) > 1 or any(m.settings.ttl is not None for m in plan.models)
         self._places = Places(
             sockets=self.folder if plan.capabilities.unix_sockets else None,
-            kv=self.kv if takes_turns else None,
+            kv=self.kv if plan.sharing and leaves else None,
         )
         self._learned = Learned(plan.store.cache)
         self._models = {model.name: model for model in plan.models}

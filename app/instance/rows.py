@@ -12,7 +12,7 @@ from app.machine import clock, gpu, host, private
 from app.machine.gpu import Device
 from app.memory.ledger import Free, Model, Tier, View
 from app.memory.pool import BOUND, Pool
-from app.planning.amounts import HOUR, together
+from app.planning.amounts import HOUR, MINUTE, together
 from app.planning.candidate import Candidate
 from app.planning.plan import Plan
 from app.telemetry.overview import Details, Overview
@@ -29,6 +29,7 @@ def pool_of(settings: Settings, plan: Plan) -> Pool[Client]:
             limit=model.settings.max_concurrent_requests,
             priority=model.settings.priority,
             pinned=model.settings.pin,
+            ttl=None if model.settings.ttl is None else model.settings.ttl * MINUTE,
         )
         for model in plan.models
     ]

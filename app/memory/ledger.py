@@ -115,6 +115,7 @@ class View(NamedTuple):
     waiting: int = 0
     switches: int = 0
     pinned: bool = False
+    unused: bool = False  # that is the reason why it is not in memory
     need: Mapping[str, int] = NOTHING
 
 
@@ -126,12 +127,14 @@ class Model(Generic[Upstream]):
     limit: int | None = None  # Max Concurrent Requests
     priority: int = 0
     pinned: bool = False
+    ttl: float | None = None  # seconds without a request, after which it leaves; None: it stays
     need: Mapping[str, int] = field(default_factory=dict)  # bytes by device
     server: Loadable | None = None
     upstream: Upstream | None = None
     state: ModelState = ModelState.PENDING
     tier: Tier = Tier.NONE
-    reason: str = ""
+    reason: str = ""  # of a failure
+    unused: str = ""  # for how long, where it has left for that
     progress: float | None = None
     admitted: int = 0  # requests between admission and their last byte
     requests: int = 0  # that have ended
@@ -170,6 +173,7 @@ class Model(Generic[Upstream]):
             here_since=self.here_since,
             switch_cost=self.leave_cost + self.come_cost,
             gap=self.line.gap,
+            ttl=self.ttl,
         )
 
     def in_ram(self) -> Resident:
@@ -191,7 +195,7 @@ class Model(Generic[Upstream]):
             name=self.name,
             state=self.state,
             tier=self.tier,
-            reason=self.reason,
+            reason=self.reason or self.unused,
             progress=progress,
             admitted=self.admitted,
             leased=self.line.leased,
@@ -201,6 +205,7 @@ class Model(Generic[Upstream]):
             waiting=self.line.waiting,
             switches=self.switches,
             pinned=self.pinned,
+            unused=bool(self.unused and not self.reason),
             need=self.need,
         )
 

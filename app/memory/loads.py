@@ -40,6 +40,7 @@ class Loads(Generic[Upstream]):
         """Bring a model into memory once all of `after` have left."""
         parked = model.state is ModelState.PARKED
         model.state = ModelState.WAKING if parked else ModelState.LOADING
+        model.unused = ""
         self._moves += 1
         model.coming = self._run(self._come(model, after))
 
@@ -49,6 +50,12 @@ class Loads(Generic[Upstream]):
         model.state = ModelState.PARKING if keep else ModelState.STOPPING
         self._moves += 1
         model.leaving = self._run(self._leave(model, keep=keep))
+
+    def leave_unused(self, model: Model[Upstream], reason: str) -> None:
+        """Let a model leave that nobody has used for its time to live."""
+        model.unused = reason
+        ModelLogger(logger, model.name).info("leaves memory: %s", reason)
+        self.leave(model)
 
     async def close(self) -> None:
         """Stop every process; one that cannot be stopped costs the others nothing."""

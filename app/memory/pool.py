@@ -207,6 +207,8 @@ class Pool(Generic[Upstream]):
         decided = turns.assign(self._ledger.standings(), self._room.bytes, now, self._bound)
         for turn in decided.begin:
             self._begin(turn)
+        for name, reason in decided.unused:
+            self._loads.leave_unused(self._ledger[name], reason)
         again = [decided.again_at] if decided.again_at is not None else []
         for name, reason in decided.refused:
             if not self._refused(self._ledger[name], reason, now):

@@ -11,11 +11,11 @@ Druschel, SOSP 2001).
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 
 from app.memory.residency import Refuse, Resident, Swap, Wait, decide
-from app.planning.amounts import Need
+from app.planning.amounts import Need, lasting
 
 QUANTUM = 4.0  # times what a switch costs: at least 4/5 of the time is spent on requests
 LEAST_QUANTUM = 0.2  # seconds
@@ -39,7 +39,7 @@ class Standing:
 
     `waiting`: how many requests wait for it, the oldest since `waiting_since` (None: none). `gap`:
     from its last idle moment to the request after it. `switch_cost`: what leaving and coming back
-    take together.
+    take together. `ttl`: how long it stays without a request; None: as long as there is room.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Standing:
     switch_cost: float = 0.0
     gap: float | None = None
     waiting: int = 0
+    ttl: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,14 @@ class Turn:
 @dataclass(frozen=True)
 class Turns:
     """`begin` are to begin now. Models that are `draining` get no new request. `refused` can never
-    be served, each with the reason. At `again_at` the decision may be another one, by time alone.
+    be served, and `unused` leave although nobody needs the room, each with the reason. At
+    `again_at` the decision may be another one, by time alone.
     """
 
     begin: tuple[Turn, ...] = ()
     draining: frozenset[str] = frozenset()
     refused: tuple[tuple[str, str], ...] = ()
+    unused: tuple[tuple[str, str], ...] = ()
     again_at: float | None = None
 
 
@@ -118,6 +121,15 @@ def keeps_until(model: Standing, waiting: int, bound: float) -> float:
     return min(model.last_used + linger, limit)
 
 
+def unused_at(model: Standing, now: float) -> float | None:
+    """When a model that is here will have been unused for its time to live, at the earliest: one
+    that is in use now may be so until then. None: it stays."""
+    if model.ttl is None or model.pinned or model.stage is not Stage.HERE:
+        return None
+    in_use = model.leased or model.waiting_since is not None
+    return (now if in_use else model.last_used) + model.ttl
+
+
 def overflow(standings: Sequence[Standing], budget: Need) -> list[str]:
     """Idle residents that must go because all together hold more than there is; the one that was
     used longest ago first. It may not be enough."""
@@ -155,8 +167,22 @@ class _Assignment:
         for model in self._waiting:
             if self._head is None or self._fits_beside(self._head, model):
                 self._decide(model)
-        again_at = min(self._again, default=None)
-        return Turns(tuple(self._begin), frozenset(self._draining), tuple(self._refused), again_at)
+        unused = tuple(self._unused())
+        return Turns(
+            begin=tuple(self._begin),
+            draining=frozenset(self._draining),
+            refused=tuple(self._refused),
+            unused=unused,
+            again_at=min(self._again, default=None),
+        )
+
+    def _unused(self) -> Iterator[tuple[str, str]]:
+        for model in self._models.values():
+            until = unused_at(model, self._now)
+            if until is not None and until <= self._now:
+                yield model.name, f"unused for {lasting(model.ttl or 0.0)}"
+            elif until is not None:
+                self._again.append(until)
 
     def _decide(self, model: Standing) -> None:
         decision = decide(model.name, model.need, self._residents, self._budget)

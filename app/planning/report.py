@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 from app.engine.resolved import ALL_LAYERS
 from app.form.settings import names_of
 from app.machine import host
 from app.planning import placement
+from app.planning.amounts import MINUTE, lasting
 from app.planning.candidate import Allotted, Candidate
 from app.planning.plan import Plan, shortfall
 
@@ -38,7 +39,7 @@ def table(plan: Plan) -> list[str]:
     rows = [_row(model, verdict(plan)) for model in plan.models]
     lines = aligned([HEADINGS, *rows])
     lines += [f"{model.name}: {resolved_text(model)}" for model in plan.allotted]
-    lines += [f"{model.name}: {said}" for model in plan.models if (said := _called(model))]
+    lines += [f"{model.name}: {said}" for model in plan.models for said in _more(model)]
     folder = plan.store.hub_folder
     free = host.disk_free(folder)
     lines.append(f"disk: {gigabytes(plan.missing)} needed, {gigabytes(free)} free in {folder}")
@@ -46,7 +47,7 @@ def table(plan: Plan) -> list[str]:
 
 
 def as_json(plan: Plan) -> str:
-    """The plan as JSON, in bytes and tokens."""
+    """The plan as JSON, in bytes, tokens and minutes."""
     folder = plan.store.hub_folder
     disk = {
         "folder": str(folder),
@@ -79,10 +80,12 @@ def resolved_text(model: Allotted) -> str:
     return ", ".join([*said, *filter(None, (placed, cut))])
 
 
-def _called(model: Candidate) -> str:
-    """The model's further names; "" if it has none."""
-    aliases = names_of(model.settings)[1:]
-    return f"also called {', '.join(aliases)}" if aliases else ""
+def _more(model: Candidate) -> Iterator[str]:
+    """The model's further names, and when it leaves, where the form says so."""
+    if aliases := names_of(model.settings)[1:]:
+        yield f"also called {', '.join(aliases)}"
+    if model.settings.ttl is not None:
+        yield f"leaves memory after {lasting(model.settings.ttl * MINUTE)} without a request"
 
 
 def placed_text(model: Allotted) -> str:
@@ -131,6 +134,7 @@ def _model(model: Candidate) -> Mapping[str, object]:
     return {
         "name": model.name,
         "aliases": names_of(model.settings)[1:],
+        "ttl": model.settings.ttl,
         "reference": model.label,
         "architecture": allotted.header.architecture if allotted else None,
         "quantisation": allotted.header.quantisation if allotted else None,

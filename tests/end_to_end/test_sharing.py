@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -167,3 +168,52 @@ def test_a_child_that_the_kernel_kills_is_loaded_again_by_the_next_request(share
     app.line("killed by signal 9")
     assert ask(client(app, None), "a").usage.completion_tokens == 8
     assert ask(client(app, None), "b").usage.completion_tokens == 8
+
+
+SOON = 0.05  # minutes
+
+
+def test_a_model_that_nobody_uses_leaves_and_comes_back(share):
+    """Two models that fit beside each other, without a tier; one has a time. Result: it alone
+    leaves, the idle clock goes on and /ready stays, and the next request is served."""
+    app = share("ab", how=None, room="1", items={"a": {"ttl": SOON}}).ready()
+    assert app.line(r"^a: leaves memory after 3 seconds without a request$")
+    openai = client(app, None)
+    assert ask(openai, "a").usage.completion_tokens == 8
+    app.line(r" INFO a leaves memory: unused for 3 seconds$")
+    until(lambda: states(app)["a"] == ("cold", "disk"))
+    told = get(app, "/api/status")[1]
+    assert told["models"][0]["reason"] == "unused for 3 seconds" and told["idle"]["seconds"] >= 3
+    assert states(app)["b"] == ("ready", "ram") and len(app.children) == 1
+    assert get(app, "/ready")[0] == 200
+    assert ask(openai, "a").usage.completion_tokens == 8
+    assert get(app, "/api/status")[1]["models"][0]["reason"] == ""
+    assert len(app.children) == 2
+
+
+def test_a_stream_keeps_its_model(share, endless):
+    """It lasts longer than the model's time. Result: no word is missing while it runs, from the
+    same process, and the model leaves once it has ended."""
+    app = share("a", how=None, room="1", items={"a": {"ttl": SOON, "model": str(endless)}}).ready()
+    (child,) = app.children
+    openai = client(app, None)
+    with openai.chat.completions.create(
+        model="a", messages=HELLO, stream=True, max_tokens=-1
+    ) as stream:
+        begun = time.monotonic()
+        while time.monotonic() < begun + 2.5 * 60 * SOON:
+            assert next(stream).choices[0].finish_reason is None
+        assert app.children == [child] and "leaves memory: unused" not in app.output
+    app.line("leaves memory: unused")
+    until(lambda: states(app)["a"] == ("cold", "disk") and not app.children)
+
+
+def test_a_conversation_survives_being_unused(share):
+    """One model with the disk as its tier. Result: it leaves, and the prompt is not read again."""
+    app = share("a", room="1", items={"a": {"ttl": SOON}}).ready()
+    openai = client(app, None)
+    said, first = long_chat(openai, "a")
+    until(lambda: states(app)["a"] == ("cold", "disk"))
+    more = [{"role": "assistant", "content": said}, {"role": "user", "content": "go on"}]
+    _, again = long_chat(openai, "a", more)
+    assert again["cache_n"] > 0.9 * first["prompt_n"]

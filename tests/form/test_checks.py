@@ -33,6 +33,13 @@ def test_names_by_which_callers_may_call():
     assert parse(merge({"General/allowed_hosts": names})).general.allowed_hosts == names
 
 
+def test_a_pinned_model_has_no_time_after_which_it_leaves():
+    parse(merge({"Model/pin": "false", "Model/ttl": "30"}))
+    with pytest.raises(FormError, match="Model/pin") as raised:
+        parse(merge({"Model/pin": "true", "Model/ttl": "30"}))
+    assert raised.value.field == "Model/ttl"
+
+
 def test_a_factor_and_a_frequency_scale_exclude_each_other():
     parse(merge({"Model/rope_scaling": "yarn", "Model/rope_freq_scale": "0.5"}))
     with pytest.raises(FormError, match="rope_freq_scale"):

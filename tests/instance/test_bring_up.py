@@ -300,18 +300,24 @@ def test_models_of_the_registry_are_allotted_beside_each_other(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "sharing, names, kept",
-    [(True, "ab", True), (True, "a", False), (False, "ab", False)],
-    ids=["they take turns", "nobody to make room for", "all stay"],
+    "sharing, names, fields, kept",
+    [
+        (True, "ab", {}, True),
+        (True, "a", {}, False),
+        (True, "a", {"ttl": 1.0}, True),
+        (False, "ab", {"ttl": 1.0}, False),
+    ],
+    ids=["they take turns", "nobody to make room for", "it leaves unused", "no tier keeps them"],
 )
-def test_kv_caches_have_a_folder_where_models_take_turns(run, instance, sharing, names, kept):
+def test_kv_caches_have_a_folder_where_models_leave(run, instance, sharing, names, fields, kept):
     async def scenario():
         for name in names:
-            instance.local(name)
+            instance.local(name, **fields)
         await instance.bring_up(sharing=sharing)
         argvs = [instance.argv(name) for name in names]
         folders = [a[a.index("--slot-save-path") + 1] for a in argvs if "--slot-save-path" in a]
-        assert folders == ([str(instance.folder / "kv" / name) for name in "01"] if kept else [])
+        each = [str(instance.folder / "kv" / name) for name in "01"[: len(names)]]
+        assert folders == (each if kept else [])
         assert all(Path(folder).is_dir() for folder in folders)
 
     run(scenario)

@@ -10,7 +10,7 @@ from app.memory.ledger import Model, ModelState, Tier
 from app.memory.line import AT_ONCE
 from app.memory.pool import Pool
 from tests.fakes import until
-from tests.memory.world import World, passing
+from tests.memory.world import VirtualWorld, World, in_virtual_time, passing
 
 
 def test_requests_for_one_model_share_one_load(run):
@@ -378,3 +378,103 @@ def test_random_callers_are_all_served_within_the_budget(run, seed):
         assert all(v.leased == v.admitted == v.waiting == 0 for v in world.pool.view())
 
     run(scenario)
+
+
+HALF_AN_HOUR = 1800.0
+
+
+def test_a_model_that_nobody_uses_leaves_and_comes_back(caplog):
+    """a is used, and then not for its time. Result: it leaves, tells why, does not touch the idle
+    clock, and serves the next request."""
+
+    async def scenario():
+        caplog.set_level("INFO")
+        world = VirtualWorld(ttl=HALF_AN_HOUR, a=10)
+        await world.use("a", 5.0)
+        ended = world.clock()
+        await asyncio.sleep(HALF_AN_HOUR - 1)
+        assert world.view("a").state is ModelState.READY
+        await asyncio.sleep(2)
+        view = world.view("a")
+        assert (view.state, view.tier) == (ModelState.COLD, Tier.DISK)
+        assert (view.reason, view.unused) == ("unused for 30 minutes", True)
+        assert view.last_used == ended
+        assert "leaves memory: unused for 30 minutes" in caplog.text
+        assert await world.use("a") == "to a"
+        assert (world.view("a").reason, world.view("a").unused) == ("", False)
+        assert world.log == ["start a", "stop a", "start a"]
+
+    assert in_virtual_time(scenario) < 20  # nobody polls
+
+
+def test_a_model_leaves_unused_to_the_tier_where_it_would_make_room():
+    async def scenario():
+        world = VirtualWorld(ttl=HALF_AN_HOUR, a=10)
+        world.ram = 10
+        await world.use("a")
+        await asyncio.sleep(HALF_AN_HOUR + 1)
+        view = world.view("a")
+        assert (view.state, view.tier, view.unused) == (ModelState.PARKED, Tier.RAM, True)
+        await world.use("a")
+        assert world.log == ["start a", "park a", "start a"]
+
+    in_virtual_time(scenario)
+
+
+def test_a_request_keeps_its_model_however_long_it_takes():
+    """A stream of two hours, and one that begins a second before the model would leave. Result: the
+    time counts from the last one's end."""
+
+    async def scenario():
+        world = VirtualWorld(ttl=HALF_AN_HOUR, a=10)
+        await world.use("a", 7200.0)
+        await asyncio.sleep(HALF_AN_HOUR - 1)
+        await world.use("a", 7200.0)
+        await asyncio.sleep(HALF_AN_HOUR - 1)
+        assert world.log == ["start a"] and world.view("a").state is ModelState.READY
+        await asyncio.sleep(2)
+        assert world.log == ["start a", "stop a"]
+
+    assert in_virtual_time(scenario) < 30
+
+
+def test_a_request_that_comes_as_its_model_leaves_unused_brings_it_back():
+    async def scenario():
+        world = VirtualWorld(ttl=HALF_AN_HOUR, a=10)
+        await world.use("a")
+        await asyncio.sleep(HALF_AN_HOUR - 0.1)
+        while world.view("a").state is ModelState.READY:
+            await asyncio.sleep(0.01)
+        assert world.view("a").state is ModelState.PARKING
+        assert await world.use("a") == "to a"
+        assert world.log == ["start a", "stop a", "start a"]
+
+    in_virtual_time(scenario)
+
+
+def test_a_model_that_a_person_pins_stays_until_it_is_unpinned():
+    async def scenario():
+        world = VirtualWorld(ttl=HALF_AN_HOUR, a=10)
+        await world.use("a")
+        world.pool.pin("a", True)
+        await asyncio.sleep(3 * HALF_AN_HOUR)
+        assert world.log == ["start a"]
+        world.pool.pin("a", False)
+        await asyncio.sleep(1)
+        assert world.log == ["start a", "stop a"]
+
+    in_virtual_time(scenario)
+
+
+def test_one_that_crashed_while_it_was_unused_has_failed():
+    async def scenario():
+        world = VirtualWorld(ttl=HALF_AN_HOUR, a=10, b=10)
+        world.ram = 10
+        await world.use("a")
+        await asyncio.sleep(HALF_AN_HOUR + 1)
+        world.servers["a"].crash()
+        await asyncio.sleep(0.1)
+        view = world.view("a")
+        assert (view.reason, view.unused) == ("killed by signal 9", False)
+
+    in_virtual_time(scenario)

@@ -49,6 +49,56 @@ def test_who_leaves_for_another_is_waited_for_too():
     assert turn.evict == ("b",) and {*turn.after} == {"b", "x"}
 
 
+UNUSED = (("a", "unused for 30 minutes"),)
+
+
+def timed(stage=Stage.HERE, **more):
+    return standing("a", stage, ttl=1800.0, last_used=100.0, **more)
+
+
+@pytest.mark.parametrize(
+    "model, now, expected",
+    [
+        pytest.param(timed(), 1899.0, Turns(again_at=1900.0), id="not-yet"),
+        pytest.param(timed(), 1900.0, Turns(unused=UNUSED), id="due"),
+        pytest.param(timed(leased=1), 1900.0, Turns(again_at=3700.0), id="serves"),
+        pytest.param(
+            timed(waiting=1, waiting_since=0.0), 1900.0, Turns(again_at=3700.0), id="is-waited-for"
+        ),
+        pytest.param(timed(pinned=True), 1900.0, Turns(), id="pinned"),
+        pytest.param(timed(Stage.COMING), 1900.0, Turns(), id="loads"),
+        pytest.param(timed(Stage.LEAVING), 1900.0, Turns(), id="leaves-already"),
+        pytest.param(timed(Stage.AWAY), 1900.0, Turns(), id="away"),
+        pytest.param(standing("a", Stage.HERE), 1e9, Turns(), id="no-time-is-set"),
+    ],
+)
+def test_when_a_model_leaves_unused(model, now, expected):
+    assert assign([model], BUDGET, now, 60) == expected
+
+
+def test_the_next_that_is_due_is_looked_at_next():
+    soon = Standing("b", {}, Stage.HERE, ttl=60.0, last_used=1880.0)
+    assert assign([timed(), soon], BUDGET, 1890.0, 60) == Turns(again_at=1900.0)
+    assert assign([timed(), soon], BUDGET, 1900.0, 60) == Turns(unused=UNUSED, again_at=1940.0)
+
+
+def test_a_model_that_makes_room_does_not_leave_twice():
+    waits = standing("b", waiting_since=1900.0)
+    found = assign([timed(), waits], BUDGET, 1900.0, 60)
+    assert [turn.evict for turn in found.begin] == [("a",)] and not found.unused
+
+
+def test_in_the_simulator_models_leave_unused_and_come_back():
+    """a and b fit beside each other, and are used for 100 s. Result: each leaves its time after its
+    last request, and serves the next."""
+    sim = callers(Sim({"a": 5, "b": 5}, 10, ttl={"a": 60.0, "b": 10.0}), ["ab" * 50], 1.0)
+    sim.at(500.0, lambda: sim.request("a", 1.0))
+    sim.run()
+    last = sim.last_used["b"]
+    assert sim.left == [("b", last + 10), ("a", last - 1 + 60), ("a", 500 + 1 + 1 + 60)]
+    assert len(sim.done) == 101
+
+
 def test_requests_are_collected_for_a_moment_before_a_switch():
     idle = standing("a", Stage.HERE, last_used=1.0, switch_cost=1.0)
     waits = standing("b", waiting_since=1.02, switch_cost=1.0)

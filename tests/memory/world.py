@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import selectors
 
 from app.errors import LoadError, RequestError
 from app.memory.ledger import Free, Model, ModelState, Tier
@@ -84,12 +85,12 @@ class FakeServer:
 class World:
     limit = 24
 
-    def __init__(self, limits=None, absent=(), **sizes):
+    def __init__(self, limits=None, absent=(), ttl=None, **sizes):
         """Models by size; `absent` ones are still to be set up."""
         self.memory, self.log, self.now, self.reads = 0, [], 0.0, 0
         self.others = None  # what other programs hold, where the driver tells
         self.ram = None  # for parked models, where the machine can do that
-        models = [Model(name, limit=(limits or {}).get(name)) for name in sizes]
+        models = [Model(name, limit=(limits or {}).get(name), ttl=ttl) for name in sizes]
         self.pool = Pool(
             models,
             {"d": self.limit},
@@ -124,6 +125,43 @@ class World:
 
     def view(self, name):
         return next(view for view in self.pool.view() if view.name == name)
+
+
+class VirtualTime(selectors.DefaultSelector):
+    """Of a loop that waits for nothing but its timers: it takes no time until one is due."""
+
+    def __init__(self):
+        super().__init__()
+        self.now, self.waits = 0.0, 0
+
+    def select(self, timeout=None):
+        assert timeout is not None, "nobody will ever wake the loop"
+        self.now += timeout
+        self.waits += timeout > 0
+        return super().select(0)
+
+
+def in_virtual_time(scenario):
+    """Run it; how often the loop has waited for a timer."""
+    time = VirtualTime()
+    loop = asyncio.SelectorEventLoop(time)
+    loop.time = lambda: time.now
+    try:
+        loop.run_until_complete(scenario())
+        return time.waits
+    finally:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        loop.close()
+
+
+class VirtualWorld(World):
+    """The pool's clock is the loop's."""
+
+    def clock(self):
+        return asyncio.get_running_loop().time()
 
 
 class Parked(FakeServer):

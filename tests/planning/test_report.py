@@ -67,13 +67,18 @@ def plan_of(*models, folder):
     return Plan(models, site, Nowhere(folder), {"host": 9 * GB}, sharing=False)
 
 
-def test_a_models_further_names_are_told(tmp_path):
+def test_a_models_further_names_and_its_time_are_told(tmp_path):
     model = Candidate(
-        ModelSettings(endpoint_name="m", aliases="gpt-4o, chat"), Tiny(), Files(FILES), Wanted()
+        ModelSettings(endpoint_name="m", aliases="gpt-4o, chat", ttl=0.05),
+        Tiny(),
+        Files(FILES),
+        Wanted(),
     )
     found = plan_of(model, folder=tmp_path)
     assert "m: also called gpt-4o, chat" in table(found)
-    assert json.loads(as_json(found))["models"][0]["aliases"] == ["gpt-4o", "chat"]
+    assert "m: leaves memory after 3 seconds without a request" in table(found)
+    (told,) = json.loads(as_json(found))["models"]
+    assert told["aliases"] == ["gpt-4o", "chat"] and told["ttl"] == 0.05
 
 
 def test_one_whose_files_are_still_to_come_has_a_row_and_nothing_in_it(tmp_path):
@@ -95,6 +100,7 @@ def test_one_whose_files_are_still_to_come_has_a_row_and_nothing_in_it(tmp_path)
     assert second == {
         "name": "later",
         "aliases": [],
+        "ttl": None,
         "reference": meant.id,
         "architecture": None,
         "quantisation": None,

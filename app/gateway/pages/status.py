@@ -37,9 +37,11 @@ def is_ready(overview: Overview) -> bool:
 
 
 def _as_it_should_be(view: View) -> bool:
-    """Whether the model is in memory, or out of it to make room and not because it failed."""
+    """Whether the model is in memory, or out of it to make room or unused, and not because it
+    failed."""
     on_request = (*SERVABLE, ModelState.LOADING)
-    return view.state is ModelState.READY or (view.state in on_request and not view.reason)
+    failed = view.reason and not view.unused
+    return view.state is ModelState.READY or (view.state in on_request and not failed)
 
 
 def model_objects(overview: Overview, view: View) -> list[dict[str, object]]:
@@ -102,6 +104,7 @@ def _model(overview: Overview, view: View) -> dict[str, object]:
         "state": view.state.value,
         "tier": view.tier.value,
         "reason": view.reason,
+        "unused": view.unused,
         "progress": view.progress,
         "context": details.context,
         "slots": details.slots,

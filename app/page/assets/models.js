@@ -83,6 +83,7 @@ class Models {
     row.pill.className = `pill ${MOODS[model.state] || ""}`;
     setText(row.tier, TIERS[model.tier]);
     setText(row.reason, model.reason);
+    row.reason.classList.toggle("unused", model.unused);
     setText(row.url, connection.modelUrl(model.name));
     row.progress.hidden = percent === null;
     row.progress.setAttribute("aria-valuenow", String(percent || 0));

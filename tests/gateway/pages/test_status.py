@@ -58,7 +58,9 @@ def test_ready_when_no_model_is_out_of_memory_by_a_failure():
     assert is_ready(overview(S.READY))
     assert not is_ready(overview(S.READY, S.DOWNLOADING))
     assert is_ready(overview(S.READY, S.PARKED, S.COLD, S.LOADING))  # others' turns
-    again = overview(S.LOADING)
+    again = overview(S.COLD)
+    again.view = lambda: [view("m0", state=S.COLD, reason="unused for 1 hour", unused=True)]
+    assert is_ready(again)
     again.view = lambda: [view("m0", state=S.LOADING, reason="crashed")]
     assert not is_ready(again)
     assert not is_ready(overview(S.READY, phase=Phase.SETTING_UP))
@@ -171,6 +173,7 @@ def test_the_whole_status():
         "state": "ready",
         "tier": "ram",
         "reason": "",
+        "unused": False,
         "progress": None,
         "context": 4096,
         "slots": 4,
