@@ -212,7 +212,8 @@ class Loads(Generic[Upstream]):
         model.tier = Tier.DISK
         self._failed(model, server.explain(code))
         self._changed()
-        if len(self._ledger) == 1 or model.pinned:
+        # One that was away because nobody used it stays away.
+        if model.pinned or (len(self._ledger) == 1 and not model.unused):
             self._run(self._reload(model))  # a task of its own: the next process is watched again
 
     async def _reload(self, model: Model[Upstream]) -> None:

@@ -466,15 +466,20 @@ def test_a_model_that_a_person_pins_stays_until_it_is_unpinned():
     in_virtual_time(scenario)
 
 
-def test_one_that_crashed_while_it_was_unused_has_failed():
+@pytest.mark.parametrize("others", [{"b": 10}, {}], ids=["one-of-two", "the-only-one"])
+def test_one_that_crashed_while_it_was_unused_has_failed(others):
+    """Parked. Result: it is told, and nobody loads it before it is asked for."""
+
     async def scenario():
-        world = VirtualWorld(ttl=HALF_AN_HOUR, a=10, b=10)
+        world = VirtualWorld(ttl=HALF_AN_HOUR, a=10, **others)
         world.ram = 10
         await world.use("a")
         await asyncio.sleep(HALF_AN_HOUR + 1)
         world.servers["a"].crash()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(60)
         view = world.view("a")
         assert (view.reason, view.unused) == ("killed by signal 9", False)
+        assert world.log == ["start a", "park a"]
+        assert await world.use("a") == "to a"
 
     in_virtual_time(scenario)
