@@ -36,10 +36,7 @@ def check_general(general: GeneralSettings) -> None:
 
 def check_model(model: ModelSettings) -> None:
     """Raises FormError."""
-    if model.endpoint_name:
-        check_endpoint_name(model.endpoint_name)
-    for alias in names_of(model)[1:]:
-        check_endpoint_name(alias, field="aliases")
+    check_names_of(model)
     if model.pin and model.ttl is not None:
         raise FormError(f"{MODEL}/ttl", f"cannot be set together with {MODEL}/pin: leave one out")
     factor = rope_factor(model)
@@ -60,6 +57,15 @@ def check_tensor_split(text: str) -> None:
     whole = all(math.isfinite(number) and number >= 0 for number in numbers)
     if not numbers or not whole or sum(numbers) <= 0 or len(numbers) > MAX_GPUS:
         raise FormError(f"{MODEL}/tensor_split", f"{text!r} is not a list of shares such as 3,2")
+
+
+def check_names_of(model: ModelSettings) -> None:
+    """Those that are given. Raises FormError."""
+    name, *aliases = names_of(model)
+    if name:
+        check_endpoint_name(name)
+    for alias in aliases:
+        check_endpoint_name(alias, field="aliases")
 
 
 def check_endpoint_name(name: str, field: str = "endpoint_name") -> None:

@@ -34,10 +34,12 @@ class Option:
 @dataclass(frozen=True)
 class CommandLine:
     """What the arguments say. `model`, `endpoint_name` and `mmproj` are "" where they do not say
-    it; `options` are the others; `notes` tell what was dropped."""
+    it; `aliases` are the further names of `--alias`, separated by commas; `options` are the others;
+    `notes` tell what was dropped."""
 
     model: str = ""
     endpoint_name: str = ""
+    aliases: str = ""
     mmproj: str = ""
     options: tuple[Option, ...] = ()
     notes: tuple[str, ...] = ()
@@ -57,7 +59,7 @@ class CommandLine:
 def read(text: str, key: str = KEY) -> CommandLine:
     """`key` is the field that holds the text. Raises FormError where the text is not a list of
     arguments, or contains one that is refused."""
-    model = name = mmproj = ""
+    model = name = aliases = mmproj = ""
     kept, notes = [], []
     for option in _options(text, key):
         if REFUSED.fullmatch(option.flag):
@@ -65,14 +67,14 @@ def read(text: str, key: str = KEY) -> CommandLine:
         if option.flag in MODEL_FLAGS:
             model = _value(option, key)
         elif option.flag in ALIAS_FLAGS:
-            name = _value(option, key)
+            name, _, aliases = _value(option, key).partition(",")
         elif option.flag in MMPROJ_FLAGS:
             mmproj = _value(option, key)
         elif option.flag in DROPPED or option.flag in DROPPED_WITH_VALUE:
             notes.append(f"{key}: {option.flag} is set by this app, dropped")
         else:
             kept.append(option)
-    return CommandLine(model, name, mmproj, tuple(kept), tuple(notes))
+    return CommandLine(model, name, aliases, mmproj, tuple(kept), tuple(notes))
 
 
 def _options(text: str, key: str) -> list[Option]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from app.engine.resolved import EXTRA
 from app.errors import FormError
 from app.form import pasted
-from app.form.checks import check_endpoint_name, default_endpoint_name
+from app.form.checks import check_names_of, default_endpoint_name
 from app.form.merge import naming_field, naming_item
 from app.form.settings import ModelSettings, Settings, names_of
 from app.models import reference
@@ -53,15 +53,15 @@ def settle(model: ModelSettings) -> ModelSettings:
     if line.mmproj and model.mmproj and line.mmproj != model.mmproj:
         problem = f"is {model.mmproj!r}, but Model/cli has --mmproj {line.mmproj!r}"
         raise FormError("Model/mmproj", problem)
-    name = model.endpoint_name or line.endpoint_name
-    if name:
-        check_endpoint_name(name)
-    return replace(
+    settled = replace(
         model,
         model=model.model or line.model,
         mmproj=model.mmproj or line.mmproj,
-        endpoint_name=name,
+        endpoint_name=model.endpoint_name or line.endpoint_name.strip(),
+        aliases=",".join(filter(None, (model.aliases, line.aliases))),
     )
+    check_names_of(settled)
+    return settled
 
 
 def check_names(models: Sequence[ModelSettings]) -> None:

@@ -11,6 +11,11 @@ def test_a_pasted_command_line():
     assert [note.split()[1] for note in line.notes] == ["--port", "--no-ui"]
 
 
+def test_llama_server_takes_several_names():
+    line = read("-a one,two,three")
+    assert (line.endpoint_name, line.aliases) == ("one", "two,three")
+
+
 def test_the_last_of_a_repeated_option_counts():
     assert read("-c 1 --ctx-size 2").last("-c", "--ctx-size") == "2"
     assert read("-c 1").last("-np") is None

@@ -2,7 +2,7 @@ import pytest
 
 from app.errors import FormError
 from app.form.merge import merge, parse
-from app.form.settings import ModelSettings
+from app.form.settings import ModelSettings, names_of
 from app.planning.settle import check_form, check_names, settle
 
 
@@ -50,9 +50,19 @@ def test_two_different_models_are_refused():
         settle(ModelSettings(cli="-m /b.gguf", model="/a.gguf"))
 
 
-def test_a_command_lines_name_is_checked():
-    with pytest.raises(FormError, match="not a URL path"):
-        settle(ModelSettings(cli="-m /a.gguf -a 'a,b'"))
+def test_a_command_lines_further_names_are_aliases():
+    found = settle(ModelSettings(cli="-m /a.gguf -a 'a, b,c'", aliases="d"))
+    assert names_of(found) == ("a", "d", "b", "c")
+    assert names_of(settle(ModelSettings(cli="-a cli,b", endpoint_name="form"))) == ("form", "b")
+
+
+@pytest.mark.parametrize(
+    "given, field", [("'a b'", "endpoint_name"), ("a,v1", "aliases"), ("'a,b c'", "aliases")]
+)
+def test_a_command_lines_names_are_checked(given, field):
+    with pytest.raises(FormError) as raised:
+        settle(ModelSettings(cli=f"-m /a.gguf -a {given}"))
+    assert raised.value.field == f"Model/{field}"
 
 
 def test_two_files_of_one_name_are_refused():
