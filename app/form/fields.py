@@ -127,7 +127,8 @@ FIELDS: tuple[Field, ...] = (
         "aliases",
         "Aliases",
         "Further names of the model, separated by commas: callers use them as they use the Model "
-        "Endpoint Name. No two models may share a name.",
+        "Endpoint Name. No two models may share a name. If --alias in CLI has several names, those "
+        "after the first are aliases, too.",
         cli_keeps=True,
     ),
     Field(

@@ -86,13 +86,14 @@ def wait_for(page, script, timeout=PATIENCE):
         page.wait_for_timeout(50)
 
 
-# The instance's status as the page shows it, in order: some last for seconds only, and a busy machine
-# may not let a test look in time.
+# The instance's status as the page shows it, in order: some last for seconds only, and a busy
+# machine may not let a test look in time.
 RECORD = """() => {
     const status = document.getElementById("status");
     window.seen = [status.textContent];
     new MutationObserver((changes) => {
-        for (const change of changes) window.seen.push(...[...change.addedNodes].map((node) => node.data));
+        const texts = changes.flatMap((change) => [...change.addedNodes]).map((node) => node.data);
+        window.seen.push(...texts);
     }).observe(status, { childList: true });
 }"""
 # The page is told of an instance that serves, for however long nobody has used it.

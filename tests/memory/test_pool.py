@@ -407,6 +407,35 @@ def test_a_model_that_nobody_uses_leaves_and_comes_back(caplog):
     assert in_virtual_time(scenario) < 20  # nobody polls
 
 
+def test_a_model_that_was_only_preloaded_leaves_unused():
+    async def scenario():
+        world = VirtualWorld(ttl=HALF_AN_HOUR, a=10)
+        await world.pool.load("a")
+        await asyncio.sleep(HALF_AN_HOUR + 1)
+        assert world.log == ["start a", "stop a"]
+
+    in_virtual_time(scenario)
+
+
+def test_no_model_leaves_unused_once_the_drain_has_begun():
+    """Of two, one has a stream for two hours more, the other nothing. Result: both are there until
+    the pool stops them."""
+
+    async def scenario():
+        world = VirtualWorld(ttl=HALF_AN_HOUR, a=10, b=10)
+        await world.use("b")
+        stream = asyncio.create_task(world.use("a", 7200.0))
+        await asyncio.sleep(60)
+        world.pool.refuse_new()
+        await world.pool.drained()
+        assert await stream == "to a" and world.clock() >= 7200.0
+        assert {*world.log} == {"start a", "start b"}
+        await world.pool.close()
+        assert {*world.log} == {"start a", "start b", "stop a", "stop b"}
+
+    in_virtual_time(scenario)
+
+
 def test_a_model_leaves_unused_to_the_tier_where_it_would_make_room():
     async def scenario():
         world = VirtualWorld(ttl=HALF_AN_HOUR, a=10)
