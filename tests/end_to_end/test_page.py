@@ -106,7 +106,7 @@ SHORT = {"cli": "-n 6"}
 def two_models(cache, **more):
     path = str(tiny.ensure(cache))
     models = [
-        {"model": path, "endpoint_name": "alpha", **more},
+        {"model": path, "endpoint_name": "alpha", "aliases": "gpt-4o,org/chat", **more},
         {"model": path, "endpoint_name": "team/beta-2.x", **more},
     ]
     return ["--set", f"General/models={json.dumps(models)}"]
@@ -266,6 +266,7 @@ def test_models_are_unloaded_loaded_and_pinned_by_hand(start, cache, open_page):
     page = open_page(app.address)
     states = "[...document.querySelectorAll('#rows .pill')].map((p) => p.textContent).join()"
     wait_for(page, f"{states} === 'ready,ready'")
+    assert texts(page, "#rows .aliases") == ["gpt-4o, org/chat", ""]
     page.get_by_role("button", name="Unload alpha").click()
     wait_for(page, f"{states} === 'cold,ready'")
     time.sleep(1.0)  # what an open page asks for wakes nothing
