@@ -34,7 +34,7 @@ def check(model: ModelSettings, binary: Binary) -> None:
             raise FormError(EXTRA, f"{option.flag}: the app decides what fits, before the start")
         if option.flag in RESOLVED and option.flag not in CACHE_RAM:
             raise FormError(EXTRA, f"{option.flag} has a field of its own")
-    if extra.model or extra.endpoint_name or extra.mmproj:
+    if extra.model or extra.endpoint_name or extra.aliases or extra.mmproj:
         raise FormError(EXTRA, "model, name and mmproj have fields of their own")
     _check_options(EXTRA, extra, binary)
     empty = ModelSettings()

@@ -155,7 +155,7 @@ def test_a_ticked_box_that_the_binary_cannot_do():
 
 def test_every_field_that_is_not_ours_reaches_llama_server():
     ours = {"cli", "extra_args", "model", "endpoint_name", "max_concurrent_requests", "mmproj"}
-    ours |= {"preload", "pin", "priority"}
+    ours |= {"aliases", "preload", "pin", "priority", "ttl"}
     stretching = {"rope_scaling", *YARN_FIELDS}
     assert {f.name for f in MODEL_FIELDS if not (f.flag or f.on or f.off)} == ours | stretching
 
@@ -172,6 +172,7 @@ def test_extra_arguments_come_besides_the_fields():
         ("-c 1", "field of its own"),
         ("-m x", "fields of their own"),
         ("-a x", "fields of their own"),
+        ("-a ,x", "fields of their own"),
         ("--api-key x", "not allowed"),
         ("--zzzz", "does not know"),
         ("'open", "cannot be split"),
