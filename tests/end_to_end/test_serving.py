@@ -157,6 +157,7 @@ def test_every_field_is_taken_by_the_real_llama_server(start):
     }
     unset = {field.name for field in MODEL_FIELDS} - fields.keys()
     assert unset == {
+        "aliases",
         "cli",
         "embedding",
         "mmproj",
@@ -164,6 +165,7 @@ def test_every_field_is_taken_by_the_real_llama_server(start):
         "pin",
         "preload",
         "priority",
+        "ttl",
     }  # these have tests of their own
     app = start(*(text for n, v in fields.items() for text in ("--set", f"Model/{n}={v}"))).ready()
     assert app.line(r"^tiny +ready +2048 +2 ")
