@@ -66,6 +66,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "report",
     ],
     "memory": [
+        "caller",
         "residency",
         "turns",
         "backoff",
@@ -124,6 +125,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "body.reading",
         "headers",
         "labels",
+        "callers",
         "upstream_error",
         "streams",
         "relay",

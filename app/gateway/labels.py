@@ -1,11 +1,11 @@
-"""What a caller says of itself: the header `project`, which the metering of clearml-agent 4 adds to
-requests, with `session`. Nobody checks it, and llama-server gets neither. Pure."""
+"""What a caller says of itself: the headers `project` and `session`, which the metering of
+clearml-agent 4 adds to requests. Nobody checks them, and llama-server gets neither. Pure."""
 
 from __future__ import annotations
 
 from app.gateway.http.heads import Headers
 
-PROJECT = b"project"
+PROJECT, SESSION = b"project", b"session"
 LONGEST = 64  # characters
 
 

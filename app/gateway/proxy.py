@@ -14,6 +14,7 @@ from app.errors import NotConnectedError, RequestError, UpstreamError
 from app.gateway.admission import Keys
 from app.gateway.body.reading import Body, Reading
 from app.gateway.body.room import Holding
+from app.gateway.callers import unnamed
 from app.gateway.headers import request_headers
 from app.gateway.http.heads import Headers
 from app.gateway.http.request import JSON, Request
@@ -37,6 +38,7 @@ from app.gateway.routes import (
 from app.gateway.streams import stream_of
 from app.gateway.waiting import HEADER, KeptAlive, wait_timeout
 from app.machine import clock
+from app.memory.caller import Caller
 from app.memory.pool import Pool
 from app.telemetry.samples import Sample
 
@@ -77,6 +79,7 @@ class Call:
     path: str  # of llama-server, with the query
     model: str
     body: Body
+    caller: Caller
 
     def head(self) -> tuple[str, str, Headers]:
         """Method, target and headers, as llama-server gets them."""
@@ -131,7 +134,8 @@ class Proxy:
         self._reading.allowed(model).check(body.length or 0, body.media)
         # Only now: a client that sends its body slowly takes no other client's place.
         with self._pool.admit(model):
-            await self._serve(Call(request, destination.path, model, body))
+            caller = unnamed(request.headers, request.address)
+            await self._serve(Call(request, destination.path, model, body, caller))
 
     async def _check_caller(self, request: Request) -> None:
         """Raises RequestError 401, 403, 429. Comes before the route, whose 404 names the models."""
