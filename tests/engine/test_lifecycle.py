@@ -8,10 +8,10 @@ def test_every_state_has_a_row():
 
 
 @pytest.mark.parametrize("state", State)
-@pytest.mark.parametrize("event", Event)
-def test_next_state_is_the_table(state, event):
-    if event in TRANSITIONS[state]:
-        assert next_state(state, event) is TRANSITIONS[state][event]
-    else:
-        with pytest.raises(IllegalTransition):
-            next_state(state, event)
+def test_next_state_is_the_table(state):
+    for event in Event:
+        if event in TRANSITIONS[state]:
+            assert next_state(state, event) is TRANSITIONS[state][event]
+        else:
+            with pytest.raises(IllegalTransition):
+                next_state(state, event)

@@ -69,7 +69,7 @@ def accepted(found):
     return replace(found, general=replace(found.general, models=bool(found.general.models)))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(parameters())
 def test_a_form_survives_every_way_that_it_travels(found):
     wanted = accepted(found)

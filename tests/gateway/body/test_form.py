@@ -53,12 +53,12 @@ MODEL = part(b"tiny")
         b"\r\n" + form(MODEL) + b"after the end",
     ],
 )
-@pytest.mark.parametrize("size", [1, 7, 1 << 20])
-def test_the_model_is_that_of_the_field(body, size):
-    field = ModelField(B)
-    for begin in range(0, len(body), size):
-        field.feed(body[begin : begin + size])
-    assert field.fields() == {"model": "tiny"}
+def test_the_model_is_that_of_the_field(body):
+    for size in (1, 7, 1 << 20):
+        field = ModelField(B)
+        for begin in range(0, len(body), size):
+            field.feed(body[begin : begin + size])
+        assert field.fields() == {"model": "tiny"}, f"in pieces of {size} bytes"
 
 
 @pytest.mark.parametrize("body", [form(part(b"RIFF" + INSIDE, SOUND)), form(other(1))])
