@@ -60,12 +60,13 @@ def test_connections_are_used_again_and_carry_the_key(run, socket):
 
 def test_a_connection_that_is_closed_is_freed_without_the_collector(run, socket):
     async def scenario():
+        before = alive(ChildConnection)  # of other tests
         async with Child(socket, hello):
             client = Client(Address(socket), "secret")
             await client.get("/health", 5)
-            assert alive(ChildConnection)
+            assert alive(ChildConnection) - before
             client.close()
-            await until(lambda: not alive(ChildConnection))
+            await until(lambda: not alive(ChildConnection) - before)
 
     without_collector(lambda: run(scenario))
 

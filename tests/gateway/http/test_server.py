@@ -145,13 +145,18 @@ def test_a_connection_that_has_ended_is_freed_without_the_collector(run):
     """What thousands of them left would hold everybody up when the collector looks."""
 
     async def scenario():
+        before = alive(Reader), alive(Connection)  # of other tests
+
+        def ours():
+            return alive(Reader) - before[0], alive(Connection) - before[1]
+
         async with serving(echo) as port:
             client = await RawClient.to(port)
             await client.send(POST % (5, b"hello"))
             assert (await client.response())[2]
-            assert alive(Reader) and alive(Connection)
+            assert all(ours())
             await client.close()
-            await until(lambda: not alive(Reader) and not alive(Connection))
+            await until(lambda: not any(ours()))
 
     without_collector(lambda: run(scenario))
 
