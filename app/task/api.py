@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.machine import clock
-from app.task.sdk import CREDENTIALS, ClearMLError, Complaints, one_line
+from app.task.sdk import CREDENTIALS, ClearMLError, Complaints, one_line, said
 
 NOT_FOUND = 404
 UNKNOWN = ("unable to find endpoint", "unknown endpoint", "unsupported endpoint")
@@ -40,27 +40,35 @@ def data(call: str, response: Any) -> dict[str, Any]:
     from a ClearML server."""
     told = _told(response)
     if told is None:
-        kind = response.headers.get("Content-Type") or "no content type"
+        address = said(response.url).partition("?")[0]
         raise ClearMLError(
-            f"ClearML: {call}: the answer is not a ClearML server's (HTTP {response.status_code}, "
-            f"{kind}): check the API server's address, and the proxies on the way to it"
+            f"ClearML: {call}: the answer is not a ClearML server's ({http(response)}, from "
+            f"{address}): check the API server's address, and the proxies on the way to it"
         )
     code = told["meta"].get("result_code") or response.status_code
     if not response.ok or code >= 400:
-        said = told["meta"].get("result_msg") or f"HTTP {response.status_code}"
-        raise RefusedError(f"ClearML: {call}: {said}", code)
+        why = said(told["meta"].get("result_msg") or f"HTTP {response.status_code}")
+        raise RefusedError(f"ClearML: {call}: {why}", code)
     return told.get("data") or {}
+
+
+def http(response: Any) -> str:
+    """An answer's status and type."""
+    kind = said(response.headers.get("Content-Type") or "no content type")
+    return f"HTTP {response.status_code}, {kind}"
 
 
 def _told(response: Any) -> dict[str, Any] | None:
     """The answer's JSON; None if it is not from a ClearML server but, say, a proxy's page."""
     try:
         told = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(told, dict) or not isinstance(told.get("meta"), dict):
         return None
-    return told
+    code, found = told["meta"].get("result_code"), told.get("data")
+    shaped = isinstance(code, (int, type(None))) and isinstance(found, (dict, type(None)))
+    return told if shaped else None
 
 
 def be_patient(session_class: Any, outage: type[Exception]) -> None:
@@ -103,16 +111,23 @@ def task(task_id: str) -> dict[str, Any]:
 
 def parameters(task_id: str) -> dict[str, str]:
     """A task's hyperparameters as the server has them now, by "Section/name"."""
-    return flat(task(task_id).get("hyperparams") or {})
+    return flat(task(task_id).get("hyperparams"))
 
 
-def flat(sections: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, str]:
-    """Hyperparameters by "Section/name"."""
+def flat(sections: Any) -> dict[str, str]:
+    """Hyperparameters by "Section/name". A section or an entry that is no object is ignored: a
+    server keeps whatever its clients have written."""
     return {
         f"{section}/{name}": str(entry.get("value") or "")
-        for section, entries in sections.items()
-        for name, entry in entries.items()
+        for section, entries in _objects(sections)
+        for name, entry in _objects(entries)
     }
+
+
+def _objects(found: Any) -> list[tuple[str, Mapping[str, Any]]]:
+    """The members of a JSON object that are objects themselves."""
+    members = found.items() if isinstance(found, Mapping) else ()
+    return [(key, value) for key, value in members if isinstance(value, Mapping)]
 
 
 def properties(task_id: str, values: Mapping[str, str]) -> dict[str, Any]:

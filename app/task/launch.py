@@ -99,7 +99,7 @@ class Launcher:
     async def parameters(self, task: str) -> dict[str, str]:
         """A task's hyperparameters by "Section/name"."""
         found = await self._ask("tasks", "get_by_id", {"task": task})
-        return api.flat(found["task"].get("hyperparams") or {})
+        return api.flat(found["task"].get("hyperparams"))
 
     async def served(self, tasks: Sequence[str]) -> dict[str, Served]:
         """How the instances of these tasks stand, by task; of those that there are."""

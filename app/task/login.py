@@ -91,17 +91,27 @@ def check(response: Any) -> None:
         raise RefusedError(problem, status) from None
     except ClearMLError:
         raise UnreachableError(_not_ours(address, response)) from None
-    if not answered.get("token"):
+    if not _is_token(answered.get("token")):
         raise UnreachableError(_not_ours(address, response))
+
+
+def _is_token(text: object) -> bool:
+    """Whether the SDK can read it, which it does without a word of whose it is."""
+    from clearml.backend_api.session.token_manager import TokenManager
+
+    try:
+        TokenManager._get_token_exp(text)
+    except Exception:  # noqa: BLE001 whatever else there is in its place
+        return False
+    return True
 
 
 def _not_ours(address: str, response: Any) -> str:
     status = response.status_code
     if status in AWAY:
         return f"ClearML: {address} answers HTTP {status}: check that the server behind it runs"
-    kind = response.headers.get("Content-Type") or "no content type"
     return (
-        f"ClearML: what answers at {address} is no ClearML API server (HTTP {status}, {kind}): "
+        f"ClearML: what answers at {address} is no ClearML API server ({api.http(response)}): "
         f"check {_setting()}: {WHICH}"
     )
 

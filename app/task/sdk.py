@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from app import console
 from app.errors import AppError, ConfigError
 from app.machine import threads
 
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 WAITING = 1000  # calls in the queue; an outage of hours must not fill the memory
-LONGEST = 300  # characters of what the SDK says
+LONGEST = 300  # characters of what the SDK or a server says
 CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
 
 
@@ -35,9 +36,16 @@ class NoAnswerError(ClearMLError):
     effect; a call that has not begun is dropped."""
 
 
+def said(text: object) -> str:
+    """What the SDK or a server says, for people: one line of at most LONGEST characters, without
+    credentials and control characters."""
+    line = CREDENTIALS.sub("", " ".join(str(text).split()))
+    return console.escape(line[:LONGEST])[:LONGEST]
+
+
 def one_line(error: BaseException) -> str:
-    """An exception's type and text for people, without line breaks and credentials."""
-    text = CREDENTIALS.sub("", " ".join(str(error).split()))[:LONGEST]
+    """An exception's type and text for people, as `said`."""
+    text = said(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -16,7 +16,7 @@ class Answer:
 
     def __init__(self, status, text, kind="application/json"):
         self.status_code, self.ok, self.text = status, status < 400, text
-        self.headers = {"Content-Type": kind}
+        self.headers, self.url = {"Content-Type": kind}, "http://me:secret@h:8008/v2/x?y=secret"
 
     def json(self):
         return json.loads(self.text)
@@ -42,13 +42,27 @@ def test_a_refusal_that_a_proxy_gives_a_status_of_its_own_is_one():
         assert caught.value.status == 404
 
 
-@pytest.mark.parametrize("text", ["<html>Sign in</html>", "", "[]", "{}", '{"meta": "x"}', "null"])
+DEEP = "[" * 100_000
+ODD = ('{"meta": "x"}', '{"meta": {"result_code": "x"}}', '{"meta": {}, "data": [1]}', DEEP)
+
+
+@pytest.mark.parametrize(
+    "text", ["<html>Sign in</html>", "", "[]", "{}", "null", *ODD], ids=lambda text: text[:40]
+)
 @pytest.mark.parametrize("status", [200, 404, 502])
 def test_an_answer_of_something_else_than_clearml_is_no_refusal(status, text):
     with pytest.raises(ClearMLError, match="tasks.edit: the answer is not") as caught:
         api.data("tasks.edit", Answer(status, text, "text/html"))
     assert not isinstance(caught.value, RefusedError)
-    assert f"HTTP {status}, text/html" in str(caught.value) and "\n" not in str(caught.value)
+    assert f"HTTP {status}, text/html, from http://h:8008/v2/x)" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_server_says_has_a_bound_and_no_control_characters():
+    meta = {"result_code": 400, "result_msg": "\x1b[31mno\n" + "x" * 100_000}
+    with pytest.raises(RefusedError, match=r"^ClearML: tasks.edit: \\x1b\[31mno x+$") as caught:
+        api.data("tasks.edit", Answer(400, json.dumps({"meta": meta})))
+    assert len(str(caught.value)) < 400
 
 
 class NoTokenError(Exception):
@@ -92,3 +106,10 @@ def test_what_is_no_outage_is_raised_at_once(monkeypatch):
 def test_hyperparameters_are_flat_texts():
     sections = {"Model": {"model": {"value": "m"}, "threads": {"value": None}}, "Args": {}}
     assert api.flat(sections) == {"Model/model": "m", "Model/threads": ""}
+
+
+@pytest.mark.parametrize("odd", [None, [], ["x"], "x", 1])
+def test_sections_and_entries_that_are_none_are_ignored(odd):
+    entries = {"model": odd, "threads": {"value": 4}}
+    assert api.flat({"Args": odd, "Model": entries}) == {"Model/threads": "4"}
+    assert api.flat(odd) == {}

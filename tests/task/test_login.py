@@ -1,7 +1,9 @@
+import json
 import socket
 import ssl
 import threading
 
+import jwt
 import pytest
 
 from app.task import login
@@ -10,7 +12,7 @@ from app.task.login import UnreachableError
 from app.task.sdk import ClearMLError, SdkThread
 from tests.task.test_api import Answer
 
-TOKEN = '{"meta": {}, "data": {"token": "t"}}'
+TOKEN = json.dumps({"meta": {}, "data": {"token": jwt.encode({}, "k" * 32)}})
 REFUSAL = '{"meta": {"result_msg": "because"}}'
 
 
@@ -41,6 +43,9 @@ def test_a_token_is_all_that_is_wanted():
         (200, "<html>", UnreachableError, "no ClearML API server .HTTP 200, application/json"),
         (200, '{"meta": {}}', UnreachableError, "no ClearML API server"),
         (401, "<html>", UnreachableError, "no ClearML API server .HTTP 401"),
+        (200, "[" * 100_000, UnreachableError, "no ClearML API server"),
+        (200, '{"meta": {}, "data": {"token": "x"}}', UnreachableError, "no ClearML API server"),
+        (200, '{"meta": {}, "data": {"token": 1}}', UnreachableError, "no ClearML API server"),
     ],
 )
 def test_every_other_answer_names_the_address_and_what_to_do(status, text, error, says):
