@@ -30,7 +30,8 @@ class Guesses:
         self._buckets: dict[str, _Bucket] = {}  # the one that was taken from last comes last
 
     def suspect(self, address: str, now: float) -> bool:
-        """Whether too many wrong keys and no right one came from there."""
+        """Whether too many wrong keys and no right one came from there: from this very address,
+        for a right key from another one is not to wait."""
         bucket = self._find(address)
         return bucket is not None and not bucket.trusted and _empty(bucket, now)
 
@@ -56,9 +57,7 @@ class Guesses:
         return None
 
     def _find(self, address: str) -> _Bucket | None:
-        if not self._buckets:
-            return None
-        return self._buckets.get(household(address)) or self._buckets.get(OTHERS)
+        return self._buckets.get(household(address)) if self._buckets else None
 
     def _forget(self, now: float) -> None:
         while self._buckets:
