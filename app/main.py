@@ -25,7 +25,7 @@ COMMANDS = {  # with what the help says of each; app/commands has a module for e
     DEFAULT: "Serve GGUF models with llama-server, as a ClearML task or without ClearML.",
     "check": "Show what would be served and whether it fits. Downloads and starts nothing.",
     "launch": "Create a task that serves, enqueue it, and print its ID.",
-    "key": "Print the endpoint of a task that serves, and the key that its callers send.",
+    "key": "Print the endpoint and the key of a task that serves, or make a key for a caller.",
     "export": "Print the form of a task as JSON, which --config reads.",
     "package": "Write the zip of the ClearML application, for an administrator to upload.",
 }

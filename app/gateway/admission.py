@@ -14,7 +14,10 @@ from app.gateway.guesses import Guesses
 from app.gateway.http.heads import Headers
 from app.gateway.http.limits import Network
 from app.gateway.http.request import Request
+from app.gateway.keys_file import UNNAMED, Holder
 from app.gateway.origins import KEY_VARIABLE, loopback
+from app.gateway.quota import Quota
+from app.gateway.roster import Roster
 from app.machine import clock
 
 SEND = "send one as `Authorization: Bearer …` or `X-Api-Key`"
@@ -26,49 +29,64 @@ ANYWHERE, HERE = "0.0.0.0", "127.0.0.1"
 
 
 class Keys:
-    """The API keys that callers may send, kept as hashes. Without keys every caller passes.
+    """The API keys that callers may send, kept as hashes: the instance's own, and those of the
+    callers of a keys file. Without keys and without a file every caller passes.
 
     A right key always passes, so that nobody locks others out by guessing. What slows guesses down
     is that, where too many came from, no answer comes at once.
     """
 
-    def __init__(self, keys: Iterable[str]) -> None:
-        self._hashes = [_hash(key.encode()) for key in keys if key]
+    def __init__(self, keys: Iterable[str], roster: Roster | None = None) -> None:
+        """`roster`: the callers of the keys file; None without one."""
+        self._own = [(_hash(key.encode()), UNNAMED) for key in keys if key]
+        self._roster = roster
         self._guesses = Guesses()
 
     def __bool__(self) -> bool:
-        return bool(self._hashes)
+        return bool(self._own) or self._roster is not None
 
-    async def check(self, request: Request) -> None:
-        """Raises RequestError 401 unless one of the keys was sent, 429 after too many guesses."""
-        if not await self.known(request):
+    async def check(self, request: Request) -> Holder:
+        """Whose key was sent. Raises RequestError 401 if none was, 429 after too many guesses."""
+        holder = await self.known(request)
+        if holder is None:
             raise RequestError(401, f"no valid API key: {SEND}", headers=CHALLENGE)
+        return holder
 
-    async def known(self, request: Request) -> bool:
-        """Whether one of the keys was sent. Raises RequestError 429 after too many guesses."""
-        if not self._hashes:
-            return True
+    async def known(self, request: Request) -> Holder | None:
+        """Whose key was sent, if one was. Raises RequestError 429 after too many guesses."""
+        if not self:
+            return UNNAMED
         given = keys_sent(request.headers)
         if not given:
-            return False
+            return None
         if self._guesses.suspect(request.address, clock.now()):
             request.gives_way = True  # or guesses would take all places for connections
             await asyncio.sleep(PAUSE)
             request.gives_way = False
-        if self.fits(given):
+        holder = self.holder(given)
+        if holder is not None:
             self._guesses.right(request.address)
-            return True
+            return holder
         retry_after = self._guesses.wrong(request.address, clock.now())
         if retry_after is not None:
             request.keep_alive = False  # what was sent behind it is not read
             problem = "no valid API key, and too many wrong ones came from your address"
             raise RequestError(429, f"{problem}: {SEND}", retry_after=retry_after)
-        return False
+        return None
 
-    def fits(self, given: Iterable[bytes]) -> bool:
-        """Whether one of those is one of the keys. Takes as long for any: all are compared."""
+    def holder(self, given: Iterable[bytes]) -> Holder | None:
+        """Who holds one of those keys, the instance's own before a caller's. Takes as long for any:
+        all are compared."""
         hashes = [_hash(one) for one in given]
-        return any([hmac.compare_digest(one, key) for one in hashes for key in self._hashes])
+        known = self._own
+        if self._roster is not None:
+            known = known + self._roster.keys
+        found = [who for one in hashes for key, who in known if hmac.compare_digest(one, key)]
+        return UNNAMED if UNNAMED in found else next(iter(found), None)
+
+    def quota(self, holder: Holder) -> Quota:
+        """One without limits for who is not in the keys file."""
+        return Quota() if self._roster is None else self._roster.quota(holder)
 
 
 def keys_sent(headers: Headers) -> list[bytes]:
@@ -89,7 +107,8 @@ def _hash(key: bytes) -> bytes:
 
 
 class Admins:
-    """Who may load, park, unload and pin models. With keys, every caller that came so far may.
+    """Who may load, park, unload and pin models. With keys, every caller that came so far may: the
+    proxy lets no caller of the keys file come here.
     Without, only one that sends the token of this run: a proxy on this machine adds nothing to a
     request by which it could be told from a program here, and no page of another site has it."""
 
@@ -99,7 +118,7 @@ class Admins:
         self._token = Keys([token])
 
     def may_change_models(self, headers: Headers) -> bool:
-        return bool(self._keys) or self._token.fits(keys_sent(headers))
+        return bool(self._keys) or self._token.holder(keys_sent(headers)) is not None
 
 
 def allowed_networks(text: str) -> list[Network]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -14,16 +14,20 @@ from app.errors import NotConnectedError, RequestError, UpstreamError
 from app.gateway.admission import Keys
 from app.gateway.body.reading import Body, Reading
 from app.gateway.body.room import Holding
-from app.gateway.callers import unnamed
+from app.gateway.callers import caller_of, own
 from app.gateway.headers import request_headers
 from app.gateway.http.heads import Headers
 from app.gateway.http.request import JSON, Request
+from app.gateway.keys_file import UNNAMED, Holder
 from app.gateway.labels import PROJECT, label
-from app.gateway.origins import Names, check_local
+from app.gateway.origins import KEY_VARIABLE, Names, check_local
+from app.gateway.quota import Place, Quota
 from app.gateway.relay import Relay
 from app.gateway.routes import (
     EVERYWHERE,
+    FOR_CALLERS,
     HEALTH,
+    MESSAGES,
     PAGE,
     READY,
     ModelNames,
@@ -44,11 +48,17 @@ from app.telemetry.samples import Sample
 
 logger = logging.getLogger(__name__)
 
-# Answers a request for one of our own paths, or for its part on one model.
-Page = Callable[[Request, str | None], Awaitable[None] | None]
+# Answers a request for one of our own paths, or for its part on one model, to who holds the key.
+Page = Callable[[Request, str | None, Holder], Awaitable[None] | None]
 FAULT = 500  # an exception that nobody foresaw
 LEFT = 499  # nginx's status for a client that left before the end
 OPEN_PAGES = (HEALTH, READY, PAGE)  # need no key: the page is empty until it has asked for data
+NOT_YOURS = (
+    "this key is a named caller's: what shows or changes what belongs to others needs the "
+    f"instance's own key, {KEY_VARIABLE}"
+)
+BYTES_PER_TOKEN = 4  # of a prompt in English, roughly
+NOTHING = "there is no model here that this key may use"
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,26 @@ class Rules:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A client's request for a model, before its body has arrived. `names` are those by which the
+    client may choose models."""
+
+    request: Request
+    destination: ToModel
+    names: ModelNames
+    holder: Holder
+    quota: Quota
+
+    def models(self) -> Sequence[str]:
+        """Those that it may be for. Raises RequestError 404 if there is none."""
+        if self.destination.model is not None:
+            return (self.destination.model,)
+        if not self.names:
+            raise RequestError(404, NOTHING)
+        return tuple(dict.fromkeys(self.names.values()))
+
+
+@dataclass(frozen=True)
 class Call:
     """A client's request for a model, read as far as is needed to pass it on."""
 
@@ -80,6 +110,7 @@ class Call:
     model: str
     body: Body
     caller: Caller
+    quota: Quota
 
     def head(self) -> tuple[str, str, Headers]:
         """Method, target and headers, as llama-server gets them."""
@@ -105,46 +136,54 @@ class Proxy:
         """`pages` answer our own paths; `record` is told of every finished request."""
         self._pool = pool
         self._names = names
-        self._models = tuple(dict.fromkeys(names.values()))
         self._rules = rules
         self._pages = pages
         self._record = record
         self._reading = reading
 
     async def __call__(self, request: Request) -> None:
-        await self._check_caller(request)
-        destination = route(request.method, request.target, self._names, self._rules.prefixes)
+        request.named_errors = request.target.partition("?")[0].endswith(MESSAGES)
+        holder = await self._check_caller(request)
+        names = own(holder, self._names)
+        destination = route(request.method, request.target, names, self._rules.prefixes)
         if isinstance(destination, Options):  # without CORS: no other site's page may call
             request.reply(204, b"", destination.headers())
             return
         if isinstance(destination, Own):
-            answered = self._pages[destination.page](request, destination.model)
+            if holder.name and destination.page not in FOR_CALLERS:
+                raise RequestError(403, NOT_YOURS)
+            answered = self._pages[destination.page](request, destination.model, holder)
             if answered is not None:
                 await answered
             return
+        asked = Asked(request, destination, names, holder, self._rules.keys.quota(holder))
+        with Place(asked.quota, clock.now()), self._reading.holding(request) as holding:
+            await self._pass_on(asked, holding)
+
+    async def _pass_on(self, asked: Asked, holding: Holding) -> None:
+        request, destination = asked.request, asked.destination
         if destination.model is not None:
             self._pool.deny_if_full(destination.model)
-        with self._reading.holding(request) as holding:
-            await self._pass_on(request, destination, holding)
-
-    async def _pass_on(self, request: Request, destination: ToModel, holding: Holding) -> None:
-        models = (destination.model,) if destination.model else self._models
+        models = asked.models()
         body = await self._reading.body(request, models, holding, multipart=destination.multipart)
-        model = destination.model or named_in_body({"model": body.model}, self._names)
+        model = destination.model or named_in_body({"model": body.model}, asked.names)
         self._reading.allowed(model).check(body.length or 0, body.media)
         # Only now: a client that sends its body slowly takes no other client's place.
         with self._pool.admit(model):
-            caller = unnamed(request.headers, request.address)
-            await self._serve(Call(request, destination.path, model, body, caller))
+            caller = caller_of(asked.holder, request.headers, request.address)
+            call = Call(request, destination.path, model, body, caller, asked.quota)
+            await self._serve(call)
 
-    async def _check_caller(self, request: Request) -> None:
-        """Raises RequestError 401, 403, 429. Comes before the route, whose 404 names the models."""
+    async def _check_caller(self, request: Request) -> Holder:
+        """Whose key was sent. Raises RequestError 401, 403, 429. Comes before the route, whose 404
+        names the models."""
         if self._rules.local_only:
             check_local(request.method, request.headers, self._rules.allowed)
         target = request.target
         path = target if target == EVERYWHERE else split_target(target)[0]
-        if strip(path, self._rules.prefixes) not in OPEN_PAGES:
-            await self._rules.keys.check(request)
+        if strip(path, self._rules.prefixes) in OPEN_PAGES:
+            return UNNAMED
+        return await self._rules.keys.check(request)
 
     async def _serve(self, call: Call) -> None:
         stream = stream_of(call.path, call.model, int(clock.wall()))
@@ -216,7 +255,9 @@ class Proxy:
             size=relay.ends.size,
             request=call.request.id.decode(),
             project=label(call.request.headers, PROJECT),
+            caller=call.caller.name if call.caller.kind == "key" else "",
         )
+        call.quota.take(_used(call, relay, sample), clock.now())
         self._pool.finished(call.model, served=0 < relay.status < 500)
         self._record(sample)
         if self._rules.debug:
@@ -234,3 +275,13 @@ class Proxy:
             sample.request,
             extra={"subject": sample.model},
         )
+
+
+def _used(call: Call, relay: Relay, sample: Sample) -> int:
+    """Tokens that a request has cost its caller. llama-server tells of them at the end of an
+    answer; of one that ended before it they are estimated, or who leaves early would use none."""
+    tokens = sample.tokens
+    if sample.status != LEFT or sample.wait is None:
+        return tokens.prompt + tokens.generated
+    words = max(0, call.request.size - call.body.media)
+    return (tokens.prompt or words // BYTES_PER_TOKEN) + max(tokens.generated, relay.pieces)

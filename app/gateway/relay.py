@@ -36,6 +36,7 @@ class Relay:
         self.status = 0
         self.first_token: float | None = None  # when a stream began
         self.leased_at: float | None = None  # when the request got its model
+        self.pieces = 0  # of a stream: about one for each token
         self.ends = Whole(several) if several else Ends()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.pinged = False  # the client has its head already
@@ -92,8 +93,10 @@ class Relay:
         self._request.flush()
 
     def data(self, chunk: bytes) -> None:
-        if self._events and self.first_token is None:
-            self.first_token = clock.now()
+        if self._events:
+            self.pieces += 1
+            if self.first_token is None:
+                self.first_token = clock.now()
         self.ends.feed(chunk)
         self._take(chunk)
 
@@ -129,7 +132,7 @@ class Relay:
     def _tell_whole(self) -> None:
         told = b"".join(self._pieces)
         if self.status >= 400:
-            told = shaped(self.status, told)
+            told = shaped(self.status, told, named=self._stream.named)
         if not self.pinged:
             kept = [header for header in self._headers if header[0] != JSON[0]]
             self._request.reply(self.status, told, [JSON, *kept])

@@ -55,6 +55,9 @@ LONGEST_SHOWN = 200  # characters of a name in an error message: a body may have
 # Every name by which callers may choose a model, and the endpoint name of that model: in the form's
 # order, a model's endpoint name before its aliases.
 ModelNames = Mapping[str, str]
+# What a caller of the keys file may see of ours: all else shows or changes what belongs to others.
+FOR_CALLERS = (HEALTH, READY, PAGE, MODELS, MODEL, STATUS)
+MESSAGES = ("/v1/messages", "/v1/messages/count_tokens")  # Anthropic's
 READS, ACTS = ("GET", "HEAD"), ("POST",)  # methods that our pages answer, and all else
 
 
@@ -194,7 +197,7 @@ def check_model(name: str, names: ModelNames) -> str:
     if name in names:
         return names[name]
     shown = name if len(name) <= LONGEST_SHOWN else f"{name[:LONGEST_SHOWN]}…"
-    raise RequestError(404, f"there is no model {shown!r}; there are: {', '.join(names)}")
+    raise RequestError(404, f"there is no model {shown!r}; there are: {', '.join(names) or 'none'}")
 
 
 def named_in_body(fields: Mapping[str, object], names: ModelNames) -> str:

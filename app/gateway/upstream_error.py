@@ -21,8 +21,14 @@ UNREADABLE = (
 )
 
 
-def shaped(status: int, body: bytes) -> bytes:
-    """The body as it is if it has the shape, else one that says the same in it."""
+def shaped(status: int, body: bytes, *, named: bool = False) -> bytes:
+    """The body as it is if it has the shape, else one that says the same in it. `named`: in
+    Anthropic's shape, which has a `type` beside the error."""
+    told = _shaped(status, body)
+    return json.dumps({"type": "error", **json.loads(told)}).encode() if named else told
+
+
+def _shaped(status: int, body: bytes) -> bytes:
     error = _error_in(body)
     message = error.get("message")
     if not isinstance(message, str):

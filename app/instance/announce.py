@@ -34,7 +34,7 @@ def tell_token(token: str, file: Path, page: str, *, under_agent: bool) -> None:
     person opens the page with the token as the fragment of its address: a browser sends that to
     nobody, so it comes into no log. Under an agent no person sees the terminal, and ClearML records
     it."""
-    logger.info("no API key: who loads or unloads models needs the token in %s", file)
+    logger.info("no API key of its own: who loads or unloads models needs the token in %s", file)
     if not under_agent:
         console.confide(f"the page, to load and unload models as well: {page}/#token={token}")
 

@@ -12,6 +12,7 @@ from app.gateway.body.sizes import MIB
 from app.gateway.http.limits import Network
 from app.gateway.origins import KEY_VARIABLE, named
 from app.gateway.proxy import Rules
+from app.instance.keys import KeysFile, keys_file_of
 from app.machine import chance
 from app.page import examples
 from app.task.clearml_task import ClearMLTask
@@ -26,12 +27,13 @@ SHORTEST_KEY = 16  # characters that may be all right
 class Callers:
     """Who may call, and how: `placeholder` stands for the key that they send, "" without one;
     `networks` are those that may connect, all where there is none. `token`: what a caller needs to
-    change models where there is no key."""
+    change models where the instance has no key of its own."""
 
     rules: Rules
     placeholder: str
     networks: Sequence[Network] = ()
     token: str = ""
+    keys_file: KeysFile | None = None
 
 
 async def callers_of(
@@ -41,7 +43,8 @@ async def callers_of(
     *,
     routed: bool,
 ) -> Callers:
-    """What callers must send; with a route the gateway looks after that."""
+    """What callers must send; with a route the gateway looks after that. Raises ConfigError."""
+    keys_file = await keys_file_of(environment)
     networks = allowed_networks(environment.get(ALLOW_VARIABLE, ""))
     keys = [key.strip() for key in environment.get(KEY_VARIABLE, "").split(",")]
     if task.under_agent and not any(keys) and not routed:
@@ -49,8 +52,11 @@ async def callers_of(
         logger.info("callers need the task's key: python -m app key %s", task.task_id)
     elif task.under_agent:
         task.forget_key()
+    token = "" if any(keys) else chance.key(TOKEN)
+    if keys_file is not None and token:
+        keys = [token]  # or nobody could see and do what callers of the file may not
     rules = Rules(
-        Keys(keys),
+        Keys(keys, keys_file.roster if keys_file is not None else None),
         wait_timeout=general.wait_timeout,
         allow_remote_media=general.allow_remote_media,
         body_limit=round(general.body_limit * MIB) if general.body_limit else None,
@@ -63,4 +69,4 @@ async def callers_of(
         logger.warning(
             "%s: a key of fewer than %d characters can be guessed", KEY_VARIABLE, SHORTEST_KEY
         )
-    return Callers(rules, placeholder, networks, "" if any(keys) else chance.key(TOKEN))
+    return Callers(rules, placeholder, networks, token, keys_file)

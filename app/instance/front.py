@@ -65,7 +65,8 @@ class Front:
         self._plots = Plots(overview)
         self._metrics = Metrics(overview, lambda: clock.now())
         self._renew = overview.readings.renew
-        self._listeners = (self._plots.add, self._metrics.add, *listeners)
+        by_caller = () if overview.by_caller is None else (overview.by_caller.add,)
+        self._listeners = (self._plots.add, self._metrics.add, *by_caller, *listeners)
 
         described = self._plots.described
         admins = Admins(callers.rules.keys, callers.token)
@@ -115,9 +116,9 @@ class Front:
 
     def _pages(self) -> dict[str, Page]:
         return {
-            PAGE: lambda request, _: self._document.show(request),
-            EVENTS: lambda request, _: self._live.show(request),
-            METRICS: lambda request, _: self._show_metrics(request),
+            PAGE: lambda request, *_: self._document.show(request),
+            EVENTS: lambda request, *_: self._live.show(request),
+            METRICS: lambda request, *_: self._show_metrics(request),
         }
 
     async def _show_metrics(self, request: Request) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from app.gateway.admission import (
     ALLOW_VARIABLE,
     listening_host,
 )
+from app.gateway.keys_file import OTHER
 from app.instance.announce import announce, endpoint, tell_token
 from app.instance.bring_up import LlamaServers
 from app.instance.callers import Callers, callers_of
@@ -44,6 +45,7 @@ from app.task.inputs import inputs
 from app.task.outcome import Outcome
 from app.task.route import Route
 from app.task.weights import Weights
+from app.telemetry.callers import ByCaller
 from app.telemetry.idle import expired
 from app.telemetry.logs import LogBook
 from app.telemetry.overview import Overview, Phase
@@ -63,6 +65,7 @@ class Given:
     route: Route
     logs: LogBook
     ending: Ending
+    keys_due: asyncio.Event = field(default_factory=asyncio.Event)  # the keys file is to be read
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,8 @@ async def listen(given: Given, planned: Planned) -> Listening:
 def _assemble(given: Given, planned: Planned, callers: Callers) -> Listening:
     pool = pool_of(planned.settings, planned.plan)
     overview = overview_of(planned.settings, planned.plan, pool, given.task.under_agent)
+    if callers.keys_file is not None:
+        overview.by_caller = ByCaller(OTHER)
     servers = LlamaServers(
         planned.plan,
         planned.settings.general,
@@ -155,11 +160,19 @@ def _start(given: Given, planned: Planned, listening: Listening) -> None:
     servers, pool = listening.servers, listening.pool
     listening.reports.start(given.ending)
     given.ending.push("the route", simply(given.route.stop))
+    _watch_keys(given, listening)
     listening.front.start(given.ending)
     # Whoever did not end when asked to; at a second signal, everybody.
     given.ending.push("llama-servers", simply(servers.kill), at_once=servers.kill)
     given.ending.push("models", lambda _: pool.close(), CHILDREN)
     given.ending.push("requests", lambda seconds: _drain(listening, seconds), drain)
+
+
+def _watch_keys(given: Given, listening: Listening) -> None:
+    keys_file, by_caller = listening.callers.keys_file, listening.overview.by_caller
+    if keys_file is not None and by_caller is not None:
+        keys_file.start(given.keys_due, listening.overview.names, by_caller.keep)
+        given.ending.push("the keys file", simply(keys_file.stop))
 
 
 async def _ask_for_route(given: Given, listening: Listening, port: int, static: str) -> None:

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 PROGRESS = 5.0  # seconds between two updates at most, during the set-up
 MODELS_TABLE = ("Deployed Models", "models")
+CALLERS_TABLE = ("Callers", "callers")
 EXAMPLE = ("Command-Line Example", "example")
 HEADINGS = [
     "Model Name",
@@ -37,8 +38,9 @@ HEADINGS = [
     "Memory (MB)",
     "Requests",
 ]
+USED = ["Caller", "Requests", "Prompt Tokens", "Cached Tokens", "Generated Tokens"]
 NO_LIMIT = "∞"
-STATE, PAGE = "the state", "the page of examples"  # what is shown
+STATE, CALLERS, PAGE = "the state", "the callers", "the page of examples"  # what is shown
 
 
 class Presence:
@@ -60,6 +62,7 @@ class Presence:
         self._properties: dict[str, str] = {}
         self._live: dict[str, str] = {}
         self._rows: list[list[str]] = []
+        self._used: list[list[str]] = []
         self._page = ""
         self._due = asyncio.Event()
         self._complaints = Complaints()
@@ -77,12 +80,14 @@ class Presence:
         if self._sending is not None:
             self._sending.cancel()
         await self._try(STATE, self._show_state(budget, status="stopped"))
+        await self._try(CALLERS, self._show_callers(budget))
 
     async def _send_on(self) -> None:
         while True:
             self._due.clear()
             await self._overview.readings.renew()
             await self._try(STATE, self._show_state())
+            await self._try(CALLERS, self._show_callers())
             await self._try(PAGE, self._show_page())
             setting_up = self._overview.phase is Phase.SETTING_UP
             interval = min(PROGRESS, self._interval) if setting_up else self._interval
@@ -113,6 +118,13 @@ class Presence:
         if told:
             await self._task.tell(told, deadline)
             self._live = live
+
+    async def _show_callers(self, deadline: float | None = None) -> None:
+        """Send the table of callers if there is a keys file, and the table has changed."""
+        rows = callers_table(self._overview)
+        if rows != self._used:
+            await self._task.show({}, Table(*CALLERS_TABLE, rows), deadline)
+            self._used = rows
 
     async def _show_page(self) -> None:
         """Send the page of examples if callers reach the models in another way than before."""
@@ -178,6 +190,17 @@ def models_table(overview: Overview) -> list[list[str]]:
         )
         rows.append([html.escape(str(cell), quote=False) for cell in cells])
     return rows
+
+
+def callers_table(overview: Overview) -> list[list[str]]:
+    """A row of headings, and a row for each caller of the keys file; no row without one."""
+    if overview.by_caller is None:
+        return []
+    found = [
+        (name, used.requests, used.prompt, used.cached, used.generated)
+        for name, used in overview.by_caller.used.items()
+    ]
+    return [USED, *([str(cell) for cell in row] for row in found)]
 
 
 def model_endpoints(

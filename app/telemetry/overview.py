@@ -12,6 +12,7 @@ from app.machine import clock
 from app.machine.gpu import Device
 from app.memory.ledger import ModelState, Tier, View
 from app.planning.amounts import HOST
+from app.telemetry.callers import ByCaller
 from app.telemetry.idle import idle_for
 from app.telemetry.readings import MemoryUse, Readings
 
@@ -72,6 +73,7 @@ class Overview:
     begun_at: float = field(default_factory=lambda: clock.wall())
     serving_since: float = field(default_factory=lambda: clock.now())
     readings: Readings = field(default_factory=Readings)
+    by_caller: ByCaller | None = None  # with a keys file
 
     @property
     def names(self) -> dict[str, str]:

@@ -38,7 +38,7 @@ class Sample:
 
     `status` is what the client was told; 499 where it left before the end. `size` in bytes of
     the answer's body; `request` is the name that the client knows it by; `project` is what it says
-    of itself.
+    of itself, `caller` the name of its key in the keys file.
     """
 
     model: str
@@ -50,6 +50,7 @@ class Sample:
     size: int = 0
     request: str = ""
     project: str = ""
+    caller: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from app.telemetry.overview import Overview, Phase
 from app.telemetry.samples import Sample
 from app.telemetry.sources import (
     Mean,
+    OfCaller,
     OfDevice,
     OfGpu,
     OfInstance,
@@ -352,6 +353,34 @@ SCALARS = (
         monitor=Monitor(":monitor:gpu", ("gpu_{}_temperature",)),
         dashboard="GPU Temperature (°C)",
         page=2,
+    ),
+    Scalar(
+        key="caller_requests",
+        title="Requests by Caller",
+        help="Finished requests of a caller of the keys file; `other`: of all others",
+        source=OfCaller(lambda used: used.requests),
+        metric=Metric(name="caller_requests", type=Type.COUNTER),
+    ),
+    Scalar(
+        key="caller_prompt",
+        title="Prompt Tokens by Caller",
+        help="Tokens of its prompts, cached ones included",
+        source=OfCaller(lambda used: used.prompt),
+        metric=Metric(name="caller_prompt_tokens", type=Type.COUNTER),
+    ),
+    Scalar(
+        key="caller_cached",
+        title="Cached Tokens by Caller",
+        help="Tokens of its prompts that were in the KV cache",
+        source=OfCaller(lambda used: used.cached),
+        metric=Metric(name="caller_cached_tokens", type=Type.COUNTER),
+    ),
+    Scalar(
+        key="caller_generated",
+        title="Generated Tokens by Caller",
+        help="Tokens generated for it",
+        source=OfCaller(lambda used: used.generated),
+        metric=Metric(name="caller_generated_tokens", type=Type.COUNTER),
     ),
 )
 

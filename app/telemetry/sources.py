@@ -10,6 +10,7 @@ from typing import ClassVar
 from app.form.checks import TOTAL
 from app.machine import gpu, host
 from app.memory.ledger import ModelState, View
+from app.telemetry.callers import Used
 from app.telemetry.overview import Overview
 from app.telemetry.samples import Sample
 
@@ -99,6 +100,18 @@ class OfState(OfNow):
     def values(self, overview: Overview, now: float) -> Mapping[Labels, float]:
         pairs = [(view, state) for view in overview.view() for state in ModelState]
         return {(view.name, state.value): self.take(view, state) for view, state in pairs}
+
+
+@dataclass(frozen=True)
+class OfCaller(OfNow):
+    """A value of each caller of the keys file, and one of all others together."""
+
+    take: Callable[[Used], float]
+    labels = ("caller",)
+
+    def values(self, overview: Overview, now: float) -> Mapping[Labels, float]:
+        found = overview.by_caller.used if overview.by_caller is not None else {}
+        return {(name,): self.take(used) for name, used in found.items()}
 
 
 @dataclass(frozen=True)

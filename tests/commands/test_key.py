@@ -1,9 +1,15 @@
+import asyncio
+import hashlib
+import logging
+from argparse import Namespace
 from dataclasses import replace
 
 import pytest
 
+from app.commands import key
 from app.commands.key import tell
 from app.errors import ConfigError
+from app.gateway import keys_file
 from app.task.served import Served
 
 SERVES = Served("t", "n", "in_progress", state="active", endpoint="http://h:1", key="k")
@@ -52,3 +58,28 @@ def test_without_a_key_in_the_task_it_is_said_where_it_is(capsys, change, proble
     with pytest.raises(ConfigError, match=problem):
         tell(replace(SERVES, **change))
     assert capsys.readouterr().out == "endpoint http://h:1\n"
+
+
+def test_a_new_keys_lines_are_for_the_file_and_the_key_is_not_among_them(capsys, caplog):
+    caplog.set_level(logging.INFO)
+    asyncio.run(key.run(Namespace(task="new", name="alice"), {}))
+    asyncio.run(key.run(Namespace(task="new", name="b.c"), {}))
+    alice, other = keys_file.parse(capsys.readouterr().out)
+    made = [message.rpartition(" ")[2] for message in caplog.messages]
+    assert [alice.name, other.name] == ["alice", "b.c"] and len(made[0]) >= 43
+    assert [hashlib.sha256(each.encode()).digest() for each in made] == [alice.digest, other.digest]
+
+
+@pytest.mark.parametrize(
+    "task, name, problem",
+    [
+        ("new", None, "name the caller that the key is for"),
+        ("new", "other", "other: all other requests are counted by this name"),
+        ("new", "a b", "not a name"),
+        ("0123", "alice", "to make a key: key new NAME"),
+    ],
+)
+def test_a_key_is_made_for_a_name_that_the_file_may_have(capsys, task, name, problem):
+    with pytest.raises(ConfigError, match=problem):
+        asyncio.run(key.run(Namespace(task=task, name=name), {}))
+    assert capsys.readouterr().out == ""

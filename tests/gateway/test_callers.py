@@ -1,6 +1,7 @@
 import pytest
 
-from app.gateway.callers import unnamed
+from app.gateway.callers import caller_of, own
+from app.gateway.keys_file import UNNAMED, Holder
 from app.gateway.labels import LONGEST
 from app.memory.caller import Caller
 
@@ -17,9 +18,32 @@ from app.memory.caller import Caller
         ([(b"session", b"a"), (b"session", b"b")], "10.0.0.1", Caller("address", "10.0.0.1")),
     ],
 )
-def test_who_names_no_key_is_known_by_its_session_or_else_its_address(headers, address, expected):
-    assert unnamed(headers, address) == expected
+def test_who_has_no_named_key_is_known_by_its_session_or_else_its_address(
+    headers, address, expected
+):
+    assert caller_of(UNNAMED, headers, address) == expected
+    holder = Holder("alice", batch=True, weight=2.0)
+    assert caller_of(holder, headers, address) == Caller("key", "alice", batch=True, weight=2.0)
 
 
 def test_a_session_is_no_address():
-    assert unnamed([(b"session", b"10.0.0.1")], "") != unnamed([], "10.0.0.1")
+    session = caller_of(UNNAMED, [(b"session", b"10.0.0.1")], "")
+    assert session != caller_of(UNNAMED, [], "10.0.0.1")
+
+
+NAMES = {"chat": "chat", "gpt-4o": "chat", "vectors": "vectors"}
+
+
+@pytest.mark.parametrize(
+    "models, expected",
+    [
+        (None, ["chat", "gpt-4o", "vectors"]),
+        ({"chat"}, ["chat", "gpt-4o"]),
+        ({"gpt-4o", "elsewhere"}, ["chat", "gpt-4o"]),
+        ({"chat", "vectors"}, ["chat", "gpt-4o", "vectors"]),
+        ({"elsewhere"}, []),
+    ],
+)
+def test_a_model_of_ones_own_is_its_own_by_all_its_names(models, expected):
+    holder = Holder("alice", models=None if models is None else frozenset(models))
+    assert list(own(holder, NAMES)) == expected

@@ -9,6 +9,7 @@ from app.memory.ledger import ModelState, Tier, View
 from app.page.examples import Target
 from app.task.presence import (
     HEADINGS,
+    USED,
     Presence,
     model_endpoints,
     models_table,
@@ -16,9 +17,12 @@ from app.task.presence import (
     properties,
 )
 from app.task.sdk import ClearMLError, NoAnswerError
+from app.telemetry.callers import ByCaller
 from app.telemetry.overview import Details, Overview, Phase
 from app.telemetry.readings import MemoryUse, Reading, Readings
+from app.telemetry.samples import Tokens
 from tests.task.fakes import FakeTask
+from tests.telemetry.examples import sample
 
 S = ModelState
 TARGET = Target("a", "http://h/a/v1", False, "")
@@ -77,6 +81,23 @@ def test_only_what_has_changed_is_sent_again(run):
             changed, table = await shown.next()
             assert table is None and changed["endpoint"] == "http://elsewhere"
             assert "curl" not in changed and "status" not in changed
+
+    run(scenario)
+
+
+def test_a_table_of_callers_is_sent_when_it_has_changed_and_at_the_end(run):
+    async def scenario():
+        shown = Shown()
+        by_caller = shown.overview.by_caller = ByCaller("other")
+        async with shown:
+            await shown.next()  # the page
+            by_caller.keep(["alice"])
+            by_caller.add(sample(caller="alice", tokens=Tokens(10, 4, 6)))
+            await shown.presence.stop(3)
+        tables = [told[1] for told in shown.task.shown if isinstance(told, tuple) and told[1]]
+        first, last = (table.rows for table in tables if table.title == "Callers")
+        assert first == [USED, ["other", "0", "0", "0", "0"]]
+        assert last == [USED, ["alice", "1", "10", "4", "6"], ["other", "0", "0", "0", "0"]]
 
     run(scenario)
 

@@ -58,6 +58,7 @@ class Request:
         self.finished = False
         self.flow: Flow | None = None
         self.size = 0  # bytes of the body that have arrived
+        self.named_errors = False  # in Anthropic's shape: OpenAI's with a `type` beside it
         self.gives_way = False  # its connection may be broken for the sake of a new one
         self._connection = connection
         self._chunks: deque[bytes] = deque()
@@ -206,4 +207,5 @@ class Request:
         headers = [JSON, *error.headers]
         if error.retry_after is not None:
             headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
-        self.reply(error.status, json.dumps(error.body()).encode(), headers)
+        body = {"type": "error", **error.body()} if self.named_errors else error.body()
+        self.reply(error.status, json.dumps(body).encode(), headers)

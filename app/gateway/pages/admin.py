@@ -45,7 +45,7 @@ def pages(pool: Pool[Any], admins: Admins) -> dict[str, Page]:
         request.reply(202, json.dumps(body).encode())
 
     def page(action: str) -> Page:
-        return lambda request, name: begin(request, name or "", action)
+        return lambda request, name, _: begin(request, name or "", action)
 
     return {ACTION.format(action=action): page(action) for action in ACTIONS}
 

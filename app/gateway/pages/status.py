@@ -6,7 +6,9 @@ import enum
 import json
 
 from app.gateway.admission import Keys
+from app.gateway.callers import own
 from app.gateway.http.request import Request
+from app.gateway.keys_file import UNNAMED, Holder
 from app.gateway.proxy import Page
 from app.gateway.routes import HEALTH, MODEL, MODELS, READY, STATUS
 from app.machine import clock
@@ -75,8 +77,15 @@ def capabilities(details: Details) -> list[str]:
     return [kind, "multimodal"] if details.multimodal else [kind]
 
 
-def status(overview: Overview, now: float) -> dict[str, object]:
-    views = overview.view()
+def views_for(overview: Overview, holder: Holder) -> list[View]:
+    """Of the models that it may use."""
+    models = set(own(holder, overview.names).values())
+    return [view for view in overview.view() if view.name in models]
+
+
+def status(overview: Overview, now: float, holder: Holder = UNNAMED) -> dict[str, object]:
+    """`holder`: whom it is told."""
+    views = views_for(overview, holder)
     idle = overview.idle(now)
     used, total = overview.host()
     return {
@@ -92,7 +101,24 @@ def status(overview: Overview, now: float) -> dict[str, object]:
             for d in overview.devices()
         ],
         "host": {"used": used, "total": total},
+        "callers": _callers(overview, holder),
     }
+
+
+def _callers(overview: Overview, holder: Holder) -> list[dict[str, object]]:
+    """What each caller of the keys file has used; a caller is told of itself alone."""
+    found = overview.by_caller.used if overview.by_caller is not None else {}
+    return [
+        {
+            "name": name,
+            "requests": used.requests,
+            "prompt_tokens": used.prompt,
+            "cached_tokens": used.cached,
+            "generated_tokens": used.generated,
+        }
+        for name, used in found.items()
+        if holder.name in ("", name)
+    ]
 
 
 def _model(overview: Overview, view: View) -> dict[str, object]:
@@ -123,41 +149,42 @@ def _model(overview: Overview, view: View) -> dict[str, object]:
     }
 
 
-def _coming(overview: Overview) -> dict[str, object]:
-    views = overview.view()
+def _coming(overview: Overview, holder: Holder) -> dict[str, object]:
+    views = views_for(overview, holder)
     return {"models": {v.name: {"state": v.state.value, "progress": v.progress} for v in views}}
 
 
 def pages(overview: Overview, keys: Keys) -> dict[str, Page]:
     """What answers each path, or its part on one model. Whoever has none of the keys is told
-    nothing of the models."""
+    nothing of the models, and a caller of the keys file only of those that it may use."""
 
     def answer(request: Request, code: int, body: object) -> None:
         request.reply(code, json.dumps(body).encode())
 
-    def show_health(request: Request, _: str | None) -> None:
+    def show_health(request: Request, _: str | None, __: Holder) -> None:
         found = health(overview)
         answer(request, 200 if found is Health.OK else 503, {"status": found.value})
 
-    async def show_ready(request: Request, _: str | None) -> None:
+    async def show_ready(request: Request, _: str | None, __: Holder) -> None:
         if is_ready(overview):
             answer(request, 200, {"status": "ready"})
             return
-        models = _coming(overview) if await keys.known(request) else {}
+        holder = await keys.known(request)
+        models = {} if holder is None else _coming(overview, holder)
         answer(request, 503, {"status": health(overview).value, **models})
 
-    def show_models(request: Request, name: str | None) -> None:
-        kept = [view for view in overview.view() if name in (None, view.name)]
+    def show_models(request: Request, name: str | None, holder: Holder) -> None:
+        kept = [view for view in views_for(overview, holder) if name in (None, view.name)]
         data = [entry for view in kept for entry in model_objects(overview, view)]
         answer(request, 200, {"object": "list", "data": data})
 
-    def show_model(request: Request, name: str | None) -> None:
+    def show_model(request: Request, name: str | None, _: Holder) -> None:
         every = [entry for view in overview.view() for entry in model_objects(overview, view)]
         answer(request, 200, next(entry for entry in every if entry["id"] == name))
 
-    async def show_status(request: Request, _: str | None) -> None:
+    async def show_status(request: Request, _: str | None, holder: Holder) -> None:
         await overview.readings.renew()
-        answer(request, 200, status(overview, clock.now()))
+        answer(request, 200, status(overview, clock.now(), holder))
 
     return {
         HEALTH: show_health,

@@ -76,7 +76,7 @@ class Chat {
     const begun = performance.now();
     const response = await fetch(`${connection.modelUrl(model.name)}/chat/completions`, {
       method: "POST", signal,
-      headers: connection.headers({ "Content-Type": "application/json" }),
+      headers: connection.adminHeaders({ "Content-Type": "application/json" }),
       body: JSON.stringify({ model: model.name, messages: this.messages, stream: true }),
     });
     if (!response.ok) throw new Error(await errorOf(response));

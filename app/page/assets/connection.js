@@ -30,7 +30,8 @@ const connection = {
     return this.key ? { ...more, Authorization: `Bearer ${this.key}` } : { ...more };
   },
 
-  // What shows the instance that this page may change models.
+  // What shows the instance that this page may change models. With a keys file, the token is the
+  // instance's own key.
   adminHeaders(more) {
     return this.token ? { ...this.headers(more), "X-Api-Key": this.token } : this.headers(more);
   },

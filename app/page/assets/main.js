@@ -67,6 +67,7 @@
       log.setSubjects(names);
     }
     models.show(told);
+    showCallers(get("callers"), get("caller-rows"), told.callers);
     showClocks();
     showCommand();
   }

@@ -4,6 +4,7 @@ import json
 import pytest
 
 from app.gateway.admission import Keys
+from app.gateway.keys_file import UNNAMED
 from app.gateway.pages.status import Health, health, is_ready, pages, status
 from app.gateway.routes import MODEL, MODELS
 from app.machine.gpu import Device
@@ -135,10 +136,10 @@ def test_each_name_of_a_model_is_in_the_list_and_can_be_retrieved():
     assert status(found, 0.0)["models"][0]["aliases"] == ("gpt-4o", "chat")
 
 
-def answered(found, path, keys=NONE, headers=(), model=None):
+def answered(found, path, keys=NONE, headers=(), model=None, holder=UNNAMED):
     asked = Asked()
     asked.headers = headers
-    waiting = pages(found, keys)[path](asked, model)
+    waiting = pages(found, keys)[path](asked, model, holder)
     if waiting is not None:
         asyncio.run(waiting)
     return asked.answer
