@@ -43,10 +43,13 @@ async def endless(reader, writer, head):
     """A stream that goes on until the client leaves."""
     await body_of(reader, head)
     writer.write(EVENTS)
-    while True:
-        writer.write(b"9\r\ndata: a\n\n\r\n")
-        await writer.drain()
-        await asyncio.sleep(0.001)
+    try:
+        while True:
+            writer.write(b"9\r\ndata: a\n\n\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.001)
+    except asyncio.CancelledError:  # at the test's end
+        raise ConnectionError from None
 
 
 def test_every_caller_has_its_own_key_beside_the_instances_own(run, socket):
