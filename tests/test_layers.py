@@ -151,6 +151,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "outcome",
         "last_will",
         "last_words",
+        "claim",
         "file_server",
         "reporting",
         "inputs",

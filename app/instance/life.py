@@ -71,6 +71,7 @@ class Instance:
                 await opening.drop(given.task, opened.tokens)
                 raise
         opening.write_back(given.task, opened)
+        given.task.on_taken(self._taken)
         given.task.on_abort(self._aborted, opened.settings.general.drain_timeout)
         planned = await phases.prepare(given, opened.settings)
         listening = await phases.listen(given, planned)
@@ -158,11 +159,14 @@ class Instance:
         self._ask_to_stop("aborted in ClearML", 143)
         await self._ended.wait()
 
-    def _ask_to_stop(self, text: str, exit_status: int) -> None:
+    def _taken(self) -> None:
+        self._ask_to_stop("another run has the task", 143, Outcome.MOVED)
+
+    def _ask_to_stop(self, text: str, exit_status: int, outcome: Outcome = Outcome.STOPPED) -> None:
         if self._task.under_agent:
             exit_status = AGENT_INTERRUPTED
         if not self._stop.done():
-            self._stop.set_result(Reason(text, exit_status, Outcome.STOPPED))
+            self._stop.set_result(Reason(text, exit_status, outcome))
 
 
 async def cancelled(life: asyncio.Task[Reason]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from app import console
 from app.machine import chance, clock
 from app.task import api, file_server, inputs, live, mode, reporting, script, secret
+from app.task.claim import Claim
 from app.task.inputs import Input
 from app.task.last_words import LastWords
 from app.task.live import Runtime
@@ -40,6 +41,7 @@ class ClearMLTask:
         self._session = Session(offline=offline, environment=environment)
         self._runtime = Runtime()
         self._last_words: LastWords | None = None  # None: offline, or not open yet
+        self._claim: Claim | None = None  # None as well
         self._task: Any = None
         self._ended = True  # an unopened task has no end to write
         self.task_id = ""  # until the task is open
@@ -93,7 +95,9 @@ class ClearMLTask:
         self.task_id = str(self._task.id)
         if self.offline:
             return {}
-        self._last_words = LastWords(self._clear(), self.mode, mode.direct(self._task))
+        run = self._clear()
+        self._last_words = LastWords(run, self.mode, mode.direct(self._task))
+        self._claim = Claim(run, mode.direct(self._task).ask)
         if self.under_agent:
             self._last_words.begin(self._task.session)
         parameters = self._task.get_parameters()
@@ -119,6 +123,40 @@ class ClearMLTask:
     ) -> dict[str, Any]:
         """Send a request to the server's API; the data of the answer."""
         return await self._session.ask(service, action, fields, deadline)
+
+    async def write(
+        self, service: str, action: str, fields: Mapping[str, Any], deadline: float
+    ) -> None:
+        """As `ask`, for what shows this run: nothing once another run has the task."""
+        call = f"{service}.{action}"
+
+        def send() -> None:
+            if self._claim is not None:
+                self._claim.ask(service, action, fields)
+
+        await self._session.call(call, lambda: self._write(send), deadline)
+
+    async def look(self, deadline: float | None = None) -> None:
+        """Find out whether another run has the task, at most once a minute."""
+        if self._claim is not None:
+            await self._session.call("looking at the task", self._claim.holds, deadline)
+
+    def on_taken(self, stop: Callable[[], object]) -> None:
+        """Call `stop` on the loop when another run has the task, or is to have it."""
+        loop = asyncio.get_running_loop()
+        if self._claim is not None:
+            self._claim.on_loss(lambda: loop.call_soon_threadsafe(stop))
+
+    def _set_properties(self, claim: Claim, values: Mapping[str, str]) -> None:
+        claim.ask("tasks", "edit_hyper_params", api.properties(self.task_id, values))
+
+    def _write(self, send: Callable[[], object]) -> None:
+        """In the SDK's thread."""
+        if self._claim is None:
+            send()
+        elif self._claim.holds():
+            with self._claim.watched():
+                send()
 
     def write_parameters(self, values: Mapping[str, str]) -> None:
         """Write the merged form, once: a clone of the task shows every field."""
@@ -157,24 +195,26 @@ class ClearMLTask:
         def send() -> None:
             if self._task is None:
                 return
-            if properties and not self.offline:
-                api.set_properties(self.task_id, properties)
+            if properties and self._claim is not None:
+                self._set_properties(self._claim, properties)
             if table is not None:
                 reporting.table(self._task, table)
 
-        await self._session.call("showing the state", send, deadline)
+        await self._session.call("showing the state", lambda: self._write(send), deadline)
 
     async def tell(self, state: Mapping[str, str], deadline: float | None = None) -> None:
         """Tell programs these parts of the live state (`live.LIVE`), which the server has confirmed
         on return."""
 
         def send() -> None:
-            if self._task is None or self.offline:
+            claim = self._claim
+            if claim is None:
                 return
-            if not self._runtime.edit(self._task, live.keys(state)) and live.MODELS in state:
-                api.set_properties(self.task_id, {live.MODELS: state[live.MODELS]})
+            edited = self._runtime.edit(self._task, live.keys(state), ask=claim.ask)
+            if not edited and live.MODELS in state:
+                self._set_properties(claim, {live.MODELS: state[live.MODELS]})
 
-        await self._session.call("telling the state", send, deadline)
+        await self._session.call("telling the state", lambda: self._write(send), deadline)
 
     async def show_page(self, title: str, series: str, page: str) -> None:
         """Upload an HTML page to the task's debug samples, where it replaces the one before."""
@@ -187,7 +227,8 @@ class ClearMLTask:
                 file_server.check(str(to or ""))
             reporting.page(self._task, title, series, page)
 
-        await self._session.call("showing the page of examples", send, None)
+        call = "showing the page of examples"
+        await self._session.call(call, lambda: self._write(send), None)
 
     async def run_key(self) -> str:
         """The task's API key, which everybody who may read the task can read. A restart of the
@@ -228,6 +269,8 @@ class ClearMLTask:
 
     def foresee(self, outcome: Outcome, reason: str) -> None:
         """What is to be said of the end if an agent kills us from here on."""
+        if self._claim is not None:
+            self._claim.doubt()  # who has aborted the task may have enqueued it at once
         if self._last_words is not None:
             self._last_words.foresee(outcome, reason)
 
@@ -246,7 +289,9 @@ class ClearMLTask:
         if self._ended:
             return False
         self._ended = True
-        if outcome is Outcome.MOVED:
+        if self._lost:
+            self.foresee(Outcome.MOVED, "")
+        if outcome is Outcome.MOVED or self._lost:
             return False
         until = clock.now() + budget
         # Offline nothing is said after it, and a busy machine takes its time.
@@ -256,6 +301,10 @@ class ClearMLTask:
         unwatched(self._task)
         console.flush()  # an agent reads it
         return await self._last_words.say(outcome, reason, until)
+
+    @property
+    def _lost(self) -> bool:
+        return self._claim is not None and self._claim.lost
 
     async def _flush_and_close(self, budget: float) -> None:
         def flush() -> None:
@@ -275,7 +324,7 @@ class ClearMLTask:
         """Call `function` of the SDK's task in the SDK's thread, without waiting for it."""
 
         def call() -> None:
-            if self._task is not None:
+            if self._task is not None and not self._lost:
                 function(self._task)
 
         self._session.post(what, call)

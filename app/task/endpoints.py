@@ -177,7 +177,7 @@ class Endpoints:
 
     async def _ask(self, action: str, name: str, fields: Mapping[str, Any], budget: float) -> None:
         container = {"container_id": container_of(self._task.task_id, name)}
-        await self._task.ask("serving", action, {**container, **fields}, budget)
+        await self._task.write("serving", action, {**container, **fields}, budget)
 
 
 def _urls(rows: Sequence[ModelEndpoint]) -> set[tuple[str, str]]:

@@ -13,7 +13,7 @@ goes to user properties instead. Everything in this module runs in the SDK's thr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from app.task import api
@@ -43,13 +43,21 @@ class Runtime:
     def __init__(self) -> None:
         self.edits = True  # until the server says that it has no such request
 
-    def edit(self, task: Any, values: Mapping[str, str], remove: Sequence[str] = ()) -> bool:
-        """Set and remove these keys; False if this server cannot, which it is asked once."""
+    def edit(
+        self,
+        task: Any,
+        values: Mapping[str, str],
+        remove: Sequence[str] = (),
+        ask: Callable[[str, str, Mapping[str, Any]], object] | None = None,
+    ) -> bool:
+        """Set and remove these keys; False if this server cannot, which it is asked once. `ask`:
+        by default `api.ask`."""
         if self.edits:
             try:
                 # The SDK reads and writes all of them while it holds this lock.
                 with task._edit_lock:
-                    api.ask("tasks", "edit_runtime", edit(task.id, values, remove))
+                    send = ask or api.ask
+                    send("tasks", "edit_runtime", edit(task.id, values, remove))
             except RefusedError as error:
                 self.edits = not api.unknown_action(error)
                 if self.edits:

@@ -17,7 +17,7 @@ from app.task.sdk import one_line
 # kills this process.
 OURS = "worker: "
 AWAY = 500  # the server cannot answer now, whatever is asked
-TAKEN = "the task waits for another run, or has one: nothing is written of the end of this one"
+TAKEN = "the task waits for another run, or has one: nothing more of this run is written into it"
 
 
 class Outcome(enum.Enum):
@@ -26,7 +26,7 @@ class Outcome(enum.Enum):
     COMPLETED = "completed"
     STOPPED = "stopped"
     FAILED = "failed"
-    MOVED = "moved"  # it waits on another queue, and is no longer ours
+    MOVED = "moved"  # it waits on another queue, or another run has it: it is no longer ours
 
 
 @dataclass(frozen=True)
@@ -101,18 +101,22 @@ def say(ask: Ask, words: Sequence[Word], timeout: float) -> Said:
 def say_of(run: Run, ask: Ask, words: Sequence[Word], timeout: float) -> Said:
     """As `say`, but nothing of a task that is no longer this run's: who has aborted it may have
     enqueued it at once."""
-    asked = {"id": [run.task], "only_fields": SEEN, "search_hidden": True}
     try:
-        found = ask("tasks", "get_all", asked, timeout).get("tasks") or []
+        gone = is_taken(run, ask, timeout)
     except RefusedError as error:
         if error.status >= AWAY:
             return Said(words, str(error), confirmed=False)
-        found = []  # then it is said all the same
+        gone = False  # then it is said all the same
     except Exception as error:  # noqa: BLE001 whatever stands between us and the server
         return Said(words, one_line(error), confirmed=False)
-    if any(taken(task, run.name) for task in found):
-        return Said((), TAKEN, confirmed=False)
-    return say(ask, words, timeout)
+    return Said((), TAKEN, confirmed=False) if gone else say(ask, words, timeout)
+
+
+def is_taken(run: Run, ask: Ask, timeout: float) -> bool:
+    """Whether the server says that the task is no longer this run's. Raises what `ask` raises."""
+    asked = {"id": [run.task], "only_fields": SEEN, "search_hidden": True}
+    found = ask("tasks", "get_all", asked, timeout).get("tasks") or []
+    return any(taken(task, run.name) for task in found)
 
 
 def unwatched(task: Any) -> None:

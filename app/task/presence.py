@@ -106,6 +106,7 @@ class Presence:
 
     async def _show_state(self, deadline: float | None = None, **over: str) -> None:
         """Send the properties and the table that have changed; `over` replaces properties."""
+        await self._task.look(deadline)
         found = properties(self._overview, clock.now(), self._targets()[0]) | over
         changed = {key: text for key, text in found.items() if self._properties.get(key) != text}
         rows = models_table(self._overview)

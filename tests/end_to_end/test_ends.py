@@ -108,4 +108,31 @@ def test_a_task_that_is_aborted_and_enqueued_at_once_stays_in_its_queue(start, a
     api.state.act("tasks.enqueue", {"task": task["id"], "queue_name": "work"})
     app.end()
     assert (task["status"], shown(task)["stop_reason"]) == ("queued", "")
-    assert "nothing is written of the end" in app.output
+    assert "nothing more of this run is written" in app.output
+
+
+@pytest.mark.parametrize("api", [True], indirect=True)
+def test_an_instance_that_was_cut_off_leaves_the_next_run_alone(start, api, cache):
+    """1. An instance cannot reach the server for a while. 2. Meanwhile its task is enqueued, and
+    another run serves. 3. It reaches the server again. Result: it ends by itself, and nothing of
+    the other run is written over or taken out of the table."""
+    given = ["--model", tiny_path(cache), "--set", "Model/endpoint_name=tiny"]
+    app = online(start, api, *given, "--set", "Idle/last_action_interval=1").ready()
+    (task,) = api.state.tasks.values()
+    until(lambda: shown(task).get("status") == "active" and api.state.containers)
+    api.behind = 502
+    app.line("not a ClearML server's")
+    with api.lock:
+        row = {"endpoint_url": "http://other/tiny/v1"}
+        api.state.containers.update(dict.fromkeys(api.state.containers, row))
+        for name, value in (("run", "another"), ("endpoint", "http://other")):
+            task["hyperparams"]["properties"][name]["value"] = value
+        task["runtime"]["llamacpp_endpoint"] = "http://other"
+        before = json.dumps([shown(task), task["runtime"], api.state.containers])
+    api.behind = None
+    assert app.wait() == 143
+    assert json.dumps([shown(task), task["runtime"], api.state.containers]) == before
+    assert task["status"] == "in_progress" and api.state.gone == []
+    assert app.output.count("nothing more of this run is written") == 1
+    assert app.output.count("stopping: another run has the task") == 1
+    assert app.children == [] and "Traceback" not in app.output

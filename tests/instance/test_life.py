@@ -39,6 +39,9 @@ class Task:
     def rename(self, name):
         self.told.append(f"renamed {name}")
 
+    def on_taken(self, stop):
+        pass
+
     def on_abort(self, stop, grace):
         self.abort = stop
 

@@ -29,6 +29,11 @@ class FakeTask:
             raise answer
         return answer
 
+    write = ask
+
+    async def look(self, deadline=None):
+        pass
+
     async def call(self, name, function, deadline):
         self.deadlines.append(deadline)
         try:
