@@ -129,7 +129,7 @@ async def opened(**environment):
 
 async def done(task):
     """Everything posted before has had its turn."""
-    await task.call("nothing", lambda _: None, 5)
+    await task.call("nothing", lambda _: None, 25)  # the SDK may be imported
 
 
 def test_an_open_task_tells_its_hyperparameters(run, sdk_task):
@@ -303,7 +303,8 @@ def test_properties_that_the_server_did_not_take_are_not_confirmed(run, sdk_task
             await task.show({"status": "idle"}, None)
         sdk_task.failing.clear()
         await task.show({"status": "idle"}, None)
-        assert sdk_task.asked == ["tasks.edit_hyper_params"] * 2
+        write, look = "tasks.edit_hyper_params", "tasks.get_all"
+        assert sdk_task.asked == [write, look, write]  # another run may have it by then
 
     run(scenario)
 
