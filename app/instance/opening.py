@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.errors import FormError
-from app.form.fields import ARGS, HF_TOKEN_KEY
+from app.form.fields import ARGS, HF_TOKEN_KEY, SECTIONS
 from app.form.merge import Form, merge, parse
 from app.form.settings import Settings
 from app.instance.invocation import PROJECT, Invocation
@@ -48,6 +48,7 @@ async def open_task(
     form = merge(invocation.config, parameters, invocation.overrides)
     elsewhere = requeue.wanted(environment, form.values["General/queue"])
     tokens = tuple(key for key in TOKENS if parameters.get(key))
+    await _drop_misspelt(task, misspelt_tokens(parameters))
     if not elsewhere:
         await _take_token(task, form, tokens, environment)
     form = form.without(HF_TOKEN_KEY)
@@ -62,6 +63,25 @@ async def open_task(
         logging.getLogger("app").setLevel(logging.DEBUG)
     emptied = tuple(sorted(form.arguments & parameters.keys()))
     return Opened(settings, form, elsewhere, emptied, tokens if elsewhere else ())
+
+
+def misspelt_tokens(parameters: Mapping[str, str]) -> tuple[str, ...]:
+    """What is the token's field but for its section, for case, or for "-" instead of "_". It is
+    ignored as any unknown field, but it may hold a token."""
+    name = HF_TOKEN_KEY.partition("/")[2]
+    sections = {section.lower() for section in SECTIONS}
+    split = {key: key.lower().replace("-", "_").partition("/") for key in parameters}
+    alike = [key for key, (section, _, n) in split.items() if section in sections and n == name]
+    return tuple(key for key in alike if parameters[key] and key not in TOKENS)
+
+
+async def _drop_misspelt(task: ClearMLTask, keys: Sequence[str]) -> None:
+    if keys:
+        await task.blank(keys)
+    for key in keys:
+        logger.warning(
+            "%s is no field, and was removed from the task: the token's is %s", key, HF_TOKEN_KEY
+        )
 
 
 async def drop(task: ClearMLTask, tokens: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import functools
 import logging
 from typing import Any
 
+LEGACY = "Legacy cache size configuration"  # an agent writes it for every task
 MONITOR = "ClearML Monitor:"  # all texts of the SDK's machine monitor begin so
 
 
@@ -17,10 +18,17 @@ def hush() -> None:
     from clearml.storage import callbacks
 
     callbacks.tqdm = None
-    logging.getLogger("clearml.storage").setLevel(logging.WARNING)
+    storage = logging.getLogger("clearml.storage")
+    storage.setLevel(logging.WARNING)
+    storage.addFilter(is_news)
     logging.getLogger("clearml.resource_monitor").setLevel(logging.ERROR)
     logging.getLogger("clearml.Repository Detection").setLevel(logging.ERROR)
     without_monitor(Logger)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of the SDK's storage tells something that somebody can act on."""
+    return not record.getMessage().startswith(LEGACY)
 
 
 def without_monitor(logger_class: Any) -> None:

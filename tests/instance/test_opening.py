@@ -81,6 +81,21 @@ def test_a_token_is_taken_out_of_task_and_form(opened, monkeypatch):
     assert os.environ["HF_TOKEN"] == "hf_secret"
 
 
+@pytest.mark.parametrize("environment", [{}, SERVICES], ids=["here", "elsewhere"])
+@pytest.mark.parametrize(
+    "key", ["general/hf_token", "General/HF_TOKEN", "Args/hf-token", "Model/Hf_Token"]
+)
+def test_a_token_under_a_misspelt_name_is_removed_and_not_taken(
+    opened, monkeypatch, caplog, key, environment
+):
+    monkeypatch.setenv("HF_TOKEN", "")
+    task = Task({key: "hf_secret", "General/queue": "gpus", "Other/hf_token": "theirs"})
+    opened(task, environment=environment)
+    assert task.done == [("blank", key)] and os.environ["HF_TOKEN"] == ""
+    assert f"{key} is no field, and was removed" in caplog.text
+    assert "the token's is General/hf_token" in caplog.text and "hf_secret" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "given",
     [

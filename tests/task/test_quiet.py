@@ -1,6 +1,8 @@
+import logging
+
 import pytest
 
-from app.task.quiet import without_monitor
+from app.task.quiet import is_news, without_monitor
 
 
 @pytest.mark.parametrize(
@@ -21,3 +23,15 @@ def test_the_monitor_alone_is_not_heard(text, heard):
     logger = Logger()
     logger.report_text(text, 30, print_console=False)
     assert logger.told == ((text, 30, False) if heard else ())
+
+
+@pytest.mark.parametrize(
+    "text, heard",
+    [
+        ("Legacy cache size configuration detected (sdk.storage.cache.size/secondary), x", False),
+        ("Could not download s3://bucket/x", True),
+    ],
+)
+def test_of_storage_the_legacy_line_alone_is_not_heard(text, heard):
+    said = logging.LogRecord("clearml.storage", logging.WARNING, "", 0, text, (), None)
+    assert is_news(said) is heard
