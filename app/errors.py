@@ -48,6 +48,11 @@ class UpstreamError(Exception):
     """The child ended or broke its connection before the answer was whole."""
 
 
+class OverflowedError(UpstreamError):
+    """The child failed every request at work, since its KV cache was full. Nothing of the answer
+    was told: the request may be sent again."""
+
+
 class NotConnectedError(UpstreamError):
     """The child took no connection, so it has not seen the request: it may be sent again."""
 
@@ -66,7 +71,7 @@ ERROR_TYPES = {
 
 class RequestError(Exception):
     """One request is refused; says with which status, when to come back (seconds), and which
-    further headers the answer has."""
+    further headers the answer has. `code` is OpenAI's word for the cause, if there is one."""
 
     def __init__(
         self,
@@ -75,12 +80,14 @@ class RequestError(Exception):
         *,
         retry_after: float | None = None,
         headers: Sequence[tuple[bytes, bytes]] = (),
+        code: str = "",
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.retry_after = retry_after
         self.headers = tuple(headers)
+        self.code = code or status
 
     @property
     def type(self) -> str:
@@ -94,6 +101,6 @@ class RequestError(Exception):
                 "message": self.message,
                 "type": self.type,
                 "param": None,
-                "code": self.status,
+                "code": self.code,
             }
         }

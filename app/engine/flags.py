@@ -16,6 +16,10 @@ CACHE_RAM = ("-cram", "--cache-ram")
 FIT = ("-fit", "--fit", "-fitt", "--fit-target", "-fitc", "--fit-ctx")
 SPLIT = ("-no-kvu", "--no-kv-unified")
 UNIFIED = ("-kvu", "--kv-unified", "--kv-unified-per-slot", *SPLIT)
+SHARED = ("-kvu", "--kv-unified", "--kv-unified-per-slot")
+PREDICT = ("-n", "--predict", "--n-predict")
+SHIFTS = ("--context-shift",)
+DRAFTS = ("-md", "--model-draft", "--spec-type", "-hfd", "-hfrd", "--hf-repo-draft")
 # Further options of a command line that decide how much memory goes where.
 PLACEMENT = tuple(
     "-ts --tensor-split -sm --split-mode -mg --main-gpu -dev --device -ot --override-tensor "

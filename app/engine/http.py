@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,18 +78,29 @@ class Client:
         return exchange
 
     async def get(self, target: str, timeout: float) -> Reply:
-        return await self._request("GET", target, b"", timeout)
+        return await self._request("GET", target, [b""], timeout)
 
     async def post(self, target: str, body: object, timeout: float) -> Reply:
-        return await self._request("POST", target, json.dumps(body).encode(), timeout)
+        return await self.post_json(target, [json.dumps(body).encode()], timeout)
 
-    async def _request(self, method: str, target: str, body: bytes, timeout: float) -> Reply:
+    async def post_json(self, target: str, pieces: Sequence[bytes], timeout: float) -> Reply:
+        """Raises UpstreamError."""
+        return await self._request("POST", target, pieces, timeout)
+
+    async def _request(
+        self, method: str, target: str, pieces: Sequence[bytes], timeout: float
+    ) -> Reply:
         """Raises UpstreamError, also if the whole answer takes longer than `timeout`."""
         collector = _Collector()
         headers = [(b"content-type", b"application/json")]
         exchange: Exchange | None = None
         try:
-            exchange = await self.exchange((method, target, headers), body, collector)
+            whole, length = (pieces[0], None) if len(pieces) == 1 else (None, sum(map(len, pieces)))
+            exchange = await self.exchange((method, target, headers), whole, collector, length)
+            if whole is None:
+                for piece in pieces:
+                    await exchange.write(piece)
+                exchange.end()
             return await asyncio.wait_for(collector.reply, timeout)
         except asyncio.TimeoutError:
             raise UpstreamError(f"no answer to {method} {target} in {timeout:g} s") from None

@@ -73,6 +73,11 @@ class Process:
         self._relay: asyncio.Task[None]
 
     @property
+    def argv(self) -> Sequence[str]:
+        """Of its first start."""
+        return self._program.argv
+
+    @property
     def pid(self) -> int:
         return self._child.pid
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
+from typing import Any
 
 from app.engine.http import Client
 from app.engine.lifecycle import State
@@ -13,12 +14,17 @@ from app.errors import UpstreamError
 
 HEALTH_TIMEOUT = 5.0
 ASK_TIMEOUT = 5.0
+A_TOOL = {
+    "type": "function",
+    "function": {"name": "f", "description": "d", "parameters": {"type": "object"}},
+}
 
 
 class LlamaServer:
     def __init__(self, name: str, program: Program, client: Client, *, grace: float = 10) -> None:
         self.client = client
         self.meta: Mapping[str, object] = {}  # what it says of its model, once it was ready
+        self.template: int | None = None  # bytes that its chat template adds
         self.process = Process(name, program, self._answers, grace=grace)
 
     @property
@@ -32,6 +38,7 @@ class LlamaServer:
         await self.process.start()
         if not self.meta:
             self.meta = await meta_of(self.client)
+            self.template = await template_of(self.client)
 
     async def stop(self) -> None:
         # llama-server does not end while connections are open.
@@ -43,6 +50,15 @@ class LlamaServer:
 
     def explain(self, code: int) -> str:
         return self.process.explain(code)
+
+    async def slots(self) -> list[dict[str, Any]] | None:
+        """What it says of its slots; None if it does not."""
+        try:
+            found = (await self.client.get("/slots", ASK_TIMEOUT)).json()
+        except (UpstreamError, ValueError):
+            return None
+        well = isinstance(found, list) and all(isinstance(slot, dict) for slot in found)
+        return found if well else None
 
     async def _answers(self) -> bool:
         try:
@@ -58,3 +74,18 @@ async def meta_of(client: Client) -> Mapping[str, object]:
     except (UpstreamError, ValueError, LookupError, TypeError):
         return {}
     return meta if isinstance(meta, dict) else {}
+
+
+async def template_of(client: Client) -> int | None:
+    """How many bytes a chat template adds, instructions for tools included; None if llama-server
+    does not say."""
+    asked = {"messages": [{"role": "user", "content": "."}]}
+    try:
+        replies = [
+            await client.post("/apply-template", body, ASK_TIMEOUT)
+            for body in (asked, {**asked, "tools": [A_TOOL]})
+        ]
+        told = [r.json()["prompt"] for r in replies if r.status == 200]
+    except (UpstreamError, ValueError, LookupError, TypeError):
+        return None
+    return max((len(prompt.encode()) for prompt in told if isinstance(prompt, str)), default=None)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from app.engine.exchange import Exchange
 from app.engine.http import Client
-from app.errors import NotConnectedError, RequestError, UpstreamError
+from app.errors import NotConnectedError, OverflowedError, RequestError, UpstreamError
+from app.gateway import counting
 from app.gateway.admission import Keys
 from app.gateway.body.reading import Body, Reading
 from app.gateway.body.room import Holding
 from app.gateway.callers import caller_of, own
+from app.gateway.demand import Kind, added, demand, fields, kind_of
 from app.gateway.headers import request_headers
 from app.gateway.http.heads import Headers
 from app.gateway.http.request import JSON, Request
@@ -43,6 +45,7 @@ from app.gateway.streams import stream_of
 from app.gateway.waiting import HEADER, KeptAlive, wait_timeout
 from app.machine import clock
 from app.memory.caller import Caller
+from app.memory.lease import Ask, Lease
 from app.memory.pool import Pool
 from app.telemetry.samples import Sample
 
@@ -208,20 +211,34 @@ class Proxy:
 
     async def _lease_and_relay(self, call: Call, relay: Relay) -> None:
         wait = wait_timeout(call.request.header(HEADER), self._rules.wait_timeout)
+        kind = kind_of(call.path)
+        ask = asking(kind, call)
         for attempt in (1, 2):
+            lease = self._pool.lease(call.model, wait, ask)
             try:
-                async with self._pool.lease(call.model, wait) as upstream:
+                async with lease as upstream:
                     relay.leased_at = clock.now()
-                    await self._relay(call, upstream, relay)
+                    if kind is not None and call.body.pieces is not None:
+                        added(call.body.pieces, fields(kind, call.body, lease.seat))
+                        relay.limit(lease.seat.limit or ask.demand.limit)
+                    await self._relay(call, upstream, relay, lease)
                 return
             except NotConnectedError:
                 # The child has just ended without seeing the request: the next one may answer.
                 if attempt == 2 or call.body.pieces is None:
                     raise
-            await self._pool.gone(call.model)
+                await self._pool.gone(call.model)
+            except OverflowedError as error:
+                if attempt == 2 or call.body.whole is None:
+                    raise RequestError(503, f"{call.model}: {error}", retry_after=1) from None
+                relay.again()
+                ask = replace(ask, demand=ask.demand.alone())
 
-    async def _relay(self, call: Call, upstream: Client, relay: Relay) -> None:
+    async def _relay(
+        self, call: Call, upstream: Client, relay: Relay, lease: Lease[Client]
+    ) -> None:
         exchange: Exchange | None = None
+        relay.begun = lease.begun
         try:
             body = call.body
             exchange = await upstream.exchange(call.head(), body.whole, relay, body.length)
@@ -232,6 +249,8 @@ class Proxy:
         finally:
             call.request.flow_from(None)
             if exchange is not None:
+                # Of a request that has not arrived whole, llama-server begins nothing.
+                lease.whole = exchange.done or not exchange.sent
                 exchange.abort()  # at once, if the client has left
 
     async def _upload(self, call: Call, exchange: Exchange, relay: Relay) -> None:
@@ -256,6 +275,7 @@ class Proxy:
             request=call.request.id.decode(),
             project=label(call.request.headers, PROJECT),
             caller=call.caller.name if call.caller.kind == "key" else "",
+            overflows=relay.overflows,
         )
         call.quota.take(_used(call, relay, sample), clock.now())
         self._pool.finished(call.model, served=0 < relay.status < 500)
@@ -285,3 +305,11 @@ def _used(call: Call, relay: Relay, sample: Sample) -> int:
         return tokens.prompt + tokens.generated
     words = max(0, call.request.size - call.body.media)
     return (tokens.prompt or words // BYTES_PER_TOKEN) + max(tokens.generated, relay.pieces)
+
+
+def asking(kind: Kind | None, call: Call) -> Ask[Client]:
+    async def count(upstream: Client) -> int | None:
+        assert kind is not None
+        return await counting.count(upstream, kind.counted, call.body.pieces or ())
+
+    return Ask(demand(kind, call.body), call.caller, count)

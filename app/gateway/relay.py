@@ -6,12 +6,12 @@ import asyncio
 import json
 from collections.abc import Callable
 
-from app.errors import RequestError, UpstreamError
+from app.errors import OverflowedError, RequestError, UpstreamError
 from app.gateway.headers import response_headers
 from app.gateway.http.heads import Headers
 from app.gateway.http.request import JSON, Request
 from app.gateway.streams import Plain
-from app.gateway.upstream_error import LARGEST, shaped
+from app.gateway.upstream_error import LARGEST, overflowed, shaped
 from app.machine import clock
 from app.telemetry.samples import Ends, Several, Whole
 
@@ -37,8 +37,11 @@ class Relay:
         self.first_token: float | None = None  # when a stream began
         self.leased_at: float | None = None  # when the request got its model
         self.pieces = 0  # of a stream: about one for each token
+        self.overflows = 0  # how often the child has failed the request beside all others
+        self._several = several
         self.ends = Whole(several) if several else Ends()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.begun: Callable[[], None] = lambda: None  # called when a stream's first event comes
         self.pinged = False  # the client has its head already
         self._request = request
         self._broken = broken
@@ -72,7 +75,7 @@ class Relay:
         self.status = status
         kind = next((v for n, v in headers if n == b"content-type"), b"")
         self._events = kind.startswith(EVENT_STREAM)
-        if status >= 400 or (self.pinged and not self._events):
+        if status >= 400 or ((self.pinged or self._stream.holds) and not self._events):
             self._headers, self._take = response_headers(headers), self._keep
             return
         if not self._stream.over and self._events:
@@ -97,6 +100,7 @@ class Relay:
             self.pieces += 1
             if self.first_token is None:
                 self.first_token = clock.now()
+                self.begun()
         self.ends.feed(chunk)
         self._take(chunk)
 
@@ -113,11 +117,26 @@ class Relay:
 
     def complete(self) -> None:
         if self._take == self._keep:
+            if self.status >= 500 and overflowed(b"".join(self._pieces)):
+                self.overflows += 1
+                self.done.set_exception(OverflowedError("its KV cache was full"))
+                return
             self._tell_whole()
         else:
             self._tell_rest()
             self._request.finish()
+            self.overflows += self._events and overflowed(self.ends.tail)
         self._ended()
+
+    def limit(self, tokens: int | None) -> None:
+        """The most that the answer may have."""
+        self._stream.limit = tokens
+
+    def again(self) -> None:
+        """Nothing was told of the answer: another one comes."""
+        self.status, self._pieces, self._take = 0, [], self._request.write
+        self.ends = Whole(self._several) if self._several else Ends()
+        self.done = asyncio.get_running_loop().create_future()
 
     def _ended(self) -> None:
         self._take = self._request.write  # no cycle is left for the garbage collector
@@ -133,6 +152,8 @@ class Relay:
         told = b"".join(self._pieces)
         if self.status >= 400:
             told = shaped(self.status, told, named=self._stream.named)
+        else:
+            told = self._stream.whole(told)
         if not self.pinged:
             kept = [header for header in self._headers if header[0] != JSON[0]]
             self._request.reply(self.status, told, [JSON, *kept])

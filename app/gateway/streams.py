@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from typing import Any
 
 EVENT_END = b"\n\n"
 RESPONSE_EVENT = re.compile(
     rb'event: response\.(?P<name>[a-z_.]+)\ndata: (?P<data>)\{"type":"[a-z_.]+",'
 )
 FIRST = (b"created", b"in_progress")
+COMPLETED, INCOMPLETE = b"completed", "response.incomplete"
 OF_ITEM = re.compile(rb"output_item|content_part|output_text|reasoning|function_call|refusal")
 OF_CONTENT = re.compile(rb"content_part|output_text|reasoning_text|refusal")
 ITEM = re.compile(rb'"(item_)?id":"(?P<id>[^"]*)"')
@@ -28,6 +30,8 @@ class Plain:
 
     named = False
     over = True  # the rest of the stream need not be fed
+    holds = False  # an answer that is no stream goes through `whole`
+    limit: int | None = None  # the most tokens that the answer may have
 
     def feed(self, chunk: bytes) -> bytes:
         """What may be sent by now."""
@@ -36,6 +40,10 @@ class Plain:
     def rest(self) -> bytes:
         """What was held back."""
         return b""
+
+    def whole(self, body: bytes) -> bytes:
+        """What is told in the place of an answer that is no stream."""
+        return body
 
     def error(self, body: Mapping[str, object]) -> bytes:
         """The event of an error that ends the stream."""
@@ -65,9 +73,11 @@ class Messages(Plain):
 class Responses(Plain):
     """A stream of /v1/responses, fed with pieces that may end anywhere. Its first events lack parts
     of the response, and those of its items lack their places, without which OpenAI's SDK and
-    others cannot read it. An event is told once it is whole: nobody can read it before."""
+    others cannot read it. An event is told once it is whole: nobody can read it before. An answer
+    that ended at its limit is `completed` for llama-server, and `incomplete` for OpenAI."""
 
     over = False
+    holds = True
 
     def __init__(self, model: str, created_at: int) -> None:
         self._missing = {"created_at": created_at, "model": model, "output": []}
@@ -99,6 +109,8 @@ class Responses(Plain):
         found = RESPONSE_EVENT.match(event)
         if found is None:
             return event
+        if found["name"] == COMPLETED:
+            return self._ended(event, found.start("data"))
         if found["name"] in FIRST:
             begin, end = found.start("data"), len(event.rstrip(b"\n"))
             return event[:begin] + self._opened(event[begin:end]) + event[end:]
@@ -106,6 +118,24 @@ class Responses(Plain):
         if delta and ITEM.search(head) and len(self._heads) < MOST_HEADS:
             self._heads[head] = told.partition(DELTA)[0]
         return told
+
+    def whole(self, body: bytes) -> bytes:
+        response = _object(body)
+        return _json(cut_off(response)) if self._cut(response) else body
+
+    def _ended(self, event: bytes, begin: int) -> bytes:
+        told = _object(event[begin:])
+        response = told.get("response")
+        if not isinstance(response, dict) or not self._cut(response):
+            return event
+        told = {**told, "type": INCOMPLETE, "response": cut_off(response)}
+        ends = event[len(event.rstrip(b"\n")) :]
+        return b"event: %b\ndata: %b%b" % (INCOMPLETE.encode(), _json(told), ends)
+
+    def _cut(self, response: Mapping[str, Any]) -> bool:
+        usage = response.get("usage")
+        used = usage.get("output_tokens") if isinstance(usage, dict) else None
+        return self.limit is not None and isinstance(used, int) and used >= self.limit
 
     def _opened(self, data: bytes) -> bytes:
         try:
@@ -125,6 +155,27 @@ class Responses(Plain):
         if OF_CONTENT.match(found["name"]):
             told += b'"content_index":0,'
         return event[: found.end()] + told + event[found.end() :]
+
+
+def cut_off(response: Mapping[str, Any]) -> dict[str, Any]:
+    """A response that ended at its limit, as OpenAI tells it."""
+    output = response.get("output")
+    items = output if isinstance(output, list) else []
+    # Only the last item was cut off.
+    told = [
+        *items[:-1],
+        *({**i, "status": "incomplete"} for i in items[-1:] if isinstance(i, dict)),
+    ]
+    reason = {"reason": "max_output_tokens"}
+    return {**response, "status": "incomplete", "incomplete_details": reason, "output": told}
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def stream_of(path: str, model: str, created_at: int) -> Plain:

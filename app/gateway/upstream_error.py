@@ -13,12 +13,22 @@ from http import HTTPStatus
 from app.errors import RequestError
 
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
+# What llama-server says to all requests at work: it clears their slots.
+FAILED_ALL = (b"Context size has been exceeded", b"Invalid input batch", b"Compute error")
+TOO_LONG = "exceed_context_size_error"  # llama-server's type of it, and OpenAI's code
+CONTEXT_LENGTH = "context_length_exceeded"
 LARGEST = 256 * 1024  # bytes of an error that are looked at
 LONGEST_SHOWN = 2000  # characters of a text
 UNREADABLE = (
     "llama-server refused the request and gave no reason: it does so with a form or an Accept "
     "header that it cannot read"
 )
+
+
+def overflowed(body: bytes) -> bool:
+    """Whether an answer, or the end of a stream, says that every request at work was failed. In a
+    model's own words a quote is escaped."""
+    return any(b'"message":"%b' % message in body for message in FAILED_ALL)
 
 
 def shaped(status: int, body: bytes, *, named: bool = False) -> bytes:
@@ -31,6 +41,8 @@ def shaped(status: int, body: bytes, *, named: bool = False) -> bytes:
 def _shaped(status: int, body: bytes) -> bytes:
     error = _error_in(body)
     message = error.get("message")
+    if error.get("type") == TOO_LONG and isinstance(message, str):
+        return _told(RequestError(status, message, code=CONTEXT_LENGTH))
     if not isinstance(message, str):
         return _told(RequestError(status, _message(status, body)))
     if not isinstance(error.get("type"), str):

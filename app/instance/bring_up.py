@@ -20,6 +20,7 @@ from app.form.settings import GeneralSettings, ModelSettings
 from app.instance.measured import MemoryMeter, on_gpus, on_host
 from app.instance.parking import find_checkpoints
 from app.instance.places import Place, Places
+from app.instance.seats import seats
 from app.memory.checkpoint import Checkpoints
 from app.memory.kv import Slots
 from app.memory.pool import Pool
@@ -100,7 +101,8 @@ class LlamaServers:
             record = self._record(allotted, files.model)
             needed = record.at_least(need(allotted.footprint))
             server = self._server(allotted, files, record, needed)
-            self.pool.provide(model.name, server, server.server.client, needed)
+            seated = seats(server.server.process.argv, allotted.resolved)
+            self.pool.provide(model.name, server, server.server.client, needed, seated)
             if model.name in self.plan.preloaded:
                 await self._preload(model.name)
         except AppError as error:

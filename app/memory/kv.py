@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from app.console import ModelLogger
 from app.engine.http import Client
 from app.errors import UpstreamError
 from app.machine import host
+from app.memory.kv_budget import MARK, AtWork
 
 ASK = 5.0  # seconds
 MOVE = 120.0  # seconds for one slot's KV cache
@@ -94,3 +96,15 @@ class Slots:
         self._useless = 0 if cached else self._useless + 1
         if not self.useful:
             self.log.info("its KV cache is no longer kept: it did not help %d times", USELESS)
+
+
+def working(slot: Mapping[str, Any]) -> bool:
+    """Whether one of /slots is at work."""
+    return bool(slot.get("is_processing"))
+
+
+def at_work(slot: Mapping[str, Any]) -> AtWork:
+    """What one of /slots shows of the request that it works on. A seat's number is in `n_discard`,
+    which llama-server reads only where it shifts contexts."""
+    parameters, tokens = slot.get("params") or {}, slot.get("next_token") or [{}]
+    return AtWork(parameters.get(MARK, 0), bool(tokens[0].get("n_decoded")))

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Generic
 
 from app.errors import RequestError
+from app.memory.caller import Caller
+from app.memory.kv_budget import Demand, Seat
 from app.memory.ledger import MOVING, Ledger, Model, ModelState, Upstream
-from app.memory.line import Waiter
+from app.memory.line import NOBODY, ONE, Waiter
 
 STOPPING = "the instance is stopping"
 MAX_WAITING = 512  # requests for one model
+HERE_OR_MOVING = (ModelState.READY, *MOVING)
+
+
+@dataclass(frozen=True)
+class Ask(Generic[Upstream]):
+    """What a request wants of its model, and for whom. `count` has llama-server count the tokens
+    of its prompt (None: it does not say); it raises UpstreamError."""
+
+    demand: Demand = ONE
+    caller: Caller = NOBODY
+    count: Callable[[Upstream], Awaitable[int | None]] | None = None
 
 
 class Leases(Generic[Upstream]):
@@ -22,12 +36,14 @@ class Leases(Generic[Upstream]):
         ledger: Ledger[Upstream],
         schedule: Callable[[], None],
         notify: Callable[[], None],
+        watch: Callable[[Model[Upstream]], None],
     ) -> None:
         """`schedule` decides anew; `notify` says that something has changed, and nothing is to be
-        decided."""
+        decided; `watch` finds out when the model's slots come free."""
         self._ledger = ledger
         self._schedule = schedule
         self._notify = notify
+        self._watch = watch
 
     def deny_if_full(self, model: Model[Upstream]) -> None:
         """Raises what `Pool.deny_if_full` raises."""
@@ -38,9 +54,9 @@ class Leases(Generic[Upstream]):
             message = f"{model.name}: {model.limit} requests are running, which is the limit"
             raise RequestError(429, message, retry_after=1)
 
-    def queue(self, model: Model[Upstream]) -> Waiter | None:
-        """Join the model's line; None where the request leases the model at once. Raises
-        RequestError 503 where waiting would be in vain."""
+    def queue(self, model: Model[Upstream], ask: Ask[Upstream]) -> Waiter | Seat:
+        """Join the model's line, or lease the model at once. Raises RequestError 503 where waiting
+        would be in vain."""
         now = self._ledger.now()
         if self._ledger.closed:
             raise RequestError(503, STOPPING, retry_after=10)
@@ -51,35 +67,72 @@ class Leases(Generic[Upstream]):
             raise RequestError(503, message, retry_after=wait if model.server else None)
         if model.line.waiting >= MAX_WAITING:
             message = f"{model.name}: {MAX_WAITING} requests are waiting for it already"
-            raise RequestError(503, message, retry_after=10)
-        if model.state is ModelState.READY and model.line.empty and not self._undecided():
-            model.line.lease(now)  # as `turns` would say
-            return None
-        waiter = model.line.join(now)
+            error = RequestError(503, message, retry_after=10)
+            if not model.line.make_room(ask.caller, error):
+                raise error
+        if model.state is ModelState.READY and model.line.empty and not self._contended():
+            seat = model.line.lease(now, ask.demand, ask.caller)  # as `turns` would say
+            if seat is not None:
+                return seat
+        waiter = model.line.join(now, ask.demand, ask.caller)
         self._schedule()
         return waiter
 
-    def _undecided(self) -> bool:
-        """Whether requests wait for a decision: for a model's turn, or for one that drains. Nothing
-        is to be decided for a model that comes until it is there, nor for one that leaves until it
-        is gone, nor for one that is not set up."""
+    def counted(self, model: Model[Upstream], waiter: Waiter, demand: Demand) -> None:
+        """The prompt is counted: the request waits for its seat. Raises RequestError 400, 503."""
+        budget = model.line.budget
+        if budget.too_long(demand):
+            raise TooLongError(model.name, demand.prompt or 0, budget.each)
+        if self._ledger.closed:
+            raise RequestError(503, STOPPING, retry_after=10)
+        model.line.counted(waiter, demand)
+        self._schedule()
+
+    def _contended(self) -> bool:
+        """Whether requests wait for a model's turn, for which others may have to drain. Nothing is
+        to be decided for a model that comes until it is there, nor for one that leaves until it is
+        gone, nor for one that is not set up."""
         return any(
-            model.line.waiting and model.state not in MOVING and model.server is not None
+            model.line.waiting and model.state not in HERE_OR_MOVING and model.server is not None
             for model in self._ledger
         )
 
-    def release(self, model: Model[Upstream], waiter: Waiter | None) -> None:
+    def begun(self, model: Model[Upstream], seat: Seat) -> None:
+        """The answer has begun: others may have waited for that."""
+        if not seat.begun:
+            model.line.budget.begin(seat)
+            self._next(model, self._ledger.now(), gave_up=False)
+
+    def release(self, model: Model[Upstream], place: Waiter | Seat, *, whole: bool) -> None:
         """A request ends, or gives up waiting."""
-        now, waited = self._ledger.now(), waiter is not None and not waiter.leases
-        if waiter is None:
-            model.line.end(now)
+        now = self._ledger.now()
+        waited = isinstance(place, Waiter) and not place.leases
+        if isinstance(place, Waiter):
+            model.line.release(place, now, whole=whole)
         else:
-            model.line.release(waiter, now)
-        # While others lease the model, it is as busy as before.
-        if (waited or not model.line.leased) and self._undecided():
+            model.line.end(place, now, whole=whole)
+        self._watch(model)
+        if self._contended() and (waited or not model.line.leased):
+            self._schedule()  # while others lease the model, it is as busy as before
+        else:
+            self._next(model, now, gave_up=waited)
+
+    def _next(self, model: Model[Upstream], now: float, *, gave_up: bool) -> None:
+        """Who waits for the slots that have come free has his turn. If none waits for a model's
+        turn any more, no other model has to drain."""
+        if gave_up and any(other.line.waiting for other in self._ledger):
             self._schedule()
-        else:
-            self._notify()
+        elif model.line.waiting and model.state is ModelState.READY:
+            self._schedule() if self._contended() else model.line.grant(now)
+        self._notify()
+
+
+class TooLongError(RequestError):
+    """A prompt that can never be served, in the words that clients of OpenAI know."""
+
+    def __init__(self, model: str, prompt: int, context: int) -> None:
+        message = f"the prompt has {prompt} tokens, and {model} has a context of {context} tokens"
+        super().__init__(400, message, code="context_length_exceeded")
 
 
 class Admission(Generic[Upstream]):
@@ -99,39 +152,74 @@ class Admission(Generic[Upstream]):
 
 class Lease(Generic[Upstream]):
     """One request's hold on a model: see `Pool.lease`. No generator, for it is entered at every
-    request, and mostly has nothing to wait for."""
+    request, and mostly has nothing to wait for.
+
+    `whole`: llama-server has nothing more to do for the request. It is True until the request is
+    sent, and after the last byte of its answer.
+    """
 
     def __init__(
-        self, leases: Leases[Upstream], model: Model[Upstream], wait: float | None
+        self,
+        leases: Leases[Upstream],
+        model: Model[Upstream],
+        wait: float | None,
+        ask: Ask[Upstream],
     ) -> None:
         self._leases = leases
         self._model = model
         self._wait = wait
-        self._waiter: Waiter | None = None
+        self._ask = ask
+        self._place: Waiter | Seat
+        self.whole = True
+
+    @property
+    def seat(self) -> Seat:
+        """What the request was given."""
+        seat = self._place.seat if isinstance(self._place, Waiter) else self._place
+        assert seat is not None
+        return seat
+
+    def begun(self) -> None:
+        """The answer has begun."""
+        self._leases.begun(self._model, self.seat)
 
     async def __aenter__(self) -> Upstream:
-        self._waiter = self._leases.queue(self._model)
-        if self._waiter is not None:
-            await self._granted(self._waiter)
+        self._place = self._leases.queue(self._model, self._ask)
+        if isinstance(self._place, Waiter):
+            await self._seated(self._place)
         assert self._model.upstream is not None
         return self._model.upstream
 
-    async def _granted(self, waiter: Waiter) -> None:
+    async def _seated(self, waiter: Waiter) -> None:
         try:
-            if not waiter.granted.done():
-                await asyncio.wait({waiter.granted}, timeout=self._wait)
-            if waiter.granted.done():
-                waiter.granted.result()
-            elif not waiter.leases:
-                raise self._too_late()
+            await self._granted(waiter)
+            if waiter.seat is None:
+                await self._count(waiter)
+                await self._granted(waiter)
         except BaseException:
-            self._leases.release(self._model, waiter)
+            self._leases.release(self._model, waiter, whole=True)
             raise
 
+    async def _count(self, waiter: Waiter) -> None:
+        assert self._ask.count is not None and self._model.upstream is not None
+        prompt = await self._ask.count(self._model.upstream)
+        self._leases.counted(self._model, waiter, waiter.demand.counted(prompt))
+
+    async def _granted(self, waiter: Waiter) -> None:
+        if not waiter.granted.done():
+            await asyncio.wait({waiter.granted}, timeout=self._wait)
+        if waiter.granted.done():
+            waiter.granted.result()
+        elif not waiter.leases or waiter.seat is None:
+            raise self._too_late()
+
     async def __aexit__(self, *_: object) -> None:
-        self._leases.release(self._model, self._waiter)
+        self._leases.release(self._model, self._place, whole=self.whole)
 
     def _too_late(self) -> RequestError:
         name, state = self._model.name, self._model.state.value
-        message = f"{name} is still {state}; it goes on, come back later"
+        if self._model.state is ModelState.READY:
+            message = f"{name} is busy: others had their turns for as long as this request may wait"
+        else:
+            message = f"{name} is still {state}; it goes on, come back later"
         return RequestError(503, message, retry_after=10)

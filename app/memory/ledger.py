@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from app.memory.kv_budget import AtWork
 from app.memory.line import Line
 from app.memory.residency import Resident
 from app.memory.turns import Stage, Standing
@@ -30,6 +31,10 @@ class Loadable(Protocol):
     @property
     def progress(self) -> float | None: ...
 
+    @property
+    def template(self) -> int | None:
+        """Bytes that its chat template adds to a conversation; None if that is not known."""
+
     async def start(self) -> None:
         """Return once it serves, from whatever tier it comes. Raises LoadError."""
 
@@ -47,6 +52,9 @@ class Loadable(Protocol):
 
     def explain(self, code: int) -> str:
         """Why its process ended with this status, for a person."""
+
+    async def at_work(self) -> Sequence[AtWork] | None:
+        """Its slots that are at work now; None if it does not tell."""
 
     async def measure(self) -> None:
         """Measure what its process uses now."""
@@ -117,6 +125,7 @@ class View(NamedTuple):
     pinned: bool = False
     unused: bool = False  # that is the reason why it is not in memory
     need: Mapping[str, int] = NOTHING
+    reserved: int = 0  # tokens of its KV cache
 
 
 @dataclass(eq=False)
@@ -198,7 +207,7 @@ class Model(Generic[Upstream]):
             reason=self.reason or self.unused,
             progress=progress,
             admitted=self.admitted,
-            leased=self.line.leased,
+            leased=self.line.seated,
             requests=self.requests,
             denied=self.denied,
             last_used=self.line.last_used,
@@ -207,6 +216,7 @@ class Model(Generic[Upstream]):
             pinned=self.pinned,
             unused=bool(self.unused and not self.reason),
             need=self.need,
+            reserved=self.line.budget.used,
         )
 
 

@@ -15,6 +15,7 @@ from app.console import ModelLogger
 from app.errors import AppError, LoadError, RequestError
 from app.memory import backoff, residency, turns
 from app.memory.ledger import MOVING, Ledger, Loadable, Model, ModelState, Tier, Upstream
+from app.memory.line import ASKS
 from app.memory.residency import Swap
 from app.planning.amounts import HOST, lacking
 
@@ -128,6 +129,7 @@ class Loads(Generic[Upstream]):
         self._learn(model)
         if model.watch is None or model.watch.done():  # a parked process is watched already
             model.watch = self._run(self._watch(model, model.server))
+            model.line.budget.reset(model.server.template)
         self._changed()
 
     # A model leaves.
@@ -224,7 +226,7 @@ class Loads(Generic[Upstream]):
             if (wait := model.retry_at - ledger.now()) > 0:
                 await asyncio.sleep(wait)
                 continue
-            waiter = model.line.join(ledger.now())
+            waiter = model.line.join(ledger.now(), ASKS)
             self._changed()
             try:
                 await waiter.granted

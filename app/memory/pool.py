@@ -14,7 +14,9 @@ from typing import Generic
 from app.console import ModelLogger
 from app.errors import LoadError, RequestError, UpstreamError
 from app.memory import turns
-from app.memory.lease import STOPPING, Admission, Lease, Leases
+from app.memory.departures import Departures
+from app.memory.kv_budget import KvBudget
+from app.memory.lease import STOPPING, Admission, Ask, Lease, Leases
 from app.memory.ledger import (
     NOT_KNOWN,
     Free,
@@ -26,6 +28,7 @@ from app.memory.ledger import (
     Upstream,
     View,
 )
+from app.memory.line import ASKS
 from app.memory.loads import Loads
 from app.memory.room import LOOK, Room
 from app.memory.turns import Turn
@@ -52,7 +55,8 @@ class Pool(Generic[Upstream]):
         request should wait for a turn."""
         self._ledger = Ledger(models, budget, clock, resident_tier, free)
         self._loads = Loads(self._ledger, self._schedule)
-        self._leases = Leases(self._ledger, self._schedule, self._notify)
+        self._departures = Departures(self._ledger, self._schedule)
+        self._leases = Leases(self._ledger, self._schedule, self._notify, self._departures.watch)
         self._room = Room(budget, free.gpus)
         self._bound = bound
         self._changed: asyncio.Event | None = None  # while somebody waits for a change
@@ -70,10 +74,17 @@ class Pool(Generic[Upstream]):
         model.state, model.progress = ModelState.DOWNLOADING, progress
 
     def provide(
-        self, name: str, server: Loadable, upstream: Upstream, need: Mapping[str, int]
+        self,
+        name: str,
+        server: Loadable,
+        upstream: Upstream,
+        need: Mapping[str, int],
+        seats: KvBudget | None = None,
     ) -> None:
-        """The model can be leased from now on; `need` in bytes by device."""
+        """The model can be leased from now on; `need` in bytes by device; `seats`: how many
+        requests it takes at once, if that is bounded."""
         model = self._ledger[name]
+        model.line.budget = seats or model.line.budget
         model.server, model.upstream, model.need = server, upstream, need
         model.state, model.progress, model.tier = ModelState.COLD, None, Tier.DISK
         self._schedule()
@@ -99,14 +110,17 @@ class Pool(Generic[Upstream]):
         `deny_if_full` raises."""
         return Admission(self._leases, self._ledger[name])
 
-    def lease(self, name: str, wait: float | None = None) -> Lease[Upstream]:
+    def lease(
+        self, name: str, wait: float | None = None, ask: Ask[Upstream] | None = None
+    ) -> Lease[Upstream]:
         """Keep a model in memory for one request, to the last byte of its answer: an asynchronous
         context, which gives the upstream.
 
         Entering raises RequestError 503 if the model cannot be loaded, with the cause, or is not
-        ready within `wait` seconds; the load goes on then.
+        ready within `wait` seconds (the load goes on then), and 400 for a prompt that is longer
+        than its context.
         """
-        return Lease(self._leases, self._ledger[name], wait)
+        return Lease(self._leases, self._ledger[name], wait, ask or Ask())
 
     def finished(self, name: str, *, served: bool) -> None:
         """An admitted request has ended; one that was served clears the count of failures."""
@@ -130,7 +144,7 @@ class Pool(Generic[Upstream]):
     async def load(self, name: str) -> None:
         """Bring a model into memory before it is asked for. Raises LoadError, RequestError."""
         try:
-            async with self.lease(name):
+            async with self.lease(name, ask=Ask(ASKS)):
                 pass
         except RequestError as error:
             cause = error.__cause__
@@ -172,6 +186,7 @@ class Pool(Generic[Upstream]):
     async def close(self) -> None:
         """Stop every process."""
         self.refuse_new()
+        self._departures.close()
         await self._loads.close()
 
     def refuse_new(self) -> None:
@@ -215,7 +230,8 @@ class Pool(Generic[Upstream]):
                 again.append(now + LOOK)
         for model in self._ledger:
             if model.state is ModelState.READY and model.name not in decided.draining:
-                model.line.grant()
+                model.line.grant(now)
+                self._departures.watch(model)
         self._wake_at(min(again, default=None), now)
         self._notify()
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from app.console import ModelLogger
 from app.engine.server import LlamaServer
 from app.memory.checkpoint import Checkpoints
-from app.memory.kv import Slots
+from app.memory.kv import Slots, at_work, working
+from app.memory.kv_budget import AtWork
 from app.memory.ledger import Tier
 from app.memory.mover import MoveError, Mover, NoRoomError
 from app.planning.amounts import GIB, HOST, Need
@@ -128,6 +129,10 @@ class Tiered:
         self._log = ModelLogger(logger, parts.server.process.name)
 
     @property
+    def template(self) -> int | None:
+        return self.server.template
+
+    @property
     def progress(self) -> float | None:
         return self.server.progress
 
@@ -191,6 +196,10 @@ class Tiered:
 
     def explain(self, code: int) -> str:
         return self.server.explain(code)
+
+    async def at_work(self) -> Sequence[AtWork] | None:
+        slots = await self.server.slots()
+        return None if slots is None else [at_work(slot) for slot in slots if working(slot)]
 
     async def measure(self) -> None:
         with contextlib.suppress(asyncio.TimeoutError):  # no model waits for a driver that hangs

@@ -38,7 +38,8 @@ class Sample:
 
     `status` is what the client was told; 499 where it left before the end. `size` in bytes of
     the answer's body; `request` is the name that the client knows it by; `project` is what it says
-    of itself, `caller` the name of its key in the keys file.
+    of itself, `caller` the name of its key in the keys file. `overflows`: how often llama-server
+    failed it beside all others, its KV cache full.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Sample:
     request: str = ""
     project: str = ""
     caller: str = ""
+    overflows: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,12 @@ class Ends:
         while self._size - len(self._tail[0]) >= TAIL:
             self._size -= len(self._tail.popleft())
 
+    @property
+    def tail(self) -> bytes:
+        return b"".join(self._tail)[-TAIL:]
+
     def tokens(self) -> Tokens:
-        return read_tokens(self._head, b"".join(self._tail)[-TAIL:])
+        return read_tokens(self._head, self.tail)
 
 
 class Whole(Ends):

@@ -253,6 +253,20 @@ SCALARS = (
         metric=Metric(name="model_switches", type=Type.COUNTER),
     ),
     Scalar(
+        key="overflows",
+        title="KV Cache Overflows",
+        help="How often llama-server failed all requests at work, by those that it failed",
+        source=Total(lambda sample: sample.overflows),
+        metric=Metric(name="kv_overflows", type=Type.COUNTER),
+    ),
+    Scalar(
+        key="reserved",
+        title="KV Tokens Reserved",
+        help="Tokens of KV cache that requests under way may come to use",
+        source=OfModel(lambda overview, view: view.reserved),
+        metric=Metric(name="kv_tokens_reserved", type=Type.GAUGE),
+    ),
+    Scalar(
         key="state",
         title="Model State",
         help="1 for the state that the model is in",

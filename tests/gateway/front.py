@@ -28,6 +28,7 @@ class Running:
     progress = None
 
     def __init__(self):
+        self.slots = None  # that are at work, as it tells
         self.ended = asyncio.get_running_loop().create_future()
         self.may_start = asyncio.Event()
         self.may_start.set()
@@ -40,6 +41,11 @@ class Running:
 
     def usage(self):
         return {}
+
+    template = None
+
+    async def at_work(self):
+        return self.slots
 
     def parked_size(self):
         return 0
@@ -61,7 +67,8 @@ class Running:
 class Front:
     """A front before one child for every named model."""
 
-    def __init__(self, names, limit=None, rules=None, aside=None, room=None):
+    def __init__(self, names, limit=None, rules=None, aside=None, room=None, seats=None):
+        self.seats = seats or (lambda: None)
         self.names, self.samples, self.servers = names, [], {}
         self.pool = Pool([Model(n, limit=limit) for n in names], {"d": 1}, time.monotonic)
         overview = Overview(
@@ -93,7 +100,7 @@ class Front:
         client = Client(Address(str(socket)), "child-key")
         for name in self.names:
             self.servers[name] = Running()
-            self.pool.provide(name, self.servers[name], client, {})
+            self.pool.provide(name, self.servers[name], client, {}, self.seats())
         async with serving(self.proxy) as self.port:
             yield
         await self.pool.close()

@@ -59,7 +59,8 @@ class Server:
     def __init__(self, name, program, client, faults):
         self.name, self.program, self.client, self.faults = name, program, client, faults
         self.process, self.progress, self.pid = self, None, 0
-        self.running, self.killed, self.meta = False, False, {}
+        self.running, self.killed, self.meta, self.template = False, False, {}, None
+        self.argv = program.argv
 
     async def start(self):
         if self.name in self.faults:

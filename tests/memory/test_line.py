@@ -11,7 +11,7 @@ def test_who_is_granted_the_model_leases_it_until_its_release(run):
         line = Line()
         first, second = line.join(3.0), line.join(4.0)
         assert (line.waiting, line.waiting_since, line.leased) == (2, 3.0, 0)
-        line.grant()
+        line.grant(5.0)
         assert (line.waiting, line.waiting_since, line.leased) == (0, None, 2)
         line.release(first, 7.0)
         line.release(second, 9.0)
@@ -26,7 +26,7 @@ def test_who_leaves_the_line_is_neither_granted_nor_counted(run):
         left, stays = line.join(1.0), line.join(2.0)
         line.release(left, 3.0)
         assert left.granted.cancelled() and line.waiting_since == 2.0
-        line.grant()
+        line.grant(5.0)
         assert line.leased == 1 and stays.granted.done()
         assert line.last_used == 0.0
 
@@ -39,7 +39,7 @@ def test_hundreds_are_granted_at_once_and_told_a_few_each_turn_in_their_order(ru
         waiters = [line.join(1.0) for _ in range(3 * AT_ONCE)]
         for number, waiter in enumerate(waiters):
             waiter.granted.add_done_callback(lambda _, number=number: told.append(number))
-        line.grant()
+        line.grant(5.0)
         assert (line.leased, line.waiting, line.empty) == (3 * AT_ONCE, 0, False)
         turns = []
         while not line.empty:
@@ -55,7 +55,7 @@ def test_who_leaves_before_it_is_told_leases_no_more_and_holds_up_nobody(run):
     async def scenario():
         line = Line()
         waiters = [line.join(1.0) for _ in range(2 * AT_ONCE)]
-        line.grant()
+        line.grant(5.0)
         for waiter in waiters[AT_ONCE:-1]:
             line.release(waiter, 5.0)
         await waiters[-1].granted
@@ -69,7 +69,7 @@ def test_a_waiter_that_was_cancelled_before_its_grant_holds_nothing(run):
         line = Line()
         waiter = line.join(1.0)
         waiter.granted.cancel()
-        line.grant()
+        line.grant(5.0)
         line.release(waiter, 2.0)
         assert (line.leased, line.waiting) == (0, 0)
 
@@ -98,7 +98,7 @@ def test_the_gap_is_from_the_last_idle_moment_to_the_request_after_it(run):
         waiter = line.join(12.5)
         line.join(13.0)
         assert line.gap == 2.5
-        line.grant()
+        line.grant(5.0)
         line.release(waiter, 14.0)
         line.join(20.0)  # one still leases the model
         assert line.gap == 2.5

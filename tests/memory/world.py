@@ -59,6 +59,11 @@ class FakeServer:
         self.world.log.append(f"park {self.name}")
         return Tier.RAM
 
+    template = None
+
+    async def at_work(self):
+        return None
+
     def parked_size(self):
         return self.size if self.world.ram is not None else 0
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from app.errors import RequestError
+from app.gateway.body.asked import Asked, asked
 from app.gateway.body.media import media_size, refuse_remote_media
 from app.gateway.body.outline import Outlined
 from app.gateway.body.strict import SURROGATE, parse, repair
@@ -33,6 +34,7 @@ class Examined:
     streams: bool
     several: Several
     media: int
+    asked: Asked
 
 
 def quick(pieces: Sequence[bytes]) -> bool:
@@ -69,7 +71,7 @@ def examine(raw: bytes, *, allow_remote: bool) -> Examined:
     fields = parse(whole)
     if not allow_remote:
         refuse_remote_media(fields)
-    media = media_size(fields, {}) if len(raw) > SMALL else 0
+    media = media_size(fields, {})
     return _examined(fields, None if whole is raw else whole, media)
 
 
@@ -88,7 +90,7 @@ def examine_outline(outlined: Outlined, size: int, *, allow_remote: bool) -> Exa
     model = fields.get("model")
     if not (model is None or isinstance(model, str)) or model in lengths:
         return None
-    return _examined(fields, None, media_size(fields, lengths) if size > SMALL else 0)
+    return _examined(fields, None, media_size(fields, lengths))
 
 
 def _examined(fields: Mapping[str, object], repaired: bytes | None, media: int) -> Examined:
@@ -98,4 +100,5 @@ def _examined(fields: Mapping[str, object], repaired: bytes | None, media: int) 
         streams=fields.get("stream") is True,
         several=several(fields),
         media=media,
+        asked=asked(fields),
     )

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from app.gateway.body.asked import Asked
 from app.gateway.body.encoding import coding_of, decoded
 from app.gateway.body.examine import SMALL, Examined, examine, examine_outline, quick
 from app.gateway.body.form import ModelField, boundary_of
@@ -21,7 +22,7 @@ PIECE = 128 << 10  # bytes, at least, of every piece of a large body but the las
 FOLLOWED = 128 << 10  # bytes of a body that an outline takes between two turns of the loop
 SLICE = 4 << 10  # bytes of a form that are parsed between two turns of the loop
 DECODED_AT_ONCE = 2  # bodies: each may grow to the limit before it is counted
-ONE = Several()
+ONE, ONCE = Several(), Asked()
 Allowances = Callable[[str], Allowance]  # by a model's name
 
 
@@ -35,6 +36,7 @@ class Body:
     model: object = None
     streams: bool = False
     several: Several = ONE
+    asked: Asked = ONCE
     media: int = 0
     is_json: bool = True
     holding: Holding | None = None  # until its last piece is sent
@@ -120,7 +122,15 @@ class Reading:
             found = await self._by_whole(request, pieces)
         if found.repaired is not None:
             pieces = await cut(found.repaired)
-        return Body(pieces, found.model, found.streams, found.several, found.media, holding=holding)
+        return Body(
+            pieces,
+            found.model,
+            found.streams,
+            found.several,
+            found.asked,
+            found.media,
+            holding=holding,
+        )
 
     def _by_outline(self, outline: Outline, pieces: list[bytes]) -> Examined | None:
         outlined = outline.end()

@@ -46,6 +46,7 @@ def answer(raw: bytes, *, allow_remote: bool) -> tuple[bytes, bytes]:
         "streams": found.streams,
         "several": asdict(found.several),
         "media": found.media,
+        "asked": asdict(found.asked),
     }
     return json.dumps(told).encode(), found.repaired or b""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from app.errors import RequestError
+from app.gateway.body.asked import Asked
 from app.gateway.body.examine import Examined
 from app.gateway.body.fair import FairQueue
 from app.machine import children
@@ -117,6 +118,7 @@ def _examined(told: dict[str, Any], repaired: bytes) -> Examined:
         streams=told["streams"],
         several=Several(**told["several"]),
         media=told["media"],
+        asked=Asked(**told["asked"]),
     )
 
 

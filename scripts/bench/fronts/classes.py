@@ -30,7 +30,7 @@ from app.memory.pool import Pool  # noqa: E402
 class Running:
     """A server that is up once `awake` is set."""
 
-    progress = None
+    progress = template = None
 
     def __init__(self, awake: asyncio.Event) -> None:
         self.awake = awake
@@ -52,6 +52,9 @@ class Running:
 
     async def measure(self) -> None: ...
 
+    async def at_work(self) -> None:
+        return None
+
     def usage(self) -> dict[str, int]:
         return {}
 
@@ -68,7 +71,7 @@ async def main(path: str, port: int) -> None:
     await pool.load("bench")
     workers = Workers()
     reading = Reading(workers, lambda name: allowance(None, limit=MOST), allow_remote=False)
-    names, rules = ("bench", "asleep"), Rules(Keys([]))
+    names, rules = {"bench": "bench", "asleep": "asleep"}, Rules(Keys([]))
     proxy = Proxy(pool, names, rules, {}, lambda sample: None, reading)
     await HttpServer(proxy).start("127.0.0.1", port)
     garbage.settle()

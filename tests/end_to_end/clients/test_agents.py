@@ -99,7 +99,7 @@ def test_codex_is_answered(app, coding, path):
     body = CODINGS[coding](json.dumps(body_of("codex")).encode())
     coded = {"Content-Encoding": coding} if coding else {}
     first, *between, last = events(post(app, path, body, {**CODEX, **BEARER, **coded}))
-    assert (first["type"], last["type"]) == ("response.created", "response.completed")
+    assert (first["type"], last["type"]) == ("response.created", "response.incomplete")
     assert "response.output_text.delta" in {event["type"] for event in between}
     assert last["response"]["usage"]["output_tokens"] == 16
 
@@ -114,4 +114,4 @@ def test_codex_calls_a_tool_and_goes_on(app):
     output = {"type": "function_call_output", "call_id": call["call_id"], "output": "done"}
     asked["input"] += [call, output]
     *_, last = events(post(app, "/v1/responses", asked, headers))
-    assert last["type"] == "response.completed"
+    assert last["type"] == "response.incomplete"  # at the limit of the form

@@ -1,0 +1,46 @@
+"""How much a body asks of a model: how many answers, and how long. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+# Fields that llama-server takes for the most tokens of an answer, in the order in which it looks
+# for them; /v1/responses puts the second in the place of the last.
+LIMITS = ("n_predict", "max_completion_tokens", "max_output_tokens", "max_tokens")
+TEXTS = ("prompt", "input", "content", "documents", "texts")  # each a text, or a list of them
+CHOICES = ("n_cmpl", "n")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`prompts` times `choices` answers. `limits` has those of LIMITS that the body has; -1 is
+    without a limit, None no number. `chooses_slot`: it says in which slot it wants to run."""
+
+    prompts: int = 1
+    choices: int = 1
+    limits: Mapping[str, int | None] = field(default_factory=dict)
+    chooses_slot: bool = False
+
+
+def asked(fields: Mapping[str, object]) -> Asked:
+    limits = {name: fields[name] for name in LIMITS if fields.get(name) is not None}
+    choices = next((fields[name] for name in CHOICES if fields.get(name) is not None), 1)
+    return Asked(
+        prompts=max([1, *(_prompts(fields[name]) for name in TEXTS if name in fields)]),
+        choices=max(1, _whole(choices) or 1),
+        limits={name: _whole(value) for name, value in limits.items()},
+        chooses_slot="id_slot" in fields,
+    )
+
+
+def _whole(value: object) -> int | None:
+    """As llama-server reads a number."""
+    return int(value) if isinstance(value, int | float) else None
+
+
+def _prompts(value: object) -> int:
+    """A list of token numbers (with texts between them) is one prompt."""
+    if not isinstance(value, list) or any(isinstance(part, int) for part in value):
+        return 1
+    return len(value)

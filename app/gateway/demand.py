@@ -1,0 +1,111 @@
+"""What a request may come to use of its llama-server, by its path and its body. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.gateway.body.beginning import beginnings
+from app.gateway.body.reading import Body
+from app.memory.kv_budget import MARK, Demand, Seat
+from app.memory.line import ASKS
+
+UNLIMITED = -1
+OF_INFILL = 128  # tokens that an infill without a limit may generate
+OWN_SLOT = ("id_slot", -1)  # a client may not choose a slot: it may be another caller's
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How llama-server treats the bodies of a path. `limit` is the field that has the most tokens
+    of an answer, over all others ("": it generates none); `marked`: unknown fields reach the slot;
+    `templated`: messages go through the chat template; `counted` is the path that counts a prompt;
+    `default`: the limit of a body that has none (None: what there is room for)."""
+
+    limit: str = ""
+    marked: bool = False
+    templated: bool = False
+    counted: str = ""
+    default: int | None = None
+
+
+TOKENIZE = "/tokenize"
+CHAT = Kind("n_predict", True, True, "/v1/chat/completions/input_tokens")
+RESPONSES = Kind("n_predict", True, True, "/v1/responses/input_tokens")
+MESSAGES = Kind("max_tokens", False, True, "/v1/messages/count_tokens")
+COMPLETION = Kind("n_predict", True, counted=TOKENIZE)
+EMBEDDING = Kind(counted=TOKENIZE)
+KINDS = {
+    "/chat/completions": CHAT,
+    "/responses": RESPONSES,
+    "/messages": MESSAGES,
+    "/completions": COMPLETION,
+    "/completion": COMPLETION,
+    "/infill": Kind("n_predict", True, default=OF_INFILL),
+    "/embeddings": EMBEDDING,
+    "/embedding": EMBEDDING,
+    "/rerank": Kind(),
+    "/reranking": Kind(),
+    "/audio/transcriptions": Kind(),
+}
+
+
+def kind_of(path: str) -> Kind | None:
+    """None for a path of llama-server that needs no slot."""
+    return KINDS.get(path.partition("?")[0].removeprefix("/v1"))
+
+
+def demand(kind: Kind | None, body: Body) -> Demand:
+    if kind is None:
+        return ASKS
+    size = body.length
+    # Of a picture's or a sound's bytes nothing follows for its tokens.
+    known = size is not None and body.is_json and not body.media
+    return Demand(
+        slots=body.asked.prompts * body.asked.choices,
+        prompt=size if known else None,
+        limit=_limit(kind, body) if kind.limit else 0,
+        templated=kind.templated,
+        countable=bool(kind.counted) and body.is_json,
+        marked=kind.marked and body.is_json,
+        begins=beginnings(body.pieces or ()) if kind.limit else (),
+    )
+
+
+def _limit(kind: Kind, body: Body) -> int | None:
+    limits = body.asked.limits
+    named = limits if kind.limit == "n_predict" else {kind.limit: limits.get(kind.limit, UNLIMITED)}
+    if kind is not RESPONSES:
+        named = {name: value for name, value in named.items() if name != "max_output_tokens"}
+    value = next(iter(named.values()), UNLIMITED)
+    if value is None:
+        return 0  # llama-server refuses it
+    return kind.default if value < 0 else value
+
+
+def fields(kind: Kind, body: Body, seat: Seat) -> dict[str, int]:
+    """What is added to the body, over what it says itself."""
+    if not body.is_json or not seat.slots:
+        return {}
+    added = dict([OWN_SLOT] if body.asked.chooses_slot else [])
+    if seat.marked:
+        added[MARK] = seat.number
+    if kind.limit and seat.limit is not None and None not in body.asked.limits.values():
+        added[kind.limit] = seat.limit
+    return added
+
+
+def added(body: list[bytes], more: dict[str, int]) -> None:
+    """Add members at the end of a JSON object in pieces: of two with one name the last one counts
+    for llama-server, also where a name is escaped."""
+    if not more:
+        return
+    members = b",".join(b'"%b":%d' % (name.encode(), value) for name, value in more.items())
+    tail = bytearray()
+    while b"}" not in tail:
+        tail[:0] = body.pop()
+    end = tail.rindex(b"}")
+    while not tail[:end].strip() and body:
+        tail[:0] = body.pop()
+        end = tail.rindex(b"}")
+    comma = b"" if tail[:end].rstrip().endswith(b"{") else b","
+    body.append(bytes(tail[:end]) + comma + members + b"}")

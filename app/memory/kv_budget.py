@@ -1,0 +1,263 @@
+"""How many tokens of KV cache, and how many slots, the requests of one llama-server may use. Pure.
+
+With `--kv-unified` the slots share one buffer. When it is full, llama-server fails every request at
+work. So a request is given a seat only if the tokens that it may come to use fit beside those of
+all others: its prompt's, and the most that it may generate, whose limit goes into its body.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+MARGIN = 32  # tokens of each slot: a template's ends, and those that are drafted
+LEAST_ANSWER = 256  # tokens that a request without a limit is given at least
+LONGEST_TEMPLATE = 512  # tokens that a chat template adds, until it has been measured
+BUSY_FOR = 600.0  # seconds for which a model counts as being as busy as it was
+UNSEEN = 3.0  # seconds: llama-server looks once a second whether a client has left
+MOST_NUMBERS = 1 << 30
+MARK = "n_discard"  # the field of a body, and of /slots, that has the number of a request's seat
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a request may come to use: `slots` at once (0: it only asks), `prompt` tokens at most
+    (all of its prompts; None: not known) and `limit` tokens that it generates in each slot (None:
+    as many as there may be). `exact`: the prompt was counted; else each byte counts as a token, and
+    `templated` says that a chat template adds to it. `countable`: llama-server counts such a
+    prompt. `marked`: its slots show the number of its seat. `begins`: checksums of the beginning of
+    its body, each over a longer part of it."""
+
+    slots: int = 1
+    prompt: int | None = 0
+    limit: int | None = 0
+    exact: bool = False
+    templated: bool = False
+    countable: bool = False
+    marked: bool = False
+    begins: tuple[int, ...] = ()
+
+    def alone(self) -> Demand:
+        """The same, with all slots and the whole context for itself."""
+        return replace(self, slots=MOST_NUMBERS, prompt=None, countable=False)
+
+    def counted(self, prompt: int | None) -> Demand:
+        """None: nobody knows, and each byte counts."""
+        if prompt is None:
+            return replace(self, countable=False)
+        return replace(self, prompt=prompt, exact=True)
+
+
+@dataclass(eq=False)
+class Seat:
+    """What one request has been given: `tokens` of the shared buffer, and a `limit` for its body
+    (None: its own). `begun`: its first token has come. `left`: since when its client has been gone,
+    while llama-server may not have noticed."""
+
+    number: int
+    slots: int
+    tokens: int
+    limit: int | None
+    marked: bool = False
+    begun: bool = False
+    left: float | None = None
+    seen: bool = False
+    begins: tuple[int, ...] = ()
+
+
+class AtWork(NamedTuple):
+    """A slot that is at work: the number of its request's seat (0: not shown), and whether its
+    first token has come."""
+
+    number: int
+    begun: bool
+
+
+class KvBudget:
+    def __init__(
+        self,
+        slots: int = 0,
+        context: int | None = None,
+        *,
+        each: int = 0,
+        drafted: int = 0,
+        limit: int | None = None,
+        marks: bool = True,
+    ) -> None:
+        """`slots` (0: without a bound) share `context` tokens; None: each has `each` of its own.
+        `drafted`: tokens that are guessed in advance for a slot. `limit`: tokens of an answer to a
+        request that names none. `marks`: slots can show the numbers of their requests' seats."""
+        self.slots = slots
+        self.context = context
+        self.each = context or each  # tokens that one request may have; 0: not known
+        self.marks = marks and slots > 0
+        self._limit = limit
+        self.template = LONGEST_TEMPLATE
+        self._margin = MARGIN + drafted
+        self._seats: set[Seat] = set()
+        self._idle: list[int] = []  # tokens that slots hold whose requests have ended
+        self._numbers: Iterator[int] = itertools.cycle(range(1, MOST_NUMBERS))
+        self._kept: deque[tuple[int, int]] = deque(maxlen=max(1, slots))
+        self._peak, self._peak_at = 0, 0.0
+
+    @property
+    def used(self) -> int:
+        """Tokens that are given away."""
+        return sum(seat.tokens for seat in self._seats)
+
+    @property
+    def taken(self) -> int:
+        """Slots."""
+        return sum(seat.slots for seat in self._seats)
+
+    @property
+    def left(self) -> int:
+        """Requests whose clients have gone, and whose slots may still be at work."""
+        return sum(seat.left is not None for seat in self._seats)
+
+    def too_long(self, demand: Demand) -> bool:
+        """Whether a counted prompt can never be served."""
+        known = demand.exact and demand.prompt is not None
+        return known and bool(self.each) and (demand.prompt or 0) >= self.each
+
+    def must_count(self, demand: Demand) -> bool:
+        """Whether it is worth to have the prompt counted: not for one that, each byte taken for a
+        token, is small beside an equal share of the context."""
+        if self.context is None or demand.exact or not demand.countable or not demand.slots:
+            return False
+        if demand.prompt is None:
+            return True
+        share = self.context // max(1, self.slots)
+        prompt = self._prompt(demand, demand.slots)
+        return prompt > share // 2 or prompt + demand.slots * (demand.limit or 0) > share
+
+    def seat(self, demand: Demand, now: float, *, crowded: bool = False) -> Seat | None:
+        """Give a request its seat; None if it has to wait. `crowded`: others wait, too."""
+        slots = min(demand.slots, self.slots) if self.slots else demand.slots
+        free = self.slots - self.taken if self.slots else slots
+        if slots > free:
+            return None
+        self._note_peak(slots, now)
+        room = self._room(demand, slots, self._parts(slots, free, crowded))
+        if room is None:
+            return None
+        tokens, limit = room
+        marked = demand.marked and self.marks
+        seat = Seat(next(self._numbers), slots, tokens, limit, marked, begins=demand.begins)
+        self._seats.add(seat)
+        return seat
+
+    def _note_peak(self, slots: int, now: float) -> None:
+        used = self.taken + slots
+        if used >= self._peak or now - self._peak_at > BUSY_FOR:
+            self._peak, self._peak_at = used, now
+
+    def _parts(self, slots: int, free: int, crowded: bool) -> int:
+        """Into how many parts what is left is divided for a request without a limit: its own, one
+        for each slot that was in use beside it lately, and one more."""
+        others = self._peak - self.taken - slots
+        return free if crowded else min(free, slots + max(0, others) + 1)
+
+    def _room(self, demand: Demand, slots: int, parts: int) -> tuple[int, int | None] | None:
+        """Tokens and limit; None if there is no room now."""
+        if self.context is None or not slots:
+            return 0, None  # each has a context of its own, which ends its answer
+        left = self.context - self.used
+        if demand.prompt is None:
+            return (self.context, None) if left == self.context else None
+        prompt = min(self.context, self._prompt(demand, slots))
+        most = (self.context - prompt) // slots
+        if demand.limit is None:
+            limit = max((left - prompt) // parts, min(LEAST_ANSWER, most))
+            limit = min(limit, most if self._limit is None else self._limit)
+        else:
+            limit = min(demand.limit, most)
+        tokens = min(self.context, prompt + slots * limit)
+        if tokens > left or self.used + tokens + self._held_back(tokens, slots) > self.context:
+            return None
+        return tokens, max(1, limit)
+
+    def _prompt(self, demand: Demand, slots: int) -> int:
+        added = self.template if demand.templated and not demand.exact else 0
+        return (demand.prompt or 0) + added + slots * self._margin
+
+    def _held_back(self, tokens: int, slots: int) -> int:
+        """Tokens that slots may hold of requests before, beyond those of their seats: llama-server
+        clears a slot only when it begins the new prompt, and that may wait while it works on
+        another one's."""
+        beginning = [(seat.tokens, seat.slots) for seat in self._seats if not seat.begun]
+        if not beginning:
+            return 0
+        needs = sorted(n // s for n, s in [*beginning, (tokens, slots)] if s for _ in range(s))
+        return sum(max(0, old - need) for old, need in zip(self._idle, needs, strict=False))
+
+    # What becomes of a seat.
+
+    def begin(self, seat: Seat) -> None:
+        """The first token has come: its slots hold nothing of requests before."""
+        if not seat.begun and seat in self._seats:
+            seat.begun = True
+            del self._idle[max(0, len(self._idle) - seat.slots) :]
+
+    def free(self, seat: Seat) -> None:
+        """Its answer is whole."""
+        if seat in self._seats:
+            self.begin(seat)
+            self._seats.remove(seat)
+            if self.context is not None and seat.slots:
+                ended = [seat.tokens // seat.slots] * seat.slots
+                self._idle = sorted([*self._idle, *ended], reverse=True)[: self.slots]
+            if len(seat.begins) > 1:  # in the last block may be what followed the conversation
+                self._kept.append((len(seat.begins) - 2, seat.begins[-2]))
+
+    def keeps(self, demand: Demand) -> bool:
+        """Whether a slot is likely to have the conversation that this one goes on with: it was
+        among the last ones that ended."""
+        begins = demand.begins
+        return any(place < len(begins) and begins[place] == sum for place, sum in self._kept)
+
+    def leave(self, seat: Seat, now: float) -> None:
+        """Its client has gone before the answer was whole. The seat is kept until llama-server
+        shows that the slots are free."""
+        if seat in self._seats:
+            seat.left = now
+
+    def reset(self, template: int | None = None) -> None:
+        """Another process serves from now on: it knows of no request that has left. `template`:
+        tokens that its chat template adds, at most."""
+        self.template = LONGEST_TEMPLATE if template is None else template
+        self._seats = {seat for seat in self._seats if seat.left is None}
+        self._idle = []
+        self._kept.clear()
+
+    def unsure(self, *, waited_for: bool) -> bool:
+        """Whether it would help to know which slots are at work: some may be free already, or, if
+        somebody waits for a seat, others may have begun."""
+        begins = waited_for and self.context is not None
+        return any(s.left is not None or (begins and not s.begun) for s in self._seats)
+
+    def look(self, at_work: Collection[AtWork], now: float) -> bool:
+        """Take in what llama-server says of its slots; whether it changes who may have a seat."""
+        before = sum(seat.begun for seat in self._seats)
+        begun = {slot.number for slot in at_work if slot.begun}
+        working = {slot.number for slot in at_work}
+        for seat in self._seats:
+            seat.seen = seat.seen or seat.begun or seat.number in working
+            if seat.number in begun:
+                self.begin(seat)
+        unmarked = sum(slot.number == 0 for slot in at_work)
+        known = sum(s.slots for s in self._seats if not s.marked and s.left is None and s.begun)
+        gone = [s for s in self._seats if self._gone(s, working, unmarked <= known, now)]
+        changed = bool(gone) or sum(seat.begun for seat in self._seats) > before
+        for seat in gone:
+            self.free(seat)
+        return changed
+
+    def _gone(self, seat: Seat, working: Collection[int], none_unmarked: bool, now: float) -> bool:
+        """A request that was never seen may still be on its way to a slot."""
+        if seat.left is None or not (seat.seen or now - seat.left > UNSEEN):
+            return False
+        return seat.number not in working if seat.marked else none_unmarked

@@ -1,0 +1,184 @@
+"""Many callers of one model, on a real llama-server whose slots share one KV cache: nobody's
+request fails for another one's."""
+
+import asyncio
+import collections
+import json
+import random
+
+import httpx
+import pytest
+
+from app.models import tiny_writer
+from tests.end_to_end.conftest import PATIENCE
+from tests.end_to_end.test_page import overview
+from tests.fakes import until
+
+CONTEXT, SLOTS = 4096, 4
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Its answers end at their limits; every letter is a token."""
+    path = tmp_path_factory.mktemp("callers") / "callers.gguf"
+    tiny_writer.write(path, context=CONTEXT)
+    return path
+
+
+@pytest.fixture
+def app(start, model):
+    app = start("--model", str(model), "--set", "Model/endpoint_name=tiny").ready()
+    assert overview(app)["models"][0]["slots"] == SLOTS
+    return app
+
+
+def client():
+    return httpx.AsyncClient(timeout=PATIENCE, limits=httpx.Limits(max_connections=None))
+
+
+def said(size, **more):
+    return {"messages": [{"role": "user", "content": "a" * size}], **more}
+
+
+def overflows(app):
+    rows = httpx.get(app.url + "/metrics").text.splitlines()
+    return sum(float(r.split()[1]) for r in rows if r.startswith("llamacpp_kv_overflows_total"))
+
+
+def test_a_long_prompt_ends_nobody_elses_answer(app):
+    """Three generate 700 tokens each; a fourth sends a prompt of 3,000. All are served."""
+
+    async def scenario():
+        async with client() as http:
+            asks = [http.post(app.url + CHAT, json=said(20, max_tokens=700)) for _ in range(3)]
+            asks.append(http.post(app.url + CHAT, json=said(3000, max_tokens=700)))
+            return [answer.json() for answer in await asyncio.gather(*asks)]
+
+    answers = asyncio.run(scenario())
+    assert [a["usage"]["completion_tokens"] for a in answers] == [700] * 4, answers
+    assert overflows(app) == 0
+
+
+def drawn(dice):
+    """A request of any kind and length: its path, body, and the bytes of its longest prompt."""
+    size, limit = (
+        dice.choice([5, 60, 300, 1200, 2500, 4300]),
+        dice.choice([None, 0, 1, 30, 30, 300]),
+    )
+    text, several = "a" * size, dice.choice([2, 3])
+    path, key, body = dice.choice(
+        [
+            (CHAT, "max_tokens", said(size)),
+            (CHAT, "max_completion_tokens", said(min(size, 300), n=several)),
+            ("/v1/completions", "max_tokens", {"prompt": text}),
+            ("/v1/completions", "max_tokens", {"prompt": ["a" * 200, "b" * 700] * several}),
+            ("/v1/messages", "max_tokens", said(size)),
+            ("/v1/responses", "max_output_tokens", {"input": text}),
+            ("/infill", "n_predict", {"input_prefix": text, "input_suffix": "b"}),
+        ]
+    )
+    named = {} if limit is None else {key: limit}
+    stream = "n" not in body and not isinstance(body.get("prompt"), list) and dice.random() < 0.5
+    return path, {**body, **named, "stream": stream}, size
+
+
+async def ask(http, url, drawn, leaves):
+    """How it ended: "served", "too long" where that is right, "left", or what went wrong."""
+    path, body, size = drawn
+    try:
+        async with asyncio.timeout(leaves):
+            answer = await http.post(url + path, json=body)
+    except TimeoutError:
+        return "left"
+    text = answer.text
+    if "context_length_exceeded" in text and size >= CONTEXT - 300:
+        return "too long"
+    wrong = '"error"' in text or answer.status_code != 200
+    return f"{path} {size} {answer.status_code} {text[-300:]}" if wrong else "served"
+
+
+@pytest.mark.parametrize("leaving", [0.0, 0.3])
+def test_requests_of_every_length_are_served_or_rightly_refused(app, leaving):
+    """Mixed requests by 16 callers, of whom some leave at any time."""
+    seed = random.randrange(1 << 32)
+    dice = random.Random(seed)
+    jobs = iter([drawn(dice) for _ in range(48)])
+    outcomes = collections.Counter()
+
+    async def caller(http):
+        for job in jobs:
+            leaves = dice.random() if dice.random() < leaving else None
+            outcomes[await ask(http, app.url, job, leaves)] += 1
+
+    async def scenario():
+        async with client() as http:
+            await asyncio.gather(*(caller(http) for _ in range(16)))
+
+    asyncio.run(scenario())
+    assert not outcomes.keys() - {"served", "too long", "left"}, (seed, outcomes)
+    assert outcomes["served"] and overflows(app) == 0
+    assert httpx.get(app.url + "/ready").status_code == 200
+
+
+def test_a_batch_does_not_hold_up_another_caller(app):
+    """One caller has 60 requests in the line; another one's request is served before nearly all."""
+    ended = []
+
+    async def ask(http, session):
+        headers = {"session": session}
+        answer = await http.post(app.url + CHAT, json=said(20, max_tokens=200), headers=headers)
+        ended.append((session, answer.status_code))
+
+    async def scenario():
+        async with client() as http:
+            batch = [asyncio.create_task(ask(http, "batch")) for _ in range(60)]
+            await until(lambda: overview(app)["models"][0]["queued"] >= 40)
+            ended_before = len(ended)
+            await ask(http, "person")
+            mine = [session for session, _ in ended].index("person")
+            await asyncio.gather(*batch)
+            return mine - ended_before
+
+    # At most two times the service time: those in the slots end, and one round after them.
+    assert asyncio.run(scenario()) <= 3 * SLOTS
+    assert {status for _, status in ended} == {200}
+
+
+def test_what_waits_is_seen_and_leaves_at_once(start, endless):
+    """1. A stream takes the whole context. 2. Another request waits, and leaves. 3. The stream
+    leaves. Result: what it had is free, and the next one is served."""
+    app = start("--model", str(endless), "--set", "Model/endpoint_name=tiny").ready()
+
+    def queued():
+        return overview(app)["models"][0]["queued"]
+
+    async def scenario():
+        async with client() as http:
+            body = said(20, max_tokens=1 << 17, stream=True)
+            async with http.stream("POST", app.url + CHAT, json=body) as stream:
+                await anext(stream.aiter_lines())
+                waits = asyncio.create_task(http.post(app.url + CHAT, json=body))
+                await until(lambda: queued() == 1)
+                waits.cancel()
+                await until(lambda: queued() == 0)
+            async with http.stream("POST", app.url + CHAT, json=body) as stream:
+                return await anext(stream.aiter_lines())
+
+    assert asyncio.run(asyncio.wait_for(scenario(), PATIENCE)).startswith("data: ")
+
+
+def test_a_response_that_ends_at_its_limit_is_incomplete(app):
+    async def scenario():
+        async with client() as http:
+            body = {"input": "a", "max_output_tokens": 5}
+            whole = (await http.post(app.url + "/v1/responses", json=body)).json()
+            body["stream"] = True
+            streamed = (await http.post(app.url + "/v1/responses", json=body)).text
+            return whole, json.loads(streamed.rpartition("data: ")[2])["response"], streamed
+
+    whole, last, streamed = asyncio.run(scenario())
+    for response in (whole, last):
+        assert response["status"] == "incomplete", response
+        assert response["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert "event: response.incomplete\n" in streamed

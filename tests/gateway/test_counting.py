@@ -1,0 +1,57 @@
+import json
+
+import pytest
+
+from app.engine.http import Address, Client
+from app.gateway.counting import SHORT, count
+from app.gateway.demand import TOKENIZE
+from tests.fakes import Child, body_of, reply
+
+CHAT = "/v1/chat/completions/input_tokens"
+
+
+class Counter(Child):
+    def __init__(self, path, answer, status=200):
+        super().__init__(path, self._respond)
+        self.given, self.status, self.bodies = answer, status, []
+
+    async def _respond(self, reader, writer, head):
+        self.bodies.append(await body_of(reader, head))
+        writer.write(reply(self.given, self.status))
+
+
+async def counted(socket, path, pieces, answer, status=200):
+    async with Counter(socket, answer, status) as child:
+        client = Client(Address(str(socket)), "key")
+        try:
+            return await count(client, path, pieces), child.bodies[0]
+        finally:
+            client.close()
+
+
+def test_a_body_in_pieces_is_counted_as_it_is(run, socket):
+    async def scenario():
+        pieces = [b'{"messages":', b"[]}"]
+        assert await counted(socket, CHAT, pieces, b'{"input_tokens":7}') == (7, b"".join(pieces))
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("size", [1, SHORT])
+def test_texts_are_counted_together(run, socket, size):
+    async def scenario():
+        body = json.dumps({"prompt": ["a" * size, [1, 2]], "input": "b", "model": "m"}).encode()
+        tokens, sent = await counted(socket, TOKENIZE, [body], b'{"tokens":[1,2,3]}')
+        assert tokens == 3 and json.loads(sent)["content"] == ["a" * size, 1, 2, "b"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "answer, status", [(b"{}", 200), (b"[1]", 200), (b"no", 200), (b'{"input_tokens":1}', 404)]
+)
+def test_who_does_not_say_counts_nothing(run, socket, answer, status):
+    async def scenario():
+        assert (await counted(socket, CHAT, [b"{}"], answer, status))[0] is None
+
+    run(scenario)

@@ -1,0 +1,110 @@
+import json
+
+import pytest
+
+from app.gateway.body.asked import Asked, asked
+from app.gateway.body.reading import Body
+from app.gateway.demand import OF_INFILL, added, demand, fields, kind_of
+from app.memory.kv_budget import MARK, Demand, Seat
+
+
+def body(path, **said):
+    raw = json.dumps(said).encode()
+    kind = kind_of(path)
+    return kind, Body([raw], asked=asked(said))
+
+
+def demanded(path, **said):
+    return demand(*body(path, **said))
+
+
+@pytest.mark.parametrize(
+    "path, said, limit",
+    [
+        ("/v1/chat/completions", {}, None),
+        ("/v1/chat/completions", {"max_tokens": 5}, 5),
+        ("/v1/chat/completions", {"max_tokens": 5, "n_predict": 7}, 7),
+        ("/v1/chat/completions", {"max_tokens": 5, "max_completion_tokens": 6}, 6),
+        ("/v1/chat/completions", {"max_tokens": 5, "n_predict": None}, 5),
+        ("/v1/chat/completions", {"max_tokens": 5, "max_output_tokens": 6}, 5),
+        ("/v1/chat/completions?x=1", {"max_tokens": -1}, None),
+        ("/v1/chat/completions", {"max_tokens": 0}, 0),
+        ("/v1/chat/completions", {"max_tokens": 5.9}, 5),
+        ("/v1/responses", {"max_output_tokens": 6, "max_tokens": 5}, 6),
+        ("/v1/messages", {"max_tokens": 5, "n_predict": 7}, 5),
+        ("/v1/messages", {"n_predict": 7}, None),
+        ("/completion", {"n_predict": 7}, 7),
+        ("/infill", {}, OF_INFILL),
+        ("/infill", {"n_predict": 9}, 9),
+        ("/v1/embeddings", {"max_tokens": 5}, 0),
+    ],
+)
+def test_the_limit_is_the_one_that_llama_server_would_take(path, said, limit):
+    assert demanded(path, **said).limit == limit
+
+
+@pytest.mark.parametrize(
+    "path, said, slots",
+    [
+        ("/v1/completions", {"prompt": ["a", "b"], "n": 2}, 4),
+        ("/v1/completions", {"prompt": [1, 2, 3]}, 1),
+        ("/v1/completions", {"prompt": [[1, 2], [3]]}, 2),
+        ("/v1/chat/completions", {"n": 3}, 3),
+        ("/v1/embeddings", {"input": ["a"] * 9}, 9),
+        ("/v1/rerank", {"documents": ["a"] * 5}, 5),
+        ("/v1/completions", {"prompt": []}, 1),
+        ("/tokenize", {"content": "a"}, 0),
+        ("/v1/messages/count_tokens", {}, 0),
+    ],
+)
+def test_a_body_may_take_many_slots(path, said, slots):
+    assert demanded(path, **said).slots == slots
+
+
+def test_a_prompt_is_not_known_by_the_bytes_of_media():
+    kind, said = body("/v1/chat/completions", messages=[])
+    assert demand(kind, said).prompt == said.length
+    with_media = Body(said.pieces, media=10)
+    assert demand(kind, with_media).prompt is None
+    assert demand(kind_of("/v1/audio/transcriptions"), Body(None, is_json=False)) == Demand(
+        prompt=None
+    )
+
+
+def seat(limit, marked=True):
+    return Seat(7, 1, 100, limit, marked)
+
+
+def test_what_is_added_to_a_body():
+    kind, said = body("/v1/chat/completions", max_tokens=5, id_slot=3)
+    assert fields(kind, said, seat(5)) == {"id_slot": -1, MARK: 7, "n_predict": 5}
+    kind, said = body("/v1/messages", max_tokens=5)
+    assert fields(kind, said, seat(5, marked=False)) == {"max_tokens": 5}
+    assert fields(kind, said, seat(None, marked=False)) == {}
+    kind, said = body("/v1/chat/completions", max_tokens="many")
+    assert fields(kind, said, seat(5)) == {MARK: 7}  # llama-server says what is wrong
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"{}"],
+        [b" { } \n"],
+        [b'{"a":{"b":1}}'],
+        [b'{"a":"}"', b"}"],
+        [b'{"a":1}', b"  ", b"\n"],
+        [b'{"a":1', b"", b"}", b" "],
+        [b"{", b"\n", b"}"],
+        [b'{"n_predict":1,"n\\u005fpredict":2}'],
+    ],
+)
+def test_members_are_added_at_the_end_of_an_object_in_pieces(pieces):
+    before = json.loads(b"".join(pieces))
+    pieces = list(pieces)
+    added(pieces, {"n_predict": 5, MARK: 7})
+    assert json.loads(b"".join(pieces)) == {**before, "n_predict": 5, MARK: 7}
+
+
+def test_what_is_asked_is_read_however_odd_it_is():
+    odd = {"n": "x", "max_tokens": [], "prompt": {"a": 1}, "n_predict": True}
+    assert asked(odd) == Asked(1, 1, {"n_predict": 1, "max_tokens": None})
