@@ -124,14 +124,15 @@ def share(process: psutil.Process, seconds: float) -> float:
     return 100 * (used() - before) / seconds
 
 
-def measure(rounds: int, seconds: float) -> None:
+def measure(rounds: int, seconds: float, pause: float) -> None:
+    """`pause` seconds lie between what changes and what is measured."""
     with app() as process:
-        time.sleep(5)  # what starts with it is over
+        time.sleep(2 * pause)  # what starts with it is over
         print(f"page: {size('identity'):,} bytes, {size('gzip'):,} compressed, one request")
         with chromium() as browser:
             paints = first_paint(browser, rounds)
             print(f"first contentful paint: {statistics.median(paints):.0f} ms, median of {rounds}")
-        time.sleep(2)
+        time.sleep(pause)
         print(f"idle: {share(process, seconds):.2f} % of a core")
         viewers = [Viewer() for _ in range(VIEWERS)]
         for viewer in viewers:
@@ -140,14 +141,14 @@ def measure(rounds: int, seconds: float) -> None:
         callers = [Caller(("alpha", "team/beta")[n % 2]) for n in range(CALLERS)]
         for caller in callers:
             caller.start()
-        time.sleep(2)
+        time.sleep(pause)
         before = sum(viewer.events for viewer in viewers)
         busy = share(process, seconds)
         told = sum(viewer.events for viewer in viewers) - before
         print(f"{CALLERS} callers, {VIEWERS} viewers: {told / seconds:.0f} events/s, {busy:.1f} %")
         for viewer in viewers:
             viewer.ended = True
-        time.sleep(2)
+        time.sleep(pause)
         print(f"{CALLERS} callers, no viewer: {share(process, seconds):.1f} % of a core")
         for caller in callers:
             caller.ended = True
@@ -185,12 +186,13 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="in a few seconds, for tests")
     parser.add_argument("--screenshots", type=Path, help="a folder: take the pictures instead")
     options = parser.parse_args()
+    pause = 2.5
     if options.small:
-        options.rounds, options.seconds = 1, 0.5
+        options.rounds, options.seconds, pause = 1, 0.5, 0.2
     if options.screenshots:
         screenshots(options.screenshots)
     else:
-        measure(options.rounds, options.seconds)
+        measure(options.rounds, options.seconds, pause)
 
 
 if __name__ == "__main__":

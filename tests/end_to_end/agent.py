@@ -2,11 +2,11 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -33,8 +33,6 @@ def repository(folder):
 class Agent:
     """`with Agent(...) as agent`: works on a queue until then; `install` lets it install the
     requirements, else it runs tasks in our own environment."""
-
-    ends_within = 20  # seconds after an interrupt; then it is killed
 
     def __init__(self, api, folder, queue, *, install=False, **environment):
         self.folder, self.queue = folder, queue
@@ -90,18 +88,13 @@ class Agent:
         return ["daemon", "--queue", self.queue, "--create-queue", "--foreground", "--cpu-only"]
 
     def __exit__(self, *_):
-        family = []
+        """Killed with all that it started: an interrupt alone does not always end it."""
         if self.process.poll() is None:
             family = psutil.Process(self.process.pid).children(recursive=True)
-            self.process.send_signal(signal.SIGINT)
-        try:
-            self.process.wait(self.ends_within)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        for process in family:
-            if process.is_running():
-                process.kill()
+            for process in (self.process, *family):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        self.process.wait()
         self.log.close()
         shutil.rmtree(self.temporary, ignore_errors=True)
 

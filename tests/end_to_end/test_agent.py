@@ -148,6 +148,7 @@ def test_a_clone_of_a_task_started_by_hand(api, tmp_path, source, weights):
 
 
 @pytest.mark.long
+@pytest.mark.skipif(not os.environ.get("EVERY_WAY"), reason="every package anew: make every-way")
 def test_an_idle_end_with_all_requirements_installed(api, tmp_path, source, weights):
     """The agent makes an environment and installs what requirements.txt says."""
     with Agent(api, tmp_path / "agent", "work", install=True) as agent:
@@ -164,17 +165,14 @@ def test_a_services_agent_hands_the_task_on(api, tmp_path, source, weights):
     """Enterprise starts an application's task where there is no GPU. Result: it moves to the
     queue that the form names and runs there, the same task; its container and project are the
     form's; the token in the form is still there for it, and gone afterwards."""
+    api.state.act("queues.create", {"name": "work"})
+    task = launch(api, tmp_path, source, weights, "--set", "General/project=Team One")
+    api.state.act("tasks.dequeue", {"task": task["id"]})
+    task["container"], task["project"] = {}, None
+    task["hyperparams"]["properties"] = {}
+    secret = {"section": "General", "name": "hf_token", "value": "hf_tokenOfTheForm"}
+    task["hyperparams"]["General"]["hf_token"] = secret
     with Agent(api, tmp_path / "agent", "work") as agent:
-        wait_for(lambda: api.state.queues, lambda: agent.output)
-        task = launch(api, tmp_path, source, weights, "--set", "General/project=Team One")
-        wait_for(lambda: task["status"] == "in_progress", lambda: agent.output)
-        status(agent, api, task, "active")
-        api.state.act("tasks.stop", {"task": task["id"]})
-        status(agent, api, task, "stopped")
-        task["container"], task["project"] = {}, None
-        task["hyperparams"]["properties"] = {}
-        secret = {"section": "General", "name": "hf_token", "value": "hf_tokenOfTheForm"}
-        task["hyperparams"]["General"]["hf_token"] = secret
         with Executing(api, tmp_path / "services", task["id"]) as services:
             services.process.wait(PATIENCE)
             assert services.process.returncode == -signal.SIGKILL
@@ -262,6 +260,9 @@ def test_key_says_where_the_key_is(api, tmp_path, fields, problem):
     task = api.state.new_task(**given)
     done = command(api, tmp_path, sys.executable, "-m", "app", "key", task["id"])
     assert done.returncode == 2 and problem in done.stderr
+
+
+def test_there_is_no_key_of_an_unknown_task(api, tmp_path):
     unknown = command(api, tmp_path, sys.executable, "-m", "app", "key", "0" * 32)
     assert unknown.returncode == 2 and "there is no task" in unknown.stderr
 

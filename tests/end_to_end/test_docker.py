@@ -17,8 +17,6 @@ from tests.end_to_end.test_agent import command
 class DockerAgent(Agent):
     """`docker run` writes its arguments to `started`, and ends at once."""
 
-    ends_within = 3  # an interrupt alone does not end it in docker mode
-
     def __init__(self, api, folder, queue):
         super().__init__(api, folder, queue, CLEARML_WORKER_ID=f"docker:{os.getpid()}")
         self.started = folder / "docker.json"

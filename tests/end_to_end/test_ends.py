@@ -52,7 +52,8 @@ def test_a_clone_shows_nothing_of_its_ancestor_from_its_first_moment(start, api,
     clone["hyperparams"]["properties"]["owner"] = entry
     task["runtime"]["_api_key"] = "a-key-of-the-run-before"
     runs = [shown(task)["run"]]
-    for again in (clone, task, clone):
+    # Before API 2.34 it is said elsewhere, and that is all that differs.
+    for again in (clone, task, clone) if api.state.edits_runtime else (clone,):
         if again["status"] == "in_progress":
             api.state.act("tasks.reset", {"task": again["id"]})
         api.calls.clear()

@@ -1,7 +1,7 @@
 """Every way in, and every second run: the real clearml-agent runs each against the API stand-in.
 
-`make every-way` runs all with all. `make test` runs those ways that no other test goes, and every
-second run with one of them.
+`make every-way` runs all with all. `make test` runs those ways that no other test goes, and those
+second runs that no other test makes, each with one of them.
 """
 
 import json
@@ -291,16 +291,19 @@ def aborts(place, task):
 
 
 ALL = bool(os.environ.get("EVERY_WAY"))
-UNIQUE = [
-    "form",
-    "clearml-task script",
-    "by hand with a file",
-]  # the others: `test_agent` and so on
+# The other ways are in `test_agent` and `test_clearml_task`. Of the other second runs `cloned` is
+# part of `cloned_and_edited`, `aborted_and_enqueued` is part of `after_a_kill`, and
+# `after_a_failure` is in `test_agent_ends`.
+UNIQUE = {
+    "form": cloned_and_edited,
+    "clearml-task script": reset,
+    "by hand with a file": after_a_kill,
+}
 
 
 def chosen(way):
-    """All second runs, or this way's share of them."""
-    return SECOND if ALL else SECOND[UNIQUE.index(way) :: len(UNIQUE)]
+    """All second runs, or this way's own."""
+    return SECOND if ALL else [UNIQUE[way]]
 
 
 @pytest.fixture

@@ -26,15 +26,10 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize(
-    "outage, said",
-    [
-        ("locked", "refuses the credentials: .*invalid credentials"),
-        ("behind", "not a ClearML server's"),
-    ],
-)
-def test_a_command_ends_with_one_line(api, tmp_path, command, outage, said):
-    api.locked, api.behind = outage == "locked", 404 if outage == "behind" else None
+def test_a_command_ends_with_one_line(api, tmp_path, command):
+    """A proxy lets logins pass, and answers everything else itself. (Where nobody is let in:
+    `test_no_server`.)"""
+    api.behind = 404
     clean = environment_of(tmp_path)
     places = {"CLEARML_CACHE_DIR": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
     done = subprocess.run(
@@ -47,7 +42,7 @@ def test_a_command_ends_with_one_line(api, tmp_path, command, outage, said):
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     (line,) = [each for each in done.stderr.splitlines() if " ERROR " in each]
-    assert re.search(f"ClearML: .*{said}", line), line
+    assert re.search("ClearML: .*not a ClearML server's", line), line
 
 
 def test_a_token_that_cannot_be_renewed_is_waited_for(start, api, cache):

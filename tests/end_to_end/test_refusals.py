@@ -7,10 +7,11 @@ import gguf
 import pytest
 
 from app.models import tiny_writer
+from tests.end_to_end.conftest import checked, refused
 
 
 @pytest.fixture
-def refused(start):
+def ended(start):
     """Start, and wait for the end: the output."""
 
     def run(status, *arguments, **options):
@@ -27,36 +28,50 @@ def refused(start):
     "assignment, problem",
     [
         ("Model/context_size=much", "Model/context_size: 'much' is not a whole number"),
+        ("Model/cli=--flash-atn on", "Model/cli: this llama-server does not know --flash-atn"),
+        ("General/host=0.0.0.0", "General/host: 0.0.0.0 is open to the network"),
+    ],
+)
+def test_a_bad_form(ended, assignment, problem):
+    assert problem in ended(2, "--set", assignment, host=None)
+
+
+@pytest.mark.parametrize(
+    "assignment, problem",
+    [
         ("Model/parallel=0", "Model/parallel: 0 is less than 1"),
         ("Model/endpoint_name=a b", "Model/endpoint_name: 'a b' is not a URL path"),
-        ("Model/cli=--flash-atn on", "Model/cli: this llama-server does not know --flash-atn"),
         ("Model/cli=--api-key x", "Model/cli: --api-key is not allowed here"),
         ("Model/model=org/repo", "Model/model: 'org/repo' does not end in .gguf"),
         ("General/llama_server=/none", "General/llama_server: /none is no program"),
-        ("General/host=0.0.0.0", "General/host: 0.0.0.0 is open to the network"),
+        ("General/hf_token=hf_x", "General/hf_token: other users can read"),
+        (f"Model/model={'0' * 32}", "is a ClearML model: that needs a server"),
         ("nonsense", "--set nonsense: write it as Section/name=value"),
     ],
 )
-def test_a_bad_form(refused, assignment, problem):
-    assert problem in refused(2, "--set", assignment, host=None)
+def test_a_bad_form_that_is_checked(tmp_path, assignment, problem):
+    done = checked(tmp_path, "--set", assignment)
+    refused(done, problem)
+    assert "hf_x" not in done.stdout + done.stderr
 
 
-def test_a_missing_model(refused, tmp_path):
-    assert "no such file" in refused(2, "--model", str(tmp_path / "none.gguf"))
+def test_a_missing_model(ended, tmp_path):
+    assert "no such file" in ended(2, "--model", str(tmp_path / "none.gguf"))
 
 
-def test_a_truncated_and_a_corrupt_model(refused, tmp_path):
+def test_a_truncated_and_a_corrupt_model(ended, tmp_path):
     path = tmp_path / "m.gguf"
     tiny_writer.write(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    output = refused(3, "--model", str(path))
+    output = ended(3, "--model", str(path))
     assert "cut off: tensor" in output and "listening" not in output
     path.write_bytes(b"GGML" + whole[4:])
-    assert "not a GGUF file" in refused(3, "--model", str(path))
+    done = checked(tmp_path, "--model", str(path))
+    assert done.returncode == 3 and "not a GGUF file" in done.stderr
 
 
-def test_a_model_that_llama_server_cannot_load(refused, tmp_path):
+def test_a_model_that_llama_server_cannot_load(ended, tmp_path):
     """Whole as a file, but not a model: the header names tensors that no llama has."""
     path = tmp_path / "odd.gguf"
     writer = gguf.GGUFWriter(path, "llama")
@@ -65,23 +80,17 @@ def test_a_model_that_llama_server_cannot_load(refused, tmp_path):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    output = refused(4, "--model", str(path))
+    output = ended(4, "--model", str(path))
     assert "cannot be loaded: llama-server ended with 1" in output and "error loading" in output
 
 
-def test_a_port_that_is_taken(refused):
+def test_a_port_that_is_taken(ended):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        output = refused(2, port=str(port))
+        output = ended(2, port=str(port))
     assert f"General/port: 127.0.0.1:{port} cannot be listened on" in output
-
-
-def test_no_model_online(refused):
-    """A key is there, but no server: said within the time that ClearML is given."""
-    output = refused(2, "--set", "Model/threads=x", offline=True)
-    assert "Model/threads" in output
 
 
 def test_a_configuration_file_and_what_comes_over_it(start, tmp_path):

@@ -56,7 +56,7 @@ def chat(openai_client, tokens=8, **options):
     )
 
 
-def test_chat_and_the_tasks_own_record(start):
+def test_chat_and_the_tasks_own_record(start, tmp_path):
     """1. Chats with and without stream. 2. The app ends. Result: the record says what we saw."""
     app = start().ready()
     api = client(app)
@@ -78,6 +78,13 @@ def test_chat_and_the_tasks_own_record(start):
         prompt += last.usage.prompt_tokens if options else answer.usage.prompt_tokens
         generated += 5
     assert status(app)["requests"] == 4
+
+    # What is no chat is refused, and counted nowhere.
+    command = ["curl", "-s", "-w", "%{http_code}", f"{app.url}/v1/chat/completions", "-d"]
+    assert subprocess.check_output([*command, "{no"]).endswith(b"400")
+    (tmp_path / "large").write_bytes(b" " * (2 << 20))
+    answer = subprocess.check_output([*command, f"@{tmp_path / 'large'}"])
+    assert answer.endswith(b"413") and b"1048576 bytes" in answer
     assert app.end() == 143
 
     parameters, scalars = app.record()
@@ -109,14 +116,10 @@ def test_every_way_to_the_model(start):
         chat(client(app, name=None))
     assert get(app, "/health") == (200, {"status": "ok"})
     assert get(app, "/ready") == (200, {"status": "ready"})
-
-
-def test_the_printed_curl_line_works(start):
-    app = start().ready()
-    line = app.line("^curl .*")[0]
+    line = app.line("^curl .*")[0]  # works as it is printed
     answer = subprocess.run(["sh", "-c", line + " -sS"], capture_output=True, check=True)
     assert json.loads(answer.stdout)["choices"][0]["message"]["content"]
-    assert re.search(r"^tiny +ready +4096 +4 +\d+ MB +http://", app.output, re.M)
+    assert re.search(r"^a/b +ready +4096 +4 +\d+ MB +http://", app.output, re.M)
 
 
 def test_every_field_is_taken_by_the_real_llama_server(start):
@@ -229,15 +232,6 @@ def test_embeddings(start):
     assert prompts[-1] >= answer.usage.prompt_tokens
 
 
-def test_invalid_json_is_400_and_more_than_the_model_can_take_413(start, tmp_path):
-    app = start().ready()
-    command = ["curl", "-s", "-w", "%{http_code}", f"{app.url}/v1/chat/completions", "-d"]
-    assert subprocess.check_output([*command, "{no"]).endswith(b"400")
-    (tmp_path / "large").write_bytes(b" " * (2 << 20))
-    answer = subprocess.check_output([*command, f"@{tmp_path / 'large'}"])
-    assert answer.endswith(b"413") and b"1048576 bytes" in answer
-
-
 def test_a_key_is_asked_for(start):
     app = start(LLAMACPP_API_KEY="key-for-one,key-for-two").ready()
     with pytest.raises(openai.AuthenticationError):
@@ -266,9 +260,10 @@ def test_what_exceeds_the_limit_is_denied_and_a_client_that_leaves_frees_its_slo
     assert status(app)["denied"] == 1
 
 
-def test_a_kill_of_llama_server_during_a_stream(start, endless):
-    """1. A stream runs. 2. llama-server is killed. Result: the stream ends with an error, the
-    next request is served by a new process, and the app says what happened."""
+def test_every_kill_of_llama_server_is_noticed(start, endless):
+    """1. A stream runs, and llama-server is killed. Result: the stream ends with an error, the next
+    request is served by a new process, and the app says what happened. 2. It is killed twice more.
+    Result: the only model comes back by itself, and is watched again."""
     app = start("--model", str(endless), *ONE, "--set", "Model/endpoint_name=tiny").ready()
     api = client(app)
     (first,) = app.children
@@ -282,19 +277,14 @@ def test_a_kill_of_llama_server_during_a_stream(start, endless):
     (second,) = app.children
     assert second != first
     app.line("killed by signal 9")
-    assert app.end() == 143
-
-
-def test_every_kill_is_noticed(start):
-    """The only model comes back by itself, and is watched again: three times."""
-    app = start().ready()
-    for _ in range(3):
+    for _ in range(2):
         (child,) = app.children
         psutil.Process(child).kill()
         until(lambda gone=child: app.children and gone not in app.children)
         until(lambda: get(app, "/ready")[0] == 200)
-        assert chat(client(app)).usage.completion_tokens == 8
+        assert chat(api).usage.completion_tokens == 8
     assert app.output.count("killed by signal 9") == 3
+    assert app.end() == 143
 
 
 def test_a_stream_ends_within_the_drain(start):
@@ -356,18 +346,12 @@ def test_sigkill_leaves_no_llama_server_and_the_next_start_sweeps(start):
     assert other.end() == 143
 
 
-def test_idle_ends_with_0_and_says_so(start):
-    app = start("--set", "Idle/idle_time_limit=0.002").ready()
-    children = app.children
-    chat(client(app))
-    assert app.wait() == 0
-    assert "idle for 7.2 seconds, the limit" in app.output
-    assert not any(psutil.pid_exists(pid) for pid in children) and app.folders == []
-
-
-def test_a_running_stream_holds_the_idle_clock(start, endless):
+def test_idle_ends_with_0_and_says_so_but_not_during_a_stream(start, endless):
+    """1. A stream lasts longer than the limit. 2. It ends. Result: the instance ends once it has
+    been idle for that long, and not before."""
     limit = ["--set", "Idle/idle_time_limit=0.001", "--set", "Model/endpoint_name=tiny"]
     app = start("--model", str(endless), *ONE, *limit).ready()
+    children = app.children
     stream = chat(client(app), -1, stream=True)
     iterator = iter(stream)
     begun = time.monotonic()
@@ -377,3 +361,5 @@ def test_a_running_stream_holds_the_idle_clock(start, endless):
     assert app.process.poll() is None
     stream.close()
     assert app.wait() == 0
+    assert "idle for 3.6 seconds, the limit" in app.output
+    assert not any(psutil.pid_exists(pid) for pid in children) and app.folders == []

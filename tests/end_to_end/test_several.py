@@ -7,6 +7,7 @@ import psutil
 import pytest
 
 from app.models import tiny_writer
+from tests.end_to_end.conftest import checked, refused
 from tests.end_to_end.test_serving import HELLO, chat, client, get
 
 
@@ -113,21 +114,17 @@ def test_one_of_several_that_cannot_be_loaded_does_not_stop_the_others(start, mo
         ("[]", "General/models: is not a list"),
     ],
 )
-def test_a_bad_list(start, given, problem):
-    app = start("--set", f"General/models={given}")
-    assert app.wait() == 2
-    assert problem in app.output
+def test_a_bad_list(tmp_path, given, problem):
+    refused(checked(tmp_path, "--set", f"General/models={given}"), problem)
 
 
-def test_an_alias_that_is_another_models_name(start, models):
+def test_an_alias_that_is_another_models_name(models):
     items = json.loads(listing(models, "one", "two"))
     items[1]["aliases"] = "one"
-    app = start("--set", f"General/models={json.dumps(items)}")
-    assert app.wait() == 2
-    assert "General/models[2].aliases: 'one' is the name of two models" in app.output
+    done = checked(models, "--set", f"General/models={json.dumps(items)}")
+    refused(done, "General/models[2].aliases: 'one' is the name of two models")
 
 
-def test_two_models_of_one_name(start, models):
-    app = start("--set", f"General/models={listing(models, 'one', 'one')}")
-    assert app.wait() == 2
-    assert "General/models[2].endpoint_name: 'one' is the name of two models" in app.output
+def test_two_models_of_one_name(models):
+    done = checked(models, "--set", f"General/models={listing(models, 'one', 'one')}")
+    refused(done, "General/models[2].endpoint_name: 'one' is the name of two models")

@@ -268,12 +268,6 @@ def test_a_clearml_model_that_cannot_be_had(start, api, tmp_path, kind, status):
     assert model in app.output and "Traceback" not in app.output
 
 
-def test_a_clearml_model_offline_is_refused(start):
-    app = start("--model", "0" * 32)
-    assert app.wait() == 2
-    assert "needs a server" in app.output
-
-
 def edited(api, source, key, value):
     """A clone of a task with one field edited, as the web page does it."""
     clone = api.state.act("tasks.clone", {"task": source["id"]})["id"]
