@@ -118,21 +118,25 @@ class Line:
         waiter.granted = asyncio.get_running_loop().create_future()
         self._counted.append(waiter)
 
-    def grant(self, now: float) -> None:
-        """Requests in the line lease the model from here on, as many as have room in it. They are
-        told of it a few at a time, in their order: hundreds at once would hold up everybody
-        else."""
+    def grant(self, now: float, *, draining: bool = False) -> None:
+        """Requests in the line lease the model from here on, as many as have room in it; of a model
+        that is `draining`, only those that lease it already, and wait for a seat. They are told of
+        it a few at a time, in their order: hundreds at once would hold up everybody else."""
         telling = bool(self._untold)
-        while (waiter := self._next(now)) is not None:
+        while (waiter := self._next(now, draining)) is not None:
             self._untold.append(waiter)
         if not telling:
             self._tell()
 
-    def _next(self, now: float) -> Waiter | None:
-        if self._asking:
+    def _next(self, now: float, draining: bool) -> Waiter | None:
+        if self._asking and not draining:
             return self._leasing(self._asking.popleft(), now)
         if self._counted:
             return self._counted.popleft() if self._seated(self._counted[0], now) else None
+        return None if draining else self._first(now)
+
+    def _first(self, now: float) -> Waiter | None:
+        """The next of those that do not lease the model."""
         waiter = self._waiters.first(now - AGED, lambda each: self.budget.keeps(each.demand))
         if waiter is None:
             return None

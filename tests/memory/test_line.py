@@ -3,7 +3,8 @@ import asyncio
 import pytest
 
 from app.errors import RequestError
-from app.memory.line import AT_ONCE, Line
+from app.memory.kv_budget import Demand, KvBudget
+from app.memory.line import ASKS, AT_ONCE, Line
 
 
 def test_who_is_granted_the_model_leases_it_until_its_release(run):
@@ -102,5 +103,25 @@ def test_the_gap_is_from_the_last_idle_moment_to_the_request_after_it(run):
         line.release(waiter, 14.0)
         line.join(20.0)  # one still leases the model
         assert line.gap == 2.5
+
+    run(scenario)
+
+
+def test_while_the_model_drains_only_who_leases_it_already_gets_a_seat(run):
+    """Else the model would never be idle: it waits for the end of those who wait for it."""
+
+    async def scenario():
+        line = Line()
+        line.budget = KvBudget(2, 1000)
+        long = Demand(prompt=900, limit=1, countable=True)
+        first = line.join(1.0, long)
+        line.grant(2.0)
+        assert first.counting and line.leased == 1
+        line.counted(first, long.counted(100))
+        late, asks = line.join(3.0), line.join(3.0, ASKS)
+        line.grant(4.0, draining=True)
+        assert first.seat is not None and late.seat is asks.seat is None and line.leased == 1
+        line.grant(5.0)
+        assert late.seat is not None and asks.seat is not None
 
     run(scenario)
