@@ -64,7 +64,7 @@ def write(
     writer.close()
 
 
-def _byte_symbols() -> list[str]:
+def byte_symbols() -> list[str]:
     """GPT-2's printable stand-in for each byte."""
     kept = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = iter(range(256, 512))
@@ -74,7 +74,7 @@ def _byte_symbols() -> list[str]:
 def _vocabulary() -> tuple[list[str], list[int]]:
     merged = [merge.replace(" ", "") for merge in MERGES]
     words = ("\u0120" + word for word in WORDS)
-    tokens = list(dict.fromkeys([*_byte_symbols(), *words, *merged]))
+    tokens = list(dict.fromkeys([*byte_symbols(), *words, *merged]))
     types = [int(gguf.TokenType.NORMAL)] * len(tokens)
     tokens += SPECIAL
     types += [int(gguf.TokenType.CONTROL)] * len(SPECIAL)
