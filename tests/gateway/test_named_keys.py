@@ -44,7 +44,7 @@ async def endless(reader, writer, head):
     await body_of(reader, head)
     writer.write(EVENTS)
     try:
-        while True:
+        while not writer.is_closing():
             writer.write(b"9\r\ndata: a\n\n\r\n")
             await writer.drain()
             await asyncio.sleep(0.001)
