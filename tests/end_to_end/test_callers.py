@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import openai
 import psutil
 import pytest
 
+from app.gateway.guesses import ALLOWED
 from tests.clearml_api import ApiServer
 from tests.end_to_end.conftest import PATIENCE, ROOT
 from tests.end_to_end.test_serving import HELLO, ONE, chat, client, until
@@ -273,6 +274,21 @@ def test_a_made_key_works_once_its_lines_are_in_the_file(starts, keys):
             chat(client(app, api_key=wrong))
     assert 'llamacpp_caller_requests_total{caller="alice"} 1' in look(app, "/metrics", app.token)
     assert key not in app.output
+
+
+def test_wrong_keys_are_slowed_down_and_a_right_key_from_the_same_address_passes(starts, keys):
+    keys.write(alice="")
+    app = starts().ready()
+    alice, wrong = caller(app, "alice"), client(app, api_key="wrong")
+    for _ in range(ALLOWED):
+        with pytest.raises(openai.AuthenticationError):
+            wrong.models.list()
+    with pytest.raises(openai.RateLimitError, match="too many wrong ones") as refused:
+        while True:  # one more may come each second
+            with suppress(openai.AuthenticationError):
+                wrong.models.list()
+    assert refused.value.response.headers["retry-after"] == "1"
+    assert chat(alice).usage.completion_tokens == 8
 
 
 def test_what_callers_use_is_counted_by_their_names(starts, keys, api, cache):

@@ -1,5 +1,6 @@
 """Our page in a real browser, before the real app and llama-server."""
 
+import hashlib
 import json
 import os
 import re
@@ -387,6 +388,25 @@ def test_a_key_is_asked_for_and_kept_in_this_tab(start, open_page):
     wait_for(page, SERVES)
     page.get_by_role("button", name="Unload tiny").click()
     wait_for(page, "document.querySelector('#rows .pill').textContent !== 'ready'")
+
+
+def test_the_callers_of_a_keys_file_have_a_table(start, open_page, tmp_path):
+    """1. The page is opened with the token, which is the instance's own key here. 2. A caller and a
+    person on the page send a request each. Result: the table says so."""
+    keys = tmp_path / "keys.toml"
+    digest = hashlib.sha256(b"alice-key").hexdigest()
+    keys.write_text(f'[alice]\nsha256 = "{digest}"')
+    app = start(LLAMACPP_API_KEYS_FILE=str(keys)).ready()
+    page = open_page(app.address)
+    wait_for(page, SERVES)
+    assert chat(client(app, api_key="alice-key")).usage.completion_tokens == 8
+    page.locator("#tab-chat").click()
+    page.locator("#send").click()
+    rows = "[...document.querySelectorAll('#caller-rows tr')]"
+    wait_for(page, f"{rows}.map((row) => row.cells[1].textContent).join() === '1,1'")
+    assert page.locator("#caller-rows th").all_inner_texts() == ["alice", "other"]
+    assert page.locator("#caller-rows tr").first.locator("td").last.inner_text() == "8"
+    assert Axe().run(page).violations_count == 0
 
 
 @pytest.mark.parametrize(
