@@ -221,7 +221,7 @@ def app(folder: Path, checkout: Path = ROOT, models: int = 1) -> Iterator[Peer]:
     stub.chmod(0o755)
     model = str(tiny.ensure(folder))
     names = ["bench", *(f"m{number}" for number in range(1, models))]
-    slots = {"parallel": 1024, "extra_args": "--no-kv-unified"}  # for as many streams at once
+    slots = {"parallel": 256, "extra_args": "--no-kv-unified"}  # for as many streams at once
     listed = [{"model": model, "endpoint_name": name, **slots} for name in names]
     sets = ["--set", f"General/models={json.dumps(listed)}"]
     sets += ["--set", f"General/llama_server={stub}"]
