@@ -406,7 +406,8 @@ def test_the_callers_of_a_keys_file_have_a_table(start, open_page, tmp_path):
     wait_for(page, f"{rows}.map((row) => row.cells[1].textContent).join() === '1,1'")
     assert page.locator("#caller-rows th").all_inner_texts() == ["alice", "other"]
     assert page.locator("#caller-rows tr").first.locator("td").last.inner_text() == "8"
-    assert Axe().run(page).violations_count == 0
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
 
 
 @pytest.mark.parametrize(
