@@ -22,7 +22,7 @@ from app.instance.parking import find_checkpoints
 from app.instance.places import Place, Places
 from app.instance.seats import seats
 from app.memory.checkpoint import Checkpoints
-from app.memory.kv import Slots
+from app.memory.kv import Slots, of_use
 from app.memory.pool import Pool
 from app.memory.tiers import Parts, Tiered
 from app.models.store import ModelFiles
@@ -73,9 +73,10 @@ class LlamaServers:
     def __post_init__(self) -> None:
         plan = self.plan
         leaves = len(plan.models) > 1 or any(m.settings.ttl is not None for m in plan.models)
+        self._leaves = plan.sharing and leaves  # to CPU RAM or to disk
         self._places = Places(
             sockets=self.folder if plan.capabilities.unix_sockets else None,
-            kv=self.kv if plan.sharing and leaves else None,
+            kv=self.kv,
         )
         self._learned = Learned(plan.store.cache)
         self._models = {model.name: model for model in plan.models}
@@ -140,14 +141,16 @@ class LlamaServers:
             return allotted
 
     def _server(self, model: Allotted, files: Fetched, record: Record, needed: Need) -> Tiered:
-        place = self._places.take()
+        log, header = ModelLogger(logger, model.name), files.model.header
+        saves = self._leaves and of_use(header, embedding=model.settings.embedding, log=log)
+        place = self._places.take(saves=saves)
         client = Client(place.address, place.key)
         server = self.make(model.name, self._program(model, files, place, record), client)
         self._servers.append(server)
         self._describe(model, server, files)
         slots = None
         if place.kv is not None:
-            slots = Slots(client, place.kv, ModelLogger(logger, model.name))
+            slots = Slots(client, place.kv, log)
             self._slots[model.name] = slots
         measure = on_gpus if self.plan.capabilities.devices else on_host(files.size)
         meter = MemoryMeter(server.process, measure, record)

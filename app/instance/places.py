@@ -12,7 +12,7 @@ from app.machine import chance, network
 
 @dataclass(frozen=True)
 class Place:
-    """`kv` is where the KV caches of its slots lie while it is away; None if it never leaves."""
+    """`kv` is where the KV caches of its slots lie while it is away; None if they are not saved."""
 
     address: Address
     key: str
@@ -22,17 +22,19 @@ class Place:
 class Places:
     """Hands out places; no two models get the same one."""
 
-    def __init__(self, sockets: Path | None, kv: Path | None) -> None:
+    def __init__(self, sockets: Path | None, kv: Path) -> None:
         """`sockets` is the folder for Unix sockets; without it a place has a TCP port. Below `kv`
-        each place gets a folder for KV caches."""
+        a place gets a folder for KV caches."""
         self._sockets = sockets
         self._kv = kv
         self._numbers = itertools.count()
         self._ports: set[int] = set()
 
-    def take(self) -> Place:
+    def take(self, *, saves: bool) -> Place:
+        """`saves`: the KV caches of its slots are saved."""
         number = str(next(self._numbers))
-        return Place(self._address(number), chance.key(32), self._folder(number))
+        folder = self._folder(number) if saves else None
+        return Place(self._address(number), chance.key(32), folder)
 
     def _address(self, number: str) -> Address:
         if self._sockets is not None:
@@ -42,9 +44,7 @@ class Places:
         self._ports.add(port)
         return Address(port=port)
 
-    def _folder(self, number: str) -> Path | None:
-        if self._kv is None:
-            return None
+    def _folder(self, number: str) -> Path:
         folder = self._kv / number
         folder.mkdir(parents=True, exist_ok=True)  # llama-server does not create it
         return folder

@@ -13,6 +13,7 @@ from app.engine.http import Client
 from app.errors import UpstreamError
 from app.machine import host
 from app.memory.kv_budget import MARK, AtWork
+from app.models.header import Header
 
 ASK = 5.0  # seconds
 MOVE = 120.0  # seconds for one slot's KV cache
@@ -20,6 +21,21 @@ LEAST_TOKENS = 8  # to process fewer again takes less time than to restore them
 LEAST_FREE = 1 << 30  # bytes that stay free in the folder
 USELESS = 5  # times in a row that a restored cache went unused
 LONG_PROMPT = 64  # tokens: a shorter prompt does not show whether the cache was of use
+# llama-server restores such a cache, and then makes no use of it: llama.cpp's issue 28194.
+NOT_RESTORED = (
+    "if it leaves for disk, it processes its prompts again when it is back: llama-server cannot "
+    "restore the KV cache of a model with sliding-window attention"
+)
+
+
+def of_use(header: Header, *, embedding: bool, log: ModelLogger) -> bool:
+    """Whether a restored KV cache helps such a model. Says so where that is a loss: nothing is lost
+    of an embedding, which llama-server makes anew each time."""
+    if embedding or not header.causal:
+        return False
+    if header.sliding_window:
+        log.info(NOT_RESTORED)
+    return not header.sliding_window
 
 
 @dataclass

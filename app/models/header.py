@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+WINDOWED = ("gemma2", "llama4")  # llama.cpp knows their windows where the file does not say them
+NOT_WINDOWED = ("phi3",)  # llama.cpp makes no use of the window that the file says
 POOLING = {1: "mean", 2: "cls", 3: "last", 4: "rank"}  # llama.h: enum llama_pooling_type
 
 
@@ -85,6 +87,21 @@ class Header:
         keys = self.value("attention.key_length") or width
         values = self.value("attention.value_length") or width
         return int(total * (keys + values) * 2)
+
+    @property
+    def sliding_window(self) -> bool:
+        """In some layers a token sees only those shortly before it, and llama.cpp keeps no
+        others."""
+        size = self.value("attention.sliding_window")
+        if size is None or self.architecture in NOT_WINDOWED:
+            return self.architecture in WINDOWED
+        return bool(size)
+
+    @property
+    def causal(self) -> bool:
+        """A token sees those before it. The others make embeddings of whole texts, and llama.cpp
+        keeps nothing of them."""
+        return self.value("attention.causal") is not False
 
     @property
     def meta(self) -> dict[str, object]:

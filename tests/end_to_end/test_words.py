@@ -6,6 +6,7 @@ what it answers alone without them. One tiny model for each way to keep what was
 """
 
 import contextlib
+import itertools
 import json
 import logging
 import math
@@ -16,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import httpx
+import psutil
 import pytest
 
 from app.engine.capabilities import find
@@ -34,7 +36,9 @@ class Size:
     callers: int
 
 
-SIZE = {"": Size(6, 2, 4), "full": Size(16, 6, 8)}[os.environ.get("WORDS", "")]
+FULL = os.environ.get("WORDS") == "full"
+SIZE = Size(16, 6, 8) if FULL else Size(6, 2, 4)
+GROUP = 4  # conversations begin in the same way
 CONTEXT, SLOTS = 2048, 4
 LIMIT = 0.2  # of log probability, between an answer under load and the same alone
 NEAR = 0.01  # between two embeddings, whose length is 1
@@ -108,8 +112,8 @@ def text(dice, words):
 
 
 def questions(number):
-    """The turns of a conversation, of which four begin in the same way."""
-    dice, shared = random.Random(number), text(random.Random(-1 - number // 4), 60)
+    """The turns of a conversation, of which GROUP begin in the same way."""
+    dice, shared = random.Random(number), text(random.Random(-1 - number // GROUP), 100)
     return [f"{shared} {text(dice, 10)}", *(text(dice, 20) for _ in range(SIZE.turns - 1))]
 
 
@@ -140,15 +144,22 @@ def difference(one, other, most_likely=5):
     return max(abs(one.first[token] - other.first.get(token, -math.inf)) for token in top)
 
 
+def prompt(number, said):
+    """The messages of a conversation after these answers."""
+    messages = []
+    for question, answer in itertools.zip_longest(questions(number)[: len(said) + 1], said):
+        messages.append({"role": "user", "content": question})
+        if answer is not None:
+            messages.append({"role": "assistant", "content": answer.text})
+    return messages
+
+
 def turns(asked, number, history=None):
     """Ask a conversation's questions one after the other; the answers. `history` has answers that
     were given before: they are what the next prompt quotes."""
-    answers, messages = [], []
-    for turn, question in enumerate(questions(number)):
-        messages.append({"role": "user", "content": question})
-        answers.append(asked(messages))
-        said = history[turn] if history else answers[-1]
-        messages.append({"role": "assistant", "content": said.text})
+    answers = []
+    for turn in range(SIZE.turns):
+        answers.append(asked(prompt(number, (history or answers)[:turn])))
     return answers
 
 
@@ -209,6 +220,44 @@ def test_answers_under_load_are_those_alone(share, weights, tmp_path, architectu
         assert cached
 
 
+def arguments_of(app):
+    (child,) = app.children
+    return psutil.Process(child).cmdline()
+
+
+def second_turns(app, conversations, *, away):
+    """The share of their tokens that is read of the second prompts of conversations with `a`, which
+    has been `away` on disk before them."""
+    said = {n: [ask(app.url, "a", prompt(n, []))] for n in conversations}
+    if away:
+        ask(app.url, "b", prompt(0, []))
+    answers = [ask(app.url, "a", prompt(n, said[n])) for n in conversations]
+    read = sum(answer.read for answer in answers)
+    return read / (read + sum(answer.cached for answer in answers))
+
+
+APART = range(0, GROUP * SLOTS, GROUP)  # each begins in its own way, and has its slot
+
+
+# Twice as many conversations as slots, and some that begin in the same way.
+MEASURED = (APART, range(0, 2 * GROUP * SLOTS, GROUP), range(GROUP)) if FULL else ()
+
+
+@pytest.mark.parametrize("architecture", GENERATING)
+def test_what_survives_a_trip_to_disk(share, architecture):
+    """Conversations go on after their model has been on disk. Result: only what is new is read.
+    Where a restored cache would not be used, none is written, and the console says so once."""
+    app = share(architecture)
+    kept = architecture in RESTORED
+    assert ("--slot-save-path" in arguments_of(app)) is kept
+    read = second_turns(app, APART, away=True)
+    assert read < 0.5 if kept else read == 1
+    assert app.output.count("a if it leaves for disk") == (0 if kept else 1)
+    for conversations in MEASURED:
+        shares = [second_turns(share(architecture), conversations, away=a) for a in (False, True)]
+        logger.info("%s, %s: stays %.3f, away %.3f", architecture, conversations, *shares)
+
+
 def embedding(url, model, words):
     body = {"model": model, "input": words}
     answer = httpx.post(f"{url}/v1/embeddings", json=body, timeout=PATIENCE)
@@ -242,3 +291,4 @@ def test_embeddings_under_load_are_those_alone(share, weights, tmp_path):
     )
     assert largest <= NEAR < least
     assert switches(app)
+    assert "KV cache" not in app.output  # there is nothing to restore

@@ -307,8 +307,15 @@ def test_models_of_the_registry_are_allotted_beside_each_other(run, tmp_path):
         (True, "a", {}, False),
         (True, "a", {"ttl": 1.0}, True),
         (False, "ab", {"ttl": 1.0}, False),
+        (True, "ab", {"embedding": True}, False),
     ],
-    ids=["they take turns", "nobody to make room for", "it leaves unused", "no tier keeps them"],
+    ids=[
+        "they take turns",
+        "nobody to make room for",
+        "it leaves unused",
+        "no tier keeps them",
+        "they would not be used",
+    ],
 )
 def test_kv_caches_have_a_folder_where_models_leave(run, instance, sharing, names, fields, kept):
     async def scenario():

@@ -4,7 +4,7 @@ from app.instance.places import Places
 
 def test_no_two_models_get_the_same_socket_key_or_folder(tmp_path):
     all_of_them = Places(tmp_path, tmp_path / "kv")
-    first, second = all_of_them.take(), all_of_them.take()
+    first, second = all_of_them.take(saves=True), all_of_them.take(saves=True)
     assert first.address.path == str(tmp_path / "0.sock")
     assert second.address.path == str(tmp_path / "1.sock")
     assert first.key != second.key and len(first.key) >= 32
@@ -12,13 +12,14 @@ def test_no_two_models_get_the_same_socket_key_or_folder(tmp_path):
     assert first.kv.is_dir() and second.kv.is_dir()
 
 
-def test_no_two_models_get_the_same_port(monkeypatch):
+def test_no_two_models_get_the_same_port(monkeypatch, tmp_path):
     """A port is free until its llama-server listens, and is found a second time."""
     found = iter([5001, 5001, 5002])
     monkeypatch.setattr(places.network, "free_port", lambda: next(found))
-    all_of_them = Places(None, None)
-    assert [all_of_them.take().address.port for _ in range(2)] == [5001, 5002]
+    all_of_them = Places(None, tmp_path)
+    assert [all_of_them.take(saves=False).address.port for _ in range(2)] == [5001, 5002]
 
 
-def test_without_a_folder_no_kv_cache_is_kept(tmp_path):
-    assert Places(tmp_path, None).take().kv is None
+def test_one_that_saves_no_kv_cache_has_no_folder(tmp_path):
+    assert Places(tmp_path, tmp_path / "kv").take(saves=False).kv is None
+    assert not (tmp_path / "kv").exists()

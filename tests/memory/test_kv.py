@@ -6,7 +6,8 @@ import pytest
 
 from app.console import ModelLogger
 from app.engine.http import Address, Client
-from app.memory.kv import LEAST_FREE, USELESS, Slots
+from app.memory.kv import LEAST_FREE, NOT_RESTORED, USELESS, Slots, of_use
+from app.models.header import Header
 from tests.fakes import Child, body_of, reply
 
 LOG = ModelLogger(logging.getLogger("app.test"), "m")
@@ -152,3 +153,24 @@ def test_one_hit_forgives_the_misses(run, socket, tmp_path):
             await asyncio.sleep(0)
 
     run(scenario)
+
+
+@pytest.mark.parametrize(
+    "architecture, own, embedding, useful, said",
+    [
+        ("llama", {}, False, True, False),
+        ("lfm2", {"shortconv.l_cache": 3}, False, True, False),
+        ("gemma3", {"attention.sliding_window": 512}, False, False, True),
+        ("llama", {}, True, False, False),
+        ("nomic-bert", {"attention.causal": False}, False, False, False),
+    ],
+    ids=["plain", "hybrid", "sliding window", "embeddings of a plain one", "an encoder"],
+)
+def test_files_are_of_use_where_llama_server_uses_what_it_restores(
+    caplog, architecture, own, embedding, useful, said
+):
+    caplog.set_level(logging.INFO)
+    keys = {f"{architecture}.{key}": value for key, value in own.items()}
+    header = Header({"general.architecture": architecture, **keys}, (), 0)
+    assert of_use(header, embedding=embedding, log=LOG) is useful
+    assert (NOT_RESTORED in caplog.text) is said
