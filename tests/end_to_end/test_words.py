@@ -42,6 +42,7 @@ GROUP = 4  # conversations begin in the same way
 CONTEXT, SLOTS = 2048, 4
 LIMIT = 0.2  # of log probability, between an answer under load and the same alone
 NEAR = 0.01  # between two embeddings, whose length is 1
+FAR = 5  # times: so much more do answers to other prompts differ
 MODELS = "ab"  # that take turns: there is room for one
 ROOM = "0.06"  # GiB
 GENERATING = ["llama", "gemma3", "lfm2"]
@@ -214,7 +215,7 @@ def test_answers_under_load_are_those_alone(share, weights, tmp_path, architectu
         "least difference between conversations %.2f",
         *(architecture, len(pairs), switches(app), cached, largest, least),
     )
-    assert largest <= LIMIT < least
+    assert largest <= LIMIT and FAR * largest < least
     assert switches(app)
     if architecture in RESTORED:
         assert cached
@@ -289,6 +290,6 @@ def test_embeddings_under_load_are_those_alone(share, weights, tmp_path):
         "nomic-bert: %d texts, %d switches; largest distance %.6f; least between texts %.2f",
         *(len(pairs), switches(app), largest, least),
     )
-    assert largest <= NEAR < least
+    assert largest <= NEAR and FAR * largest < least
     assert switches(app)
     assert "KV cache" not in app.output  # there is nothing to restore
