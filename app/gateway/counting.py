@@ -15,13 +15,15 @@ SHORT = 128 << 10  # bytes that are parsed between two turns of the loop
 PATIENCE = 60.0  # seconds
 
 
-async def count(upstream: Client, path: str, pieces: Sequence[bytes]) -> int | None:
-    """The tokens of the prompts in a body, which llama-server counts at `path`; None if it does not
-    say. Raises UpstreamError."""
+async def count(upstream: Client, path: str, pieces: Sequence[bytes], prompts: int) -> int | None:
+    """The tokens of the prompt in a body, which llama-server counts at `path`; of a list of prompts
+    those of the longest, as many as are worked at together. None if it does not say. Raises
+    UpstreamError."""
     if path == TOKENIZE:
         body = b"".join(pieces)
         short = len(body) <= SHORT
-        pieces = [_texts(body) if short else await threads.run(_texts, body)]
+        texts = longest(body, prompts) if short else await threads.run(longest, body, prompts)
+        pieces = [json.dumps({"content": texts, "add_special": True}).encode()]
     reply = await upstream.post_json(path, pieces, PATIENCE)
     if reply.status != 200:
         return None  # it will say what is wrong when it gets the request itself
@@ -34,17 +36,23 @@ async def count(upstream: Client, path: str, pieces: Sequence[bytes]) -> int | N
     return told if isinstance(told, int) else None
 
 
-def _texts(body: bytes) -> bytes:
-    """A body for /tokenize with all texts of a body."""
+def longest(body: bytes, prompts: int) -> list[str | int]:
+    """Texts and token numbers of the longest prompts in a body."""
     fields = json.loads(body)
-    texts = [text for name in TEXTS if name in fields for text in _parts(fields[name])]
-    return json.dumps({"content": texts, "add_special": True}).encode()
+    found = [prompt for name in TEXTS if name in fields for prompt in _prompts(fields[name])]
+    found.sort(key=_size, reverse=True)
+    return [part for prompt in found[: max(1, prompts)] for part in prompt]
 
 
-def _parts(value: Any) -> Iterator[str | int]:
-    """Texts and token numbers, at any depth."""
-    if isinstance(value, str | int):
-        yield value
-    elif isinstance(value, list):
+def _prompts(value: Any) -> Iterator[list[str | int]]:
+    """A list of token numbers (with texts between them) is one prompt."""
+    if isinstance(value, list) and not any(isinstance(part, int) for part in value):
         for part in value:
-            yield from _parts(part)
+            yield from _prompts(part)
+    else:
+        parts = value if isinstance(value, list) else [value]
+        yield [part for part in parts if isinstance(part, str | int)]
+
+
+def _size(prompt: list[str | int]) -> int:
+    return sum(len(part) if isinstance(part, str) else 1 for part in prompt)

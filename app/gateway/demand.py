@@ -68,6 +68,7 @@ def demand(kind: Kind | None, body: Body) -> Demand:
         countable=bool(kind.counted) and body.is_json,
         marked=kind.marked and body.is_json,
         begins=beginnings(body.pieces or ()) if kind.limit else (),
+        separate=not kind.limit,
     )
 
 

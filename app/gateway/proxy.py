@@ -308,8 +308,8 @@ def _used(call: Call, relay: Relay, sample: Sample) -> int:
 
 
 def asking(kind: Kind | None, call: Call) -> Ask[Client]:
-    async def count(upstream: Client) -> int | None:
+    async def count(upstream: Client, prompts: int) -> int | None:
         assert kind is not None
-        return await counting.count(upstream, kind.counted, call.body.pieces or ())
+        return await counting.count(upstream, kind.counted, call.body.pieces or (), prompts)
 
     return Ask(demand(kind, call.body), call.caller, count)

@@ -31,12 +31,11 @@ class Departures(Generic[Upstream]):
             watch.cancel()
 
     async def _watch(self, model: Model[Upstream]) -> None:
-        while _unsure(model) and model.server is not None:
-            if model.state is ModelState.READY:
-                at_work = await model.server.at_work()
-                now = self._ledger.now()
-                if at_work is not None and model.line.budget.look(at_work, now):
-                    self._changed()
+        # A model that is away is asked nothing; the pool has it watched again when it is back.
+        while model.server is not None and model.state is ModelState.READY and _unsure(model):
+            at_work = await model.server.at_work()
+            if at_work is not None and model.line.budget.look(at_work, self._ledger.now()):
+                self._changed()
             await asyncio.sleep(POLL)
 
 

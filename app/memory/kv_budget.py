@@ -29,7 +29,8 @@ class Demand:
     as many as there may be). `exact`: the prompt was counted; else each byte counts as a token, and
     `templated` says that a chat template adds to it. `countable`: llama-server counts such a
     prompt. `marked`: its slots show the number of its seat. `begins`: checksums of the beginning of
-    its body, each over a longer part of it."""
+    its body, each over a longer part of it. `separate`: it generates nothing, and each of its
+    prompts has a context of its own."""
 
     slots: int = 1
     prompt: int | None = 0
@@ -39,6 +40,7 @@ class Demand:
     countable: bool = False
     marked: bool = False
     begins: tuple[int, ...] = ()
+    separate: bool = False
 
     def alone(self) -> Demand:
         """The same, with all slots and the whole context for itself."""
@@ -120,8 +122,8 @@ class KvBudget:
 
     def too_long(self, demand: Demand) -> bool:
         """Whether a counted prompt can never be served."""
-        known = demand.exact and demand.prompt is not None
-        return known and bool(self.each) and (demand.prompt or 0) >= self.each
+        known = demand.exact and not demand.separate and bool(self.each)
+        return known and (demand.prompt or 0) >= self.each
 
     def must_count(self, demand: Demand) -> bool:
         """Whether it is worth to have the prompt counted: not for one that, each byte taken for a
@@ -166,9 +168,10 @@ class KvBudget:
         if self.context is None or not slots:
             return 0, None  # each has a context of its own, which ends its answer
         left = self.context - self.used
-        if demand.prompt is None:
-            return (self.context, None) if left == self.context else None
-        prompt = min(self.context, self._prompt(demand, slots))
+        prompt = self._prompt(demand, slots)
+        if demand.prompt is None or (prompt >= self.context and not self._fits(demand)):
+            return (self.context, demand.limit) if left == self.context else None
+        prompt = min(self.context, prompt)
         most = (self.context - prompt) // slots
         if demand.limit is None:
             limit = max((left - prompt) // parts, min(LEAST_ANSWER, most))
@@ -179,6 +182,10 @@ class KvBudget:
         if tokens > left or self.used + tokens + self._held_back(tokens, slots) > self.context:
             return None
         return tokens, max(1, limit)
+
+    def _fits(self, demand: Demand) -> bool:
+        """Whether a prompt is known to leave room for an answer."""
+        return demand.exact and not self.too_long(demand) and not demand.separate
 
     def _prompt(self, demand: Demand, slots: int) -> int:
         added = self.template if demand.templated and not demand.exact else 0

@@ -21,11 +21,12 @@ HERE_OR_MOVING = (ModelState.READY, *MOVING)
 @dataclass(frozen=True)
 class Ask(Generic[Upstream]):
     """What a request wants of its model, and for whom. `count` has llama-server count the tokens
-    of its prompt (None: it does not say); it raises UpstreamError."""
+    of its prompt, or of so many of its prompts (None: it does not say); it raises
+    UpstreamError."""
 
     demand: Demand = ONE
     caller: Caller = NOBODY
-    count: Callable[[Upstream], Awaitable[int | None]] | None = None
+    count: Callable[[Upstream, int], Awaitable[int | None]] | None = None
 
 
 class Leases(Generic[Upstream]):
@@ -82,7 +83,7 @@ class Leases(Generic[Upstream]):
         """The prompt is counted: the request waits for its seat. Raises RequestError 400, 503."""
         budget = model.line.budget
         if budget.too_long(demand):
-            raise TooLongError(model.name, demand.prompt or 0, budget.each)
+            raise TooLongError(model.name, demand, budget.each)
         if self._ledger.closed:
             raise RequestError(503, STOPPING, retry_after=10)
         model.line.counted(waiter, demand)
@@ -130,8 +131,10 @@ class Leases(Generic[Upstream]):
 class TooLongError(RequestError):
     """A prompt that can never be served, in the words that clients of OpenAI know."""
 
-    def __init__(self, model: str, prompt: int, context: int) -> None:
-        message = f"the prompt has {prompt} tokens, and {model} has a context of {context} tokens"
+    def __init__(self, model: str, demand: Demand, context: int) -> None:
+        which = "the prompt has" if demand.slots == 1 else "the prompts that run together have"
+        has = f"{model} has a context of {context} tokens"
+        message = f"{which} {demand.prompt} tokens, and {has}"
         super().__init__(400, message, code="context_length_exceeded")
 
 
@@ -167,7 +170,7 @@ class Lease(Generic[Upstream]):
     ) -> None:
         self._leases = leases
         self._model = model
-        self._wait = wait
+        self._until = None if wait is None else _now() + wait
         self._ask = ask
         self._place: Waiter | Seat
         self.whole = True
@@ -202,12 +205,13 @@ class Lease(Generic[Upstream]):
 
     async def _count(self, waiter: Waiter) -> None:
         assert self._ask.count is not None and self._model.upstream is not None
-        prompt = await self._ask.count(self._model.upstream)
+        prompt = await self._ask.count(self._model.upstream, self._model.line.budget.slots)
         self._leases.counted(self._model, waiter, waiter.demand.counted(prompt))
 
     async def _granted(self, waiter: Waiter) -> None:
         if not waiter.granted.done():
-            await asyncio.wait({waiter.granted}, timeout=self._wait)
+            left = None if self._until is None else self._until - _now()
+            await asyncio.wait({waiter.granted}, timeout=left if left is None else max(0, left))
         if waiter.granted.done():
             waiter.granted.result()
         elif not waiter.leases or waiter.seat is None:
@@ -223,3 +227,7 @@ class Lease(Generic[Upstream]):
         else:
             message = f"{name} is still {state}; it goes on, come back later"
         return RequestError(503, message, retry_after=10)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -66,9 +66,8 @@ def test_a_prompt_is_not_known_by_the_bytes_of_media():
     assert demand(kind, said).prompt == said.length
     with_media = Body(said.pieces, media=10)
     assert demand(kind, with_media).prompt is None
-    assert demand(kind_of("/v1/audio/transcriptions"), Body(None, is_json=False)) == Demand(
-        prompt=None
-    )
+    speech = demand(kind_of("/v1/audio/transcriptions"), Body(None, is_json=False))
+    assert speech == Demand(prompt=None, separate=True)
 
 
 def seat(limit, marked=True):

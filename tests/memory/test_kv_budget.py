@@ -131,6 +131,20 @@ def test_a_prompt_that_cannot_be_counted_has_the_context_for_itself():
     assert budget.seat(unknown, 0.0) and budget.seat(counted(1, 1), 0.0) is None
 
 
+def test_one_that_is_not_counted_and_may_fill_the_context_keeps_its_limit():
+    """An infill's prompt is cut by llama-server itself."""
+    budget = KvBudget(SLOTS, CONTEXT)
+    seat = budget.seat(Demand(1, 3 * CONTEXT, 128), 0.0)
+    assert (seat.tokens, seat.limit) == (CONTEXT, 128)
+
+
+def test_many_texts_to_embed_are_no_long_prompt():
+    budget = KvBudget(SLOTS, CONTEXT)
+    texts = Demand(9, 3 * CONTEXT, 0, exact=True, separate=True)
+    assert not budget.too_long(texts) and budget.seat(texts, 0.0).tokens == CONTEXT
+    assert budget.too_long(Demand(9, CONTEXT, 0, exact=True))
+
+
 # Who leaves.
 
 
