@@ -1,12 +1,14 @@
 """Many callers of one model whose slots share a KV cache: through the app, and beside it the same
 llama-server asked directly, in turns. Prints what failed, tokens per second, and how long an
-interactive caller waits beside a batch."""
+interactive caller waits beside a batch. `--line`: what it costs that our line, and not
+llama-server's, has the requests beyond its slots, on a model of 722 MB."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import json
+import math
 import random
 import statistics
 import tempfile
@@ -19,8 +21,10 @@ from typing import Any
 import httpx
 
 from app.models import tiny_writer
+from scripts.bench.fronts.bench import Bench
 from scripts.bench.fronts.machine import describe
 from scripts.bench.fronts.peers import ROOT, serving
+from scripts.bench.fronts.tokens import model
 
 CONTEXT, SLOTS, CALLERS = 4096, 4, 16
 CHAT = "/v1/chat/completions"
@@ -128,6 +132,39 @@ async def measure(peers: dict[str, httpx.AsyncClient], options: argparse.Namespa
         print(line)
 
 
+async def line(peers: dict[str, httpx.AsyncClient], options: argparse.Namespace) -> None:
+    """Four times as many callers as slots, each with one request; the second arm of llama-server
+    itself shows how far equal things differ."""
+    body = {
+        "messages": [{"role": "user", "content": "Hello"}],
+        "max_tokens": options.tokens,
+        "ignore_eos": True,
+    }
+
+    async def rate(http: httpx.AsyncClient) -> float:
+        begun = time.monotonic()
+        asks = (http.post(CHAT, json=body, headers={"session": str(n)}) for n in range(4 * SLOTS))
+        answers = await asyncio.gather(*asks)
+        tokens = sum(answer.json()["usage"]["completion_tokens"] for answer in answers)
+        return float(tokens) / (time.monotonic() - begun)
+
+    arms = {"app": peers["app"], "directly": peers["direct"], "again": peers["direct"]}
+    for http in arms.values():
+        await rate(http)
+    found: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(options.rounds):
+        order = list(arms)
+        for name in order[number % 3 :] + order[: number % 3]:
+            found[name].append(await rate(arms[name]))
+    for name, rates in found.items():
+        print(f"{name}: median {statistics.median(rates):.1f} tokens/s")
+    for ours in ("app", "again"):
+        ratios = [math.log(a / b) for a, b in zip(found[ours], found["directly"], strict=True)]
+        half = 2.1 * statistics.stdev(ratios) / math.sqrt(len(ratios))  # t for 20 pairs, 95 %
+        low, mean, high = (math.exp(statistics.mean(ratios) + x) for x in (-half, 0, half))
+        print(f"{ours} / directly: {mean:.3f}, 95 % within {low:.3f} to {high:.3f}")
+
+
 async def compare(port: int, socket: str, key: str, options: argparse.Namespace) -> None:
     limits = httpx.Limits(max_connections=None)
     async with (
@@ -139,23 +176,31 @@ async def compare(port: int, socket: str, key: str, options: argparse.Namespace)
             timeout=600,
         ) as direct,
     ):
-        await measure({"app": app, "direct": direct}, options)
+        wanted = line if options.line else measure
+        await wanted({"app": app, "direct": direct}, options)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--line", action="store_true")
+    parser.add_argument("--tokens", type=int, default=12, help="of each answer, with --line")
+    parser.add_argument("--rounds", type=int, default=0, help="default: 6, with --line 20")
     parser.add_argument("--requests", type=int, default=160, help="of each round")
     parser.add_argument("--batch", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    options.rounds = options.rounds or (20 if options.line else 6)
     if options.small:
-        options.rounds, options.requests, options.batch = 1, 16, 12
+        options.requests, options.batch = 16, 12
+        options.rounds = 3 if options.line else 1
     print(describe(), f"seed {options.seed}", sep="\n")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "callers.gguf"
-        tiny_writer.write(path, context=CONTEXT)
+        if options.line:
+            path = model(Bench(Path(folder), small=options.small))
+        else:
+            tiny_writer.write(path, context=CONTEXT)
         listed = [{"model": str(path), "endpoint_name": "a", "parallel": SLOTS}]
         sets = ["--set", f"General/models={json.dumps(listed)}"]
         with serving(Path(folder), ROOT, sets) as app:
