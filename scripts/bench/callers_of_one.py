@@ -13,7 +13,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from scripts.bench.fronts.peers import ROOT, serving
 from scripts.bench.fronts.tokens import model
 
 CONTEXT, SLOTS, CALLERS = 4096, 4, 16
+LIMITS = (None, 1, 30, 300, 700)
 CHAT = "/v1/chat/completions"
 Job = tuple[str, dict[str, Any]]
 
@@ -43,10 +44,10 @@ class Found:
     waits: dict[str, list[float]] = field(default_factory=lambda: {"batch": [], "person": []})
 
 
-def drawn(dice: random.Random) -> Job:
+def drawn(dice: random.Random, limits: Sequence[int | None]) -> Job:
     """A prompt of any length, with any limit or none; a letter is a token."""
     size = dice.choice([5, 60, 300, 1200, 2500, 4300])
-    limit = dice.choice([None, 1, 30, 300, 700])
+    limit = dice.choice(limits)
     body: dict[str, Any] = {} if limit is None else {"max_tokens": limit}
     if dice.random() < 0.5:
         return "/v1/completions", {**body, "prompt": "a" * size}
@@ -119,7 +120,8 @@ async def measure(peers: dict[str, httpx.AsyncClient], options: argparse.Namespa
     found = {name: Found() for name in peers}
     rounds = []
     for number in range(options.rounds):
-        jobs = [drawn(dice) for _ in range(options.requests)]
+        limits = [1, 30] if options.small else LIMITS
+        jobs = [drawn(dice, limits) for _ in range(options.requests)]
         rates = {}
         for name in sorted(peers, reverse=bool(number % 2)):
             before = found[name].tokens, found[name].seconds
@@ -192,7 +194,7 @@ def main() -> None:
     options = parser.parse_args()
     options.rounds = options.rounds or (20 if options.line else 6)
     if options.small:
-        options.requests, options.batch = 16, 12
+        options.requests, options.batch = 8, 4
         options.rounds = 3 if options.line else 1
     print(describe(), f"seed {options.seed}", sep="\n")
     with tempfile.TemporaryDirectory() as folder:

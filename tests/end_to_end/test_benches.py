@@ -9,7 +9,7 @@ import pytest
 from tests.end_to_end.conftest import PATIENCE, ROOT
 
 BENCHES = {
-    "callers": ["app: 0 of 16 failed", "tokens per second, app / directly", "person, app"],
+    "callers": ["app: 0 of 8 failed", "tokens per second, app / directly", "person, app"],
     "front": [
         "per relayed chunk",
         "per small request",
