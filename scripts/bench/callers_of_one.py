@@ -86,10 +86,11 @@ async def beside_a_batch(http: httpx.AsyncClient, requests: int, found: Found) -
                     found.waits[session].append(first)
 
     batch = [asyncio.create_task(ask("batch")) for _ in range(requests)]
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.05)
+    await ask("person")
     while not all(task.done() for task in batch):
-        await ask("person")
         await asyncio.sleep(0.05)
+        await ask("person")
     await asyncio.gather(*batch)
 
 
