@@ -204,7 +204,7 @@ def main() -> None:
             path = model(Bench(Path(folder), small=options.small))
         else:
             tiny_writer.write(path, context=CONTEXT)
-        listed = [{"model": str(path), "endpoint_name": "a", "parallel": SLOTS}]
+        listed = [{"model": str(path), "endpoint_name": "a", "parallel": SLOTS, "threads": 1}]
         sets = ["--set", f"General/models={json.dumps(listed)}"]
         with serving(Path(folder), ROOT, sets) as app:
             (child,) = app.process.children()
