@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from app.gateway.body.beginning import beginnings
 from app.gateway.body.reading import Body
-from app.memory.kv_budget import MARK, Demand, Seat
 from app.memory.line import ASKS
+from app.memory.seat import MARK, Demand, Seat
 
 UNLIMITED = -1
 OF_INFILL = 128  # tokens that an infill without a limit may generate

@@ -119,7 +119,7 @@ class Relay:
         if self._take == self._keep:
             if self.status >= 500 and overflowed(b"".join(self._pieces)):
                 self.overflows += 1
-                self.done.set_exception(OverflowedError("its KV cache was full"))
+                self._ended(OverflowedError("its KV cache was full"))
                 return
             self._tell_whole()
         else:
@@ -134,14 +134,18 @@ class Relay:
 
     def again(self) -> None:
         """Nothing was told of the answer: another one comes."""
-        self.status, self._pieces, self._take = 0, [], self._request.write
+        self.status, self._pieces = 0, []
         self.ends = Whole(self._several) if self._several else Ends()
         self.done = asyncio.get_running_loop().create_future()
 
-    def _ended(self) -> None:
+    def _ended(self, error: UpstreamError | None = None) -> None:
         self._take = self._request.write  # no cycle is left for the garbage collector
-        if not self.done.done():
+        if self.done.done():
+            return
+        if error is None:
             self.done.set_result(None)
+        else:
+            self.done.set_exception(error)
 
     def _tell_rest(self) -> None:
         rest = self._stream.rest()
@@ -165,8 +169,7 @@ class Relay:
     def failed(self, error: UpstreamError) -> None:
         """The child broke off: tell the client in the stream, or break off, too."""
         if not self._request.started:
-            if not self.done.done():
-                self.done.set_exception(error)
+            self._ended(error)
             return
         told = self._broken(error)
         self.status = told.status

@@ -21,10 +21,10 @@ class Departures(Generic[Upstream]):
 
     def watch(self, model: Model[Upstream]) -> None:
         """Ask the model's llama-server until no more is to be found out."""
-        if model.name not in self._watches and _unsure(model):
+        watch = self._watches.get(model.name)
+        if (watch is None or watch.done()) and _unsure(model):
             watch = asyncio.get_running_loop().create_task(self._watch(model))
             self._watches[model.name] = watch
-            watch.add_done_callback(lambda _: self._watches.pop(model.name, None))
 
     def close(self) -> None:
         for watch in self._watches.values():

@@ -7,6 +7,7 @@ next. A caller's own requests stay in order.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Generic, Protocol, TypeVar
@@ -31,9 +32,8 @@ class Fair(Generic[W]):
     def __init__(self) -> None:
         self._lines: dict[Key, deque[W]] = {}
         self._clocks: OrderedDict[Key, float] = OrderedDict()  # the last one served last
-        self._turns: dict[Key, int] = {}  # the number of the last turn of each of these
+        self._served: dict[Key, float] = {}  # when each of these had its last turn
         self._now = 0.0  # the clock of the caller that was served last
-        self._turn = 0
         self._size = 0
 
     def __len__(self) -> int:
@@ -54,44 +54,45 @@ class Fair(Generic[W]):
         self._size += 1
 
     def first(self, aged: float, cheap: Callable[[W], bool] = lambda _: False) -> W | None:
-        """The next one. Those that have waited since before `aged` come first, the oldest of them
-        before all others: later requests of others keep nobody waiting for ever. One that is
-        `cheap` goes a turn before its caller's time."""
+        """The next one. Those come first that others have kept waiting since before `aged`, the
+        longest before all others: later requests of others keep nobody waiting for ever. What a
+        caller's own requests before it took does not count. One that is `cheap` goes a turn before
+        its caller's time."""
         heads = [line[0] for line in self._lines.values()]
         if len(heads) < 2:
             return heads[0] if heads else None
         return min(heads, key=lambda each: self._rank(each, aged, cheap(each)))
 
     def _rank(self, request: W, aged: float, cheap: bool) -> tuple[float, ...]:
-        if request.since <= aged:
-            return False, request.since
         caller = request.caller
-        last = self._turns.get(_key(caller), 0)
-        return True, caller.batch, self._clock(caller) - cheap, not cheap, last, request.since
+        served = self._served.get(_key(caller), -math.inf)
+        kept_since = max(request.since, served)
+        if kept_since <= aged:
+            return False, kept_since
+        return True, caller.batch, self._clock(caller) - cheap, not cheap, served, request.since
 
     def _clock(self, caller: Caller) -> float:
         return max(self._clocks.get(_key(caller), 0.0), self._now)
 
-    def serve(self, request: W) -> None:
+    def serve(self, request: W, now: float) -> None:
         """The request's turn has come."""
         self.remove(request)
-        self.count(request.caller)
+        self.count(request.caller, now)
 
-    def count(self, caller: Caller) -> None:
+    def count(self, caller: Caller, now: float) -> None:
         """A turn of a caller who need not wait."""
         begun = self._clock(caller)
         waiting = [self._clocks.get(key, begun) for key in self._lines]
         self._now = max(self._now, min([begun, *waiting]))
-        self._turn += 1
         self._keep(caller, begun + 1 / caller.weight)
-        self._turns[_key(caller)] = self._turn
+        self._served[_key(caller)] = now
 
     def _keep(self, caller: Caller, clock: float) -> None:
         self._clocks[_key(caller)] = clock
         self._clocks.move_to_end(_key(caller))
         if len(self._clocks) > REMEMBERED:
             key, _ = self._clocks.popitem(last=False)
-            self._turns.pop(key, None)
+            self._served.pop(key, None)
 
     def remove(self, request: W) -> None:
         """It waits no longer; nothing if it does not."""

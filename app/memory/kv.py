@@ -12,7 +12,7 @@ from app.console import ModelLogger
 from app.engine.http import Client
 from app.errors import UpstreamError
 from app.machine import host
-from app.memory.kv_budget import MARK, AtWork
+from app.memory.seat import MARK, AtWork
 from app.models.header import Header
 
 ASK = 5.0  # seconds

@@ -10,72 +10,14 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+
+from app.memory.seat import MOST_NUMBERS, AtWork, Demand, Seat
 
 MARGIN = 32  # tokens of each slot: a template's ends, and those that are drafted
 LEAST_ANSWER = 256  # tokens that a request without a limit is given at least
 LONGEST_TEMPLATE = 512  # tokens that a chat template adds, until it has been measured
 BUSY_FOR = 600.0  # seconds for which a model counts as being as busy as it was
 UNSEEN = 3.0  # seconds: llama-server looks once a second whether a client has left
-MOST_NUMBERS = 1 << 30
-MARK = "n_discard"  # the field of a body, and of /slots, that has the number of a request's seat
-
-
-@dataclass(frozen=True)
-class Demand:
-    """What a request may come to use: `slots` at once (0: it only asks), `prompt` tokens at most
-    (all of its prompts; None: not known) and `limit` tokens that it generates in each slot (None:
-    as many as there may be). `exact`: the prompt was counted; else each byte counts as a token, and
-    `templated` says that a chat template adds to it. `countable`: llama-server counts such a
-    prompt. `marked`: its slots show the number of its seat. `begins`: checksums of the beginning of
-    its body, each over a longer part of it. `separate`: it generates nothing, and each of its
-    prompts has a context of its own."""
-
-    slots: int = 1
-    prompt: int | None = 0
-    limit: int | None = 0
-    exact: bool = False
-    templated: bool = False
-    countable: bool = False
-    marked: bool = False
-    begins: tuple[int, ...] = ()
-    separate: bool = False
-
-    def alone(self) -> Demand:
-        """The same, with all slots and the whole context for itself."""
-        return replace(self, slots=MOST_NUMBERS, prompt=None, countable=False)
-
-    def counted(self, prompt: int | None) -> Demand:
-        """None: nobody knows, and each byte counts."""
-        if prompt is None:
-            return replace(self, countable=False)
-        return replace(self, prompt=prompt, exact=True)
-
-
-@dataclass(eq=False)
-class Seat:
-    """What one request has been given: `tokens` of the shared buffer, and a `limit` for its body
-    (None: its own). `begun`: its first token has come. `left`: since when its client has been gone,
-    while llama-server may not have noticed."""
-
-    number: int
-    slots: int
-    tokens: int
-    limit: int | None
-    marked: bool = False
-    begun: bool = False
-    left: float | None = None
-    seen: bool = False
-    begins: tuple[int, ...] = ()
-
-
-class AtWork(NamedTuple):
-    """A slot that is at work: the number of its request's seat (0: not shown), and whether its
-    first token has come."""
-
-    number: int
-    begun: bool
 
 
 class KvBudget:
@@ -114,11 +56,6 @@ class KvBudget:
     def taken(self) -> int:
         """Slots."""
         return sum(seat.slots for seat in self._seats)
-
-    @property
-    def left(self) -> int:
-        """Requests whose clients have gone, and whose slots may still be at work."""
-        return sum(seat.left is not None for seat in self._seats)
 
     def too_long(self, demand: Demand) -> bool:
         """Whether a counted prompt can never be served."""

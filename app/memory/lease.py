@@ -9,9 +9,9 @@ from typing import Generic
 
 from app.errors import RequestError
 from app.memory.caller import Caller
-from app.memory.kv_budget import Demand, Seat
 from app.memory.ledger import MOVING, Ledger, Model, ModelState, Upstream
 from app.memory.line import NOBODY, ONE, Waiter
+from app.memory.seat import Demand, Seat
 
 STOPPING = "the instance is stopping"
 MAX_WAITING = 512  # requests for one model

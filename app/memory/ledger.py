@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from app.memory.kv_budget import AtWork
 from app.memory.line import Line
 from app.memory.residency import Resident
+from app.memory.seat import AtWork
 from app.memory.turns import Stage, Standing
 from app.planning.amounts import HOST, Need
 

@@ -7,10 +7,11 @@ from collections import deque
 
 from app.memory.caller import Caller
 from app.memory.fair import Fair
-from app.memory.kv_budget import Demand, KvBudget, Seat
+from app.memory.kv_budget import KvBudget
+from app.memory.seat import Demand, Seat
 
 AT_ONCE = 8  # requests that are told in one turn of the loop: each then sends to its child
-AGED = 30.0  # seconds: who has waited longer is served before all others
+AGED = 30.0  # seconds: whom others have kept waiting for longer is served before all of them
 NOBODY = Caller("address", "")
 ONE = Demand()
 ASKS = Demand(slots=0)  # takes no slot
@@ -72,7 +73,7 @@ class Line:
             return None
         seat = self.budget.seat(demand, now)
         if seat is not None:
-            self._waiters.count(caller)
+            self._waiters.count(caller, now)
             if not self.leased:
                 self.gap = now - self.last_used
             self.leased += 1
@@ -147,7 +148,7 @@ class Line:
             waiter.counting = True
         elif not self._seated(waiter, now):
             return None
-        self._waiters.serve(waiter)
+        self._waiters.serve(waiter, now)
         return self._leasing(waiter, now)
 
     def _leasing(self, waiter: Waiter, now: float) -> Waiter:

@@ -15,9 +15,9 @@ from app.console import ModelLogger
 from app.engine.server import LlamaServer
 from app.memory.checkpoint import Checkpoints
 from app.memory.kv import Slots, at_work, working
-from app.memory.kv_budget import AtWork
 from app.memory.ledger import Tier
 from app.memory.mover import MoveError, Mover, NoRoomError
+from app.memory.seat import AtWork
 from app.planning.amounts import GIB, HOST, Need
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import pytest
 from app.gateway.body.asked import Asked, asked
 from app.gateway.body.reading import Body
 from app.gateway.demand import OF_INFILL, added, demand, fields, kind_of
-from app.memory.kv_budget import MARK, Demand, Seat
+from app.memory.seat import MARK, Demand, Seat
 
 
 def body(path, **said):

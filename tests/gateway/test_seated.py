@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from app.memory.kv_budget import MARK, AtWork, KvBudget
+from app.memory.kv_budget import KvBudget
+from app.memory.seat import MARK, AtWork
 from tests.fakes import Child, body_of, reply, until
 from tests.gateway.front import EVENTS, Front
 

@@ -2,7 +2,8 @@ import pytest
 
 from app.engine.resolved import Resolved
 from app.instance.seats import MOST_DRAFTED, seats
-from app.memory.kv_budget import MARGIN, Demand
+from app.memory.kv_budget import MARGIN
+from app.memory.seat import Demand
 
 RESOLVED = Resolved(4096, None, 4, 2, 2, 0)
 

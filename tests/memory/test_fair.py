@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import dataclass
 
 from hypothesis import given, settings
@@ -16,10 +17,13 @@ class Request:
         return f"{self.caller.name}{self.since:g}"
 
 
+TURN = itertools.count(100)  # the time of each turn
+
+
 def order(fair, aged=-1.0):
     served = []
     while (request := fair.first(aged)) is not None:
-        fair.serve(request)
+        fair.serve(request, next(TURN))
         served.append(repr(request))
     return served
 
@@ -41,14 +45,14 @@ def test_turns_go_round_the_callers_and_each_ones_requests_stay_in_order():
 
 def test_who_was_served_least_recently_is_first():
     fair = waiting(A, B, each=1)
-    fair.count(A)
+    fair.count(A, 0.0)
     assert order(fair) == ["b0", "a0"]
 
 
 def test_who_comes_late_has_no_turns_to_catch_up():
     fair = waiting(A, each=6)
     for _ in range(3):
-        fair.serve(fair.first(-1.0))
+        fair.serve(fair.first(-1.0), next(TURN))
     for number in range(3):
         fair.join(Request(B, number))
     assert order(fair) == ["b0", "a3", "b1", "a4", "b2", "a5"]
@@ -58,7 +62,7 @@ def test_what_is_cheap_goes_a_turn_before_its_time_and_no_more():
     fair = waiting(A, B)
     served = []
     while (request := fair.first(-1.0, lambda each: each.caller is B)) is not None:
-        fair.serve(request)
+        fair.serve(request, next(TURN))
         served.append(repr(request))
     assert served == ["b0", "b1", "a0", "b2", "a1", "a2"]
 
@@ -72,6 +76,16 @@ def test_a_batch_waits_while_others_do_and_no_longer_than_the_bound():
     batch = Caller("key", "batch", batch=True)
     assert order(waiting(batch, A)) == ["a0", "a1", "a2", "batch0", "batch1", "batch2"]
     assert order(waiting(batch, A), aged=0.5)[:2] == ["batch0", "a0"]
+
+
+def test_who_was_kept_waiting_by_own_requests_goes_before_nobody():
+    """A crowd of one caller has waited for long, and has had its turns: who comes now does not wait
+    for all of it."""
+    fair = waiting(A, each=9)
+    fair.serve(fair.first(-1.0), now=50.0)
+    fair.join(Request(B, 60.0))
+    assert repr(fair.first(aged=30.0)) == "b60"
+    assert repr(fair.first(aged=55.0)) == "a1"  # it had no turn since
 
 
 def test_the_last_of_who_has_most_makes_room():
@@ -92,7 +106,7 @@ def test_who_waits_no_longer_is_forgotten():
 def test_callers_do_not_fill_the_memory():
     fair = Fair()
     for number in range(3 * REMEMBERED):
-        fair.count(Caller("key", str(number)))
+        fair.count(Caller("key", str(number)), 0.0)
     assert len(fair._clocks) == REMEMBERED
 
 
@@ -107,7 +121,7 @@ def test_nobody_waits_for_more_than_a_turn_of_each_other_caller(steps):
             continue
         heads = {line[0].caller.name: line[0] for line in fair._lines.values()}
         request = fair.first(-1.0)
-        fair.serve(request)
+        fair.serve(request, next(TURN))
         for head in heads.values():
             if head is not request:
                 counts = passed.setdefault(id(head), (head, {}))[1]

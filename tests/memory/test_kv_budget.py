@@ -2,16 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.memory.kv_budget import (
-    BUSY_FOR,
-    LEAST_ANSWER,
-    LONGEST_TEMPLATE,
-    MARGIN,
-    UNSEEN,
-    AtWork,
-    Demand,
-    KvBudget,
-)
+from app.memory.kv_budget import BUSY_FOR, LEAST_ANSWER, LONGEST_TEMPLATE, MARGIN, UNSEEN, KvBudget
+from app.memory.seat import AtWork, Demand
 
 CONTEXT, SLOTS = 4096, 4
 

@@ -3,8 +3,9 @@ import asyncio
 import pytest
 
 from app.errors import RequestError
-from app.memory.kv_budget import Demand, KvBudget
+from app.memory.kv_budget import KvBudget
 from app.memory.line import ASKS, AT_ONCE, Line
+from app.memory.seat import Demand
 
 
 def test_who_is_granted_the_model_leases_it_until_its_release(run):
