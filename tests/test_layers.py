@@ -140,6 +140,8 @@ FOLDERS = {  # low to high, each with its modules low to high
         "waiting",
         "demand",
         "counting",
+        "call",
+        "rules",
         "proxy",
         "pages.status",
         "pages.admin",

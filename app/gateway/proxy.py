@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 from app.engine.exchange import Exchange
 from app.engine.http import Client
 from app.errors import NotConnectedError, OverflowedError, RequestError, UpstreamError
-from app.gateway import counting
-from app.gateway.admission import Keys
-from app.gateway.body.reading import Body, Reading
+from app.gateway.body.reading import Reading
 from app.gateway.body.room import Holding
+from app.gateway.call import LEFT, Asked, Call, asking, used
 from app.gateway.callers import caller_of, own
-from app.gateway.demand import Kind, added, demand, fields, kind_of
-from app.gateway.headers import request_headers
-from app.gateway.http.heads import Headers
-from app.gateway.http.request import JSON, Request
+from app.gateway.demand import added, fields, kind_of
+from app.gateway.http.request import Request
 from app.gateway.keys_file import UNNAMED, Holder
 from app.gateway.labels import PROJECT, label
-from app.gateway.origins import KEY_VARIABLE, Names, check_local
-from app.gateway.quota import Place, Quota
+from app.gateway.origins import KEY_VARIABLE, check_local
+from app.gateway.quota import Place
 from app.gateway.relay import Relay
 from app.gateway.routes import (
     EVERYWHERE,
@@ -35,17 +32,16 @@ from app.gateway.routes import (
     ModelNames,
     Options,
     Own,
-    ToModel,
     named_in_body,
     route,
     split_target,
     strip,
 )
+from app.gateway.rules import Rules
 from app.gateway.streams import stream_of
 from app.gateway.waiting import HEADER, KeptAlive, wait_timeout
 from app.machine import clock
-from app.memory.caller import Caller
-from app.memory.lease import Ask, Lease
+from app.memory.lease import Lease
 from app.memory.pool import Pool
 from app.telemetry.samples import Sample
 
@@ -54,74 +50,11 @@ logger = logging.getLogger(__name__)
 # Answers a request for one of our own paths, or for its part on one model, to who holds the key.
 Page = Callable[[Request, str | None, Holder], Awaitable[None] | None]
 FAULT = 500  # an exception that nobody foresaw
-LEFT = 499  # nginx's status for a client that left before the end
 OPEN_PAGES = (HEALTH, READY, PAGE)  # need no key: the page is empty until it has asked for data
 NOT_YOURS = (
     "this key is a named caller's: what shows or changes what belongs to others needs the "
     f"instance's own key, {KEY_VARIABLE}"
 )
-BYTES_PER_TOKEN = 4  # of a prompt in English, roughly
-NOTHING = "there is no model here that this key may use"
-
-
-@dataclass(frozen=True)
-class Rules:
-    """How requests are treated. `wait_timeout` in seconds; `routed`: ClearML's App Gateway decides
-    who may call."""
-
-    keys: Keys
-    wait_timeout: float = 300
-    allow_remote_media: bool = False
-    body_limit: int | None = None  # bytes; None: what follows from the model
-    debug: bool = False
-    routed: bool = False
-    allowed: Names = frozenset()  # further Hosts and Origins of callers without a key
-    prefixes: list[str] = field(default_factory=list)  # grows when a gateway gives its path
-
-    @property
-    def local_only(self) -> bool:
-        """Only callers on this machine are answered."""
-        return not self.keys and not self.routed
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A client's request for a model, before its body has arrived. `names` are those by which the
-    client may choose models."""
-
-    request: Request
-    destination: ToModel
-    names: ModelNames
-    holder: Holder
-    quota: Quota
-
-    def models(self) -> Sequence[str]:
-        """Those that it may be for. Raises RequestError 404 if there is none."""
-        if self.destination.model is not None:
-            return (self.destination.model,)
-        if not self.names:
-            raise RequestError(404, NOTHING)
-        return tuple(dict.fromkeys(self.names.values()))
-
-
-@dataclass(frozen=True)
-class Call:
-    """A client's request for a model, read as far as is needed to pass it on."""
-
-    request: Request
-    path: str  # of llama-server, with the query
-    model: str
-    body: Body
-    caller: Caller
-    quota: Quota
-
-    def head(self) -> tuple[str, str, Headers]:
-        """Method, target and headers, as llama-server gets them."""
-        headers = request_headers(self.request.headers)
-        if self.body.is_json:
-            # `curl -d` calls it a form, and llama-server takes no form over 1 MiB.
-            headers = [header for header in headers if header[0] != JSON[0]] + [JSON]
-        return self.request.method, self.path, headers
 
 
 class Proxy:
@@ -277,7 +210,7 @@ class Proxy:
             caller=call.caller.name if call.caller.kind == "key" else "",
             overflows=relay.overflows,
         )
-        call.quota.take(_used(call, relay, sample), clock.now())
+        call.quota.take(used(call, relay.pieces, sample), clock.now())
         self._pool.finished(call.model, served=0 < relay.status < 500)
         self._record(sample)
         if self._rules.debug:
@@ -295,21 +228,3 @@ class Proxy:
             sample.request,
             extra={"subject": sample.model},
         )
-
-
-def _used(call: Call, relay: Relay, sample: Sample) -> int:
-    """Tokens that a request has cost its caller. llama-server tells of them at the end of an
-    answer; of one that ended before it they are estimated, or who leaves early would use none."""
-    tokens = sample.tokens
-    if sample.status != LEFT or sample.wait is None:
-        return tokens.prompt + tokens.generated
-    words = max(0, call.request.size - call.body.media)
-    return (tokens.prompt or words // BYTES_PER_TOKEN) + max(tokens.generated, relay.pieces)
-
-
-def asking(kind: Kind | None, call: Call) -> Ask[Client]:
-    async def count(upstream: Client, prompts: int) -> int | None:
-        assert kind is not None
-        return await counting.count(upstream, kind.counted, call.body.pieces or (), prompts)
-
-    return Ask(demand(kind, call.body), call.caller, count)

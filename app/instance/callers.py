@@ -11,7 +11,7 @@ from app.gateway.admission import ALLOW_VARIABLE, Keys, allowed_networks
 from app.gateway.body.sizes import MIB
 from app.gateway.http.limits import Network
 from app.gateway.origins import KEY_VARIABLE, named
-from app.gateway.proxy import Rules
+from app.gateway.rules import Rules
 from app.instance.keys import KeysFile, keys_file_of
 from app.machine import chance
 from app.page import examples

@@ -17,8 +17,9 @@ from app.gateway.pages import status
 from app.gateway.pages.admin import pages as admin_pages
 from app.gateway.pages.document import Document
 from app.gateway.pages.events import Live, Sources
-from app.gateway.proxy import Page, Proxy, Rules
+from app.gateway.proxy import Page, Proxy
 from app.gateway.routes import EVENTS, METRICS, PAGE
+from app.gateway.rules import Rules
 from app.instance.callers import Callers
 from app.instance.ending import Ending, simply
 from app.machine import clock

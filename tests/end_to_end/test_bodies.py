@@ -14,7 +14,7 @@ import pytest
 
 from app.engine.capabilities import find
 from app.gateway.admission import Keys
-from app.gateway.proxy import Rules
+from app.gateway.rules import Rules
 from app.models import tiny_writer
 from tests import projector
 from tests.end_to_end.conftest import PATIENCE

@@ -11,7 +11,8 @@ from app.gateway.body.sizes import allowance
 from app.gateway.body.workers import Workers
 from app.gateway.pages import admin
 from app.gateway.pages.status import pages
-from app.gateway.proxy import Proxy, Rules
+from app.gateway.proxy import Proxy
+from app.gateway.rules import Rules
 from app.memory.ledger import Model, Tier
 from app.memory.pool import Pool
 from app.telemetry.overview import Details, Overview, Phase

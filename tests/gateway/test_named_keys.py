@@ -8,8 +8,8 @@ import pytest
 
 from app.gateway.admission import Keys
 from app.gateway.keys_file import Holder
-from app.gateway.proxy import Rules
 from app.gateway.roster import Roster
+from app.gateway.rules import Rules
 from app.machine import clock
 from tests.fakes import Child, body_of, reply, until
 from tests.gateway.front import EVENTS, Front, echo

@@ -7,7 +7,7 @@ import pytest
 
 from app.gateway import admission, guesses
 from app.gateway.admission import Keys
-from app.gateway.proxy import Rules
+from app.gateway.rules import Rules
 from tests.fakes import Child, RawClient, body_of, reply, serving, until
 from tests.gateway.front import Front, Running, echo, head
 

@@ -6,7 +6,7 @@ import pytest
 
 from app.gateway import waiting
 from app.gateway.admission import Keys
-from app.gateway.proxy import Rules
+from app.gateway.rules import Rules
 from app.memory.ledger import ModelState
 from tests.fakes import Child, body_of, reply, serving, until
 from tests.gateway.front import Front, answering

@@ -4,7 +4,7 @@ import asyncio
 
 from app.form.settings import GeneralSettings, IdleSettings, Settings
 from app.gateway.admission import Keys
-from app.gateway.proxy import Rules
+from app.gateway.rules import Rules
 from app.instance import life, phases
 from app.instance.callers import Callers
 from app.instance.ending import MARGIN, Ending

@@ -21,7 +21,8 @@ from app.gateway.body.reading import Reading  # noqa: E402
 from app.gateway.body.sizes import MOST, allowance  # noqa: E402
 from app.gateway.body.workers import Workers  # noqa: E402
 from app.gateway.http.server import HttpServer  # noqa: E402
-from app.gateway.proxy import Proxy, Rules  # noqa: E402
+from app.gateway.proxy import Proxy  # noqa: E402
+from app.gateway.rules import Rules  # noqa: E402
 from app.machine import garbage  # noqa: E402
 from app.memory.ledger import Model  # noqa: E402
 from app.memory.pool import Pool  # noqa: E402

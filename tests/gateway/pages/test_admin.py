@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 
 from app.gateway.admission import Admins, Keys
-from app.gateway.proxy import Rules
+from app.gateway.rules import Rules
 from app.memory.ledger import ModelState
 from tests.fakes import Child, until
 from tests.gateway.front import Front, answering
