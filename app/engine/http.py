@@ -96,11 +96,11 @@ class Client:
         exchange: Exchange | None = None
         try:
             whole, length = (pieces[0], None) if len(pieces) == 1 else (None, sum(map(len, pieces)))
-            exchange = await self.exchange((method, target, headers), whole, collector, length)
+            exchange = await asyncio.wait_for(
+                self.exchange((method, target, headers), whole, collector, length), timeout
+            )
             if whole is None:
-                for piece in pieces:
-                    await exchange.write(piece)
-                exchange.end()
+                await asyncio.wait_for(_written(exchange, pieces), timeout)
             return await asyncio.wait_for(collector.reply, timeout)
         except asyncio.TimeoutError:
             raise UpstreamError(f"no answer to {method} {target} in {timeout:g} s") from None
@@ -173,6 +173,12 @@ def _pieces(head: bytes, body: bytes | None) -> tuple[bytes, ...]:
     """What is sent at once; in one piece if the body is small."""
     body = body or b""
     return (head + body,) if len(body) < SMALL else (head, body)
+
+
+async def _written(exchange: Exchange, pieces: Sequence[bytes]) -> None:
+    for piece in pieces:
+        await exchange.write(piece)
+    exchange.end()
 
 
 class _Collector:

@@ -26,7 +26,7 @@ NOTHING = "there is no model here that this key may use"
 
 
 @dataclass(frozen=True)
-class Asked:
+class Incoming:
     """A client's request for a model, before its body has arrived. `names` are those by which the
     client may choose models."""
 
@@ -79,6 +79,6 @@ def used(call: Call, pieces: int, sample: Sample) -> int:
 def asking(kind: Kind | None, call: Call) -> Ask[Client]:
     async def count(upstream: Client, prompts: int) -> int | None:
         assert kind is not None
-        return await counting.count(upstream, kind.counted, call.body.pieces or (), prompts)
+        return await counting.count(upstream, kind, call.body.pieces or (), prompts)
 
     return Ask(demand(kind, call.body), call.caller, count)

@@ -10,12 +10,14 @@ from app.gateway.routes import ModelNames
 from app.memory.caller import Caller
 
 
-def caller_of(holder: Holder, headers: Headers, address: str) -> Caller:
-    """By the name of its key, or else by the label `session`, which tells callers behind one
-    gateway apart, or else by the address that the request came from, IPv6 by its /64."""
+def caller_of(holder: Holder, headers: Headers, address: str, *, routed: bool) -> Caller:
+    """By the name of its key, or else by the label `session`, which tells callers behind ClearML's
+    gateway apart, or else by the address that the request came from, IPv6 by its /64. `routed`: the
+    request came through that gateway; of others nobody checks the label, and who sent a new one
+    each time would be as many callers."""
     if holder.name:
         return Caller("key", holder.name, batch=holder.batch, weight=holder.weight)
-    session = label(headers, SESSION)
+    session = label(headers, SESSION) if routed else ""
     return Caller("session", session) if session else Caller("address", household(address))
 
 

@@ -3,55 +3,57 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from app.engine.http import Client
-from app.gateway.body.asked import TEXTS
-from app.gateway.demand import TOKENIZE
+from app.gateway.body.asked import prompts_in
+from app.gateway.demand import TOKENIZE, Kind
 from app.machine import threads
 
-SHORT = 128 << 10  # bytes that are parsed between two turns of the loop
+SHORT = 128 << 10  # bytes that are read between two turns of the loop
 PATIENCE = 60.0  # seconds
 
 
-async def count(upstream: Client, path: str, pieces: Sequence[bytes], prompts: int) -> int | None:
-    """The tokens of the prompt in a body, which llama-server counts at `path`; of a list of prompts
-    those of the longest, as many as are worked at together. None if it does not say. Raises
-    UpstreamError."""
-    if path == TOKENIZE:
-        body = b"".join(pieces)
-        short = len(body) <= SHORT
-        texts = longest(body, prompts) if short else await threads.run(longest, body, prompts)
-        pieces = [json.dumps({"content": texts, "add_special": True}).encode()]
+async def count(upstream: Client, kind: Kind, pieces: Sequence[bytes], prompts: int) -> int | None:
+    """The tokens of the prompt in a body, which llama-server counts; of a list of prompts those of
+    the longest, as many as are worked at together. None if nobody can say. Raises UpstreamError."""
+    if kind.counted != TOKENIZE:
+        return await _told(upstream, kind.counted, pieces)
+    body = b"".join(pieces)
+    short = len(body) <= SHORT
+    texts = _texts(body, kind, prompts) if short else await threads.run(_texts, body, kind, prompts)
+    if texts is None:
+        return None
+    reply = await upstream.post_json(TOKENIZE, [texts], PATIENCE)
+    return reply.body.count(b",") + 1 if reply.status == 200 else None
+
+
+async def _told(upstream: Client, path: str, pieces: Sequence[bytes]) -> int | None:
     reply = await upstream.post_json(path, pieces, PATIENCE)
-    if reply.status != 200:
-        return None  # it will say what is wrong when it gets the request itself
-    if path == TOKENIZE:
-        return reply.body.count(b",") + 1
-    try:
-        told = reply.json()["input_tokens"]
+    try:  # an error it will say once more, when it gets the request itself
+        told = reply.json()["input_tokens"] if reply.status == 200 else None
     except (ValueError, KeyError, TypeError):
         return None
     return told if isinstance(told, int) else None
 
 
-def longest(body: bytes, prompts: int) -> list[str | int]:
-    """Texts and token numbers of the longest prompts in a body."""
+def _texts(body: bytes, kind: Kind, prompts: int) -> bytes | None:
+    """What /tokenize is to be asked for the longest prompts in a body; None if one is neither text
+    nor token numbers."""
     fields = json.loads(body)
-    found = [prompt for name in TEXTS if name in fields for prompt in _prompts(fields[name])]
-    found.sort(key=_size, reverse=True)
-    return [part for prompt in found[: max(1, prompts)] for part in prompt]
+    found = [_parts(p) for name in kind.texts if name in fields for p in prompts_in(fields[name])]
+    parts = sorted((each for each in found if each), key=_size, reverse=True)
+    if not parts or len(parts) < len(found):
+        return None
+    texts = [part for prompt in parts[: max(1, prompts)] for part in prompt]
+    return json.dumps({"content": texts, "add_special": True}).encode()
 
 
-def _prompts(value: Any) -> Iterator[list[str | int]]:
-    """A list of token numbers (with texts between them) is one prompt."""
-    if isinstance(value, list) and not any(isinstance(part, int) for part in value):
-        for part in value:
-            yield from _prompts(part)
-    else:
-        parts = value if isinstance(value, list) else [value]
-        yield [part for part in parts if isinstance(part, str | int)]
+def _parts(prompt: object) -> list[str | int]:
+    """Its texts and token numbers; none if there is anything else in it."""
+    parts = prompt if isinstance(prompt, list) else [prompt]
+    known = [part for part in parts if isinstance(part, str | int)]
+    return known if len(known) == len(parts) else []
 
 
 def _size(prompt: list[str | int]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from app.errors import RequestError
 from app.gateway.body.beginning import beginnings
 from app.gateway.body.reading import Body
 from app.memory.line import ASKS
@@ -11,6 +12,8 @@ from app.memory.seat import MARK, Demand, Seat
 
 UNLIMITED = -1
 OF_INFILL = 128  # tokens that an infill without a limit may generate
+MOST_PROMPTS = 128  # of one request that generates
+MOST_TEXTS = 2048  # of one that does not; OpenAI's limit
 OWN_SLOT = ("id_slot", -1)  # a client may not choose a slot: it may be another caller's
 
 
@@ -19,21 +22,24 @@ class Kind:
     """How llama-server treats the bodies of a path. `limit` is the field that has the most tokens
     of an answer, over all others ("": it generates none); `marked`: unknown fields reach the slot;
     `templated`: messages go through the chat template; `counted` is the path that counts a prompt;
-    `default`: the limit of a body that has none (None: what there is room for)."""
+    `default`: the limit of a body that has none (None: what there is room for). `texts` are the
+    fields that have a prompt, or a list of them: each takes a slot."""
 
     limit: str = ""
     marked: bool = False
     templated: bool = False
     counted: str = ""
     default: int | None = None
+    texts: tuple[str, ...] = ()
 
 
 TOKENIZE = "/tokenize"
 CHAT = Kind("n_predict", True, True, "/v1/chat/completions/input_tokens")
 RESPONSES = Kind("n_predict", True, True, "/v1/responses/input_tokens")
 MESSAGES = Kind("max_tokens", False, True, "/v1/messages/count_tokens")
-COMPLETION = Kind("n_predict", True, counted=TOKENIZE)
-EMBEDDING = Kind(counted=TOKENIZE)
+COMPLETION = Kind("n_predict", True, counted=TOKENIZE, texts=("prompt",))
+EMBEDDING = Kind(counted=TOKENIZE, texts=("input", "content"))
+RERANK = Kind(texts=("documents", "texts"))
 KINDS = {
     "/chat/completions": CHAT,
     "/responses": RESPONSES,
@@ -43,8 +49,8 @@ KINDS = {
     "/infill": Kind("n_predict", True, default=OF_INFILL),
     "/embeddings": EMBEDDING,
     "/embedding": EMBEDDING,
-    "/rerank": Kind(),
-    "/reranking": Kind(),
+    "/rerank": RERANK,
+    "/reranking": RERANK,
     "/audio/transcriptions": Kind(),
 }
 
@@ -55,13 +61,14 @@ def kind_of(path: str) -> Kind | None:
 
 
 def demand(kind: Kind | None, body: Body) -> Demand:
+    """Raises RequestError 400."""
     if kind is None:
         return ASKS
     size = body.length
     # Of a picture's or a sound's bytes nothing follows for its tokens.
     known = size is not None and body.is_json and not body.media
     return Demand(
-        slots=body.asked.prompts * body.asked.choices,
+        slots=_prompts(kind, body) * body.asked.choices,
         prompt=size if known else None,
         limit=_limit(kind, body) if kind.limit else 0,
         templated=kind.templated,
@@ -70,6 +77,16 @@ def demand(kind: Kind | None, body: Body) -> Demand:
         begins=beginnings(body.pieces or ()) if kind.limit else (),
         separate=not kind.limit,
     )
+
+
+def _prompts(kind: Kind, body: Body) -> int:
+    """Raises RequestError 400: a list is worked off without a turn for anybody else."""
+    found = max([1, *(body.asked.prompts.get(name, 1) for name in kind.texts)])
+    most = MOST_PROMPTS if kind.limit else MOST_TEXTS
+    if found > most:
+        message = f"{found} prompts: one request may have {most}, send the rest in further ones"
+        raise RequestError(400, message)
+    return found
 
 
 def _limit(kind: Kind, body: Body) -> int | None:

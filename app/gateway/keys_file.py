@@ -61,6 +61,10 @@ def parse(text: str) -> tuple[Holder, ...]:
         raise ConfigError(f"not TOML: {error}") from None
     if len(tables) > MOST:
         raise ConfigError(f"{len(tables)} callers, and no more than {MOST} may be: take some out")
+    for number, table in enumerate(tables.values(), 1):
+        if not isinstance(table, dict):  # its name may be a key, with what should be its name
+            problem = "must be a table: [the caller's name], with its fields below"
+            raise ConfigError(f"entry {number}: {problem}")
     holders = tuple(_holder(name, table) for name, table in tables.items())
     named: dict[bytes, str] = {}
     for holder in holders:
@@ -77,10 +81,8 @@ def entry(name: str, digest: bytes) -> str:
     return f'[{head}]\nsha256 = "{digest.hex()}"'
 
 
-def _holder(name: str, table: object) -> Holder:
+def _holder(name: str, table: Mapping[str, object]) -> Holder:
     _check_name(name)
-    if not isinstance(table, dict):
-        raise ConfigError(f"{name}: must be a table: write [{name}], and its fields below")
     for key in table:
         if key not in FIELDS:
             raise ConfigError(f"{name}: {key}: no such field; there are: {', '.join(FIELDS)}")

@@ -13,7 +13,7 @@ from app.engine.http import Client
 from app.errors import NotConnectedError, OverflowedError, RequestError, UpstreamError
 from app.gateway.body.reading import Reading
 from app.gateway.body.room import Holding
-from app.gateway.call import LEFT, Asked, Call, asking, used
+from app.gateway.call import LEFT, Call, Incoming, asking, used
 from app.gateway.callers import caller_of, own
 from app.gateway.demand import added, fields, kind_of
 from app.gateway.http.request import Request
@@ -43,12 +43,14 @@ from app.gateway.waiting import HEADER, KeptAlive, wait_timeout
 from app.machine import clock
 from app.memory.lease import Lease
 from app.memory.pool import Pool
+from app.memory.seat import Use
 from app.telemetry.samples import Sample
 
 logger = logging.getLogger(__name__)
 
 # Answers a request for one of our own paths, or for its part on one model, to who holds the key.
 Page = Callable[[Request, str | None, Holder], Awaitable[None] | None]
+TRIES = 5  # of a request whose llama-server has ended before it took it
 FAULT = 500  # an exception that nobody foresaw
 OPEN_PAGES = (HEALTH, READY, PAGE)  # need no key: the page is empty until it has asked for data
 NOT_YOURS = (
@@ -92,11 +94,11 @@ class Proxy:
             if answered is not None:
                 await answered
             return
-        asked = Asked(request, destination, names, holder, self._rules.keys.quota(holder))
+        asked = Incoming(request, destination, names, holder, self._rules.keys.quota(holder))
         with Place(asked.quota, clock.now()), self._reading.holding(request) as holding:
             await self._pass_on(asked, holding)
 
-    async def _pass_on(self, asked: Asked, holding: Holding) -> None:
+    async def _pass_on(self, asked: Incoming, holding: Holding) -> None:
         request, destination = asked.request, asked.destination
         if destination.model is not None:
             self._pool.deny_if_full(destination.model)
@@ -106,7 +108,8 @@ class Proxy:
         self._reading.allowed(model).check(body.length or 0, body.media)
         # Only now: a client that sends its body slowly takes no other client's place.
         with self._pool.admit(model):
-            caller = caller_of(asked.holder, request.headers, request.address)
+            routed = self._rules.routed
+            caller = caller_of(asked.holder, request.headers, request.address, routed=routed)
             call = Call(request, destination.path, model, body, caller, asked.quota)
             await self._serve(call)
 
@@ -146,8 +149,10 @@ class Proxy:
         wait = wait_timeout(call.request.header(HEADER), self._rules.wait_timeout)
         kind = kind_of(call.path)
         ask = asking(kind, call)
-        for attempt in (1, 2):
-            lease = self._pool.lease(call.model, wait, ask)
+        until = clock.now() + wait
+        relay.repeatable = call.body.whole is not None
+        for attempt in range(1, TRIES + 1):
+            lease = self._pool.lease(call.model, max(0.0, until - clock.now()), ask)
             try:
                 async with lease as upstream:
                     relay.leased_at = clock.now()
@@ -158,13 +163,14 @@ class Proxy:
                 return
             except NotConnectedError:
                 # The child has just ended without seeing the request: the next one may answer.
-                if attempt == 2 or call.body.pieces is None:
+                if attempt == TRIES or call.body.pieces is None:
                     raise
                 await self._pool.gone(call.model)
             except OverflowedError as error:
-                if attempt == 2 or call.body.whole is None:
+                if not relay.repeatable:
                     raise RequestError(503, f"{call.model}: {error}", retry_after=1) from None
                 relay.again()
+                relay.repeatable = False
                 ask = replace(ask, demand=ask.demand.alone())
 
     async def _relay(
@@ -182,8 +188,7 @@ class Proxy:
         finally:
             call.request.flow_from(None)
             if exchange is not None:
-                # Of a request that has not arrived whole, llama-server begins nothing.
-                lease.whole = exchange.done or not exchange.sent
+                lease.use = use_of(exchange)
                 exchange.abort()  # at once, if the client has left
 
     async def _upload(self, call: Call, exchange: Exchange, relay: Relay) -> None:
@@ -228,3 +233,11 @@ class Proxy:
             sample.request,
             extra={"subject": sample.model},
         )
+
+
+def use_of(exchange: Exchange) -> Use:
+    """What llama-server has to do with a request whose answer nobody waits for any more: nothing
+    with one that has not arrived whole."""
+    if exchange.done:
+        return Use.WHOLE
+    return Use.LEFT if exchange.sent else Use.UNSENT

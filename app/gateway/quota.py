@@ -47,6 +47,11 @@ class Quota:
         self._drain(now)
         return None if self._per_minute is None else self._per_minute - self._used
 
+    def in_use(self, now: float) -> bool:
+        """Whether anything is under way, or was used of late."""
+        self._drain(now)
+        return self.in_flight > 0 or self._used > 0
+
     def take(self, tokens: int, now: float) -> None:
         """A request has used so many."""
         self._drain(now)

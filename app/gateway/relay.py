@@ -11,7 +11,7 @@ from app.gateway.headers import response_headers
 from app.gateway.http.heads import Headers
 from app.gateway.http.request import JSON, Request
 from app.gateway.streams import Plain
-from app.gateway.upstream_error import LARGEST, overflowed, shaped
+from app.gateway.upstream_error import LARGEST, failed_together, overflowed, shaped
 from app.machine import clock
 from app.telemetry.samples import Ends, Several, Whole
 
@@ -37,6 +37,7 @@ class Relay:
         self.first_token: float | None = None  # when a stream began
         self.leased_at: float | None = None  # when the request got its model
         self.pieces = 0  # of a stream: about one for each token
+        self.repeatable = False  # the request may be sent again
         self.overflows = 0  # how often the child has failed the request beside all others
         self._several = several
         self.ends = Whole(several) if several else Ends()
@@ -52,9 +53,11 @@ class Relay:
         self._take: Callable[[bytes], None] = request.write
 
     def ping(self, comment: bytes) -> bool:
-        """Send a comment, so that no proxy gives the stream up. False once the answer has begun."""
-        if self.status or self._request.finished:
+        """Send a comment, so that no proxy gives the stream up. False once the answer is told."""
+        if self._request.finished:
             return False
+        if self.status:
+            return self._take == self._keep  # nothing is told yet, and another answer may come
         if not self._request.started:
             head = [(b"content-type", EVENT_STREAM), (b"x-accel-buffering", b"no")]
             self._request.start(200, [*head, (b"cache-control", b"no-cache")])
@@ -117,10 +120,6 @@ class Relay:
 
     def complete(self) -> None:
         if self._take == self._keep:
-            if self.status >= 500 and overflowed(b"".join(self._pieces)):
-                self.overflows += 1
-                self._ended(OverflowedError("its KV cache was full"))
-                return
             self._tell_whole()
         else:
             self._tell_rest()
@@ -154,6 +153,9 @@ class Relay:
 
     def _tell_whole(self) -> None:
         told = b"".join(self._pieces)
+        if self.status >= 500 and self._to_be_repeated(told):
+            self._ended(OverflowedError("its KV cache was full"))
+            return
         if self.status >= 400:
             told = shaped(self.status, told, named=self._stream.named)
         else:
@@ -165,6 +167,12 @@ class Relay:
             self._end_with(self._stream.error(json.loads(told)))
         else:
             self._end_with(b"data: %b\n\n" % told.replace(b"\r", b"").replace(b"\n", b" "))
+
+    def _to_be_repeated(self, told: bytes) -> bool:
+        """An overflow is told in our own words where it is not."""
+        full = overflowed(told)
+        self.overflows += full
+        return full or (self.repeatable and failed_together(told))
 
     def failed(self, error: UpstreamError) -> None:
         """The child broke off: tell the client in the stream, or break off, too."""

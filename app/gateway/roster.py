@@ -17,10 +17,13 @@ class Roster:
         """Whoever stays, by its name, keeps what it has under way and has used. Requests under way
         go on."""
         kept = {each.name: self._quotas.get(each.name) or Quota(each.name) for each in holders}
+        gone = {name: quota for name, quota in self._quotas.items() if name not in kept}
         for each in holders:
             limits = (each.max_concurrent_requests, each.tokens_per_minute)
             kept[each.name].limit(*limits, now)
-        self.keys, self._quotas = [(each.digest, each) for each in holders], kept
+        self.keys = [(each.digest, each) for each in holders]
+        # Who comes back has still under way what it had, and owes what it owed.
+        self._quotas = kept | {name: quota for name, quota in gone.items() if quota.in_use(now)}
 
     def quota(self, holder: Holder) -> Quota:
         """One without limits for who is not in the file."""

@@ -13,8 +13,10 @@ from http import HTTPStatus
 from app.errors import RequestError
 
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
-# What llama-server says to all requests at work: it clears their slots.
-FAILED_ALL = (b"Context size has been exceeded", b"Invalid input batch", b"Compute error")
+# What llama-server says to all requests at work when its KV cache is full, and when a batch of them
+# failed otherwise: it clears their slots.
+FULL = b"Context size has been exceeded"
+FAILED = (b"Invalid input batch", b"Compute error")
 TOO_LONG = "exceed_context_size_error"  # llama-server's type of it, and OpenAI's code
 CONTEXT_LENGTH = "context_length_exceeded"
 LARGEST = 256 * 1024  # bytes of an error that are looked at
@@ -26,9 +28,14 @@ UNREADABLE = (
 
 
 def overflowed(body: bytes) -> bool:
-    """Whether an answer, or the end of a stream, says that every request at work was failed. In a
-    model's own words a quote is escaped."""
-    return any(b'"message":"%b' % message in body for message in FAILED_ALL)
+    """Whether an answer, or the end of a stream, says that the KV cache was full. In a model's own
+    words a quote is escaped."""
+    return b'"message":"%b' % FULL in body
+
+
+def failed_together(body: bytes) -> bool:
+    """Whether all requests at work were failed for a fault of one of them, or of the machine."""
+    return any(b'"message":"%b' % message in body for message in FAILED)
 
 
 def shaped(status: int, body: bytes, *, named: bool = False) -> bytes:

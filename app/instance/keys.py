@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -98,12 +100,16 @@ class KeysFile:
         self._tell(names)
 
 
+def is_named(environment: Mapping[str, str]) -> bool:
+    """Whether the environment names a keys file."""
+    return bool(environment.get(VARIABLE, "").strip())
+
+
 async def keys_file_of(environment: Mapping[str, str]) -> KeysFile | None:
     """The one that the environment names, as it is now. Raises ConfigError."""
-    path = environment.get(VARIABLE, "").strip()
-    if not path:
+    if not is_named(environment):
         return None
-    found = KeysFile(Path(path))
+    found = KeysFile(Path(environment[VARIABLE].strip()))
     await found.read()
     return found
 
@@ -111,7 +117,11 @@ async def keys_file_of(environment: Mapping[str, str]) -> KeysFile | None:
 def _content(path: Path) -> bytes | str:
     """What is in the file, or why that cannot be said."""
     try:
-        with path.open("rb") as file:
+        # Nobody may be writing into a pipe: to open it would wait for that.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return "is no file"
             found = file.read(LARGEST + 1)
     except OSError as error:
         return f"cannot be read: {error.strerror}"

@@ -16,11 +16,11 @@ from typing import Any
 from app import console
 from app.errors import AppError, ConfigError, LoadError, LostError
 from app.form.settings import Settings
-from app.gateway.keys_file import VARIABLE
 from app.instance import opening, phases
 from app.instance.ending import Ending, Reason, Stop
 from app.instance.front import BookHandler
 from app.instance.invocation import Invocation
+from app.instance.keys import is_named
 from app.instance.phases import Given
 from app.planning.settle import check_form
 from app.task import requeue
@@ -140,7 +140,7 @@ class Instance:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(signum) is not signal.SIG_IGN:  # as nohup leaves it
                 loop.add_signal_handler(signum, self._signalled, signum)
-        if self._given.environment.get(VARIABLE):
+        if is_named(self._given.environment):
             loop.add_signal_handler(signal.SIGHUP, self._given.keys_due.set)
 
     def _signalled(self, signum: signal.Signals) -> None:

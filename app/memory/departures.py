@@ -4,12 +4,17 @@ second, and until then a request that is sent into their place finds the KV cach
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Generic
 
+from app.console import ModelLogger
 from app.memory.ledger import Ledger, Model, ModelState, Upstream
 
 POLL = 0.1  # seconds
+SILENT = 60.0  # seconds without a word on its slots, after which a llama-server is not heeded
+
+logger = logging.getLogger(__name__)
 
 
 class Departures(Generic[Upstream]):
@@ -22,6 +27,8 @@ class Departures(Generic[Upstream]):
     def watch(self, model: Model[Upstream]) -> None:
         """Ask the model's llama-server until no more is to be found out."""
         watch = self._watches.get(model.name)
+        if self._ledger.closed or model.state is not ModelState.READY:
+            return
         if (watch is None or watch.done()) and _unsure(model):
             watch = asyncio.get_running_loop().create_task(self._watch(model))
             self._watches[model.name] = watch
@@ -32,11 +39,22 @@ class Departures(Generic[Upstream]):
 
     async def _watch(self, model: Model[Upstream]) -> None:
         # A model that is away is asked nothing; the pool has it watched again when it is back.
+        told = self._ledger.now()
         while model.server is not None and model.state is ModelState.READY and _unsure(model):
-            at_work = await model.server.at_work()
-            if at_work is not None and model.line.budget.look(at_work, self._ledger.now()):
+            at_work, now = await model.server.at_work(), self._ledger.now()
+            if at_work is not None:
+                told = now
+                changed = model.line.budget.look(at_work, now)
+            else:
+                changed = now - told > SILENT and self._give_up(model)
+            if changed:
                 self._changed()
             await asyncio.sleep(POLL)
+
+    def _give_up(self, model: Model[Upstream]) -> bool:
+        log = ModelLogger(logger, model.name)
+        log.warning("does not say which of its slots are at work: those left count as free")
+        return model.line.budget.forget_left()
 
 
 def _unsure(model: Model[Upstream]) -> bool:

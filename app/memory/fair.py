@@ -53,12 +53,20 @@ class Fair(Generic[W]):
         self._lines.setdefault(_key(request.caller), deque()).append(request)
         self._size += 1
 
-    def first(self, aged: float, cheap: Callable[[W], bool] = lambda _: False) -> W | None:
+    def __contains__(self, request: W) -> bool:
+        return request in self._lines.get(_key(request.caller), ())
+
+    def first(
+        self,
+        aged: float,
+        ready: Callable[[W], bool] = lambda _: True,
+        cheap: Callable[[W], bool] = lambda _: False,
+    ) -> W | None:
         """The next one. Those come first that others have kept waiting since before `aged`, the
         longest before all others: later requests of others keep nobody waiting for ever. What a
         caller's own requests before it took does not count. One that is `cheap` goes a turn before
-        its caller's time."""
-        heads = [line[0] for line in self._lines.values()]
+        its caller's time. Callers whose first one is not `ready` are passed over."""
+        heads = [line[0] for line in self._lines.values() if ready(line[0])]
         if len(heads) < 2:
             return heads[0] if heads else None
         return min(heads, key=lambda each: self._rank(each, aged, cheap(each)))

@@ -122,5 +122,6 @@ def working(slot: Mapping[str, Any]) -> bool:
 def at_work(slot: Mapping[str, Any]) -> AtWork:
     """What one of /slots shows of the request that it works on. A seat's number is in `n_discard`,
     which llama-server reads only where it shifts contexts."""
-    parameters, tokens = slot.get("params") or {}, slot.get("next_token") or [{}]
-    return AtWork(parameters.get(MARK, 0), bool(tokens[0].get("n_decoded")))
+    parameters, tokens = slot.get("params") or {}, slot.get("next_token") or {}
+    told = tokens[0] if isinstance(tokens, list) else tokens
+    return AtWork(parameters.get(MARK, 0), bool(told.get("n_decoded")))

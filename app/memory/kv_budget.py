@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
-from app.memory.seat import MOST_NUMBERS, AtWork, Demand, Seat
+from app.memory.seat import MOST_NUMBERS, AtWork, Demand, Seat, Use
 
 MARGIN = 32  # tokens of each slot: a template's ends, and those that are drafted
 LEAST_ANSWER = 256  # tokens that a request without a limit is given at least
@@ -43,7 +43,7 @@ class KvBudget:
         self._margin = MARGIN + drafted
         self._seats: set[Seat] = set()
         self._idle: list[int] = []  # tokens that slots hold whose requests have ended
-        self._numbers: Iterator[int] = itertools.cycle(range(1, MOST_NUMBERS))
+        self._numbers = itertools.count()
         self._kept: deque[tuple[int, int]] = deque(maxlen=max(1, slots))
         self._peak, self._peak_at = 0, 0.0
 
@@ -85,7 +85,8 @@ class KvBudget:
             return None
         tokens, limit = room
         marked = demand.marked and self.marks
-        seat = Seat(next(self._numbers), slots, tokens, limit, marked, begins=demand.begins)
+        number = 1 + next(self._numbers) % MOST_NUMBERS
+        seat = Seat(number, slots, tokens, limit, marked, begins=demand.begins)
         self._seats.add(seat)
         return seat
 
@@ -116,6 +117,9 @@ class KvBudget:
         else:
             limit = min(demand.limit, most)
         tokens = min(self.context, prompt + slots * limit)
+        if tokens == self.context and demand.exact:  # alone, it needs no margin
+            wanted = [n for n in (demand.limit, self._limit) if n is not None][:1]
+            limit = max(limit, min([(self.context - (demand.prompt or 0)) // slots, *wanted]))
         if tokens > left or self.used + tokens + self._held_back(tokens, slots) > self.context:
             return None
         return tokens, max(1, limit)
@@ -146,8 +150,17 @@ class KvBudget:
             seat.begun = True
             del self._idle[max(0, len(self._idle) - seat.slots) :]
 
+    def end(self, seat: Seat, use: Use, now: float) -> None:
+        """The request has ended, and its client is not there any more."""
+        if use is Use.UNSENT:
+            self._seats.discard(seat)  # its slots hold what they held
+        elif use is Use.WHOLE:
+            self.free(seat)
+        elif seat in self._seats:
+            seat.left = now  # until llama-server shows that the slots are free
+
     def free(self, seat: Seat) -> None:
-        """Its answer is whole."""
+        """Its slots are at work no more."""
         if seat in self._seats:
             self.begin(seat)
             self._seats.remove(seat)
@@ -163,12 +176,6 @@ class KvBudget:
         begins = demand.begins
         return any(place < len(begins) and begins[place] == sum for place, sum in self._kept)
 
-    def leave(self, seat: Seat, now: float) -> None:
-        """Its client has gone before the answer was whole. The seat is kept until llama-server
-        shows that the slots are free."""
-        if seat in self._seats:
-            seat.left = now
-
     def reset(self, template: int | None = None) -> None:
         """Another process serves from now on: it knows of no request that has left. `template`:
         tokens that its chat template adds, at most."""
@@ -183,6 +190,14 @@ class KvBudget:
         begins = waited_for and self.context is not None
         return any(s.left is not None or (begins and not s.begun) for s in self._seats)
 
+    def forget_left(self) -> bool:
+        """Free what clients had that have left: nobody says whether their slots are at work.
+        Whether there was any."""
+        gone = [seat for seat in self._seats if seat.left is not None]
+        for seat in gone:
+            self.free(seat)
+        return bool(gone)
+
     def look(self, at_work: Collection[AtWork], now: float) -> bool:
         """Take in what llama-server says of its slots; whether it changes who may have a seat."""
         before = sum(seat.begun for seat in self._seats)
@@ -193,15 +208,26 @@ class KvBudget:
             if seat.number in begun:
                 self.begin(seat)
         unmarked = sum(slot.number == 0 for slot in at_work)
-        known = sum(s.slots for s in self._seats if not s.marked and s.left is None and s.begun)
-        gone = [s for s in self._seats if self._gone(s, working, unmarked <= known, now)]
+        live = [s for s in self._seats if not s.marked and s.left is None]
+        # Of a live one that has not begun it is not known whether it is at work.
+        free = unmarked <= sum(s.slots for s in live if s.begun)
+        late = unmarked <= sum(s.slots for s in live)
+        gone = [s for s in self._seats if self._gone(s, working, (free, late), now)]
         changed = bool(gone) or sum(seat.begun for seat in self._seats) > before
         for seat in gone:
             self.free(seat)
         return changed
 
-    def _gone(self, seat: Seat, working: Collection[int], none_unmarked: bool, now: float) -> bool:
-        """A request that was never seen may still be on its way to a slot."""
-        if seat.left is None or not (seat.seen or now - seat.left > UNSEEN):
+    def _gone(
+        self, seat: Seat, working: Collection[int], unmarked: tuple[bool, bool], now: float
+    ) -> bool:
+        """A request that was never seen may still be on its way to a slot. `unmarked`: whether all
+        slots without a number that are at work may be those of live requests that have begun, or
+        of all live ones."""
+        if seat.left is None:
             return False
-        return seat.number not in working if seat.marked else none_unmarked
+        late = now - seat.left > UNSEEN
+        if seat.marked:
+            return (seat.seen or late) and seat.number not in working
+        free, free_when_late = unmarked
+        return (seat.seen and free) or (late and free_when_late)

@@ -11,7 +11,7 @@ from app.errors import RequestError
 from app.memory.caller import Caller
 from app.memory.ledger import MOVING, Ledger, Model, ModelState, Upstream
 from app.memory.line import NOBODY, ONE, Waiter
-from app.memory.seat import Demand, Seat
+from app.memory.seat import Demand, Seat, Use
 
 STOPPING = "the instance is stopping"
 MAX_WAITING = 512  # requests for one model
@@ -86,7 +86,7 @@ class Leases(Generic[Upstream]):
             raise TooLongError(model.name, demand, budget.each)
         if self._ledger.closed:
             raise RequestError(503, STOPPING, retry_after=10)
-        model.line.counted(waiter, demand)
+        model.line.counted(waiter, demand, self._ledger.now())
         self._schedule()
 
     def _contended(self) -> bool:
@@ -104,14 +104,14 @@ class Leases(Generic[Upstream]):
             model.line.budget.begin(seat)
             self._next(model, self._ledger.now(), gave_up=False)
 
-    def release(self, model: Model[Upstream], place: Waiter | Seat, *, whole: bool) -> None:
+    def release(self, model: Model[Upstream], place: Waiter | Seat, use: Use) -> None:
         """A request ends, or gives up waiting."""
         now = self._ledger.now()
         waited = isinstance(place, Waiter) and not place.leases
         if isinstance(place, Waiter):
-            model.line.release(place, now, whole=whole)
+            model.line.release(place, now, use)
         else:
-            model.line.end(place, now, whole=whole)
+            model.line.end(place, now, use)
         self._watch(model)
         if self._contended() and (waited or not model.line.leased):
             self._schedule()  # while others lease the model, it is as busy as before
@@ -157,8 +157,7 @@ class Lease(Generic[Upstream]):
     """One request's hold on a model: see `Pool.lease`. No generator, for it is entered at every
     request, and mostly has nothing to wait for.
 
-    `whole`: llama-server has nothing more to do for the request. It is True until the request is
-    sent, and after the last byte of its answer.
+    Whoever sends the request says in `use` how far that went.
     """
 
     def __init__(
@@ -173,7 +172,7 @@ class Lease(Generic[Upstream]):
         self._until = None if wait is None else _now() + wait
         self._ask = ask
         self._place: Waiter | Seat
-        self.whole = True
+        self.use = Use.UNSENT
 
     @property
     def seat(self) -> Seat:
@@ -196,29 +195,36 @@ class Lease(Generic[Upstream]):
     async def _seated(self, waiter: Waiter) -> None:
         try:
             await self._granted(waiter)
-            if waiter.seat is None:
+            while waiter.seat is None:
                 await self._count(waiter)
                 await self._granted(waiter)
         except BaseException:
-            self._leases.release(self._model, waiter, whole=True)
+            self._leases.release(self._model, waiter, Use.UNSENT)
             raise
 
     async def _count(self, waiter: Waiter) -> None:
         assert self._ask.count is not None and self._model.upstream is not None
-        prompt = await self._ask.count(self._model.upstream, self._model.line.budget.slots)
+        counting = self._ask.count(self._model.upstream, self._model.line.budget.slots)
+        try:
+            prompt = await asyncio.wait_for(counting, self._left())
+        except asyncio.TimeoutError:
+            raise self._too_late() from None
         self._leases.counted(self._model, waiter, waiter.demand.counted(prompt))
 
     async def _granted(self, waiter: Waiter) -> None:
         if not waiter.granted.done():
-            left = None if self._until is None else self._until - _now()
-            await asyncio.wait({waiter.granted}, timeout=left if left is None else max(0, left))
+            await asyncio.wait({waiter.granted}, timeout=self._left())
         if waiter.granted.done():
             waiter.granted.result()
-        elif not waiter.leases or waiter.seat is None:
+        elif waiter.seat is None:
             raise self._too_late()
 
+    def _left(self) -> float | None:
+        """Seconds that it may still wait."""
+        return None if self._until is None else max(0.0, self._until - _now())
+
     async def __aexit__(self, *_: object) -> None:
-        self._leases.release(self._model, self._place, whole=self.whole)
+        self._leases.release(self._model, self._place, self.use)
 
     def _too_late(self) -> RequestError:
         name, state = self._model.name, self._model.state.value

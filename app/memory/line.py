@@ -8,7 +8,7 @@ from collections import deque
 from app.memory.caller import Caller
 from app.memory.fair import Fair
 from app.memory.kv_budget import KvBudget
-from app.memory.seat import Demand, Seat
+from app.memory.seat import Demand, Seat, Use
 
 AT_ONCE = 8  # requests that are told in one turn of the loop: each then sends to its child
 AGED = 30.0  # seconds: whom others have kept waiting for longer is served before all of them
@@ -19,8 +19,8 @@ ASKS = Demand(slots=0)  # takes no slot
 
 class Waiter:
     """A request in the line, `since` when; `granted` is done soon after it `leases` the model, or
-    with an exception where it is refused. Without a `seat` its prompt is to be counted, and it is
-    granted once more."""
+    with an exception where it is refused. Before that it may be granted to have its prompt counted:
+    then it is `counting`, and has no `seat`."""
 
     def __init__(self, since: float, demand: Demand = ONE, caller: Caller = NOBODY) -> None:
         self.since = since
@@ -41,23 +41,22 @@ class Line:
         self.gap: float | None = None  # from the model's last idle moment to the request after it
         self._waiters: Fair[Waiter] = Fair()
         self._asking: deque[Waiter] = deque()  # they want no slot
-        self._counted: deque[Waiter] = deque()  # they lease the model, and wait for a seat
-        self._counting = 0
+        self._counting = 0  # of those that wait: they lease the model until their prompt is counted
         self._untold: deque[Waiter] = deque()  # they lease the model, and do not know it yet
 
     @property
     def waiting(self) -> int:
-        return len(self._waiters) + len(self._counted) + len(self._asking)
+        return len(self._waiters) + len(self._asking)
 
     @property
     def seated(self) -> int:
         """Requests that lease the model and have a seat: they are at work."""
-        return self.leased - self._counting - len(self._counted)
+        return self.leased - self._counting
 
     @property
     def waiting_since(self) -> float | None:
         """When the oldest came that waits; None if none does."""
-        others = [waiter.since for waiter in (*self._counted, *self._asking)]
+        others = [waiter.since for waiter in self._asking]
         oldest = self._waiters.oldest
         return min(others if oldest is None else [*others, oldest], default=None)
 
@@ -73,18 +72,15 @@ class Line:
             return None
         seat = self.budget.seat(demand, now)
         if seat is not None:
-            self._waiters.count(caller, now)
+            if demand.slots:
+                self._waiters.count(caller, now)
             if not self.leased:
                 self.gap = now - self.last_used
             self.leased += 1
         return seat
 
-    def end(self, seat: Seat, now: float, *, whole: bool = True) -> None:
-        """`whole`: llama-server has nothing more to do for the request."""
-        if whole:
-            self.budget.free(seat)
-        else:
-            self.budget.leave(seat, now)
+    def end(self, seat: Seat, now: float, use: Use = Use.WHOLE) -> None:
+        self.budget.end(seat, use, now)
         self._end(now)
 
     def _end(self, now: float) -> None:
@@ -111,49 +107,61 @@ class Line:
             _refuse(last, error)
         return last is not None
 
-    def counted(self, waiter: Waiter, demand: Demand) -> None:
-        """The prompt is counted: the request waits for its seat before all that were not."""
-        self._counting -= 1
-        waiter.counting = False
+    def counted(self, waiter: Waiter, demand: Demand, now: float) -> None:
+        """The prompt is counted: the request waits on, at its place, and leases nothing."""
+        self._stop_counting(waiter, now)
         waiter.demand = demand
         waiter.granted = asyncio.get_running_loop().create_future()
-        self._counted.append(waiter)
+        if waiter not in self._waiters:  # all that waited were refused meanwhile
+            self._waiters.join(waiter)
 
-    def grant(self, now: float, *, draining: bool = False) -> None:
-        """Requests in the line lease the model from here on, as many as have room in it; of a model
-        that is `draining`, only those that lease it already, and wait for a seat. They are told of
-        it a few at a time, in their order: hundreds at once would hold up everybody else."""
+    def _stop_counting(self, waiter: Waiter, now: float) -> None:
+        if waiter.counting:
+            waiter.counting = False
+            self._counting -= 1
+            self._end(now)
+
+    def grant(self, now: float) -> None:
+        """Requests in the line lease the model from here on, as many as have room in it. They are
+        told of it a few at a time, in their order: hundreds at once would hold up everybody
+        else."""
         telling = bool(self._untold)
-        while (waiter := self._next(now, draining)) is not None:
+        while (waiter := self._next(now)) is not None:
             self._untold.append(waiter)
         if not telling:
             self._tell()
 
-    def _next(self, now: float, draining: bool) -> Waiter | None:
-        if self._asking and not draining:
-            return self._leasing(self._asking.popleft(), now)
-        if self._counted:
-            return self._counted.popleft() if self._seated(self._counted[0], now) else None
-        return None if draining else self._first(now)
-
-    def _first(self, now: float) -> Waiter | None:
-        """The next of those that do not lease the model."""
-        waiter = self._waiters.first(now - AGED, lambda each: self.budget.keeps(each.demand))
+    def _next(self, now: float) -> Waiter | None:
+        if self._asking:
+            asks = self._asking.popleft()
+            self._seated(asks, now)
+            return self._leasing(asks)
+        waiter = self._waiters.first(now - AGED, self._may_be_next, self._is_cheap)
         if waiter is None:
             return None
         if self.budget.must_count(waiter.demand):
-            if self._counting >= self.budget.slots:
-                return None
-            self._counting += 1
-            waiter.counting = True
-        elif not self._seated(waiter, now):
+            return self._count(waiter)
+        if not self._seated(waiter, now):
             return None
         self._waiters.serve(waiter, now)
-        return self._leasing(waiter, now)
+        return self._leasing(waiter)
 
-    def _leasing(self, waiter: Waiter, now: float) -> Waiter:
-        if not waiter.demand.slots:
-            self._seated(waiter, now)
+    def _may_be_next(self, waiter: Waiter) -> bool:
+        return not waiter.counting
+
+    def _is_cheap(self, waiter: Waiter) -> bool:
+        return self.budget.keeps(waiter.demand)
+
+    def _count(self, waiter: Waiter) -> Waiter | None:
+        """It keeps its place, and others have their turns meanwhile."""
+        if self._counting >= self.budget.slots:
+            return None
+        self._counting += 1
+        self.leased += 1
+        waiter.counting = True
+        return waiter
+
+    def _leasing(self, waiter: Waiter) -> Waiter:
         self.leased += 1  # here: the model must not be evicted before the request runs
         waiter.leases = True
         return waiter
@@ -173,28 +181,20 @@ class Line:
 
     def refuse(self, error: Exception) -> None:
         """All requests in the line end with this error."""
-        for waiter in [*self._waiters.clear(), *self._counted, *self._asking]:
+        for waiter in [*self._waiters.clear(), *self._asking]:
             _refuse(waiter, error)
-        self._counted.clear()
         self._asking.clear()
 
-    def release(self, waiter: Waiter, now: float, *, whole: bool = True) -> None:
+    def release(self, waiter: Waiter, now: float, use: Use = Use.WHOLE) -> None:
         """End the request's lease, or take it out of the line."""
-        if waiter.leases:
-            waiter.granted.cancel()  # nothing, where it was told
-            if waiter.seat is not None:
-                self.end(waiter.seat, now, whole=whole)
-                return
-            if waiter in self._counted:
-                self._counted.remove(waiter)
-            elif waiter.counting:
-                self._counting -= 1
-            self._end(now)
-        elif not waiter.granted.done():
-            waiter.granted.cancel()
-            self._waiters.remove(waiter)
-            if waiter in self._asking:
-                self._asking.remove(waiter)
+        waiter.granted.cancel()  # nothing, where it was told
+        if waiter.seat is not None:
+            self.end(waiter.seat, now, use)
+            return
+        self._stop_counting(waiter, now)
+        self._waiters.remove(waiter)
+        if waiter in self._asking:
+            self._asking.remove(waiter)
 
 
 def _refuse(waiter: Waiter, error: Exception) -> None:

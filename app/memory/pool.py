@@ -229,9 +229,9 @@ class Pool(Generic[Upstream]):
             if not self._refused(self._ledger[name], reason, now):
                 again.append(now + LOOK)
         for model in self._ledger:
-            if model.state is ModelState.READY:
-                model.line.grant(now, draining=model.name in decided.draining)
-                self._departures.watch(model)
+            if model.state is ModelState.READY and model.name not in decided.draining:
+                model.line.grant(now)
+            self._departures.watch(model)
         self._wake_at(min(again, default=None), now)
         self._notify()
 

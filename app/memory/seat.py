@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -55,6 +56,15 @@ class Seat:
     left: float | None = None
     seen: bool = False
     begins: tuple[int, ...] = ()
+
+
+class Use(enum.Enum):
+    """What llama-server had to do with a request that has ended: nothing, for it has not arrived
+    whole; it is done with it; or it may be at work, as its client has left."""
+
+    UNSENT = "unsent"
+    WHOLE = "whole"
+    LEFT = "left"
 
 
 class AtWork(NamedTuple):

@@ -199,7 +199,10 @@ class Tiered:
 
     async def at_work(self) -> Sequence[AtWork] | None:
         slots = await self.server.slots()
-        return None if slots is None else [at_work(slot) for slot in slots if working(slot)]
+        try:
+            return None if slots is None else [at_work(slot) for slot in slots if working(slot)]
+        except (AttributeError, LookupError, TypeError):  # another shape, of another version
+            return None
 
     async def measure(self) -> None:
         with contextlib.suppress(asyncio.TimeoutError):  # no model waits for a driver that hangs

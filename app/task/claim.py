@@ -3,7 +3,7 @@ when the task already runs elsewhere: from then on nothing of this run may be wr
 
 So the task is looked at before anything is written, at most once a minute, and at once after an
 outage. Looks and what is written (`ask`) are one try each, past the SDK, which would wait for its
-server as long as it is away, and then write. Everything but `doubt` runs in the SDK's thread.
+server as long as it is away, and then write. `holds` and `ask` run in the SDK's thread.
 """
 
 from __future__ import annotations

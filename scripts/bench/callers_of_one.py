@@ -57,9 +57,9 @@ def drawn(dice: random.Random, limits: Sequence[int | None]) -> Job:
 async def mixed(http: httpx.AsyncClient, jobs: list[Job], found: Found) -> None:
     left = iter(jobs)
 
-    async def caller(number: int) -> None:
+    async def caller() -> None:
         for path, body in left:
-            answer = await http.post(path, json=body, headers={"session": f"caller {number}"})
+            answer = await http.post(path, json=body)
             if answer.status_code == 200:
                 found.served += 1
                 found.tokens += answer.json()["usage"]["completion_tokens"]
@@ -69,28 +69,31 @@ async def mixed(http: httpx.AsyncClient, jobs: list[Job], found: Found) -> None:
                 found.failed += 1
 
     begun = time.monotonic()
-    await asyncio.gather(*map(caller, range(CALLERS)))
+    await asyncio.gather(*(caller() for _ in range(CALLERS)))
     found.seconds += time.monotonic() - begun
 
 
-async def beside_a_batch(http: httpx.AsyncClient, requests: int, found: Found) -> None:
-    """A batch of requests at once, and a person who asks again and again."""
+async def beside_a_batch(
+    http: httpx.AsyncClient, own: httpx.AsyncClient, requests: int, found: Found
+) -> None:
+    """A batch of requests at once, and a person who asks again and again with a client of its
+    `own`."""
     body = {"messages": [{"role": "user", "content": "a" * 20}], "max_tokens": 60, "stream": True}
 
-    async def ask(session: str) -> None:
+    async def ask(who: str, http: httpx.AsyncClient) -> None:
         begun, first = time.monotonic(), None
-        async with http.stream("POST", CHAT, json=body, headers={"session": session}) as answer:
+        async with http.stream("POST", CHAT, json=body) as answer:
             async for line in answer.aiter_lines():
                 if first is None and line.startswith("data:"):
                     first = time.monotonic() - begun
-                    found.waits[session].append(first)
+                    found.waits[who].append(first)
 
-    batch = [asyncio.create_task(ask("batch")) for _ in range(requests)]
+    batch = [asyncio.create_task(ask("batch", http)) for _ in range(requests)]
     await asyncio.sleep(0.05)
-    await ask("person")
+    await ask("person", own)
     while not all(task.done() for task in batch):
         await asyncio.sleep(0.05)
-        await ask("person")
+        await ask("person", own)
     await asyncio.gather(*batch)
 
 
@@ -118,18 +121,19 @@ def lines(app: Found, direct: Found, rounds: list[tuple[float, float]]) -> Itera
 
 async def measure(peers: dict[str, httpx.AsyncClient], options: argparse.Namespace) -> None:
     dice = random.Random(options.seed)
-    found = {name: Found() for name in peers}
+    found = {name: Found() for name in ("app", "direct")}
     rounds = []
     for number in range(options.rounds):
         limits = [1, 30] if options.small else LIMITS
         jobs = [drawn(dice, limits) for _ in range(options.requests)]
         rates = {}
-        for name in sorted(peers, reverse=bool(number % 2)):
+        for name in sorted(found, reverse=bool(number % 2)):
             before = found[name].tokens, found[name].seconds
             await mixed(peers[name], jobs, found[name])
             took = found[name].seconds - before[1]
             rates[name] = (found[name].tokens - before[0]) / took
-            await beside_a_batch(peers[name], options.batch, found[name])
+            own = peers.get(f"{name}, elsewhere", peers[name])
+            await beside_a_batch(peers[name], own, options.batch, found[name])
         rounds.append((rates["app"], rates["direct"]))
     for line in lines(found["app"], found["direct"], rounds):
         print(line)
@@ -146,7 +150,7 @@ async def line(peers: dict[str, httpx.AsyncClient], options: argparse.Namespace)
 
     async def rate(http: httpx.AsyncClient) -> float:
         begun = time.monotonic()
-        asks = (http.post(CHAT, json=body, headers={"session": str(n)}) for n in range(4 * SLOTS))
+        asks = (http.post(CHAT, json=body) for _ in range(4 * SLOTS))
         answers = await asyncio.gather(*asks)
         tokens = sum(answer.json()["usage"]["completion_tokens"] for answer in answers)
         return float(tokens) / (time.monotonic() - begun)
@@ -170,8 +174,11 @@ async def line(peers: dict[str, httpx.AsyncClient], options: argparse.Namespace)
 
 async def compare(port: int, socket: str, key: str, options: argparse.Namespace) -> None:
     limits = httpx.Limits(max_connections=None)
+    here = f"http://127.0.0.1:{port}"
+    elsewhere = httpx.AsyncHTTPTransport(local_address="127.0.0.2")
     async with (
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=600, limits=limits) as app,
+        httpx.AsyncClient(base_url=here, timeout=600, limits=limits) as app,
+        httpx.AsyncClient(base_url=here, timeout=600, transport=elsewhere) as person,
         httpx.AsyncClient(
             base_url="http://llama-server",
             transport=httpx.AsyncHTTPTransport(uds=socket, limits=limits),
@@ -180,7 +187,7 @@ async def compare(port: int, socket: str, key: str, options: argparse.Namespace)
         ) as direct,
     ):
         wanted = line if options.line else measure
-        await wanted({"app": app, "direct": direct}, options)
+        await wanted({"app": app, "app, elsewhere": person, "direct": direct}, options)
 
 
 def main() -> None:

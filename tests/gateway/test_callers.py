@@ -21,14 +21,20 @@ from app.memory.caller import Caller
 def test_who_has_no_named_key_is_known_by_its_session_or_else_its_address(
     headers, address, expected
 ):
-    assert caller_of(UNNAMED, headers, address) == expected
+    assert caller_of(UNNAMED, headers, address, routed=True) == expected
     holder = Holder("alice", batch=True, weight=2.0)
-    assert caller_of(holder, headers, address) == Caller("key", "alice", batch=True, weight=2.0)
+    alice = Caller("key", "alice", batch=True, weight=2.0)
+    assert caller_of(holder, headers, address, routed=True) == alice
 
 
 def test_a_session_is_no_address():
-    session = caller_of(UNNAMED, [(b"session", b"10.0.0.1")], "")
-    assert session != caller_of(UNNAMED, [], "10.0.0.1")
+    session = caller_of(UNNAMED, [(b"session", b"10.0.0.1")], "", routed=True)
+    assert session != caller_of(UNNAMED, [], "10.0.0.1", routed=True)
+
+
+def test_a_session_that_no_gateway_has_set_makes_no_caller():
+    by_address = Caller("address", "10.0.0.1")
+    assert caller_of(UNNAMED, [(b"session", b"s1")], "10.0.0.1", routed=False) == by_address
 
 
 NAMES = {"chat": "chat", "gpt-4o": "chat", "vectors": "vectors"}

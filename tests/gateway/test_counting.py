@@ -4,10 +4,10 @@ import pytest
 
 from app.engine.http import Address, Client
 from app.gateway.counting import SHORT, count
-from app.gateway.demand import TOKENIZE
+from app.gateway.demand import COMPLETION, EMBEDDING, kind_of
 from tests.fakes import Child, body_of, reply
 
-CHAT = "/v1/chat/completions/input_tokens"
+CHAT = kind_of("/v1/chat/completions")
 
 
 class Counter(Child):
@@ -20,11 +20,11 @@ class Counter(Child):
         writer.write(reply(self.given, self.status))
 
 
-async def counted(socket, path, pieces, answer, status=200, prompts=9):
+async def counted(socket, kind, pieces, answer, status=200, prompts=9):
     async with Counter(socket, answer, status) as child:
         client = Client(Address(str(socket)), "key")
         try:
-            return await count(client, path, pieces, prompts), child.bodies[0]
+            return await count(client, kind, pieces, prompts), child.bodies[:1]
         finally:
             client.close()
 
@@ -32,7 +32,7 @@ async def counted(socket, path, pieces, answer, status=200, prompts=9):
 def test_a_body_in_pieces_is_counted_as_it_is(run, socket):
     async def scenario():
         pieces = [b'{"messages":', b"[]}"]
-        assert await counted(socket, CHAT, pieces, b'{"input_tokens":7}') == (7, b"".join(pieces))
+        assert await counted(socket, CHAT, pieces, b'{"input_tokens":7}') == (7, [b"".join(pieces)])
 
     run(scenario)
 
@@ -40,8 +40,9 @@ def test_a_body_in_pieces_is_counted_as_it_is(run, socket):
 @pytest.mark.parametrize("size", [1, SHORT])
 def test_texts_are_counted_together(run, socket, size):
     async def scenario():
-        body = json.dumps({"prompt": ["a" * size, [1, 2]], "input": "b", "model": "m"}).encode()
-        tokens, sent = await counted(socket, TOKENIZE, [body], b'{"tokens":[1,2,3]}')
+        said = {"input": ["a" * size, [1, 2]], "content": "b", "model": "m", "prompt": "not read"}
+        body = json.dumps(said).encode()
+        tokens, (sent,) = await counted(socket, EMBEDDING, [body], b'{"tokens":[1,2,3]}')
         found = json.loads(sent)["content"]
         assert tokens == 3 and sorted(map(str, found)) == sorted(["a" * size, "1", "2", "b"])
 
@@ -51,8 +52,17 @@ def test_texts_are_counted_together(run, socket, size):
 def test_of_many_prompts_those_that_are_worked_at_together_count(run, socket):
     async def scenario():
         body = json.dumps({"prompt": ["a", "bbb", [1, 2], "cccc"]}).encode()
-        _, sent = await counted(socket, TOKENIZE, [body], b'{"tokens":[1]}', prompts=3)
+        _, (sent,) = await counted(socket, COMPLETION, [body], b'{"tokens":[1]}', prompts=3)
         assert json.loads(sent)["content"] == ["cccc", "bbb", 1, 2]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("prompt", [{"odd": 1}, ["a", {"odd": 1}], [], [["a", None]]])
+def test_of_an_odd_prompt_nobody_knows_the_tokens(run, socket, prompt):
+    async def scenario():
+        body = json.dumps({"prompt": prompt}).encode()
+        assert await counted(socket, COMPLETION, [body], b"{}") == (None, [])
 
     run(scenario)
 

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from app.gateway.body.asked import Asked, asked
+from app.errors import RequestError
+from app.gateway.body.asked import asked
 from app.gateway.body.reading import Body
 from app.gateway.demand import OF_INFILL, added, demand, fields, kind_of
 from app.memory.seat import MARK, Demand, Seat
@@ -53,6 +54,8 @@ def test_the_limit_is_the_one_that_llama_server_would_take(path, said, limit):
         ("/v1/embeddings", {"input": ["a"] * 9}, 9),
         ("/v1/rerank", {"documents": ["a"] * 5}, 5),
         ("/v1/completions", {"prompt": []}, 1),
+        ("/v1/responses", {"input": [{"role": "user", "content": "a"}] * 9}, 1),
+        ("/v1/chat/completions", {"messages": [], "documents": ["a"] * 9, "input": ["a"] * 9}, 1),
         ("/tokenize", {"content": "a"}, 0),
         ("/v1/messages/count_tokens", {}, 0),
     ],
@@ -104,6 +107,11 @@ def test_members_are_added_at_the_end_of_an_object_in_pieces(pieces):
     assert json.loads(b"".join(pieces)) == {**before, "n_predict": 5, MARK: 7}
 
 
-def test_what_is_asked_is_read_however_odd_it_is():
-    odd = {"n": "x", "max_tokens": [], "prompt": {"a": 1}, "n_predict": True}
-    assert asked(odd) == Asked(1, 1, {"n_predict": 1, "max_tokens": None})
+@pytest.mark.parametrize(
+    "path, field, most",
+    [("/v1/completions", "prompt", 128), ("/v1/embeddings", "input", 2048)],
+)
+def test_a_list_of_prompts_has_a_bound(path, field, most):
+    assert demanded(path, **{field: ["a"] * most}).slots == most
+    with pytest.raises(RequestError, match=f"one request may have {most}"):
+        demanded(path, **{field: ["a"] * (most + 1)})

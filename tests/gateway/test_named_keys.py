@@ -236,7 +236,7 @@ def test_errors_have_the_shape_of_the_path(run, socket):
 
 def test_requests_under_way_do_not_see_that_the_file_changes(run, socket):
     """1. A stream of a caller. 2. The caller is taken out of the file. Result: the stream goes on,
-    and the next request is refused."""
+    and the next request is refused. 3. The caller is put back: the stream counts still."""
 
     async def scenario():
         front = Named(holder("alice", max_concurrent_requests=1))
@@ -248,6 +248,9 @@ def test_requests_under_way_do_not_see_that_the_file_changes(run, socket):
             for _ in range(20):
                 await stream.reader.readuntil(b"data: a")
             front.roster.replace([holder("alice", max_concurrent_requests=1)], 0.0)
+            assert (await front.ask(headers=sent("alice")))[0] == 429
+            await stream.close()
+            await until(lambda: front.pool.view()[0].leased == 0)
             again = await front.begin(headers=sent("alice"))
             await again.reader.readuntil(b"data: a")
 

@@ -18,14 +18,21 @@ def test_who_stays_in_the_file_keeps_what_it_has_used_and_has_under_way():
     assert quota.in_flight == 0
 
 
-def test_a_request_of_a_caller_that_was_taken_out_ends_as_it_began():
+def test_who_comes_back_has_still_what_it_had_under_way_and_owes_what_it_owed():
     roster = Roster()
     roster.replace([ALICE], 0.0)
     quota = roster.quota(ALICE)
     with Place(quota, 0.0):
         roster.replace([], 0.0)
+        roster.replace([ALICE], 0.0)
+        assert roster.quota(ALICE) is quota and quota.in_flight == 1
+        roster.replace([], 0.0)
         quota.take(4, 0.0)
-    assert quota.in_flight == 0 and roster.quota(ALICE) is not quota
+    assert quota.in_flight == 0
+    roster.replace([], 1.0)
+    assert roster.quota(ALICE) is quota  # a debt
+    roster.replace([], 1000.0)
+    assert roster.quota(ALICE) is not quota
 
 
 def test_who_is_not_in_the_file_has_no_limits():

@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from app.gateway.admission import Keys
+from app.gateway.rules import Rules
 from app.memory.kv_budget import KvBudget
 from app.memory.seat import MARK, AtWork
 from tests.fakes import Child, body_of, reply, until
@@ -14,9 +16,8 @@ FULL = b'{"error":{"code":500,"message":"Context size has been exceeded.","type"
 CHAT = "/v1/chat/completions"
 
 
-def seated(context=4096, slots=2):
-    front = Front(("tiny",), seats=lambda: KvBudget(slots, context))
-    return front
+def seated(context=4096, slots=2, rules=None):
+    return Front(("tiny",), seats=lambda: KvBudget(slots, context), rules=rules)
 
 
 class Llama(Child):
@@ -149,6 +150,33 @@ def test_an_overflow_that_comes_again_is_an_error(run, socket):
     run(scenario)
 
 
+@pytest.mark.parametrize("words", ["Invalid input batch.", "Compute error."])
+def test_what_was_failed_with_others_is_repeated_once_and_then_told_as_it_is(run, socket, words):
+    async def scenario():
+        front = seated()
+        async with Llama(socket) as child, front.before(socket):
+            broken = FULL.replace(b"Context size has been exceeded.", words.encode())
+            child.answers = [reply(broken, 500)] * 2
+            status, _, answer = await front.ask(CHAT, b'{"max_tokens":5}')
+            assert status == 500 and json.loads(answer)["error"]["message"] == words
+            assert len(child.bodies) == 2 and front.samples[0].overflows == 0
+
+    run(scenario)
+
+
+def test_a_large_body_is_not_repeated(run, socket):
+    """What the child has got of it is given up."""
+
+    async def scenario():
+        front = seated(context=1 << 17)
+        async with Llama(socket) as child, front.before(socket):
+            child.answers = [reply(FULL, 500)]
+            body = json.dumps({"max_tokens": 5, "x": "x" * (2 << 20)}).encode()
+            assert (await front.ask(CHAT, body))[0] == 503 and len(child.bodies) == 1
+
+    run(scenario)
+
+
 def test_a_stream_that_an_overflow_ends_is_counted(run, socket):
     async def scenario():
         front = seated()
@@ -166,7 +194,7 @@ def test_callers_of_one_model_take_turns(run, socket):
     """One caller has many requests waiting; another one's single request is served next but one."""
 
     async def scenario():
-        front = seated(slots=1)
+        front = seated(slots=1, rules=Rules(Keys([]), routed=True))
         async with Llama(socket) as child, front.before(socket):
             child.may.clear()
 

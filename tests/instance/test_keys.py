@@ -1,5 +1,6 @@
 import asyncio
 import hashlib
+import os
 
 import pytest
 
@@ -66,6 +67,16 @@ def test_a_broken_file_is_an_error_at_the_start(run, tmp_path, content, problem)
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(ConfigError, match=f"^{VARIABLE}: {path}: {problem}"):
+            await keys_file_of({VARIABLE: str(path)})
+
+    run(scenario)
+
+
+def test_a_pipe_is_no_file_and_nobody_waits_for_its_writer(run, tmp_path):
+    async def scenario():
+        path = tmp_path / "keys.toml"
+        os.mkfifo(path)
+        with pytest.raises(ConfigError, match="is no file"):
             await keys_file_of({VARIABLE: str(path)})
 
     run(scenario)

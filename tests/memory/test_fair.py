@@ -61,10 +61,16 @@ def test_who_comes_late_has_no_turns_to_catch_up():
 def test_what_is_cheap_goes_a_turn_before_its_time_and_no_more():
     fair = waiting(A, B)
     served = []
-    while (request := fair.first(-1.0, lambda each: each.caller is B)) is not None:
+    while (request := fair.first(-1.0, cheap=lambda each: each.caller is B)) is not None:
         fair.serve(request, next(TURN))
         served.append(repr(request))
     assert served == ["b0", "b1", "a0", "b2", "a1", "a2"]
+
+
+def test_who_is_not_ready_is_passed_over_with_all_that_the_caller_has():
+    fair = waiting(A, B)
+    assert repr(fair.first(-1.0, lambda each: each.caller is B)) == "b0"
+    assert fair.first(-1.0, lambda each: False) is None
 
 
 def test_a_weight_gives_more_turns():

@@ -1,9 +1,11 @@
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.memory.kv_budget import BUSY_FOR, LEAST_ANSWER, LONGEST_TEMPLATE, MARGIN, UNSEEN, KvBudget
-from app.memory.seat import AtWork, Demand
+from app.memory.seat import MOST_NUMBERS, AtWork, Demand, Use
 
 CONTEXT, SLOTS = 4096, 4
 
@@ -26,11 +28,16 @@ def test_what_fits_beside_the_others_is_seated():
 
 def test_alone_one_request_may_use_the_whole_context():
     budget = KvBudget(SLOTS, CONTEXT)
-    assert budget.seat(counted(20, 10**9), 0.0).limit == CONTEXT - 20 - MARGIN
+    assert budget.seat(counted(20, 10**9), 0.0).limit == CONTEXT - 20
     assert budget.used == CONTEXT
 
 
-def test_a_prompt_that_fills_the_context_still_gets_a_token():
+def test_a_prompt_that_fills_the_context_still_gets_what_is_left():
+    budget = KvBudget(SLOTS, CONTEXT)
+    seat = budget.seat(counted(CONTEXT - 20, 100), 0.0)
+    assert (seat.tokens, seat.limit) == (CONTEXT, 20)
+    budget.free(seat)
+    assert budget.seat(counted(CONTEXT - 20, 7), 0.0).limit == 7
     budget = KvBudget(SLOTS, CONTEXT)
     assert not budget.too_long(counted(CONTEXT - 1)) and budget.too_long(counted(CONTEXT))
     assert budget.seat(counted(CONTEXT - 1), 0.0).limit == 1
@@ -143,7 +150,7 @@ def test_many_texts_to_embed_are_no_long_prompt():
 def test_what_a_leaver_had_is_free_when_its_slot_is_seen_at_work_no_more():
     budget = KvBudget(SLOTS, CONTEXT)
     seat = budget.seat(counted(1000, 3000), 0.0)
-    budget.leave(seat, 1.0)
+    budget.end(seat, Use.LEFT, 1.0)
     assert budget.unsure(waited_for=False) and budget.used
     assert not budget.look([AtWork(seat.number, False)], 1.1)
     assert budget.look([], 1.2) and not budget.used
@@ -153,7 +160,7 @@ def test_what_a_leaver_had_is_free_when_its_slot_is_seen_at_work_no_more():
 def test_a_leaver_that_was_never_seen_may_still_be_on_its_way():
     budget = KvBudget(SLOTS, CONTEXT)
     seat = budget.seat(counted(1000, 3000), 0.0)
-    budget.leave(seat, 1.0)
+    budget.end(seat, Use.LEFT, 1.0)
     assert not budget.look([], 1.1) and budget.used
     assert budget.look([], 1.2 + UNSEEN)
 
@@ -163,17 +170,57 @@ def test_a_leaver_whose_slot_shows_no_number_is_gone_when_all_such_slots_are_kno
     unmarked = Demand(1, 100, 100, exact=True)
     stays, leaves = budget.seat(unmarked, 0.0), budget.seat(unmarked, 0.0)
     budget.begin(leaves)
-    budget.leave(leaves, 1.0)
+    budget.end(leaves, Use.LEFT, 1.0)
     assert not budget.look([AtWork(0, True)], 1.1)  # it may be either
     budget.begin(stays)
     assert not budget.look([AtWork(0, True)] * 2, 1.2)
     assert budget.look([AtWork(0, True)], 1.3) and budget.taken == 1
 
 
+def test_leavers_that_show_no_number_are_free_in_time_also_under_a_steady_load():
+    """Others, whose answers come whole, never show that they have begun."""
+    budget = KvBudget(SLOTS, CONTEXT)
+    unmarked = Demand(1, 100, 0, exact=True)
+    leaver = budget.seat(unmarked, 0.0)
+    budget.end(leaver, Use.LEFT, 1.0)
+    budget.seat(unmarked, 1.0)
+    assert not budget.look([AtWork(0, False)], 1.0 + UNSEEN)
+    assert budget.look([AtWork(0, False)], 1.1 + UNSEEN) and budget.taken == 1
+
+
+def test_what_was_never_sent_leaves_a_slot_as_it_was():
+    budget = KvBudget(2, CONTEXT)
+    budget.free(budget.seat(counted(3000, 100), 0.0))
+    reads = budget.seat(counted(1000, 100), 1.0)
+    unsent = budget.seat(Demand(1, 10, 10, exact=True, begins=(1, 2, 3)), 1.0)
+    assert unsent is None  # the slot that it may get holds 3,132 tokens still
+    budget.free(reads)
+    unsent = budget.seat(Demand(1, 10, 10, exact=True, begins=(1, 2, 3)), 1.0)
+    before = list(budget._idle)
+    budget.end(unsent, Use.UNSENT, 1.0)
+    assert budget._idle == before and budget.taken == 0
+    assert not budget.keeps(Demand(begins=(1, 2, 3)))
+
+
+def test_slots_of_which_nothing_is_said_are_free_in_the_end():
+    budget = KvBudget(SLOTS, CONTEXT)
+    stays, leaves = (budget.seat(counted(1, 1), 0.0) for _ in range(2))
+    budget.end(leaves, Use.LEFT, 1.0)
+    assert budget.forget_left() and budget.taken == 1
+    assert not budget.forget_left() and stays in budget._seats
+
+
+def test_numbers_are_whole_and_take_no_memory():
+    budget = KvBudget(SLOTS, CONTEXT)
+    budget._numbers = itertools.count(MOST_NUMBERS - 1)
+    seats = [budget.seat(counted(1, 1), 0.0) for _ in range(2)]
+    assert [seat.number for seat in seats] == [MOST_NUMBERS, 1]
+
+
 def test_another_process_knows_of_no_leaver():
     budget = KvBudget(SLOTS, CONTEXT)
     stays, leaves = (budget.seat(counted(1, 1), 0.0) for _ in range(2))
-    budget.leave(leaves, 1.0)
+    budget.end(leaves, Use.LEFT, 1.0)
     budget.reset(template=7)
     assert budget.taken == 1 and budget.template == 7
     budget.free(leaves)
@@ -229,7 +276,7 @@ class Run:
 
     def leave(self, seat):
         if seat.left is None:
-            self.budget.leave(seat, self.now)
+            self.budget.end(seat, Use.LEFT, self.now)
 
     def seat(self):
         self.now += 1.0

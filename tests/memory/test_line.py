@@ -3,8 +3,9 @@ import asyncio
 import pytest
 
 from app.errors import RequestError
+from app.memory.caller import Caller
 from app.memory.kv_budget import KvBudget
-from app.memory.line import ASKS, AT_ONCE, Line
+from app.memory.line import AT_ONCE, Line
 from app.memory.seat import Demand
 
 
@@ -108,21 +109,43 @@ def test_the_gap_is_from_the_last_idle_moment_to_the_request_after_it(run):
     run(scenario)
 
 
-def test_while_the_model_drains_only_who_leases_it_already_gets_a_seat(run):
-    """Else the model would never be idle: it waits for the end of those who wait for it."""
+def test_who_is_counted_waits_at_its_place_and_leases_nothing(run):
+    """A model that drains waits for those that lease it, so these may not wait for the model. And
+    who has prompts counted has no turn before others for it."""
 
     async def scenario():
         line = Line()
         line.budget = KvBudget(2, 1000)
         long = Demand(prompt=900, limit=1, countable=True)
-        first = line.join(1.0, long)
+        a, b = Caller("key", "a"), Caller("key", "b")
+        first, second = line.join(1.0, long, a), line.join(1.5, long, a)
         line.grant(2.0)
-        assert first.counting and line.leased == 1
-        line.counted(first, long.counted(100))
-        late, asks = line.join(3.0), line.join(3.0, ASKS)
-        line.grant(4.0, draining=True)
-        assert first.seat is not None and late.seat is asks.seat is None and line.leased == 1
+        assert first.counting and not second.counting and (line.leased, line.seated) == (1, 0)
+        other = line.join(3.0, Demand(prompt=1, limit=1), b)
+        line.grant(3.0)
+        assert other.seat is not None  # meanwhile
+        line.counted(first, long.counted(900), 4.0)
+        assert (line.leased, line.seated, line.waiting) == (1, 1, 2)
         line.grant(5.0)
-        assert late.seat is not None and asks.seat is not None
+        assert first.seat is not None and second.counting
+        line.release(second, 7.0)  # it leaves while it is counted
+        assert (line.leased, line.seated, line.waiting) == (2, 2, 0)
+
+    run(scenario)
+
+
+def test_who_is_counted_while_all_are_refused_waits_on(run):
+    async def scenario():
+        line = Line()
+        line.budget = KvBudget(1, 1000)
+        long = Demand(prompt=900, limit=1, countable=True)
+        counting = line.join(1.0, long)
+        line.grant(2.0)
+        await asyncio.sleep(0)
+        line.refuse(RequestError(503, "no room"))
+        line.counted(counting, long.counted(10), 3.0)
+        line.grant(4.0)
+        await asyncio.sleep(0)
+        assert counting.seat is not None and counting.granted.result() is None
 
     run(scenario)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 # Fields that llama-server takes for the most tokens of an answer, in the order in which it looks
 # for them; /v1/responses puts the second in the place of the last.
 LIMITS = ("n_predict", "max_completion_tokens", "max_output_tokens", "max_tokens")
-TEXTS = ("prompt", "input", "content", "documents", "texts")  # each a text, or a list of them
+TEXTS = ("prompt", "input", "content", "documents", "texts")  # in some path a prompt, or a list
 CHOICES = ("n_cmpl", "n")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """`prompts` times `choices` answers. `limits` has those of LIMITS that the body has; -1 is
-    without a limit, None no number. `chooses_slot`: it says in which slot it wants to run."""
+    """`choices` answers to each prompt; `prompts` has how many there are in those of TEXTS that the
+    body has. `limits` has those of LIMITS that the body has; -1 is without a limit, None no number.
+    `chooses_slot`: it says in which slot it wants to run."""
 
-    prompts: int = 1
+    prompts: Mapping[str, int] = field(default_factory=dict)
     choices: int = 1
     limits: Mapping[str, int | None] = field(default_factory=dict)
     chooses_slot: bool = False
@@ -27,7 +28,7 @@ def asked(fields: Mapping[str, object]) -> Asked:
     limits = {name: fields[name] for name in LIMITS if fields.get(name) is not None}
     choices = next((fields[name] for name in CHOICES if fields.get(name) is not None), 1)
     return Asked(
-        prompts=max([1, *(_prompts(fields[name]) for name in TEXTS if name in fields)]),
+        prompts={n: sum(1 for _ in prompts_in(fields[n])) for n in TEXTS if n in fields},
         choices=max(1, _whole(choices) or 1),
         limits={name: _whole(value) for name, value in limits.items()},
         chooses_slot="id_slot" in fields,
@@ -39,8 +40,11 @@ def _whole(value: object) -> int | None:
     return int(value) if isinstance(value, int | float) else None
 
 
-def _prompts(value: object) -> int:
-    """A list of token numbers (with texts between them) is one prompt."""
+def prompts_in(value: object) -> Iterator[object]:
+    """The prompts of a list, or the only one. A list of token numbers (with texts between them) is
+    one prompt."""
     if not isinstance(value, list) or any(isinstance(part, int) for part in value):
-        return 1
-    return len(value)
+        yield value
+        return
+    for part in value:
+        yield from prompts_in(part)

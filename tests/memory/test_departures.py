@@ -1,0 +1,109 @@
+import asyncio
+from dataclasses import dataclass, field
+
+from app.memory import departures
+from app.memory.departures import Departures
+from app.memory.kv_budget import KvBudget
+from app.memory.ledger import Ledger, Model, ModelState
+from app.memory.seat import AtWork, Demand, Use
+from tests.fakes import until
+
+
+@dataclass
+class Server:
+    """Says what it is told to say of its slots."""
+
+    slots: list[AtWork] | None = None
+    asked: int = 0
+    changes: list[str] = field(default_factory=list)
+
+    async def at_work(self):
+        self.asked += 1
+        return self.slots
+
+
+class World:
+    def __init__(self):
+        self.now = 0.0
+        self.server, self.changes = Server(), 0
+        self.model = Model("a", server=self.server, state=ModelState.READY)
+        self.model.line.budget = KvBudget(2, 4096)
+        self.ledger = Ledger([self.model], {}, lambda: self.now)
+        self.departures = Departures(self.ledger, self.changed)
+
+    def changed(self):
+        self.changes += 1
+
+    @property
+    def budget(self):
+        return self.model.line.budget
+
+    def left(self):
+        """A request whose client has just left."""
+        seat = self.budget.seat(Demand(1, 1, 1, exact=True, marked=True), self.now)
+        self.budget.end(seat, Use.LEFT, self.now)
+        self.server.slots = [AtWork(seat.number, False)]
+        self.departures.watch(self.model)
+
+
+def test_it_asks_until_the_slot_is_free_and_then_no_more(run, monkeypatch):
+    monkeypatch.setattr(departures, "POLL", 0.001)
+
+    async def scenario():
+        world = World()
+        world.departures.watch(world.model)
+        world.left()
+        await until(lambda: world.server.asked > 3)
+        assert world.budget.taken == 1 and not world.changes
+        world.server.slots = []
+        await until(lambda: world.changes == 1)
+        assert world.budget.taken == 0
+        asked = world.server.asked
+        await asyncio.sleep(0.01)
+        assert world.server.asked == asked
+        world.left()  # at once after the one before
+        world.server.slots = []
+        world.now += 10
+        await until(lambda: world.changes == 2)
+
+    run(scenario)
+
+
+def test_a_model_that_is_away_is_not_asked(run):
+    async def scenario():
+        world = World()
+        world.model.state = ModelState.COLD
+        world.left()
+        await asyncio.sleep(0.01)
+        assert world.server.asked == 0
+
+    run(scenario)
+
+
+def test_of_a_server_that_says_nothing_slots_are_free_in_the_end(run, monkeypatch, caplog):
+    monkeypatch.setattr(departures, "POLL", 0.001)
+
+    async def scenario():
+        world = World()
+        world.left()
+        world.server.slots = None
+        await until(lambda: world.server.asked > 3)
+        assert world.budget.taken == 1
+        world.now += departures.SILENT + 1
+        await until(lambda: world.changes == 1)
+        assert world.budget.taken == 0 and "does not say" in caplog.text
+
+    run(scenario)
+
+
+def test_at_the_end_nobody_is_watched(run):
+    async def scenario():
+        world = World()
+        world.left()
+        world.departures.close()
+        world.ledger.closed = True
+        world.left()
+        await asyncio.sleep(0.01)
+        assert world.server.asked <= 1
+
+    run(scenario)
