@@ -164,9 +164,12 @@ def test_what_waits_is_seen_and_leaves_at_once(start, endless):
                 waits.cancel()
                 await until(lambda: queued() == 0)
             async with http.stream("POST", app.url + CHAT, json=body) as stream:
-                return await anext(stream.aiter_lines())
+                lines = stream.aiter_lines()
+                while not (line := await anext(lines)).startswith("data: "):
+                    assert line in ("", ": ping")  # of a busy machine
+                return line
 
-    assert asyncio.run(asyncio.wait_for(scenario(), PATIENCE)).startswith("data: ")
+    assert asyncio.run(asyncio.wait_for(scenario(), PATIENCE))
 
 
 def test_a_response_that_ends_at_its_limit_is_incomplete(app):
