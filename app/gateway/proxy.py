@@ -166,6 +166,7 @@ class Proxy:
                 if attempt == TRIES or call.body.pieces is None:
                     raise
                 await self._pool.gone(call.model)
+                relay.again()
             except OverflowedError as error:
                 if not relay.repeatable:
                     raise RequestError(503, f"{call.model}: {error}", retry_after=1) from None

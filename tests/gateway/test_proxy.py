@@ -143,6 +143,36 @@ def test_a_child_that_ends_before_it_answers_is_502(run, socket):
     run(scenario)
 
 
+def test_a_request_that_a_dying_child_did_not_take_is_served_by_the_next_one(run, socket):
+    """1. A connection is kept open after an answer. 2. The child ends: it closes the connection
+    with the next request on it, and takes no other. 3. Another child comes. Result: it answers."""
+
+    async def scenario():
+        front = Front(("tiny",))
+        gone = asyncio.Event()
+
+        async def once(reader, writer, head):
+            await echo(reader, writer, head)
+            await reader.readexactly(1)  # the next request
+            child.server.close()
+            socket.unlink()
+            writer.close()
+            gone.set()
+
+        child = Child(socket, once)
+        async with child, front.before(socket):
+            assert (await front.ask(body=b'{"a":1}'))[0] == 200
+            asks = asyncio.create_task(front.ask(body=b'{"a":2}'))
+            await gone.wait()
+            await asyncio.sleep(0.1)  # it is tried on a new connection meanwhile
+            async with Child(socket, echo) as following:
+                status, _, answer = await asks
+                assert (status, answer) == (200, b'{"a":2}') and len(following.heads) == 1
+            assert front.pool.view()[0].leased == 0
+
+    run(scenario)
+
+
 def test_a_client_that_leaves_is_seen_by_the_child_at_once(run, socket):
     async def scenario():
         begun = asyncio.Event()
