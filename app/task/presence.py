@@ -25,6 +25,7 @@ from app.telemetry.windows import Rates
 logger = logging.getLogger(__name__)
 
 PROGRESS = 5.0  # seconds between two updates at most, during the set-up
+AGAIN = 15.0  # the same, after one that failed
 MODELS_TABLE = ("Deployed Models", "models")
 CALLERS_TABLE = ("Callers", "callers")
 EXAMPLE = ("Command-Line Example", "example")
@@ -86,23 +87,30 @@ class Presence:
         while True:
             self._due.clear()
             await self._overview.readings.renew()
-            await self._try(STATE, self._show_state())
-            await self._try(CALLERS, self._show_callers())
-            await self._try(PAGE, self._show_page())
-            setting_up = self._overview.phase is Phase.SETTING_UP
-            interval = min(PROGRESS, self._interval) if setting_up else self._interval
+            interval = self._interval
+            if self._overview.phase is Phase.SETTING_UP:
+                interval = min(PROGRESS, interval)
+            shown = await self._try(STATE, self._show_state())
+            shown &= await self._try(CALLERS, self._show_callers())
+            await self._try(PAGE, self._show_page())  # a missing file server may stay away
+            if not shown:
+                interval = min(AGAIN, interval)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._due.wait(), interval)
 
-    async def _try(self, what: str, showing: Awaitable[None]) -> None:
-        """Log a failure, once; what failed is sent again with the next update."""
+    async def _try(self, what: str, showing: Awaitable[None]) -> bool:
+        """Whether it is shown. A failure is logged once; what failed is sent again with the next
+        update."""
+        shown = False
         try:
             await showing
             self._complaints.worked(what)
+            shown = True
         except ClearMLError as error:
             self._complaints.failed(what, error)
         except Exception:  # noqa: BLE001 the updates go on after a fault of ours
             logger.exception("%s could not be shown in ClearML", what)
+        return shown
 
     async def _show_state(self, deadline: float | None = None, **over: str) -> None:
         """Send the properties and the table that have changed; `over` replaces properties."""

@@ -11,6 +11,8 @@ import asyncio
 import logging
 import queue
 import re
+import sys
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -22,6 +24,8 @@ from app.machine import threads
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+SILENCE = 60.0  # seconds; a call without a deadline that takes longer is told
+FRAMES = 4  # the innermost ones, of a call that takes long
 WAITING = 1000  # calls in the queue; an outage of hours must not fill the memory
 LONGEST = 300  # characters of what the SDK or a server says
 CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")
@@ -95,7 +99,11 @@ class SdkThread:
         posted = self.post(function)
         future = asyncio.wrap_future(posted)
         try:
-            done, _ = await asyncio.wait({future}, timeout=deadline)
+            patience = SILENCE if deadline is None else deadline
+            done, _ = await asyncio.wait({future}, timeout=patience)
+            if deadline is None and not done:
+                logger.warning("ClearML: %s: no answer in %g s: %s", name, SILENCE, self._place())
+                done, _ = await asyncio.wait({future})
         finally:  # its result is of no use any more
             future.cancel()
             posted.cancel()
@@ -105,6 +113,13 @@ class SdkThread:
         if error is not None:
             raise translated(name, error) from None
         return future.result()
+
+    def _place(self) -> str:
+        """Where the thread is, for whoever has to find out what it waits for."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        frames = list(traceback.walk_stack(frame))[:FRAMES]
+        names = [f"{f.f_code.co_filename}:{line} {f.f_code.co_name}" for f, line in frames]
+        return ", called by ".join(names)
 
     def _run(self) -> None:
         while True:

@@ -1,5 +1,6 @@
 """The real clearml-agent clones us and runs us, against the API stand-in."""
 
+import collections
 import json
 import os
 import re
@@ -82,7 +83,14 @@ def status(agent, api, task, wanted, timeout=PATIENCE):
         found = task["status"] if wanted in STATUSES else property_of(task, "status")
         return found == wanted
 
-    wait_for(there, lambda: f"{task['status']}: {log_of(api, task)}\n{agent.output}", timeout)
+    def what():
+        """The last lines are those that are read."""
+        shown = {key: text for key, text in parameters_of(task).items() if "properties/" in key}
+        calls = [*collections.Counter(api.calls[-60:]).items()]
+        heard = f"{log_of(api, task)}\n{agent.output}"
+        return f"{heard}\n{task['status']}, not {wanted}: {shown}, last calls {calls}"
+
+    wait_for(there, what, timeout)
 
 
 STATUSES = ("queued", "in_progress", "stopped", "completed", "failed")

@@ -127,6 +127,21 @@ def test_what_could_not_be_sent_is_sent_again(run):
     run(scenario)
 
 
+def test_what_could_not_be_sent_does_not_wait_for_the_interval(run, monkeypatch):
+    monkeypatch.setattr("app.task.presence.AGAIN", 0.01)
+
+    async def scenario():
+        async with Shown(interval=3600) as shown:
+            shown.task.refusals["state"] = REFUSED
+            shown.overview.endpoint = "http://elsewhere"
+            shown.presence.refresh()
+            await shown.next()
+            again, _ = await asyncio.wait_for(shown.next(), 10)
+            assert again["endpoint"] == "http://elsewhere"
+
+    run(scenario)
+
+
 def test_a_page_that_could_not_be_sent_is_sent_again(run, caplog):
     async def scenario():
         shown = Shown()

@@ -6,6 +6,7 @@ import pytest
 
 from app.errors import ConfigError, FormError
 from app.task.sdk import ClearMLError, Complaints, NoAnswerError, SdkThread, one_line
+from tests.fakes import until
 
 
 def started():
@@ -38,6 +39,27 @@ def test_a_call_has_a_deadline_and_the_loop_goes_on(run):
         assert await sdk.call("next", lambda: 1, 5) == 1
 
     run(scenario)
+
+
+def test_a_call_without_a_deadline_that_takes_long_is_told(run, caplog, monkeypatch):
+    monkeypatch.setattr("app.task.sdk.SILENCE", 0.05)
+
+    async def scenario():
+        sdk, go_on = started(), threading.Event()
+
+        def hangs():
+            return go_on.wait()
+
+        call = asyncio.create_task(sdk.call("tasks.edit", hangs, None))
+        await until(lambda: caplog.text)
+        go_on.set()
+        assert await call
+        assert await sdk.call("next", lambda: 1, None) == 1
+
+    run(scenario)
+    (record,) = caplog.records
+    assert "ClearML: tasks.edit: no answer in 0.05 s" in record.getMessage()
+    assert f"{__file__}:" in record.getMessage() and " hangs" in record.getMessage()
 
 
 def test_a_call_that_has_not_begun_at_its_deadline_is_dropped(run):
