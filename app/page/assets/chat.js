@@ -82,20 +82,47 @@ class Chat {
     if (!response.ok) throw new Error(await errorOf(response));
     let first = 0;
     let timings = null;
-    await eachEvent(response.body, (_, event) => {
-      if (event.error) throw new Error(event.error.message);
-      const delta = event.choices?.[0]?.delta || {};
-      first = first || performance.now() - begun;
-      if (delta.reasoning_content) shown.thought.append(delta.reasoning_content);
-      if (delta.content) {
-        answer.content += delta.content;
-        shown.said.append(delta.content);
-        this.talk.scrollTop = this.talk.scrollHeight;
-      }
-      timings = event.timings || timings;
-    });
+    const text = new Painted(shown, this.talk);
+    try {
+      await eachEvent(response.body, (_, event) => {
+        if (event.error) throw new Error(event.error.message);
+        const delta = event.choices?.[0]?.delta || {};
+        first = first || performance.now() - begun;
+        answer.content += delta.content || "";
+        text.add(delta);
+        timings = event.timings || timings;
+      });
+    } finally {
+      text.paint();
+    }
     const speed = timings?.predicted_per_second ? `, ${Math.round(timings.predicted_per_second)} tokens/s` : "";
     const count = timings ? `${timings.predicted_n} tokens, ` : "";
     return `${count}first after ${Math.round(first)} ms${speed}`;
+  }
+}
+
+// The text of an answer that comes. It is put into the page once a frame, however many tokens come
+// meanwhile: the page is laid out anew each time.
+class Painted {
+  constructor(shown, box) {
+    this.shown = shown;
+    this.box = box;
+    this.said = this.thought = "";
+    this.frame = 0;
+  }
+
+  add(delta) {
+    this.said += delta.content || "";
+    this.thought += delta.reasoning_content || "";
+    this.frame = this.frame || requestAnimationFrame(() => this.paint());
+  }
+
+  paint() {
+    cancelAnimationFrame(this.frame);
+    this.frame = 0;
+    if (this.thought) this.shown.thought.append(this.thought);
+    if (this.said) this.shown.said.append(this.said);
+    this.said = this.thought = "";
+    this.box.scrollTop = this.box.scrollHeight;
   }
 }
