@@ -26,6 +26,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 ROOT = Path(__file__).parent.parent.parent
 READY, LISTENING = "ready", re.compile(r"listening on (http://\S+)")
+OWN_THREADS = re.compile("General/models=|Model/threads=|--config|--threads")
 LEFT_OUT = ("CLEARML", "TRAINS", "HF_", "LLAMACPP", "XDG_RUNTIME")
 PATIENCE = 180  # seconds: on a busy machine everything comes, but late
 
@@ -227,13 +228,18 @@ def start(tmp_path, cache):
 
 @contextmanager
 def starting(folder, cache):
-    """Start the app offline on a free port: `start("--set", …, VARIABLE=…)`."""
+    """Start the app offline on a free port: `start("--set", …, VARIABLE=…)`. Its one model has
+    `threads`; None: the app's own choice."""
     started = []
 
-    def starter(*arguments, offline=True, port="0", host="127.0.0.1", **environment):
+    def starter(*arguments, offline=True, port="0", host="127.0.0.1", threads=1, **environment):
         own = folder / str(len(started))
         own.mkdir()
         given = ["--cache-dir", str(cache), *arguments]
+        if threads is not None and not any(map(OWN_THREADS.match, arguments)):
+            # llama-server's threads wait for each other in a loop: with more of them than cores, as
+            # when other tests run, nothing moves.
+            given += ["--set", f"Model/threads={threads}"]
         given += ["--offline"] if offline else []
         given += ["--host", host] if host else []
         given += ["--port", port]

@@ -59,7 +59,7 @@ def test_the_reason_of_an_end_survives_the_agent(api, tmp_path, source, cache):
         limit = {"section": "Idle", "name": "idle_time_limit", "value": "0.002"}
         section["Idle"] = {**section.get("Idle", {}), "idle_time_limit": limit}
         api.state.act("tasks.enqueue", {"task": task["id"], "queue_name": "work"})
-        status(agent, api, task, "active")
+        status(agent, api, task, "serving")
         assert property_of(task, "stop_reason") == ""
         status(agent, api, task, "completed")
         wait_for(lambda: agent.output.count("DONE: Running task") == 2, lambda: agent.output)
@@ -73,7 +73,7 @@ def test_the_reason_of_an_end_survives_the_agent(api, tmp_path, source, cache):
         # The agent itself is ended: it kills us without a word.
         clone = api.state.tasks[edited(api, task, "Idle/idle_time_limit", "1")]
         api.state.act("tasks.enqueue", {"task": clone["id"], "queue_name": "work"})
-        status(agent, api, clone, "active")
+        status(agent, api, clone, "serving")
         (server,) = agent.servers
         assert len(executors(tmp_path)) == 1
         wait_for(lambda: api.state.containers, lambda: agent.output)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.clearml_api import ApiServer
 from tests.end_to_end.test_serving import chat, client, until
-from tests.end_to_end.test_task import edited, online, parameters_of, tiny_path
+from tests.end_to_end.test_task import SERVING, edited, online, parameters_of, tiny_path
 
 
 @pytest.fixture(params=[True, False], ids=["API 2.34", "before"])
@@ -120,7 +120,7 @@ def test_an_instance_that_was_cut_off_leaves_the_next_run_alone(start, api, cach
     given = ["--model", tiny_path(cache), "--set", "Model/endpoint_name=tiny"]
     app = online(start, api, *given, "--set", "Idle/last_action_interval=1").ready()
     (task,) = api.state.tasks.values()
-    until(lambda: shown(task).get("status") == "active" and api.state.containers)
+    until(lambda: shown(task).get("status") in SERVING and api.state.containers)
     api.behind = 502
     app.line("not a ClearML server's")
     with api.lock:

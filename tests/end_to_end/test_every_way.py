@@ -22,7 +22,7 @@ from app.models import tiny
 from tests.clearml_api import ApiServer
 from tests.end_to_end.agent import GIT, Agent, Executing, repository, wait_for
 from tests.end_to_end.conftest import PATIENCE, ROOT, App, free_port
-from tests.end_to_end.test_agent import answers, command, log_of, property_of, status
+from tests.end_to_end.test_agent import answers, command, log_of, property_of, serving, status
 from tests.end_to_end.test_task import edited, form, parameters_of
 
 FIELDS = {
@@ -159,7 +159,7 @@ def by_hand(*, config=False):
             app.ready()
             (new,) = set(place.api.state.tasks) - known
             task = place.api.state.tasks[new]
-            wait_for(lambda: property_of(task, "status") == "active", lambda: app.output)
+            wait_for(lambda: serving(task), lambda: app.output)
             assert app.end() == 143 and task["status"] == "stopped"
         finally:
             app.clean_up()
@@ -264,7 +264,7 @@ def serves(place, task):
     """The task says that it serves, where, and nothing of a run before; its key, and no other,
     opens that address."""
     place.until(task, "in_progress")
-    place.until(task, "active")
+    place.until(task, "serving")
     told = parameters_of(task)
     assert task["status"] == "in_progress"
     assert not told.get("properties/stop_reason")

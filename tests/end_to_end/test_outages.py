@@ -9,7 +9,7 @@ import pytest
 from tests.clearml_api import ApiServer
 from tests.end_to_end.conftest import PATIENCE, ROOT, environment_of
 from tests.end_to_end.test_serving import chat, client, until
-from tests.end_to_end.test_task import online, parameters_of, tiny_path
+from tests.end_to_end.test_task import SERVING, online, parameters_of, tiny_path
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_token_that_cannot_be_renewed_is_waited_for(start, api, cache):
     given = ["--model", tiny_path(cache), "--set", "Model/endpoint_name=tiny"]
     app = online(start, api, *given, "--set", "Idle/last_action_interval=1").ready()
     (task,) = api.state.tasks.values()
-    until(lambda: parameters_of(task).get("properties/status") == "active")
+    until(lambda: parameters_of(task).get("properties/status") in SERVING)
     api.locked = True
     app.line("LoginError: .*trying again until it answers")
     asked = len(api.calls)

@@ -20,8 +20,13 @@ def api():
         yield server
 
 
+SERVING = ("active", "idle")  # after a request, and some time later
+
+
 def online(start, api, *arguments, **environment):
-    return start(*arguments, offline=False, **{**api.environment, **environment})
+    # What such a task shows of its form is the app's own.
+    given = {"threads": None, **api.environment, **environment}
+    return start(*arguments, offline=False, **given)
 
 
 def parameters_of(task):
