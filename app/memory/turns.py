@@ -1,11 +1,13 @@
 """Whose turn it is on a GPU that does not hold all models: pure policy, no I/O, no clock.
 
 Requests are coalesced by model: a resident model serves all of its requests, those for other models
-wait. Who comes next is decided by how many wait for it and for how long. A resident model in demand
-keeps its place for a quantum in proportion to what a switch costs; then its new requests wait as
-well, it drains, and it leaves. An idle one leaves after a moment, or a little later where its next
-request usually comes sooner than a switch would pay (anticipatory disk scheduling: Iyer and
-Druschel, SOSP 2001).
+wait. The next one is that for which most requests wait; among equals the one whose requests have
+just come, so that callers who go from model to model catch up with others and go on together; none
+waits for more than a few switches while later ones go first. A resident model in demand keeps its
+place for a quantum in proportion to what a switch costs; then its new requests wait as well, it
+drains, and it leaves. An idle one leaves after a moment, or a little later where its next request
+usually comes much sooner than it could be back (anticipatory disk scheduling: Iyer and Druschel,
+SOSP 2001).
 """
 
 from __future__ import annotations
@@ -19,9 +21,9 @@ from app.planning.amounts import Need, lasting
 
 QUANTUM = 4.0  # times what a switch costs: at least 4/5 of the time is spent on requests
 LEAST_QUANTUM = 0.2  # seconds
-AGE_OF_ONE = 2.0  # times what a switch costs: waiting that long counts as one request more
-LINGER = 0.25  # times what a switch costs: for how long an idle model may keep others waiting
-LONGEST_LINGER = 1.0  # seconds
+PATIENCE = 4.0  # times what a switch costs: who has waited for longer is late
+LINGER = 0.1  # times what a switch costs: for how long an idle model may keep others waiting
+LONGEST_LINGER = 3.0  # seconds
 GATHER = 0.1  # times what a switch costs: for how long requests are gathered before one
 LONGEST_GATHER = 0.05  # seconds
 
@@ -91,18 +93,21 @@ def assign(standings: Sequence[Standing], budget: Need, now: float, bound: float
 def order(standings: Sequence[Standing], now: float, bound: float) -> list[Standing]:
     """The models that wait for a place, the next one first.
 
-    A switch pays for as many requests as wait for it, so many go before few: requests of callers
-    that go from model to model together stay together. Age outweighs numbers in the end, and a
-    model that has waited for half the bound goes before any priority: none starves.
+    A switch pays for as many requests as wait for it, so many go before few. Of two equal crowds of
+    callers that go round the same models, one behind the other, the younger one goes: it comes to
+    where the older one waits, and both go on as one. In the order of their age they would go round
+    apart for ever, at twice the switches. Those who are late go first, the oldest before all; who
+    has waited for half the bound goes before any priority: none starves.
     """
 
-    def rank(model: Standing) -> tuple[bool, float, float, float]:
+    def rank(model: Standing) -> tuple[bool, float, bool, float, float]:
         since = model.waiting_since or 0.0
         age = now - since
         if age >= bound / 2:
-            return (False, 0.0, 0.0, since)
-        crowd = model.waiting + age / (AGE_OF_ONE * (model.switch_cost or 1.0))
-        return (True, -model.priority, -crowd, since)
+            return (False, 0.0, False, 0.0, since)
+        if age >= PATIENCE * (model.switch_cost or 1.0):
+            return (True, -model.priority, False, 0.0, since)
+        return (True, -model.priority, True, -model.waiting, -since)
 
     waiting = [m for m in standings if m.stage is Stage.AWAY and m.waiting_since is not None]
     return sorted(waiting, key=rank)

@@ -13,15 +13,21 @@ def standing(name, stage=Stage.AWAY, **more):
     return Standing(name, {"d": 10}, stage, **more)
 
 
-def test_many_go_before_few_until_age_outweighs_them():
+def test_many_go_before_few_until_these_are_late():
     one = standing("a", waiting_since=0.0, waiting=1, switch_cost=1.0)
     three = standing("b", waiting_since=3.0, waiting=3, switch_cost=1.0)
-    assert [r.name for r in order([one, three], 3.0, 60.0)] == ["b", "a"]
-    fresh = standing("b", waiting_since=9.0, waiting=3, switch_cost=1.0)
-    assert [r.name for r in order([one, fresh], 9.0, 60.0)] == ["a", "b"]
+    assert [r.name for r in order([one, three], 3.9, 60.0)] == ["b", "a"]
+    assert [r.name for r in order([one, three], 4.0, 60.0)] == ["a", "b"]
 
 
-def test_the_oldest_waits_least_and_priority_goes_first():
+def test_of_equals_the_younger_goes_first_of_those_that_are_late_the_older():
+    waiting = [standing("a", waiting_since=1.0), standing("b", waiting_since=2.0)]
+    assert [r.name for r in order(waiting, 3.0, 60.0)] == ["b", "a"]
+    assert [r.name for r in order(waiting, 5.5, 60.0)] == ["a", "b"]
+    assert [r.name for r in order(waiting, 9.0, 60.0)] == ["a", "b"]
+
+
+def test_priority_goes_first_until_others_are_overdue():
     standings = [
         standing("a", waiting_since=3.0),
         standing("b", waiting_since=1.0),
@@ -126,14 +132,14 @@ def test_one_whose_next_request_comes_soon_may_linger_a_little():
         standing("a", Stage.HERE, last_used=20.0, here_since=19.0, switch_cost=2.0, gap=0.01),
         standing("b", waiting_since=11.0),
     ]
-    assert assign(standings, BUDGET, 20.1, 60) == Turns(again_at=20.5)
-    assert assign(standings, BUDGET, 20.5, 60).begin
+    assert assign(standings, BUDGET, 20.1, 60) == Turns(again_at=20.2)
+    assert assign(standings, BUDGET, 20.2, 60).begin
 
 
 def test_behind_who_must_wait_only_what_takes_nothing_from_it():
     standings = [
         Standing("a", {"d": 4}, Stage.HERE, leased=1, here_since=0.0, switch_cost=9.0),
-        Standing("big", {"d": 8}, Stage.AWAY, waiting_since=1.0),
+        Standing("big", {"d": 8}, Stage.AWAY, waiting_since=1.0, waiting=2),
         Standing("small", {"d": 2}, Stage.AWAY, waiting_since=2.0),
         Standing("elsewhere", {"x": 2}, Stage.AWAY, waiting_since=3.0),
     ]
