@@ -11,8 +11,9 @@ from pathlib import Path
 from app.engine.resolved import ALL_LAYERS, DEFAULT_PARALLEL, Resolved, Wanted
 from app.errors import ConfigError
 from app.models.header import Header
-from app.models.store import Inspected
-from app.planning import arithmetic, fit_params, placement
+from app.models.store import Inspected, ModelFiles
+from app.planning import arithmetic, fit_params, learned, placement
+from app.planning.amounts import HOST
 from app.planning.fit_params import Fitted
 from app.planning.site import Site
 
@@ -150,6 +151,9 @@ async def _asked(
     recurrent model's state) is there for every slot."""
     line = ["-m", str(contents.first), *argv, "--fit", "off", "--fit-print", "on"]
     lines = [line] if divided else [line, [*line, "-np", "1"]]
+    record = _record(tool, [*argv, str(divided)], contents, site)
+    if record is not None and (said := record.seen()):
+        return Footprint({d: size for d, size in said.items() if d != HOST}, said.get(HOST, 0))
     answers = [await fit_params.ask(tool, each, site.machine.environment) for each in lines]
     failed = [fit_params.complaint(answer) for answer in answers if answer.status]
     prediction = fit_params.read_prediction("".join(answer.output for answer in answers))
@@ -161,7 +165,22 @@ async def _asked(
     weights = (
         prediction.weights if site.capabilities.devices else max(prediction.weights, contents.size)
     )
-    return Footprint(prediction.devices, weights + prediction.others)
+    found = Footprint(prediction.devices, weights + prediction.others)
+    if record is not None:
+        record.put({**found.devices, HOST: found.host})
+    return found
+
+
+def _record(
+    tool: Path, argv: Sequence[str], contents: Inspected, site: Site
+) -> learned.Record | None:
+    """Where the tool's prediction is kept: it takes seconds for a large model, and is the same for
+    the same files, arguments, GPUs and tool. None for files that are not here yet."""
+    if site.predictions is None or not isinstance(contents, ModelFiles):
+        return None
+    sizes = [f"{name} {size}" for name, size in site.capabilities.device_memory.items()]
+    key = learned.key([*contents.paths, tool], argv, [str(tool), *sizes])
+    return learned.Record(site.predictions, key)
 
 
 def _computed(

@@ -1,4 +1,5 @@
-"""What models really used, remembered over runs in `footprints.json` in the cache."""
+"""What is known of models' memory, remembered over runs by files in the cache: what they really
+used, and what the planning tool has predicted."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from pathlib import Path
 from app.planning.amounts import Need
 
 FILE = "footprints.json"
+PREDICTED = "predictions.json"
 MOST = 1000  # models that are remembered
 
 
@@ -26,8 +28,8 @@ def key(paths: Sequence[Path], arguments: Sequence[str], where: Sequence[str]) -
 
 
 class Learned:
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / FILE
+    def __init__(self, folder: Path, file: str = FILE) -> None:
+        self._path = folder / file
         self._usage = self._read()
 
     def get(self, model: str) -> dict[str, int]:
@@ -37,7 +39,7 @@ class Learned:
     def put(self, model: str, usage: Mapping[str, int]) -> None:
         """Never raises: what cannot be written is learned again."""
         before = self.get(model)
-        most = {d: max(size, before.get(d, 0)) for d, size in usage.items() if size}
+        most = {d: max(size, before.get(d, 0)) for d, size in usage.items()}
         if not most or most == before:
             return
         self._usage = self._read()  # another instance may have written since

@@ -25,6 +25,7 @@ from app.planning.allot import Vacancy, allot, run_at_once, vacancy, with_thread
 from app.planning.amounts import HOST, Need, lacking, together
 from app.planning.budget import LEAST_FREE, beside_others, budget, hardware, headroom, need
 from app.planning.candidate import Allotted, Candidate, Files
+from app.planning.learned import PREDICTED, Learned
 from app.planning.settle import check_names, named, settle
 from app.planning.site import Machine, Site
 
@@ -112,11 +113,13 @@ async def plan(settings: Settings, around: Surroundings) -> Plan:
         headroom=headroom(capabilities.device_free, available),
         threshold=placement.threshold(general.cuda_memory_threshold, len(capabilities.devices)),
     )
+    predictions = Learned(around.store.cache, PREDICTED)
     models: list[Candidate] = []
     for number, model in enumerate(settings.models, start=1):
         with naming_item(number, listed=bool(general.models)):
             room = vacancy(models, available)
-            models.append(await _plan_model(model, around, Site(capabilities, machine), room))
+            site = Site(capabilities, machine, predictions)
+            models.append(await _plan_model(model, around, site, room))
             check_names([other.settings for other in models])
     machine = replace(machine, at_once=run_at_once(models, available))
     made = Plan(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from app.engine.capabilities import Capabilities
 from app.engine.resolved import Wanted
 from app.planning.amounts import Need
+from app.planning.learned import Learned
 
 
 @dataclass(frozen=True)
@@ -41,5 +42,8 @@ class Machine:
 
 @dataclass(frozen=True)
 class Site:
+    """`predictions` are what the planning tool has said of models before; None: it is asked."""
+
     capabilities: Capabilities
     machine: Machine
+    predictions: Learned | None = None

@@ -11,6 +11,7 @@ from app.errors import ConfigError
 from app.models.header import Header
 from app.models.store import ModelFiles
 from app.planning.footprint import Footprint, cut, predict, whole
+from app.planning.learned import PREDICTED, Learned
 from app.planning.site import Machine, Site
 
 MACHINE = Machine(memory=10 << 30, threads=8, models=2, environment={})
@@ -135,6 +136,41 @@ def test_the_prediction_is_the_planning_tools(tmp_path):
     assert predicted(tmp_path, known) == Footprint({"CUDA0": 123 << 20}, 6 << 20)
     asked = (tmp_path / "llama-fit-params.asked").read_text()
     assert asked == f"-m {tmp_path}/m.gguf -c 4096 -ngl 9999 --fit off --fit-print on\n"
+
+
+def test_a_prediction_is_remembered_for_the_same_file_arguments_tool_and_gpus(tmp_path):
+    body = 'echo "$@" >> "$0.asked"; echo "CUDA0 0 0 0"; echo "CUDA1 5 2 3"; echo "Host 1 2 3"'
+    known = with_tool(tmp_path, body)
+    first, cache = tmp_path / "m.gguf", tmp_path / "cache"
+    first.write_bytes(b"x")
+
+    def asked(known=known, *argv):
+        files = ModelFiles((first,), KV)
+        site = Site(known, MACHINE, Learned(cache, PREDICTED))
+        found = asyncio.run(predict(["-c", "4096", *argv], files, site))
+        assert found == Footprint({"CUDA0": 0, "CUDA1": 10 << 20}, 6 << 20)
+        assert [*found.devices] == ["CUDA0", "CUDA1"]  # a projector goes to the first
+        return len((tmp_path / "llama-fit-params.asked").read_text().splitlines())
+
+    assert [asked(), asked(), asked()] == [1, 1, 1]
+    assert asked(known, "-ngl", "3") == 2
+    assert asked(replace(known, device_memory={"CUDA0": 40 << 30})) == 3
+    first.write_bytes(b"y")  # the same size, another time
+    assert asked() == 4
+    with_tool(tmp_path, body + "\n: # a newer one")
+    assert asked() == 5
+    assert asked() == 5
+
+
+def test_what_the_tool_cannot_say_is_asked_again(tmp_path):
+    known = with_tool(tmp_path, 'echo >> "$0.asked"; exit 1')
+    first = tmp_path / "m.gguf"
+    first.write_bytes(b"x" * 1000)
+    for times in (1, 2):
+        site = Site(known, MACHINE, Learned(tmp_path / "cache", PREDICTED))
+        files = ModelFiles((first,), KV)
+        assert asyncio.run(predict(["-c", "4096", "-ngl", "9"], files, site)).total
+        assert len((tmp_path / "llama-fit-params.asked").read_text()) == times
 
 
 def test_a_shared_context_takes_the_most_of_either_answer(tmp_path):
