@@ -24,6 +24,7 @@ MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
 MAX_STRING = 16 << 20
 MAX_KEPT_ARRAY = 1_024  # longer arrays (vocabularies) are walked over, not kept
 WINDOW = 1 << 20
+LENGTH = struct.Struct("<Q")  # of a string, before it
 
 STRING, ARRAY = 8, 9
 SCALARS = {
@@ -74,10 +75,30 @@ class _Cursor:
         return unpacker.unpack(self.take(unpacker.size))[0]
 
     def string(self) -> str:
-        length = self.number("Q")
-        if length > MAX_STRING:
-            raise HeaderError(f"a string of {length} bytes")
-        return self.take(length).decode(errors="replace")
+        return self.take(_sane(self.number("Q"))).decode(errors="replace")
+
+    def skip_strings(self, count: int) -> None:
+        """In one loop without calls: a vocabulary has hundreds of thousands. Whether the last one
+        is whole shows where something is read behind it."""
+        length_at = LENGTH.unpack_from
+        while count:
+            self.take(LENGTH.size)
+            self.position -= LENGTH.size
+            window, at = self._window, self.position - self._start
+            last = len(window) - LENGTH.size
+            while count and at <= last:
+                (length,) = length_at(window, at)
+                if length > MAX_STRING:
+                    _sane(length)
+                at += LENGTH.size + length
+                count -= 1
+            self.position = self._start + at
+
+
+def _sane(length: int) -> int:
+    if length > MAX_STRING:
+        raise HeaderError(f"a string of {length} bytes")
+    return length
 
 
 def read_header(read: Read, size: int) -> Header:
@@ -114,11 +135,13 @@ def _value(cursor: _Cursor, kind: int, size: int, depth: int = 0) -> Any:
         raise HeaderError(f"an array of {length} items")
     if item in SCALARS:
         return _scalars(cursor, SCALARS[item], length)
-    kept = []
-    for index in range(length):
-        entry = _value(cursor, item, size, depth + 1)
-        if index < MAX_KEPT_ARRAY:
-            kept.append(entry)
+    kept = [_value(cursor, item, size, depth + 1) for _ in range(min(length, MAX_KEPT_ARRAY))]
+    left = length - len(kept)
+    if item == STRING and left:
+        cursor.skip_strings(left - 1)
+        left = 1
+    for _ in range(left):
+        _value(cursor, item, size, depth + 1)
     return kept
 
 

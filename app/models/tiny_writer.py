@@ -20,6 +20,7 @@ WORDS = (
     "reply request client system user hello world small large fast slow time data number line"
 ).split()
 MERGES = ("t h", "i n", "e r", "a n")  # the tokenizer wants some
+LEAST_VOCABULARY = 0  # tokens
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -78,7 +79,7 @@ def _vocabulary() -> tuple[list[str], list[int]]:
     types = [int(gguf.TokenType.NORMAL)] * len(tokens)
     tokens += SPECIAL
     types += [int(gguf.TokenType.CONTROL)] * len(SPECIAL)
-    while len(tokens) % 32:
+    while len(tokens) % 32 or len(tokens) < LEAST_VOCABULARY:
         tokens.append(f"<|unused_{len(tokens)}|>")
         types.append(int(gguf.TokenType.UNUSED))
     return tokens, types

@@ -35,9 +35,57 @@ def test_what_is_in_the_file(whole):
     assert embedding.size == 352 * 128 * 2
 
 
+def without(header, *keys):
+    return {key: value for key, value in header.metadata.items() if key not in keys}
+
+
 def test_a_window_smaller_than_the_header(whole, monkeypatch):
-    monkeypatch.setattr("app.models.gguf.WINDOW", 64)
-    assert header_of(whole) == header_of(whole)
+    expected = header_of(whole)
+    for window in (1, 8, 9, 64, 1000):
+        monkeypatch.setattr("app.models.gguf.WINDOW", window)
+        assert header_of(whole) == expected
+
+
+@pytest.fixture
+def walked_over(monkeypatch):
+    """Of every list, all but four entries are walked over, as those of a vocabulary are."""
+    monkeypatch.setattr("app.models.gguf.MAX_KEPT_ARRAY", 4)
+
+
+LISTS = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.merges"
+
+
+@pytest.mark.parametrize("window", [1, 8, 9, 64, 1000, 1 << 20])
+def test_behind_a_list_that_is_walked_over_all_is_read(whole, monkeypatch, window):
+    expected = header_of(whole)
+    monkeypatch.setattr("app.models.gguf.MAX_KEPT_ARRAY", 4)
+    monkeypatch.setattr("app.models.gguf.WINDOW", window)
+    found = header_of(whole)
+    assert without(found, *LISTS) == without(expected, *LISTS)
+    assert (found.tensors, found.data_offset) == (expected.tensors, expected.data_offset)
+    for key in LISTS:
+        assert found.metadata[key] == expected.metadata[key][:4]
+
+
+def test_a_list_that_is_walked_over_and_cut_off_is_found(whole, walked_over):
+    begin = whole.index(b"tokenizer.ggml.tokens")
+    end = whole.index(b"tokenizer.ggml.token_type")
+    for size in range(begin + 40, end, 7):
+        with pytest.raises(HeaderError, match="cut off"):
+            header_of(whole[:size])
+
+
+def test_a_string_in_a_list_that_is_walked_over_is_bounded(whole, walked_over):
+    word = "\u0120model".encode()
+    at = whole.index(struct.pack("<Q", len(word)) + word)
+    data = whole[:at] + struct.pack("<Q", 1 << 60) + whole[at + 8 :]
+    with pytest.raises(HeaderError, match="a string of 1152921504606846976 bytes"):
+        header_of(data)
+
+
+@pytest.mark.usefixtures("walked_over")
+def test_random_damage_of_what_is_walked_over_never_raises_anything_else(whole):
+    test_random_damage_never_raises_anything_else(whole)
 
 
 def test_a_file_cut_anywhere_is_found(whole, tmp_path):
