@@ -70,6 +70,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "backoff",
         "fair",
         "seat",
+        "stages",
         "kv_budget",
         "line",
         "ledger",

@@ -12,6 +12,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from app.memory.line import Line
 from app.memory.residency import Resident
 from app.memory.seat import AtWork
+from app.memory.stages import Stages
 from app.memory.turns import Stage, Standing
 from app.planning.amounts import HOST, Need
 
@@ -27,6 +28,8 @@ class Tier(enum.Enum):
 
 class Loadable(Protocol):
     """One llama-server, or what is kept of it while it is away; the real one is in `tiers`."""
+
+    stages: Stages
 
     @property
     def progress(self) -> float | None: ...
@@ -78,6 +81,7 @@ class Free:
 
 NOT_KNOWN = Free()
 NOTHING: Need = MappingProxyType({})
+NO_TIME: Mapping[str, float] = MappingProxyType({})
 Upstream = TypeVar("Upstream")
 
 
@@ -126,6 +130,7 @@ class View(NamedTuple):
     unused: bool = False  # that is the reason why it is not in memory
     need: Mapping[str, int] = NOTHING
     reserved: int = 0  # tokens of its KV cache
+    stages: Mapping[str, float] = NO_TIME  # seconds of its switches, by stage
 
 
 @dataclass(eq=False)
@@ -152,6 +157,7 @@ class Model(Generic[Upstream]):
     failures: int = 0  # in a row, without a request served
     retry_at: float = 0.0
     here_since: float = 0.0
+    held_back_since: float | None = None  # its new requests wait, so that it can leave
     leave_cost: float = 0.0  # seconds that leaving took the last time
     come_cost: float = 0.0  # seconds that coming took the last time
     line: Line = field(default_factory=Line)
@@ -217,6 +223,7 @@ class Model(Generic[Upstream]):
             unused=bool(self.unused and not self.reason),
             need=self.need,
             reserved=self.line.budget.used,
+            stages=self.server.stages.seconds if self.server is not None else NO_TIME,
         )
 
 

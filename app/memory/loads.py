@@ -17,6 +17,7 @@ from app.memory import backoff, residency, turns
 from app.memory.ledger import MOVING, Ledger, Loadable, Model, ModelState, Tier, Upstream
 from app.memory.line import ASKS
 from app.memory.residency import Swap
+from app.memory.stages import SwitchStage
 from app.planning.amounts import HOST, lacking
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,9 @@ class Loads(Generic[Upstream]):
         """Let a model leave. It uses its memory until it is gone; with `keep` it is kept in a tier
         from which it comes back soon."""
         model.state = ModelState.PARKING if keep else ModelState.STOPPING
+        if model.server is not None and model.held_back_since is not None:
+            drained = self._ledger.now() - model.held_back_since
+            model.server.stages.add(SwitchStage.DRAIN, drained)
         self._moves += 1
         model.leaving = self._run(self._leave(model, keep=keep))
 

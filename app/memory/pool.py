@@ -229,7 +229,9 @@ class Pool(Generic[Upstream]):
             if not self._refused(self._ledger[name], reason, now):
                 again.append(now + LOOK)
         for model in self._ledger:
-            if model.state is ModelState.READY and model.name not in decided.draining:
+            held_back = model.name in decided.draining
+            model.held_back_since = (model.held_back_since or now) if held_back else None
+            if model.state is ModelState.READY and not held_back:
                 model.line.grant(now)
             self._departures.watch(model)
         self._wake_at(min(again, default=None), now)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.console import ModelLogger
 from app.engine.server import LlamaServer
@@ -18,6 +18,7 @@ from app.memory.kv import Slots, at_work, working
 from app.memory.ledger import Tier
 from app.memory.mover import MoveError, Mover, NoRoomError
 from app.memory.seat import AtWork
+from app.memory.stages import Stages, SwitchStage
 from app.planning.amounts import GIB, HOST, Need
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Parts:
     server: LlamaServer
     slots: Slots | None = None
     checkpoints: Checkpoints | None = None
+    stages: Stages = field(default_factory=Stages)
 
 
 class ByCheckpoint:
@@ -43,6 +45,7 @@ class ByCheckpoint:
         assert parts.checkpoints is not None
         self._server = parts.server
         self._checkpoints = parts.checkpoints
+        self._stages = parts.stages
 
     @staticmethod
     def may_take(parts: Parts, gpus: int) -> bool:
@@ -50,10 +53,12 @@ class ByCheckpoint:
 
     async def leave(self, usage: Need) -> None:
         self._server.client.close()
-        await self._checkpoints.park(self._server.process.pid, usage)
+        with self._stages.timed(SwitchStage.PARK):
+            await self._checkpoints.park(self._server.process.pid, usage)
 
     async def back(self, usage: Need) -> None:
-        await self._checkpoints.restore(self._server.process.pid, usage)
+        with self._stages.timed(SwitchStage.WAKE):
+            await self._checkpoints.restore(self._server.process.pid, usage)
 
     async def end(self) -> None:
         """With SIGKILL: a process whose GPU memory is elsewhere does not react to SIGTERM."""
@@ -69,16 +74,21 @@ class ByRestart:
     def __init__(self, parts: Parts) -> None:
         self._server = parts.server
         self._slots = parts.slots
+        self._stages = parts.stages
 
     async def leave(self, _usage: Need) -> None:
         if self._slots is not None:
-            await self._slots.save()
-        await self._server.stop()
+            with self._stages.timed(SwitchStage.SAVE):
+                await self._slots.save()
+        with self._stages.timed(SwitchStage.END):
+            await self._server.stop()
 
     async def back(self, _usage: Need) -> None:
-        await self._server.start()
+        with self._stages.timed(SwitchStage.START):
+            await self._server.start()
         if self._slots is not None:
-            await self._slots.restore()
+            with self._stages.timed(SwitchStage.RESTORE):
+                await self._slots.restore()
 
     async def end(self) -> None:
         await self._server.stop()
@@ -118,6 +128,7 @@ class Tiered:
         to use: the larger of both must find room where it goes. `learn` is told what it was seen to
         take of each GPU when it came."""
         self.server = parts.server
+        self.stages = parts.stages
         self._parts = parts
         self._measure = measure
         self._measured: Need = {}

@@ -22,6 +22,7 @@ from app.telemetry.sources import (
     OfMachine,
     OfModel,
     OfNow,
+    OfStage,
     OfState,
     PerSecond,
     Source,
@@ -251,6 +252,14 @@ SCALARS = (
         reported=True,
         dashboard="Model Switches",
         metric=Metric(name="model_switches", type=Type.COUNTER),
+    ),
+    Scalar(
+        key="stages",
+        title="Switch Time",
+        help="Seconds that the model's switches took, by stage: `drain`, `save` (KV caches), `end` "
+        "(the process), `park`, `start`, `restore` (KV caches), `wake`",
+        source=OfStage(lambda seconds: seconds),
+        metric=Metric(name="model_switch_seconds", type=Type.COUNTER),
     ),
     Scalar(
         key="overflows",

@@ -103,6 +103,18 @@ class OfState(OfNow):
 
 
 @dataclass(frozen=True)
+class OfStage(OfNow):
+    """A value of each model and each stage of its switches."""
+
+    take: Callable[[float], float]
+    labels = ("model", "stage")
+
+    def values(self, overview: Overview, now: float) -> Mapping[Labels, float]:
+        views = overview.view()
+        return {(v.name, stage): self.take(s) for v in views for stage, s in v.stages.items()}
+
+
+@dataclass(frozen=True)
 class OfCaller(OfNow):
     """A value of each caller of the keys file, and one of all others together."""
 

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -60,6 +61,14 @@ def post(app, path):
         return answer.status
 
 
+def switch_seconds(app, name, stage):
+    metric = f'llamacpp_model_switch_seconds_total{{model="{name}",stage="{stage}"}}'
+    with urllib.request.urlopen(app.url + "/metrics") as answer:
+        rows = answer.read().decode().splitlines()
+    (value,) = [row.split()[-1] for row in rows if row.startswith(metric)]
+    return float(value)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("how", ["disk_swapping", "cpu_offloading"])
 def test_models_take_turns(share, how):
@@ -93,6 +102,8 @@ def test_models_take_turns(share, how):
     # is held to half of that in virtual time, by the simulator.
     assert sum(m["switches"] for m in told) < 20
     assert "makes room for" in app.output
+    assert all(switch_seconds(app, name, "start") > 0 for name in "abc")
+    assert all(switch_seconds(app, name, "park") == 0 for name in "abc")
     assert app.end() == 143
     assert not app.children and not app.folders
 

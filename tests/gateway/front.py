@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from functools import cached_property
 
 from app.engine.http import Address, Client
 from app.gateway.admission import Admins, Keys
@@ -15,6 +16,7 @@ from app.gateway.proxy import Proxy
 from app.gateway.rules import Rules
 from app.memory.ledger import Model, Tier
 from app.memory.pool import Pool
+from app.memory.stages import Stages
 from app.telemetry.overview import Details, Overview, Phase
 from tests.fakes import RawClient, body_of, reply, serving
 
@@ -44,6 +46,10 @@ class Running:
         return {}
 
     template = None
+
+    @cached_property
+    def stages(self):
+        return Stages()
 
     async def at_work(self):
         return self.slots

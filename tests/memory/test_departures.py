@@ -6,6 +6,7 @@ from app.memory.departures import Departures
 from app.memory.kv_budget import KvBudget
 from app.memory.ledger import Ledger, Model, ModelState
 from app.memory.seat import AtWork, Demand, Use
+from app.memory.stages import Stages
 from tests.fakes import until
 
 
@@ -16,6 +17,8 @@ class Server:
     slots: list[AtWork] | None = None
     asked: int = 0
     changes: list[str] = field(default_factory=list)
+
+    stages = Stages()
 
     async def at_work(self):
         self.asked += 1

@@ -294,6 +294,7 @@ def test_a_model_in_demand_yields_after_its_quantum(run):
             await asyncio.sleep(0.005)
             world.now += 0.05
         assert world.log[:3] == ["start a", "stop a", "start b"]
+        assert 0 < world.view("a").stages["drain"] < 1 and not world.view("b").stages["drain"]
         asking = False
         await asyncio.gather(*hogs)
 

@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from app.machine import clock
 from app.memory import tiers
 from app.memory.ledger import Tier
 from app.memory.mover import MoveError, NoRoomError
@@ -75,6 +76,49 @@ def test_parked_and_restored(run):
         await model.start()
         assert checkpoints.log == [("park", 7, {"CUDA0": 5}), ("restore", 7, {"CUDA0": 5})]
         assert llama.log == ["close"] and model.usage() == {"host": 1}
+
+    run(scenario)
+
+
+class Slow(Llama):
+    """Each step takes so many seconds of the clock `now`."""
+
+    def __init__(self, now):
+        super().__init__()
+        self.now = now
+
+    async def start(self):
+        self.now[0] += 4
+
+    async def stop(self):
+        self.now[0] += 2
+
+    async def save(self):
+        self.now[0] += 1
+
+    async def restore(self):
+        self.now[0] += 8
+
+    async def park(self, *_):
+        self.now[0] += 16
+        raise NoRoomError("full")
+
+
+def test_each_stage_of_its_trips_is_timed(run, monkeypatch):
+    """Also of one that failed."""
+    now = [0.0]
+    monkeypatch.setattr(clock, "now", lambda: now[0])
+
+    async def scenario():
+        llama = Slow(now)
+        llama.most_gpus = 1
+        model = Tiered(Parts(llama, llama, llama), measured(), {"CUDA0": 5})
+        await model.leave()
+        await model.start()
+        taken = {stage: seconds for stage, seconds in model.stages.seconds.items() if seconds}
+        assert taken == {"park": 16, "save": 1, "end": 2, "start": 4, "restore": 8}
+        await model.leave()
+        assert model.stages.seconds["save"] == 2
 
     run(scenario)
 

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import selectors
+from functools import cached_property
 
 from app.errors import LoadError, RequestError
 from app.memory.ledger import Free, Model, ModelState, Tier
 from app.memory.pool import Pool
+from app.memory.stages import Stages
 
 
 class FakeServer:
@@ -60,6 +62,10 @@ class FakeServer:
         return Tier.RAM
 
     template = None
+
+    @cached_property
+    def stages(self):
+        return Stages()
 
     async def at_work(self):
         return None

@@ -10,6 +10,7 @@ import asyncio
 import signal
 import sys
 import time
+from types import SimpleNamespace
 
 import uvloop
 
@@ -32,6 +33,7 @@ class Running:
     """A server that is up once `awake` is set."""
 
     progress = template = None
+    stages = SimpleNamespace(seconds={})  # no import: it also runs checkouts that have none
 
     def __init__(self, awake: asyncio.Event) -> None:
         self.awake = awake
