@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 
 from app.commands import options, paths
 
-add_options = options.add_fields
+
+def add_options(found: argparse.ArgumentParser) -> None:
+    options.add_fields(found)
+    about = "serve without ClearML: no task, and no offline record of one"
+    found.add_argument("--no-clearml", action="store_true", help=about)
 
 
 async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    wanted = paths.whole(options.invocation(arguments))
+    asked = replace(options.invocation(arguments), recorded=not arguments.no_clearml)
+    wanted = paths.whole(asked)
     from app.instance.life import Instance  # the help and a wrong option need none of it
     from app.machine import host
 

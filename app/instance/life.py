@@ -43,7 +43,9 @@ class Instance:
         task: ClearMLTask | None = None,
     ) -> None:
         """`task` is the one to become, by default as the invocation and the environment say."""
-        self._task = task or ClearMLTask(offline=invocation.offline, environment=environment)
+        self._task = task or ClearMLTask(
+            offline=invocation.offline, environment=environment, recorded=invocation.recorded
+        )
         self._logs = LogBook()
         self._ending = Ending()
         self._given = Given(

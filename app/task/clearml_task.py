@@ -37,8 +37,11 @@ ABORT_SLACK = 40.0  # seconds, for everything that is stopped besides the drain
 class ClearMLTask:
     """The methods that are awaited raise ClearMLError where ClearML does not do what was asked."""
 
-    def __init__(self, *, offline: bool, environment: Mapping[str, str]) -> None:
-        self._session = Session(offline=offline, environment=environment)
+    def __init__(
+        self, *, offline: bool, environment: Mapping[str, str], recorded: bool = True
+    ) -> None:
+        """Unless it is `recorded`, it is offline, and nothing of it is written anywhere."""
+        self._session = Session(offline=offline, environment=environment, recorded=recorded)
         self._runtime = Runtime()
         self._last_words: LastWords | None = None  # None: offline, or not open yet
         self._claim: Claim | None = None  # None as well

@@ -229,10 +229,19 @@ def start(tmp_path, cache):
 @contextmanager
 def starting(folder, cache):
     """Start the app offline on a free port: `start("--set", …, VARIABLE=…)`. Its one model has
-    `threads`; None: the app's own choice."""
+    `threads`; None: the app's own choice. Only where it is `recorded`, or online, the ClearML SDK
+    is there, which costs more than all else of a short test."""
     started = []
 
-    def starter(*arguments, offline=True, port="0", host="127.0.0.1", threads=1, **environment):
+    def starter(
+        *arguments,
+        offline=True,
+        recorded=False,
+        port="0",
+        host="127.0.0.1",
+        threads=1,
+        **environment,
+    ):
         own = folder / str(len(started))
         own.mkdir()
         given = ["--cache-dir", str(cache), *arguments]
@@ -240,7 +249,8 @@ def starting(folder, cache):
             # llama-server's threads wait for each other in a loop: with more of them than cores, as
             # when other tests run, nothing moves.
             given += ["--set", f"Model/threads={threads}"]
-        given += ["--offline"] if offline else []
+        if offline:
+            given += ["--offline"] if recorded else ["--no-clearml"]
         given += ["--host", host] if host else []
         given += ["--port", port]
         started.append(App(own, given, environment))

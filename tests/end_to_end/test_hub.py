@@ -171,7 +171,7 @@ def test_a_private_repository_takes_the_environments_token_and_nothing_shows_it(
     app = serve("org/secret/dir/m.gguf", HF_TOKEN="hf_wrong")
     assert app.wait() == 2
     assert "gated" in app.output
-    app = serve("org/secret/dir/m.gguf", HF_TOKEN="hf_right").ready()
+    app = serve("org/secret/dir/m.gguf", HF_TOKEN="hf_right", recorded=True).ready()
     (child,) = app.children
     for name in ("cmdline", "environ"):
         with open(f"/proc/{child}/{name}", "rb") as file:

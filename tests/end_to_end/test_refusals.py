@@ -96,7 +96,7 @@ def test_a_port_that_is_taken(ended):
 def test_a_configuration_file_and_what_comes_over_it(start, tmp_path):
     path = tmp_path / "c.json"
     path.write_text(json.dumps({"Model": {"endpoint_name": "file", "context_size": 2048}}))
-    app = start("--config", str(path), "--set", "Model/endpoint_name=set").ready()
+    app = start("--config", str(path), "--set", "Model/endpoint_name=set", recorded=True).ready()
     assert app.line(r"^set +ready +2048 ")
     app.end()
     parameters, _ = app.record()

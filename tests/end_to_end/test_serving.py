@@ -58,7 +58,7 @@ def chat(openai_client, tokens=8, **options):
 
 def test_chat_and_the_tasks_own_record(start, tmp_path):
     """1. Chats with and without stream. 2. The app ends. Result: the record says what we saw."""
-    app = start().ready()
+    app = start(recorded=True).ready()
     api = client(app)
     prompt = generated = 0
     latencies = []
@@ -217,8 +217,17 @@ def test_an_older_llama_server(start, tmp_path):
     assert app.end() == 143
 
 
+def test_without_clearml_nothing_of_it_is_loaded_or_written(start):
+    app = start("--no-clearml", offline=False, CLEARML_API_HOST="http://127.0.0.1:9").ready()
+    assert chat(client(app)).usage.completion_tokens == 8
+    with open(f"/proc/{app.process.pid}/maps") as maps:
+        assert "numpy" not in maps.read()  # the SDK imports it
+    assert app.end() == 143
+    assert "ClearML" not in app.output and not app.clearml.exists()
+
+
 def test_embeddings(start):
-    app = start("--set", "Model/embedding=true").ready()
+    app = start("--set", "Model/embedding=true", recorded=True).ready()
     api = client(app)
     long = "hello world " * 300  # more tokens than llama-server's default batch takes
     answer = api.embeddings.create(model="tiny", input=["hello", long], encoding_format="float")

@@ -28,7 +28,8 @@ def test_two_models_by_path_and_by_body(start, models, tmp_path):
     config = tmp_path / "c.json"
     items = json.loads(listing(models, "one", "two", context_size=2048))
     config.write_text(json.dumps({"General": {"models": items}}))
-    app = start("--config", str(config), "--set", "Model_2/parallel=2").ready()
+    given = "--config", str(config), "--set", "Model_2/parallel=2"
+    app = start(*given, recorded=True).ready()
     assert len(app.children) == 2
     assert app.line(r"^one +ready +2048 +4 ") and app.line(r"^two +ready +2048 +2 ")
     assert "model 2: parallel is overridden with 2" in app.output
@@ -63,7 +64,7 @@ def test_an_alias_is_a_name_of_its_model(start, models):
     and in the list, and what is counted goes by the endpoint name."""
     items = json.loads(listing(models, "one", "two"))
     items[0]["aliases"] = "gpt-4o, org/chat"
-    app = start("--set", f"General/models={json.dumps(items)}").ready()
+    app = start("--set", f"General/models={json.dumps(items)}", recorded=True).ready()
     assert app.line(r"^one: also called gpt-4o, org/chat$")
     api = client(app, name=None)
     asked = {"messages": HELLO, "max_tokens": 4, "temperature": 0}

@@ -213,6 +213,27 @@ def test_offline_nobody_waits_for_the_sdk(run, sdk_task, monkeypatch):
     run(scenario)
 
 
+def test_without_a_record_the_sdk_is_never_called(run, sdk_task, monkeypatch):
+    """Also where an agent's variables are set."""
+
+    async def scenario():
+        before = threading.active_count()
+        task = ClearMLTask(offline=False, environment=AGENT, recorded=False)
+        monkeypatch.setattr(mode, "become", lambda *_: 1 / 0)
+        monkeypatch.setattr(mode, "find", lambda *_: 1 / 0)
+        assert await task.open("p", "n") == {} and task.offline and not task.under_agent
+        task.write_parameters({"General/port": "1"})
+        task.report([Point("t", "s", 1.0, 0)])
+        await task.look()
+        await task.show({"status": "idle"}, Table("t", "s", [["a"]]))
+        await task.tell({"status": "idle"})
+        await task.show_page("t", "s", "<p>")
+        assert not await task.end(Outcome.STOPPED, "why", 9.0)
+        assert threading.active_count() == before
+
+    run(scenario)
+
+
 def test_offline_the_whole_time_of_the_end_is_the_records(run, sdk_task, monkeypatch):
     """The SDK writes the record when the task is closed; a busy machine takes its time for that."""
 
