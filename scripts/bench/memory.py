@@ -3,10 +3,13 @@
 1. `wake`: a model that makes room for another and comes back, beside a bare llama-server that
    starts on a warm page cache; interleaved.
 2. `turns`: 60 requests of 8 tokens that alternate over 3 models, 4 callers; beside llama-server's
-   router mode with room for one model; ABBA.
-3. `kept`: the follow-up of a long chat after a trip to disk and back, beside a chat as long that
+   router mode with room for one model, and llama-swap where it is on the PATH; in turns.
+3. `agents`: two agents, each with a model of its own, whose conversations grow from 600 tokens by
+   100 a turn, in 10 turns with 0.5 to 1.5 s between them; and 40 requests by two workers for a
+   third model. Beside the same.
+4. `kept`: the follow-up of a long chat after a trip to disk and back, beside a chat as long that
    is new.
-4. `decision`: one call of the policy for 50 models.
+5. `decision`: one call of the policy for 50 models.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import argparse
 import contextlib
 import json
 import os
+import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -24,6 +29,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +42,7 @@ from app.memory.turns import Stage, Standing, assign  # noqa: E402
 from app.models import tiny_writer  # noqa: E402
 
 NAMES = "abc"
-PORT, ROUTER_PORT = network.free_port(), network.free_port()
+PORT, ROUTER_PORT, SWAP_PORT = (network.free_port() for _ in range(3))
 ENDS = 15.0  # seconds for a process to end before it is asked again
 CONTEXT = 2048
 TOKEN = "#token="  # before it, in the address that the app prints
@@ -132,6 +138,18 @@ def router(folder: Path) -> list[str]:
     return [*line, "--fit", "off"]
 
 
+def swap(folder: Path) -> list[str]:
+    """llama-swap, which has one model at a time where nothing else is said."""
+    rest = f"-t 1 -c {CONTEXT} -np 4 --no-ui --fit off"
+    server = find("", os.environ)
+    lines = [
+        f"  {n}:\n    cmd: {server} --port ${{PORT}} -m {folder / n}.gguf {rest}" for n in NAMES
+    ]
+    file = folder / "swap.yaml"
+    file.write_text("\n".join(["models:", *lines, ""]))
+    return ["llama-swap", "-config", str(file), "-listen", f"127.0.0.1:{SWAP_PORT}"]
+
+
 def bare(folder: Path, name: str) -> float:
     """Seconds from the start of a llama-server, with our arguments, until it listens; `name` is
     one of our models, or a path."""
@@ -206,22 +224,138 @@ def turns(base: str, requests: int, callers: int) -> tuple[float, float, int]:
     return time.monotonic() - begun, longest, failed
 
 
+@contextlib.contextmanager
+def peer(what: str, folder: Path, room: float) -> Iterator[str]:
+    """Its address, once it serves."""
+    command, line, port = {
+        "ours": (lambda: ours(folder, room), "ready\n", PORT),
+        "router": (lambda: router(folder), "listening on", ROUTER_PORT),
+        "llama-swap": (lambda: swap(folder), "listening on", SWAP_PORT),
+    }[what]
+    with running(command(), line):
+        yield f"http://127.0.0.1:{port}"
+
+
+def peers() -> list[str]:
+    swap = ["llama-swap"] if shutil.which("llama-swap") else []
+    return ["ours", "router", *swap]
+
+
+def in_turns(pairs: int) -> list[str]:
+    """There and back again, so that what changes with time falls on all alike."""
+    return [*peers(), *reversed(peers())] * pairs
+
+
+def switching(base: str) -> str:
+    """How often our models came, and where the time went."""
+    switches = sum(m["switches"] for m in get(base, "/api/status")["models"])
+    stages: dict[str, float] = {}
+    with urllib.request.urlopen(f"{base}/metrics", timeout=30) as answer:
+        for row in answer.read().decode().splitlines():
+            if row.startswith("llamacpp_model_switch_seconds_total"):
+                stage = row.partition('stage="')[2].partition('"')[0]
+                stages[stage] = stages.get(stage, 0.0) + float(row.split()[-1])
+    spent = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in stages.items() if seconds)
+    return f", {switches} switches: {spent}"
+
+
+def beside(what: str, unit: str, found: dict[str, list[float]]) -> None:
+    middle = {name: statistics.median(values) for name, values in found.items()}
+    told = ", ".join(f"{name} {value:.1f} {unit}" for name, value in middle.items())
+    best = min(value for name, value in middle.items() if name != "ours")
+    worst = max(found["ours"]) / best
+    print(f"{what}: {told}; ours / better peer {middle['ours'] / best:.2f}, worst {worst:.2f}")
+
+
 def compare_turns(folder: Path, room: float, options: argparse.Namespace) -> None:
-    found: dict[str, list[float]] = {"ours": [], "router": []}
-    for what in ["ours", "router", "router", "ours"] * options.pairs:
-        command = ours(folder, room) if what == "ours" else router(folder)
-        base = f"http://127.0.0.1:{PORT if what == 'ours' else ROUTER_PORT}"
-        with running(command, "ready\n" if what == "ours" else "listening on"):
+    found: dict[str, list[float]] = {name: [] for name in peers()}
+    for what in in_turns(options.pairs):
+        with peer(what, folder, room) as base:
             ask(base, "a", user("hello"))
             seconds, longest, failed = turns(base, options.requests, 4)
             found[what].append(seconds)
-            more = ""
-            if what == "ours":
-                switches = sum(m["switches"] for m in get(base, "/api/status")["models"])
-                more = f", {switches} switches"
+            more = switching(base) if what == "ours" else ""
             print(f"turns: {what} {seconds:.1f} s, longest {longest:.1f} s, {failed} failed{more}")
-    a, b = (statistics.median(found[k]) for k in ("ours", "router"))
-    print(f"turns: ours {a:.1f} s, router {b:.1f} s, ratio {a / b:.2f}")
+    beside("turns", "s", found)
+
+
+@dataclass
+class Crew:
+    """Two agents and a batch: seconds of all, of the batch, and until the agents' first tokens."""
+
+    total: float = 0.0
+    batch: float = 0.0
+    first: list[float] = field(default_factory=list)
+
+
+def words(count: int, seed: int) -> str:
+    return " ".join(random.Random(seed).choices(tiny_writer.WORDS, k=count))
+
+
+def first_token(base: str, model: str, messages: Messages, tokens: int) -> tuple[float, str]:
+    """Seconds until the first token, and the answer."""
+    body = {"model": model, "messages": messages, "max_tokens": tokens, "stream": True}
+    headers = {"Content-Type": "application/json"}
+    url = f"{base}/v1/chat/completions"
+    begun, first, said = time.monotonic(), 0.0, ""
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=600) as answer:
+        for line in answer:
+            if not line.startswith(b"data: {"):
+                continue
+            delta = json.loads(line[6:])["choices"][0]["delta"].get("content")
+            if delta:
+                first = first or time.monotonic() - begun
+                said += delta
+    return first, said
+
+
+def crew(base: str, options: argparse.Namespace) -> Crew:
+    found, begun = Crew(), time.monotonic()
+    longest, more = (20, 5) if options.small else (600, 100)
+
+    def agent(name: str, seed: int) -> None:
+        dice, chat = random.Random(seed), user(words(longest, seed))
+        for turn in range(options.agent_turns):
+            first, said = first_token(base, name, chat, 16)
+            found.first.append(first)
+            again = user(words(more, 1000 * seed + turn))
+            chat += [{"role": "assistant", "content": said}, *again]
+            time.sleep(dice.uniform(0.5, 1.5))
+
+    def worker(seed: int) -> None:
+        for number in range(options.batch // 2):
+            ask(base, "c", user(words(longest // 12, seed + number)), 8)
+        found.batch = time.monotonic() - begun
+
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(agent, name, seed) for seed, name in enumerate("ab")]
+        jobs += [pool.submit(worker, 100 * seed) for seed in (1, 2)]
+        for job in jobs:
+            job.result()
+    found.total = time.monotonic() - begun
+    return found
+
+
+def compare_agents(folder: Path, room: float, options: argparse.Namespace) -> None:
+    parts: dict[str, dict[str, list[float]]] = {}
+    for what in in_turns(options.pairs):
+        with peer(what, folder, room) as base:
+            ask(base, "c", user("hello"))
+            found = crew(base, options)
+            told = {
+                "total": found.total,
+                "first token p50": statistics.median(found.first),
+                "first token p95": sorted(found.first)[int(0.95 * len(found.first))],
+                "batch done": found.batch,
+            }
+            for part, seconds in told.items():
+                every = parts.setdefault(part, {name: [] for name in peers()})
+                every[what].append(seconds)
+            seconds = ", ".join(f"{part} {value:.1f} s" for part, value in told.items())
+            print(f"agents: {what}: {seconds}{switching(base) if what == 'ours' else ''}")
+    for part, every in parts.items():
+        beside(f"agents: {part}", "s", every)
 
 
 def kept(base: str, words: int, trips: int) -> None:
@@ -267,11 +401,15 @@ def decision() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="of wake")
-    parser.add_argument("--pairs", type=int, default=1, help="ABBA pairs of turns")
+    parser.add_argument("--pairs", type=int, default=1, help="of rounds there and back")
     parser.add_argument("--requests", type=int, default=60)
     parser.add_argument("--words", type=int, default=300, help="of the long chat")
     parser.add_argument("--trips", type=int, default=3, help="of kept")
-    parser.add_argument("--only", default="", help="wake, turns, kept or decision")
+    parser.add_argument("--only", default="", help="wake, turns, agents, kept or decision")
+    parser.add_argument("--agent-turns", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=40, help="requests beside the agents")
+    about = "tokens; real models have up to 262144"
+    parser.add_argument("--vocabulary", type=int, default=0, help=about)
     parser.add_argument("--folder", help="keep the models here")
     parser.add_argument("--room", type=float, default=1.6, help="GiB for models")
     about = "all of it in a few seconds, with tiny models, for tests"
@@ -280,6 +418,7 @@ def arguments() -> argparse.Namespace:
     if options.small:
         options.rounds = options.trips = 1
         options.requests, options.words, options.room = 6, 20, 0.1
+        options.agent_turns, options.batch = 2, 2
     return options
 
 
@@ -289,6 +428,7 @@ def main() -> None:
         name = options.folder or stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
         folder = Path(name)
         folder.mkdir(parents=True, exist_ok=True)
+        tiny_writer.LEAST_VOCABULARY = options.vocabulary
         make(folder, small=options.small)
         base = f"http://127.0.0.1:{PORT}"
         if options.only in ("", "decision"):
@@ -302,6 +442,8 @@ def main() -> None:
                     kept(base, options.words, options.trips)
         if options.only in ("", "turns"):
             compare_turns(folder, options.room, options)
+        if options.only in ("", "agents"):
+            compare_agents(folder, options.room, options)
 
 
 if __name__ == "__main__":
