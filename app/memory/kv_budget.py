@@ -17,6 +17,7 @@ MARGIN = 32  # tokens of each slot: a template's ends, and those that are drafte
 LEAST_ANSWER = 256  # tokens that a request without a limit is given at least
 LONGEST_TEMPLATE = 512  # tokens that a chat template adds, until it has been measured
 BUSY_FOR = 600.0  # seconds for which a model counts as being as busy as it was
+SHORT = 64  # tokens of an answer: a slot's idle moment after it is a part that counts
 UNSEEN = 3.0  # seconds: llama-server looks once a second whether a client has left
 
 
@@ -74,12 +75,18 @@ class KvBudget:
         return prompt > share // 2 or prompt + demand.slots * (demand.limit or 0) > share
 
     def seat(self, demand: Demand, now: float, *, crowded: bool = False) -> Seat | None:
-        """Give a request its seat; None if it has to wait. `crowded`: others wait, too."""
+        """Give a request its seat; None if it has to wait. `crowded`: others wait, too.
+
+        One request whose answer is short may wait inside llama-server for the next slot that is
+        free. Else this slot would be idle until the next token of the others has come, because
+        llama-server computes all slots together.
+        """
         slots = min(demand.slots, self.slots) if self.slots else demand.slots
         free = self.slots - self.taken if self.slots else slots
-        if slots > free:
+        inside = slots == 1 and 0 < (demand.limit or 0) <= SHORT
+        if slots > free + inside:
             return None
-        self._note_peak(slots, now)
+        self._note_peak(min(slots, free), now)
         room = self._room(demand, slots, self._parts(slots, free, crowded))
         if room is None:
             return None

@@ -60,7 +60,7 @@ def test_who_does_not_fit_waits_in_our_line(run, socket):
         front = seated()
         async with Llama(socket) as child, front.before(socket):
             child.may.clear()
-            asks = [asyncio.create_task(front.ask(CHAT, b'{"max_tokens":5}')) for _ in range(3)]
+            asks = [asyncio.create_task(front.ask(CHAT, b'{"max_tokens":99}')) for _ in range(3)]
             await until(lambda: front.pool.view()[0].waiting == 1 and len(child.bodies) == 2)
             assert front.pool.view()[0].reserved > 0
             child.may.set()
@@ -109,12 +109,12 @@ def test_a_leavers_place_is_given_away_when_its_slot_is_free(run, socket):
         front = seated(slots=1)
         async with Llama(socket) as child, front.before(socket):
             child.may.clear()
-            leaver = await front.begin(CHAT, b'{"max_tokens":5}')
+            leaver = await front.begin(CHAT, b'{"max_tokens":99}')
             await until(lambda: child.bodies)
             front.servers["tiny"].slots = [AtWork(child.bodies[0][MARK], True)]
             await leaver.close()
             await until(lambda: front.pool.view()[0].leased == 0)
-            later = asyncio.create_task(front.ask(CHAT, b'{"max_tokens":5}'))
+            later = asyncio.create_task(front.ask(CHAT, b'{"max_tokens":99}'))
             await asyncio.sleep(0.3)
             assert len(child.bodies) == 1 and front.pool.view()[0].waiting == 1
             front.servers["tiny"].slots = []
@@ -199,7 +199,7 @@ def test_callers_of_one_model_take_turns(run, socket):
             child.may.clear()
 
             async def ask(session, number):
-                body = b'{"max_tokens":1,"x":"%b%d"}' % (session, number)
+                body = b'{"max_tokens":99,"x":"%b%d"}' % (session, number)
                 return await front.ask(CHAT, body, headers=b"session: %b\r\n" % session)
 
             crowd = [asyncio.create_task(ask(b"crowd", n)) for n in range(5)]

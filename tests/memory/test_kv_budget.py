@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.memory.kv_budget import BUSY_FOR, LEAST_ANSWER, LONGEST_TEMPLATE, MARGIN, UNSEEN, KvBudget
+from app.memory.kv_budget import (
+    BUSY_FOR,
+    LEAST_ANSWER,
+    LONGEST_TEMPLATE,
+    MARGIN,
+    SHORT,
+    UNSEEN,
+    KvBudget,
+)
 from app.memory.seat import MOST_NUMBERS, AtWork, Demand, Use
 
 CONTEXT, SLOTS = 4096, 4
@@ -24,6 +32,30 @@ def test_what_fits_beside_the_others_is_seated():
     for seat in small:
         budget.free(seat)
     assert budget.seat(large, 0.0).limit == 700
+
+
+def test_one_short_request_may_wait_inside_for_the_next_slot():
+    """Its slot would be idle for a moment, which is a part of a short answer that counts."""
+    budget = KvBudget(SLOTS, CONTEXT)
+    held = [budget.seat(counted(20, SHORT + 1), 0.0) for _ in range(SLOTS)]
+    assert budget.seat(counted(20, SHORT + 1), 0.0) is None
+    assert budget.seat(counted(20, None), 0.0) is None
+    assert budget.seat(counted(20, 0), 0.0) is None
+    assert budget.seat(counted(20, 1, 2), 0.0) is None
+    inside = budget.seat(counted(20, SHORT), 0.0)
+    assert inside.limit == SHORT and budget.taken == SLOTS + 1
+    assert budget.seat(counted(20, SHORT), 0.0) is None
+    budget.free(held[0])  # its slot is that one's
+    assert budget.seat(counted(20, SHORT + 1), 0.0) is None
+    budget.free(held[1])
+    assert budget.seat(counted(20, SHORT + 1), 0.0)
+
+
+def test_what_waits_inside_fits_beside_the_others():
+    budget = KvBudget(SLOTS, CONTEXT)
+    assert all(budget.seat(counted(20, 990 - MARGIN), 0.0) for _ in range(SLOTS))
+    assert budget.seat(counted(CONTEXT - 4 * 1010, 1), 0.0) is None
+    assert budget.seat(counted(10, 1), 0.0) is not None
 
 
 def test_alone_one_request_may_use_the_whole_context():
@@ -266,6 +298,7 @@ class Run:
 
     def look(self):
         at_work = [AtWork(seat.number, seat.begun) for seat in self.held if seat.left is None]
+        at_work = at_work[: self.slots]  # one may wait for a slot
         self.budget.look(at_work, self.now)
         self.held = [seat for seat in self.held if seat.left is None or not seat.seen]
 
@@ -284,7 +317,7 @@ class Run:
             assert seat.limit >= 1
             self.held.append(seat)
             self.waiting.pop(0)
-        assert self.budget.used <= CONTEXT and self.budget.taken <= self.slots
+        assert self.budget.used <= CONTEXT and self.budget.taken <= self.slots + 1
 
 
 SIZE = st.integers(0, CONTEXT - 1)
