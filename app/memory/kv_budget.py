@@ -77,16 +77,15 @@ class KvBudget:
     def seat(self, demand: Demand, now: float, *, crowded: bool = False) -> Seat | None:
         """Give a request its seat; None if it has to wait. `crowded`: others wait, too.
 
-        One request whose answer is short may wait inside llama-server for the next slot that is
-        free. Else this slot would be idle until the next token of the others has come, because
-        llama-server computes all slots together.
+        One request whose answer is short may wait inside llama-server for the slot of another one
+        whose answer is short. Else this slot would be idle until the next token of the others has
+        come, because llama-server computes all slots together.
         """
         slots = min(demand.slots, self.slots) if self.slots else demand.slots
         free = self.slots - self.taken if self.slots else slots
-        inside = slots == 1 and 0 < (demand.limit or 0) <= SHORT
-        if slots > free + inside:
+        if slots and slots > free + self._may_wait_inside(demand, slots):
             return None
-        self._note_peak(min(slots, free), now)
+        self._note_peak(max(0, min(slots, free)), now)
         room = self._room(demand, slots, self._parts(slots, free, crowded))
         if room is None:
             return None
@@ -96,6 +95,12 @@ class KvBudget:
         seat = Seat(number, slots, tokens, limit, marked, begins=demand.begins)
         self._seats.add(seat)
         return seat
+
+    def _may_wait_inside(self, demand: Demand, slots: int) -> bool:
+        """Only one that its slot will show: of others nobody could tell whether they have one."""
+        shown = demand.marked and self.marks
+        beside = any(_short(seat.limit) for seat in self._seats)
+        return slots == 1 and shown and _short(demand.limit) and beside
 
     def _note_peak(self, slots: int, now: float) -> None:
         used = self.taken + slots
@@ -194,8 +199,10 @@ class KvBudget:
     def unsure(self, *, waited_for: bool) -> bool:
         """Whether it would help to know which slots are at work: some may be free already, or, if
         somebody waits for a seat, others may have begun."""
-        begins = waited_for and self.context is not None
-        return any(s.left is not None or (begins and not s.begun) for s in self._seats)
+        inside = max(0, self.taken - self.slots)  # it cannot begin before another one ends
+        beginning = sum(not seat.begun for seat in self._seats) > inside
+        left = any(seat.left is not None for seat in self._seats)
+        return left or (waited_for and self.context is not None and beginning)
 
     def forget_left(self) -> bool:
         """Free what clients had that have left: nobody says whether their slots are at work.
@@ -238,3 +245,7 @@ class KvBudget:
             return (seat.seen or late) and seat.number not in working
         free, free_when_late = unmarked
         return (seat.seen and free) or (late and free_when_late)
+
+
+def _short(limit: int | None) -> bool:
+    return 0 < (limit or 0) <= SHORT

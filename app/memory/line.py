@@ -132,10 +132,8 @@ class Line:
             self._tell()
 
     def _next(self, now: float) -> Waiter | None:
-        if self._asking:
-            asks = self._asking.popleft()
-            self._seated(asks, now)
-            return self._leasing(asks)
+        if self._asking and self._seated(self._asking[0], now):
+            return self._leasing(self._asking.popleft())
         waiter = self._waiters.first(now - AGED, self._may_be_next, self._is_cheap)
         if waiter is None:
             return None

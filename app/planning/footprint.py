@@ -179,7 +179,9 @@ def _record(
     if site.predictions is None or not isinstance(contents, ModelFiles):
         return None
     sizes = [f"{name} {size}" for name, size in site.capabilities.device_memory.items()]
-    key = learned.key([*contents.paths, tool], argv, [str(tool), *sizes])
+    beside = tool.resolve().parent.glob("lib*.so*")  # in many builds it is these that compute
+    newest = max((library.stat().st_mtime_ns for library in beside), default=0)
+    key = learned.key([*contents.paths, tool], argv, [str(tool.resolve()), str(newest), *sizes])
     return learned.Record(site.predictions, key)
 
 

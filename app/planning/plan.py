@@ -124,7 +124,7 @@ async def plan(settings: Settings, around: Surroundings) -> Plan:
     machine = replace(machine, at_once=run_at_once(models, available))
     made = Plan(
         models=tuple(with_threads(model, machine) for model in models),
-        site=Site(capabilities, machine),
+        site=Site(capabilities, machine, predictions),
         store=around.store,
         budget=available,
         sharing=general.cpu_offloading or general.disk_swapping,

@@ -99,8 +99,8 @@ class Presence:
                 await asyncio.wait_for(self._due.wait(), interval)
 
     async def _try(self, what: str, showing: Awaitable[None]) -> bool:
-        """Whether it is shown. A failure is logged once; what failed is sent again with the next
-        update."""
+        """Whether ClearML took it. A failure of its is logged once; what failed is sent again with
+        the next update."""
         shown = False
         try:
             await showing
@@ -110,6 +110,7 @@ class Presence:
             self._complaints.failed(what, error)
         except Exception:  # noqa: BLE001 the updates go on after a fault of ours
             logger.exception("%s could not be shown in ClearML", what)
+            shown = True  # it does not help to try again soon
         return shown
 
     async def _show_state(self, deadline: float | None = None, **over: str) -> None:

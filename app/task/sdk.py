@@ -102,7 +102,9 @@ class SdkThread:
             patience = SILENCE if deadline is None else deadline
             done, _ = await asyncio.wait({future}, timeout=patience)
             if deadline is None and not done:
-                logger.warning("ClearML: %s: no answer in %g s: %s", name, SILENCE, self._place())
+                waits = "" if posted.running() else ", it waits for the call before it"
+                place = self._place()
+                logger.warning("ClearML: %s: no answer in %g s%s: %s", name, SILENCE, waits, place)
                 done, _ = await asyncio.wait({future})
         finally:  # its result is of no use any more
             future.cancel()
@@ -117,6 +119,8 @@ class SdkThread:
     def _place(self) -> str:
         """Where the thread is, for whoever has to find out what it waits for."""
         frame = sys._current_frames().get(self._thread.ident or 0)
+        if frame is None:
+            return "the thread has ended"
         frames = list(traceback.walk_stack(frame))[:FRAMES]
         names = [f"{f.f_code.co_filename}:{line} {f.f_code.co_name}" for f, line in frames]
         return ", called by ".join(names)

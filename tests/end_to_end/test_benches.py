@@ -19,7 +19,8 @@ BENCHES = {
     ]
     + ["sleeping model", "tokens per second", "idle, 1 models", "resident memory"],
     "start": ["median app", "median bare", "resident memory"],
-    "memory": ["decision: 50 models", "wake", "kept: gone on with", "turns"],
+    "memory": ["decision: 50 models", "wake", "kept: gone on with", "turns"]
+    + ["agents: total", "agents: batch done"],
     "policy": ["of the best in hindsight", "mean wait", "ours"],
     "page": ["first contentful paint", "idle, 20 viewers", "no viewer"],
 }

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -38,11 +39,16 @@ def test_one_short_request_may_wait_inside_for_the_next_slot():
     """Its slot would be idle for a moment, which is a part of a short answer that counts."""
     budget = KvBudget(SLOTS, CONTEXT)
     held = [budget.seat(counted(20, SHORT + 1), 0.0) for _ in range(SLOTS)]
+    assert budget.seat(counted(20, SHORT), 0.0) is None  # no slot will be free soon
+    budget.free(held.pop())
+    held.append(budget.seat(counted(20, SHORT), 0.0))
     assert budget.seat(counted(20, SHORT + 1), 0.0) is None
     assert budget.seat(counted(20, None), 0.0) is None
     assert budget.seat(counted(20, 0), 0.0) is None
     assert budget.seat(counted(20, 1, 2), 0.0) is None
+    assert budget.seat(replace(counted(20, 1), marked=False), 0.0) is None
     inside = budget.seat(counted(20, SHORT), 0.0)
+    assert budget.seat(Demand(slots=0), 0.0)  # what wants no slot is not concerned
     assert inside.limit == SHORT and budget.taken == SLOTS + 1
     assert budget.seat(counted(20, SHORT), 0.0) is None
     budget.free(held[0])  # its slot is that one's
@@ -53,9 +59,20 @@ def test_one_short_request_may_wait_inside_for_the_next_slot():
 
 def test_what_waits_inside_fits_beside_the_others():
     budget = KvBudget(SLOTS, CONTEXT)
-    assert all(budget.seat(counted(20, 990 - MARGIN), 0.0) for _ in range(SLOTS))
+    assert all(budget.seat(counted(990 - MARGIN, 20), 0.0) for _ in range(SLOTS))
     assert budget.seat(counted(CONTEXT - 4 * 1010, 1), 0.0) is None
     assert budget.seat(counted(10, 1), 0.0) is not None
+
+
+def test_one_that_cannot_begin_yet_is_not_looked_for():
+    budget = KvBudget(SLOTS, CONTEXT)
+    held = [budget.seat(counted(20, 1), 0.0) for _ in range(SLOTS + 1)]
+    assert budget.unsure(waited_for=True)
+    for seat in held[:SLOTS]:
+        budget.begin(seat)
+    assert not budget.unsure(waited_for=True)
+    budget.end(held[0], Use.LEFT, 0.0)
+    assert budget.unsure(waited_for=True)
 
 
 def test_alone_one_request_may_use_the_whole_context():

@@ -5,7 +5,7 @@ import pytest
 from app.errors import RequestError
 from app.memory.caller import Caller
 from app.memory.kv_budget import KvBudget
-from app.memory.line import AT_ONCE, Line
+from app.memory.line import ASKS, AT_ONCE, Line
 from app.memory.seat import Demand
 
 
@@ -32,6 +32,23 @@ def test_who_leaves_the_line_is_neither_granted_nor_counted(run):
         line.grant(5.0)
         assert line.leased == 1 and stays.granted.done()
         assert line.last_used == 0.0
+
+    run(scenario)
+
+
+def test_what_wants_no_slot_has_its_lease_where_one_waits_inside(run):
+    """Result: when all have ended, nothing leases the model."""
+
+    async def scenario():
+        line, short = Line(), Demand(1, 10, 5, exact=True, marked=True)
+        line.budget = KvBudget(1, 1000)
+        waiters = [line.join(1.0, short) for _ in range(2)]
+        waiters.append(line.join(2.0, ASKS))
+        line.grant(3.0)
+        assert line.leased == 3 and line.budget.taken == 2
+        for waiter in waiters:
+            line.release(waiter, 4.0)
+        assert (line.leased, line.seated, line.waiting) == (0, 0, 0)
 
     run(scenario)
 
