@@ -135,12 +135,12 @@ def ours(folder: Path, room: float) -> list[str]:
 def router(folder: Path) -> list[str]:
     line = [str(find("", os.environ)), "--models-dir", str(folder), "--models-max", "1"]
     line += ["--port", str(ROUTER_PORT), "-t", "1", "-c", str(CONTEXT), "-np", "4", "--no-ui"]
-    return [*line, "--fit", "off"]
+    return [*line, "--kv-unified", "--fit", "off"]  # as ours: one request may have all of it
 
 
 def swap(folder: Path) -> list[str]:
     """llama-swap, which has one model at a time where nothing else is said."""
-    rest = f"-t 1 -c {CONTEXT} -np 4 --no-ui --fit off"
+    rest = f"-t 1 -c {CONTEXT} -np 4 --kv-unified --no-ui --fit off"
     server = find("", os.environ)
     lines = [
         f"  {n}:\n    cmd: {server} --port ${{PORT}} -m {folder / n}.gguf {rest}" for n in NAMES
