@@ -29,7 +29,7 @@ class Tier(enum.Enum):
 class Loadable(Protocol):
     """One llama-server, or what is kept of it while it is away; the real one is in `tiers`."""
 
-    stages: Stages
+    stages: Stages  # of its switches
 
     @property
     def progress(self) -> float | None: ...

@@ -20,7 +20,6 @@ WORDS = (
     "reply request client system user hello world small large fast slow time data number line"
 ).split()
 MERGES = ("t h", "i n", "e r", "a n")  # the tokenizer wants some
-LEAST_VOCABULARY = 0  # tokens
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -43,11 +42,13 @@ def write(
     shard_tensors: int = 0,
     context: int = CONTEXT,
     quantised: bool = False,
+    vocabulary: int = 0,
 ) -> None:
     """Write the model, said to be trained for `context` tokens; with `shard_tensors`, as a split
-    set of that many tensors a part; its matrices as 16-bit floats, or `quantised` to Q8_0."""
+    set of that many tensors a part; its matrices as 16-bit floats, or `quantised` to Q8_0; with
+    tokens that nothing is made of up to a `vocabulary` of so many."""
     writer = gguf.GGUFWriter(path, "llama", split_max_tensors=shard_tensors)
-    tokens, types = _vocabulary()
+    tokens, types = _vocabulary(vocabulary)
     _write_metadata(writer, tokens, types)
     writer.add_context_length(context)
     random = np.random.default_rng(seed)
@@ -72,14 +73,14 @@ def byte_symbols() -> list[str]:
     return [chr(byte if byte in kept else next(others)) for byte in range(256)]
 
 
-def _vocabulary() -> tuple[list[str], list[int]]:
+def _vocabulary(least: int = 0) -> tuple[list[str], list[int]]:
     merged = [merge.replace(" ", "") for merge in MERGES]
     words = ("\u0120" + word for word in WORDS)
     tokens = list(dict.fromkeys([*byte_symbols(), *words, *merged]))
     types = [int(gguf.TokenType.NORMAL)] * len(tokens)
     tokens += SPECIAL
     types += [int(gguf.TokenType.CONTROL)] * len(SPECIAL)
-    while len(tokens) % 32 or len(tokens) < LEAST_VOCABULARY:
+    while len(tokens) % 32 or len(tokens) < least:
         tokens.append(f"<|unused_{len(tokens)}|>")
         types.append(int(gguf.TokenType.UNUSED))
     return tokens, types

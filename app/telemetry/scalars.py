@@ -258,7 +258,7 @@ SCALARS = (
         title="Switch Time",
         help="Seconds that the model's switches took, by stage: `drain`, `save` (KV caches), `end` "
         "(the process), `park`, `start`, `restore` (KV caches), `wake`",
-        source=OfStage(lambda seconds: seconds),
+        source=OfStage(),
         metric=Metric(name="model_switch_seconds", type=Type.COUNTER),
     ),
     Scalar(

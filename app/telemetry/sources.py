@@ -104,14 +104,13 @@ class OfState(OfNow):
 
 @dataclass(frozen=True)
 class OfStage(OfNow):
-    """A value of each model and each stage of its switches."""
+    """The seconds of each model and each stage of its switches."""
 
-    take: Callable[[float], float]
     labels = ("model", "stage")
 
     def values(self, overview: Overview, now: float) -> Mapping[Labels, float]:
         views = overview.view()
-        return {(v.name, stage): self.take(s) for v in views for stage, s in v.stages.items()}
+        return {(v.name, stage): seconds for v in views for stage, seconds in v.stages.items()}
 
 
 @dataclass(frozen=True)

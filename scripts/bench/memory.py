@@ -49,8 +49,9 @@ TOKEN = "#token="  # before it, in the address that the app prints
 admin: dict[str, str] = {}  # the header that an admin call needs
 
 
-def make(folder: Path, *, small: bool = False) -> None:
-    """Random models of 24 layers and 680 million parameters, at 8 bits; tiny ones if `small`."""
+def make(folder: Path, *, small: bool = False, vocabulary: int = 0) -> None:
+    """Random models of 24 layers and 680 million parameters, at 8 bits; tiny ones if `small`; with
+    a `vocabulary` of so many tokens at least. Those that are in the folder stay as they are."""
     if not small:
         tiny_writer.LAYERS, tiny_writer.WIDTH, tiny_writer.FEED_FORWARD = 24, 1024, 8192
         tiny_writer.HEADS, tiny_writer.KV_HEADS = 16, 8
@@ -61,7 +62,9 @@ def make(folder: Path, *, small: bool = False) -> None:
     for seed, name in enumerate(NAMES):
         path = folder / f"{name}.gguf"
         if not path.exists():
-            tiny_writer.write(path, seed=seed, context=CONTEXT, quantised=True)
+            tiny_writer.write(
+                path, seed=seed, context=CONTEXT, quantised=True, vocabulary=vocabulary
+            )
 
 
 Messages = list[dict[str, str]]
@@ -428,8 +431,7 @@ def main() -> None:
         name = options.folder or stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
         folder = Path(name)
         folder.mkdir(parents=True, exist_ok=True)
-        tiny_writer.LEAST_VOCABULARY = options.vocabulary
-        make(folder, small=options.small)
+        make(folder, small=options.small, vocabulary=options.vocabulary)
         base = f"http://127.0.0.1:{PORT}"
         if options.only in ("", "decision"):
             decision()
