@@ -49,8 +49,8 @@ class UpstreamError(Exception):
 
 
 class OverflowedError(UpstreamError):
-    """The child failed every request at work, since its KV cache was full. Nothing of the answer
-    was told: the request may be sent again."""
+    """The child failed every request at work together: its KV cache was full, or a batch of them
+    was at fault. Nothing of the answer was told: the request may be sent again."""
 
 
 class NotConnectedError(UpstreamError):

@@ -91,22 +91,24 @@ class Client:
         self, method: str, target: str, pieces: Sequence[bytes], timeout: float
     ) -> Reply:
         """Raises UpstreamError, also if the whole answer takes longer than `timeout`."""
-        collector = _Collector()
-        headers = [(b"content-type", b"application/json")]
-        exchange: Exchange | None = None
         try:
-            whole, length = (pieces[0], None) if len(pieces) == 1 else (None, sum(map(len, pieces)))
-            exchange = await asyncio.wait_for(
-                self.exchange((method, target, headers), whole, collector, length), timeout
-            )
-            if whole is None:
-                await asyncio.wait_for(_written(exchange, pieces), timeout)
-            return await asyncio.wait_for(collector.reply, timeout)
+            return await asyncio.wait_for(self._answered(method, target, pieces), timeout)
         except asyncio.TimeoutError:
             raise UpstreamError(f"no answer to {method} {target} in {timeout:g} s") from None
+
+    async def _answered(self, method: str, target: str, pieces: Sequence[bytes]) -> Reply:
+        collector = _Collector()
+        head = method, target, [(b"content-type", b"application/json")]
+        whole, length = (pieces[0], None) if len(pieces) == 1 else (None, sum(map(len, pieces)))
+        exchange = await self.exchange(head, whole, collector, length)
+        try:
+            if whole is None:
+                for piece in pieces:
+                    await exchange.write(piece)
+                exchange.end()
+            return await collector.reply
         finally:
-            if exchange is not None:
-                exchange.abort()
+            exchange.abort()
 
     def _head(self, method: str, target: str, headers: Headers, size: int | None) -> bytes:
         """`size` of the body in bytes; None if it comes in chunks."""
@@ -173,12 +175,6 @@ def _pieces(head: bytes, body: bytes | None) -> tuple[bytes, ...]:
     """What is sent at once; in one piece if the body is small."""
     body = body or b""
     return (head + body,) if len(body) < SMALL else (head, body)
-
-
-async def _written(exchange: Exchange, pieces: Sequence[bytes]) -> None:
-    for piece in pieces:
-        await exchange.write(piece)
-    exchange.end()
 
 
 class _Collector:

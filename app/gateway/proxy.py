@@ -94,23 +94,23 @@ class Proxy:
             if answered is not None:
                 await answered
             return
-        asked = Incoming(request, destination, names, holder, self._rules.keys.quota(holder))
-        with Place(asked.quota, clock.now()), self._reading.holding(request) as holding:
-            await self._pass_on(asked, holding)
+        incoming = Incoming(request, destination, names, holder, self._rules.keys.quota(holder))
+        with Place(incoming.quota, clock.now()), self._reading.holding(request) as holding:
+            await self._pass_on(incoming, holding)
 
-    async def _pass_on(self, asked: Incoming, holding: Holding) -> None:
-        request, destination = asked.request, asked.destination
+    async def _pass_on(self, incoming: Incoming, holding: Holding) -> None:
+        request, destination = incoming.request, incoming.destination
         if destination.model is not None:
             self._pool.deny_if_full(destination.model)
-        models = asked.models()
+        models = incoming.models()
         body = await self._reading.body(request, models, holding, multipart=destination.multipart)
-        model = destination.model or named_in_body({"model": body.model}, asked.names)
+        model = destination.model or named_in_body({"model": body.model}, incoming.names)
         self._reading.allowed(model).check(body.length or 0, body.media)
         # Only now: a client that sends its body slowly takes no other client's place.
         with self._pool.admit(model):
             routed = self._rules.routed
-            caller = caller_of(asked.holder, request.headers, request.address, routed=routed)
-            call = Call(request, destination.path, model, body, caller, asked.quota)
+            caller = caller_of(incoming.holder, request.headers, request.address, routed=routed)
+            call = Call(request, destination.path, model, body, caller, incoming.quota)
             await self._serve(call)
 
     async def _check_caller(self, request: Request) -> Holder:
@@ -151,7 +151,8 @@ class Proxy:
         ask = asking(kind, call)
         until = clock.now() + wait
         relay.repeatable = call.body.whole is not None
-        for attempt in range(1, TRIES + 1):
+        refused = 0
+        while True:
             lease = self._pool.lease(call.model, max(0.0, until - clock.now()), ask)
             try:
                 async with lease as upstream:
@@ -163,7 +164,8 @@ class Proxy:
                 return
             except NotConnectedError:
                 # The child has just ended without seeing the request: the next one may answer.
-                if attempt == TRIES or call.body.pieces is None:
+                refused += 1
+                if refused == TRIES or call.body.pieces is None:
                     raise
                 await self._pool.gone(call.model)
                 relay.again()

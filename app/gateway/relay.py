@@ -38,7 +38,7 @@ class Relay:
         self.leased_at: float | None = None  # when the request got its model
         self.pieces = 0  # of a stream: about one for each token
         self.repeatable = False  # the request may be sent again
-        self.overflows = 0  # how often the child has failed the request beside all others
+        self.overflows = 0  # how often the child has failed it because its KV cache was full
         self._several = several
         self.ends = Whole(several) if several else Ends()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

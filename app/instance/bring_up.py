@@ -192,8 +192,7 @@ class LlamaServers:
         """What runs with the same files, arguments, GPUs and llama-server have seen."""
         capabilities = self.plan.capabilities
         argv = arguments.planning(model.settings, model.resolved, model.wanted)
-        changed = str(capabilities.path.stat().st_mtime_ns)
-        where = [*capabilities.devices, str(capabilities.path), changed]
+        where = learned.place(capabilities.path, capabilities.device_memory)
         return Record(self._learned, learned.key(files.paths, argv, where))
 
     def _describe(self, model: Allotted, server: LlamaServer, files: Fetched) -> None:

@@ -52,9 +52,11 @@ class Departures(Generic[Upstream]):
             await asyncio.sleep(POLL)
 
     def _give_up(self, model: Model[Upstream]) -> bool:
-        log = ModelLogger(logger, model.name)
-        log.warning("does not say which of its slots are at work: those left count as free")
-        return model.line.budget.forget_left()
+        freed = model.line.budget.forget_left()
+        if freed:
+            log = ModelLogger(logger, model.name)
+            log.warning("does not say which of its slots are at work: those left count as free")
+        return freed
 
 
 def _unsure(model: Model[Upstream]) -> bool:

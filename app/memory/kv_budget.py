@@ -17,7 +17,7 @@ MARGIN = 32  # tokens of each slot: a template's ends, and those that are drafte
 LEAST_ANSWER = 256  # tokens that a request without a limit is given at least
 LONGEST_TEMPLATE = 512  # tokens that a chat template adds, until it has been measured
 BUSY_FOR = 600.0  # seconds for which a model counts as being as busy as it was
-SHORT = 64  # tokens of an answer: a slot's idle moment after it is a part that counts
+SHORT = 64  # tokens of an answer, after which the idle moment of its slot is a loss that counts
 UNSEEN = 3.0  # seconds: llama-server looks once a second whether a client has left
 
 
@@ -92,7 +92,7 @@ class KvBudget:
         tokens, limit = room
         marked = demand.marked and self.marks
         number = 1 + next(self._numbers) % MOST_NUMBERS
-        seat = Seat(number, slots, tokens, limit, marked, begins=demand.begins)
+        seat = Seat(number, slots, tokens, limit, marked, begun=not slots, begins=demand.begins)
         self._seats.add(seat)
         return seat
 
@@ -164,8 +164,8 @@ class KvBudget:
 
     def end(self, seat: Seat, use: Use, now: float) -> None:
         """The request has ended, and its client is not there any more."""
-        if use is Use.UNSENT:
-            self._seats.discard(seat)  # its slots hold what they held
+        if use is Use.UNSENT or not seat.slots:
+            self._seats.discard(seat)  # its slots, if any, hold what they held
         elif use is Use.WHOLE:
             self.free(seat)
         elif seat in self._seats:

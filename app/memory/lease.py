@@ -107,7 +107,7 @@ class Leases(Generic[Upstream]):
     def release(self, model: Model[Upstream], place: Waiter | Seat, use: Use) -> None:
         """A request ends, or gives up waiting."""
         now = self._ledger.now()
-        waited = isinstance(place, Waiter) and not place.leases
+        waited = isinstance(place, Waiter) and place.seat is None
         if isinstance(place, Waiter):
             model.line.release(place, now, use)
         else:

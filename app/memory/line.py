@@ -18,16 +18,16 @@ ASKS = Demand(slots=0)  # takes no slot
 
 
 class Waiter:
-    """A request in the line, `since` when; `granted` is done soon after it `leases` the model, or
-    with an exception where it is refused. Before that it may be granted to have its prompt counted:
+    """A request in the line, `since` when; `granted` is done soon after it has its `seat`, or with
+    an exception where it is refused. Before that it may be granted to have its prompt counted:
     then it is `counting`, and has no `seat`."""
 
     def __init__(self, since: float, demand: Demand = ONE, caller: Caller = NOBODY) -> None:
         self.since = since
         self.demand = demand
         self.caller = caller
-        self.leases = self.counting = False
-        self.seat: Seat | None = None
+        self.counting = False
+        self.seat: Seat | None = None  # while it leases the model
         self.granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
@@ -132,8 +132,10 @@ class Line:
             self._tell()
 
     def _next(self, now: float) -> Waiter | None:
-        if self._asking and self._seated(self._asking[0], now):
-            return self._leasing(self._asking.popleft())
+        if self._asking:
+            asks = self._asking.popleft()
+            self._seated(asks, now)  # it wants no slot, so there is always one
+            return self._leasing(asks)
         waiter = self._waiters.first(now - AGED, self._may_be_next, self._is_cheap)
         if waiter is None:
             return None
@@ -161,7 +163,6 @@ class Line:
 
     def _leasing(self, waiter: Waiter) -> Waiter:
         self.leased += 1  # here: the model must not be evicted before the request runs
-        waiter.leases = True
         return waiter
 
     def _seated(self, waiter: Waiter, now: float) -> bool:

@@ -178,11 +178,8 @@ def _record(
     the same files, arguments, GPUs and tool. None for files that are not here yet."""
     if site.predictions is None or not isinstance(contents, ModelFiles):
         return None
-    sizes = [f"{name} {size}" for name, size in site.capabilities.device_memory.items()]
-    beside = tool.resolve().parent.glob("lib*.so*")  # in many builds it is these that compute
-    newest = max((library.stat().st_mtime_ns for library in beside), default=0)
-    key = learned.key([*contents.paths, tool], argv, [str(tool.resolve()), str(newest), *sizes])
-    return learned.Record(site.predictions, key)
+    where = learned.place(tool, site.capabilities.device_memory)
+    return learned.Record(site.predictions, learned.key(contents.paths, argv, where))
 
 
 def _computed(

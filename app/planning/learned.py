@@ -27,13 +27,24 @@ def key(paths: Sequence[Path], arguments: Sequence[str], where: Sequence[str]) -
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def place(program: Path, gpus: Mapping[str, int]) -> list[str]:
+    """Of a key: a program of llama.cpp as it is now, with the libraries beside it (in many builds
+    it is these that compute), and the bytes of each GPU."""
+    path = program.resolve()
+    files = [path, *(file for file in path.parent.glob("lib*.so*") if file.exists())]
+    newest = max(file.stat().st_mtime_ns for file in files)
+    return [str(path), str(newest), *(f"{gpu} {size}" for gpu, size in gpus.items())]
+
+
 class Learned:
+    """Bytes by device, by key: the most that was ever put."""
+
     def __init__(self, folder: Path, file: str = FILE) -> None:
         self._path = folder / file
         self._usage = self._read()
 
     def get(self, model: str) -> dict[str, int]:
-        """The most bytes of each device that this model was seen to use; {} if it is new."""
+        """{} if nothing is known."""
         return dict(self._usage.get(model, {}))
 
     def put(self, model: str, usage: Mapping[str, int]) -> None:
@@ -70,7 +81,7 @@ class Learned:
 
 @dataclass(frozen=True)
 class Record:
-    """What one model was seen to use, by device."""
+    """What is known of one model, by device."""
 
     learned: Learned
     key: str

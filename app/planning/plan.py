@@ -113,18 +113,17 @@ async def plan(settings: Settings, around: Surroundings) -> Plan:
         headroom=headroom(capabilities.device_free, available),
         threshold=placement.threshold(general.cuda_memory_threshold, len(capabilities.devices)),
     )
-    predictions = Learned(around.store.cache, PREDICTED)
+    site = Site(capabilities, machine, Learned(around.store.cache, PREDICTED))
     models: list[Candidate] = []
     for number, model in enumerate(settings.models, start=1):
         with naming_item(number, listed=bool(general.models)):
             room = vacancy(models, available)
-            site = Site(capabilities, machine, predictions)
             models.append(await _plan_model(model, around, site, room))
             check_names([other.settings for other in models])
     machine = replace(machine, at_once=run_at_once(models, available))
     made = Plan(
         models=tuple(with_threads(model, machine) for model in models),
-        site=Site(capabilities, machine, predictions),
+        site=replace(site, machine=machine),
         store=around.store,
         budget=available,
         sharing=general.cpu_offloading or general.disk_swapping,

@@ -40,8 +40,9 @@ class ClearMLTask:
     def __init__(
         self, *, offline: bool, environment: Mapping[str, str], recorded: bool = True
     ) -> None:
-        """Unless it is `recorded`, it is offline, and nothing of it is written anywhere."""
-        self._session = Session(offline=offline, environment=environment, recorded=recorded)
+        """Unless it is `recorded` it is offline, and the SDK is neither called nor imported."""
+        self._session = Session(offline=offline or not recorded, environment=environment)
+        self._recorded = recorded
         self._runtime = Runtime()
         self._last_words: LastWords | None = None  # None: offline, or not open yet
         self._claim: Claim | None = None  # None as well
@@ -71,7 +72,8 @@ class ClearMLTask:
         self._session.start()
         if self._session.known_offline:
             self._ended = False
-            self._session.post("opening the offline task", become)
+            if self._recorded:
+                self._session.post("opening the offline task", become)
             return {}
         await self._session.find_mode()
         if not self.offline:

@@ -90,28 +90,26 @@ class Presence:
             interval = self._interval
             if self._overview.phase is Phase.SETTING_UP:
                 interval = min(PROGRESS, interval)
-            shown = await self._try(STATE, self._show_state())
-            shown &= await self._try(CALLERS, self._show_callers())
+            again = await self._try(STATE, self._show_state())
+            again |= await self._try(CALLERS, self._show_callers())
             await self._try(PAGE, self._show_page())  # a missing file server may stay away
-            if not shown:
+            if again:
                 interval = min(AGAIN, interval)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._due.wait(), interval)
 
     async def _try(self, what: str, showing: Awaitable[None]) -> bool:
-        """Whether ClearML took it. A failure of its is logged once; what failed is sent again with
-        the next update."""
-        shown = False
+        """Whether to try again soon, as after a failure of ClearML's, which is logged once. What
+        failed is sent again with the next update."""
         try:
             await showing
             self._complaints.worked(what)
-            shown = True
         except ClearMLError as error:
             self._complaints.failed(what, error)
+            return True
         except Exception:  # noqa: BLE001 the updates go on after a fault of ours
             logger.exception("%s could not be shown in ClearML", what)
-            shown = True  # it does not help to try again soon
-        return shown
+        return False
 
     async def _show_state(self, deadline: float | None = None, **over: str) -> None:
         """Send the properties and the table that have changed; `over` replaces properties."""

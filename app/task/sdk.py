@@ -135,14 +135,3 @@ class SdkThread:
             except BaseException as error:  # noqa: BLE001 the SDK's edge: handed to the caller
                 logger.debug("a ClearML call failed", exc_info=error)
                 future.set_exception(error)
-
-
-class NoSdk(SdkThread):
-    """Without the SDK: no call is made, and none fails."""
-
-    def start(self) -> None: ...
-
-    def post(self, function: Callable[[], T]) -> Future[T]:
-        future: Future[Any] = Future()
-        future.set_result(None)
-        return future

@@ -11,7 +11,7 @@ from app.errors import ConfigError
 from app.task import api, login, mode
 from app.task.login import UnreachableError
 from app.task.mode import Mode
-from app.task.sdk import Complaints, NoSdk, SdkThread, translated
+from app.task.sdk import Complaints, SdkThread, translated
 
 T = TypeVar("T")
 
@@ -22,14 +22,11 @@ INSTEAD = "or start with --offline"
 class Session:
     """The methods that are awaited raise ClearMLError where ClearML does not do what was asked."""
 
-    def __init__(
-        self, *, offline: bool, environment: Mapping[str, str], recorded: bool = True
-    ) -> None:
-        """`recorded`: else the SDK is never called, nor imported."""
-        self.known_offline = not recorded or mode.known_offline(offline, environment)
+    def __init__(self, *, offline: bool, environment: Mapping[str, str]) -> None:
+        self.known_offline = mode.known_offline(offline, environment)
         self.mode = Mode.OFFLINE  # until `find_mode`
         self._environment = environment
-        self._sdk = SdkThread() if recorded else NoSdk()
+        self._sdk = SdkThread()
         self._server = ""  # the API server's address, once it has let us in
         self._complaints = Complaints()
 

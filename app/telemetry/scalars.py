@@ -257,14 +257,14 @@ SCALARS = (
         key="stages",
         title="Switch Time",
         help="Seconds that the model's switches took, by stage: `drain`, `save` (KV caches), `end` "
-        "(the process), `park`, `start`, `restore` (KV caches), `wake`",
+        "(of the process, to make room), `park`, `start`, `restore` (KV caches), `wake`",
         source=OfStage(),
         metric=Metric(name="model_switch_seconds", type=Type.COUNTER),
     ),
     Scalar(
         key="overflows",
         title="KV Cache Overflows",
-        help="How often llama-server failed all requests at work, by those that it failed",
+        help="Requests that llama-server failed because its KV cache was full",
         source=Total(lambda sample: sample.overflows),
         metric=Metric(name="kv_overflows", type=Type.COUNTER),
     ),

@@ -240,8 +240,7 @@ def peer(what: str, folder: Path, room: float) -> Iterator[str]:
 
 
 def peers() -> list[str]:
-    swap = ["llama-swap"] if shutil.which("llama-swap") else []
-    return ["ours", "router", *swap]
+    return ["ours", "router", *(["llama-swap"] if shutil.which("llama-swap") else [])]
 
 
 def in_turns(pairs: int) -> list[str]:
@@ -262,9 +261,9 @@ def switching(base: str) -> str:
     return f", {switches} switches: {spent}"
 
 
-def beside(what: str, unit: str, found: dict[str, list[float]]) -> None:
+def beside(what: str, found: dict[str, list[float]]) -> None:
     middle = {name: statistics.median(values) for name, values in found.items()}
-    told = ", ".join(f"{name} {value:.1f} {unit}" for name, value in middle.items())
+    told = ", ".join(f"{name} {value:.1f} s" for name, value in middle.items())
     best = min(value for name, value in middle.items() if name != "ours")
     worst = max(found["ours"]) / best
     print(f"{what}: {told}; ours / better peer {middle['ours'] / best:.2f}, worst {worst:.2f}")
@@ -279,7 +278,7 @@ def compare_turns(folder: Path, room: float, options: argparse.Namespace) -> Non
             found[what].append(seconds)
             more = switching(base) if what == "ours" else ""
             print(f"turns: {what} {seconds:.1f} s, longest {longest:.1f} s, {failed} failed{more}")
-    beside("turns", "s", found)
+    beside("turns", found)
 
 
 @dataclass
@@ -310,7 +309,7 @@ def first_token(base: str, model: str, messages: Messages, tokens: int) -> tuple
             if delta:
                 first = first or time.monotonic() - begun
                 said += delta
-    return first, said
+    return first or time.monotonic() - begun, said  # an empty answer has come, too
 
 
 def crew(base: str, options: argparse.Namespace) -> Crew:
@@ -358,7 +357,7 @@ def compare_agents(folder: Path, room: float, options: argparse.Namespace) -> No
             seconds = ", ".join(f"{part} {value:.1f} s" for part, value in told.items())
             print(f"agents: {what}: {seconds}{switching(base) if what == 'ours' else ''}")
     for part, every in parts.items():
-        beside(f"agents: {part}", "s", every)
+        beside(f"agents: {part}", every)
 
 
 def kept(base: str, words: int, trips: int) -> None:
@@ -408,7 +407,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--requests", type=int, default=60)
     parser.add_argument("--words", type=int, default=300, help="of the long chat")
     parser.add_argument("--trips", type=int, default=3, help="of kept")
-    parser.add_argument("--only", default="", help="wake, turns, agents, kept or decision")
+    only = ["", "wake", "turns", "agents", "kept", "decision"]
+    parser.add_argument("--only", default="", choices=only)
     parser.add_argument("--agent-turns", type=int, default=10)
     parser.add_argument("--batch", type=int, default=40, help="requests beside the agents")
     about = "tokens; real models have up to 262144"

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from app.errors import RequestError
-from app.gateway.body.asked import asked
+from app.gateway.body.asked import TEXTS, asked
 from app.gateway.body.reading import Body
-from app.gateway.demand import OF_INFILL, added, demand, fields, kind_of
+from app.gateway.demand import KINDS, OF_INFILL, added, demand, fields, kind_of
 from app.memory.seat import MARK, Demand, Seat
 
 
@@ -115,3 +115,8 @@ def test_a_list_of_prompts_has_a_bound(path, field, most):
     assert demanded(path, **{field: ["a"] * most}).slots == most
     with pytest.raises(RequestError, match=f"one request may have {most}"):
         demanded(path, **{field: ["a"] * (most + 1)})
+
+
+def test_every_list_of_prompts_is_counted_where_the_body_is_read():
+    """Else a list of it would count as one prompt."""
+    assert {name for kind in KINDS.values() for name in kind.texts} == {*TEXTS}

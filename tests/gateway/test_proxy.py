@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from app.gateway import admission, guesses
+from app.gateway import admission, guesses, proxy
 from app.gateway.admission import Keys
 from app.gateway.rules import Rules
 from tests.fakes import Child, RawClient, body_of, reply, serving, until
@@ -169,6 +169,38 @@ def test_a_request_that_a_dying_child_did_not_take_is_served_by_the_next_one(run
                 status, _, answer = await asks
                 assert (status, answer) == (200, b'{"a":2}') and len(following.heads) == 1
             assert front.pool.view()[0].leased == 0
+
+    run(scenario)
+
+
+def test_after_its_last_try_for_a_dying_child_an_overflow_is_repeated(run, socket, monkeypatch):
+    monkeypatch.setattr(proxy, "TRIES", 2)
+    full = b'{"error":{"code":500,"message":"Context size has been exceeded"}}'
+    answers = iter((reply(full, 500),))
+
+    async def overflows_once(reader, writer, head):
+        answer = next(answers, None)
+        if answer is None:
+            await echo(reader, writer, head)
+            return
+        await body_of(reader, head)
+        writer.write(answer)
+
+    async def scenario():
+        front, refused = Front(("tiny",)), asyncio.Event()
+        gone = front.pool.gone
+
+        async def noted(name):
+            refused.set()
+            await gone(name, 0.01)
+
+        monkeypatch.setattr(front.pool, "gone", noted)
+        async with front.before(socket):
+            asks = asyncio.create_task(front.ask(body=b'{"a":2}'))
+            await refused.wait()
+            async with Child(socket, overflows_once):
+                status, _, answer = await asks
+            assert (status, answer) == (200, b'{"a":2}')
 
     run(scenario)
 

@@ -99,6 +99,25 @@ def test_of_a_server_that_says_nothing_slots_are_free_in_the_end(run, monkeypatc
     run(scenario)
 
 
+def test_of_a_server_that_says_nothing_nothing_is_said_where_nobody_has_left(
+    run, monkeypatch, caplog
+):
+    monkeypatch.setattr(departures, "POLL", 0.001)
+
+    async def scenario():
+        world = World()
+        world.budget.seat(Demand(1, 1, 1, exact=True, marked=True), world.now)
+        world.model.line.join(world.now)
+        world.departures.watch(world.model)
+        await until(lambda: world.server.asked > 3)
+        world.now += departures.SILENT + 1
+        asked = world.server.asked
+        await until(lambda: world.server.asked > asked + 3)
+        assert not world.changes and not caplog.text
+
+    run(scenario)
+
+
 def test_at_the_end_nobody_is_watched(run):
     async def scenario():
         world = World()

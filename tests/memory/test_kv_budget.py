@@ -362,3 +362,11 @@ def test_it_is_never_exceeded_and_never_stuck(slots, data):
     for demand in run.waiting:
         run.budget.free(run.budget.seat(demand, run.now))
     assert run.budget.used == run.budget.taken == 0
+
+
+def test_what_takes_no_slot_leaves_nothing_to_be_looked_for():
+    budget = KvBudget(SLOTS, CONTEXT)
+    asks = budget.seat(Demand(slots=0), 0.0)
+    assert not budget.unsure(waited_for=True)
+    budget.end(asks, Use.LEFT, 0.0)
+    assert not budget.unsure(waited_for=True)
