@@ -18,6 +18,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "chance",
         "children",
         "private",
+        "small_file",
         "host",
         "gpu",
     ],

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from app.gateway.keys_file import VARIABLE, Holder
 from app.gateway.roster import Roster
 from app.gateway.routes import ModelNames
 from app.machine import clock, threads
+from app.machine.small_file import content
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ class KeysFile:
 
     async def read(self) -> None:
         """The first time. Raises ConfigError."""
-        self._seen = self._taken = await threads.run(_content, self._path)
+        self._seen = self._taken = await threads.run(content, self._path, LARGEST)
         self.roster.replace(self._holders(self._taken), clock.now())
 
     def start(
@@ -65,7 +64,7 @@ class KeysFile:
     async def look(self, *, asked: bool) -> None:
         """Heed what has changed. Unless it was `asked` for, only once it is the same in two looks:
         whoever writes the file may be in the middle of it."""
-        found = await threads.run(_content, self._path)
+        found = await threads.run(content, self._path, LARGEST)
         settled, self._seen = found == self._seen, found
         if asked or (settled and found != self._taken):
             self._take(found)
@@ -112,20 +111,6 @@ async def keys_file_of(environment: Mapping[str, str]) -> KeysFile | None:
     found = KeysFile(Path(environment[VARIABLE].strip()))
     await found.read()
     return found
-
-
-def _content(path: Path) -> bytes | str:
-    """What is in the file, or why that cannot be said."""
-    try:
-        # Nobody may be writing into a pipe: to open it would wait for that.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return "is no file"
-            found = file.read(LARGEST + 1)
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    return found if len(found) <= LARGEST else f"is larger than {LARGEST} bytes"
 
 
 def _nobody(names: Sequence[str]) -> None: ...

@@ -6,6 +6,7 @@ bound what a hostile header claims, and because headers of remote files are read
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from collections.abc import Callable, Sequence
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import TransferError
-from app.models.header import Header, Tensor
+from app.models.header import Header, HeaderError, Tensor
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_KEYS = 65_536
 MAX_TENSORS = 1_000_000
 MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
+MOST_ELEMENTS = (1 << 63) - 1  # of a tensor
 MAX_STRING = 16 << 20
 MAX_KEPT_ARRAY = 1_024  # longer arrays (vocabularies) are walked over, not kept
 WINDOW = 1 << 20
@@ -42,10 +44,6 @@ SCALARS = {
 }
 
 Read = Callable[[int, int], bytes]  # offset, size → at most that many bytes
-
-
-class HeaderError(ValueError):
-    pass
 
 
 @dataclass
@@ -120,7 +118,9 @@ def read_header(read: Read, size: int) -> Header:
     alignment = metadata.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
         raise HeaderError(f"an alignment of {alignment}")
-    return Header(metadata, tensors, -(-cursor.position // alignment) * alignment)
+    header = Header(metadata, tensors, -(-cursor.position // alignment) * alignment)
+    header.check()
+    return header
 
 
 def _value(cursor: _Cursor, kind: int, size: int, depth: int = 0) -> Any:
@@ -159,6 +159,8 @@ def _tensor(cursor: _Cursor) -> Tensor:
     if dimensions > MAX_DIMENSIONS:
         raise HeaderError(f"tensor {name!r} has {dimensions} dimensions")
     shape = tuple(cursor.number("Q") for _ in range(dimensions))
+    if math.prod(shape) > MOST_ELEMENTS:
+        raise HeaderError(f"tensor {name!r} has {math.prod(shape)} elements")
     return Tensor(name, shape, cursor.number("I"), cursor.number("Q"))
 
 

@@ -11,7 +11,25 @@ from typing import Any
 
 WINDOWED = ("gemma2", "llama4")  # llama.cpp knows their windows where the file does not say them
 NOT_WINDOWED = ("phi3",)  # llama.cpp makes no use of the window that the file says
+LAYERS = "block_count"
+MOST_LAYERS = 1 << 12
+MOST = (1 << 31) - 1  # of every other number that is computed with; llama.cpp keeps it in 32 bits
+NUMBERS = (
+    LAYERS,
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.value_length",
+    "context_length",
+    "embedding_length",
+    "vocab_size",
+)
+ARCHITECTURE = "general.architecture"
 POOLING = {1: "mean", 2: "cls", 3: "last", 4: "rank"}  # llama.h: enum llama_pooling_type
+
+
+class HeaderError(ValueError):
+    pass
 
 
 @cache
@@ -54,10 +72,33 @@ class Header:
 
     @property
     def architecture(self) -> str:
-        return str(self.metadata.get("general.architecture", ""))
+        return str(self.metadata.get(ARCHITECTURE, ""))
 
-    def value(self, key: str) -> Any:
-        """A key of the architecture's own, such as `context_length`."""
+    def check(self) -> None:
+        """Raises HeaderError where what is computed with is not what it should be."""
+        if not isinstance(self.metadata.get(ARCHITECTURE, ""), str):
+            raise HeaderError(f"{ARCHITECTURE} is no text")
+        for key in NUMBERS:
+            self.numbers(key)
+
+    def numbers(self, key: str) -> list[int]:
+        """One of `NUMBERS`, of each layer where the file has a list of them; [] where it does not
+        say. Raises HeaderError."""
+        assert key in NUMBERS
+        value = self._value(key)
+        found = [] if value is None else value if isinstance(value, list) else [value]
+        most = MOST_LAYERS if key == LAYERS else MOST
+        if not all(type(each) is int and 0 <= each <= most for each in found):
+            raise HeaderError(f"{self.architecture}.{key} is no number from 0 to {most}")
+        return found
+
+    def number(self, key: str) -> int:
+        """The same; 0 where the file does not say, or has more than one."""
+        found = self.numbers(key)
+        return found[0] if len(found) == 1 else 0
+
+    def _value(self, key: str) -> Any:
+        """A key of the architecture's own, such as `pooling_type`."""
         return self.metadata.get(f"{self.architecture}.{key}")
 
     @property
@@ -77,22 +118,22 @@ class Header:
     @property
     def kv_bytes(self) -> int:
         """Bytes of KV cache for one token, as 16-bit floats; 0 where the file does not say."""
-        layers, heads = self.value("block_count"), self.value("attention.head_count")
-        if not isinstance(layers, int) or not isinstance(heads, int) or not heads:
+        layers, heads = self.number(LAYERS), self.number("attention.head_count")
+        if not heads:
             return 0
-        kv_heads = self.value("attention.head_count_kv")
+        kv_heads = self.numbers("attention.head_count_kv")
         # A list tells the heads of each layer.
-        total = sum(kv_heads) if isinstance(kv_heads, list) else layers * (kv_heads or heads)
-        width = (self.value("embedding_length") or 0) // heads
-        keys = self.value("attention.key_length") or width
-        values = self.value("attention.value_length") or width
-        return int(total * (keys + values) * 2)
+        total = sum(kv_heads) if len(kv_heads) > 1 else layers * (sum(kv_heads) or heads)
+        width = self.number("embedding_length") // heads
+        keys = self.number("attention.key_length") or width
+        values = self.number("attention.value_length") or width
+        return total * (keys + values) * 2
 
     @property
     def sliding_window(self) -> bool:
         """In some layers a token sees only those shortly before it, and llama.cpp keeps no
         others."""
-        size = self.value("attention.sliding_window")
+        size = self._value("attention.sliding_window")
         if size is None or self.architecture in NOT_WINDOWED:
             return self.architecture in WINDOWED
         return bool(size)
@@ -101,14 +142,14 @@ class Header:
     def causal(self) -> bool:
         """A token sees those before it. The others make embeddings of whole texts, and llama.cpp
         keeps nothing of them."""
-        return self.value("attention.causal") is not False
+        return self._value("attention.causal") is not False
 
     @property
     def meta(self) -> dict[str, object]:
         """What llama-server's /v1/models will say of the model, as far as the header tells."""
         known = {
             "n_ctx_train": self.training_context or None,
-            "n_embd": self.value("embedding_length"),
+            "n_embd": self.number("embedding_length") or None,
             "n_params": sum(math.prod(tensor.shape) for tensor in self.tensors),
             "size": sum(tensor.size or 0 for tensor in self.tensors),
         }
@@ -116,22 +157,21 @@ class Header:
 
     @property
     def training_context(self) -> int:
-        value = self.value("context_length")
-        return value if isinstance(value, int) else 0
+        return self.number("context_length")
 
     @property
     def pooling(self) -> str | None:
-        value = self.value("pooling_type")
+        value = self._value("pooling_type")
         return POOLING.get(value) if isinstance(value, int) else None
 
     @property
     def yarn(self) -> bool:
         """The model stretches its context by YaRN."""
-        return bool(self.value("rope.scaling.type") == "yarn")
+        return bool(self._value("rope.scaling.type") == "yarn")
 
     @property
     def rope_freq_base(self) -> float | None:
-        value = self.value("rope.freq_base")
+        value = self._value("rope.freq_base")
         return float(value) if isinstance(value, int | float) else None
 
     @property

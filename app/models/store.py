@@ -13,7 +13,7 @@ from typing import Protocol
 from app.errors import ConfigError, FormError, TransferError
 from app.machine import threads
 from app.models import gguf, tiny
-from app.models.header import Header
+from app.models.header import Header, HeaderError
 from app.models.parts import Located as OnHub
 from app.models.progress import Arrived, Download, Progress
 from app.models.reference import (
@@ -197,7 +197,7 @@ def _preview(located: OnHub, folder: Path) -> Preview:
         try:
             header = gguf.read_header(beginning.read, part.size)
             gguf.check_bounds(header, part.size)
-        except gguf.HeaderError as error:
+        except HeaderError as error:
             problem = f"{located.repo}/{part.path}: corrupt or incomplete: {error}"
             raise TransferError(problem) from None
         with paths[-1].open("wb") as file:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from app.models.header import Header
+from app.models.header import LAYERS, Header
 
 BATCH = 512  # tokens computed at once: llama-server's default
 LEAST_COMPUTE = 64 << 20
@@ -39,7 +39,7 @@ class Estimate:
 
 def weights(header: Header, size: int) -> Layers:
     """Of a model of `size` bytes. All layers count the same if any tensor's size is unknown."""
-    count = max(1, int(header.value("block_count") or 1))
+    count = max(1, header.number(LAYERS))
     sizes = {tensor.name: tensor.size or 0 for tensor in header.tensors}
     if not sizes or not all(sizes.values()):
         each = size // (count + 1)
@@ -63,7 +63,7 @@ def estimate(header: Header, size: int, context: int, layers: int | None) -> Est
     is all."""
     parts = weights(header, size)
     cache = header.kv_bytes * context
-    buffers = max(LEAST_COMPUTE, 4 * BATCH * int(header.value("vocab_size") or 0))
+    buffers = max(LEAST_COMPUTE, 4 * BATCH * header.number("vocab_size"))
     count = len(parts.layers)
     if layers is None or layers > count:
         return Estimate(size + cache + buffers, 0)

@@ -152,8 +152,8 @@ async def _asked(
     line = ["-m", str(contents.first), *argv, "--fit", "off", "--fit-print", "on"]
     lines = [line] if divided else [line, [*line, "-np", "1"]]
     record = _record(tool, [*argv, str(divided)], contents, site)
-    if record is not None and (said := record.seen()):
-        return Footprint({d: size for d, size in said.items() if d != HOST}, said.get(HOST, 0))
+    if record is not None and (remembered := _remembered(record, contents, site)) is not None:
+        return remembered
     answers = [await fit_params.ask(tool, each, site.machine.environment) for each in lines]
     failed = [fit_params.complaint(answer) for answer in answers if answer.status]
     prediction = fit_params.read_prediction("".join(answer.output for answer in answers))
@@ -169,6 +169,16 @@ async def _asked(
     if record is not None:
         record.put({**found.devices, HOST: found.host})
     return found
+
+
+def _remembered(record: learned.Record, contents: Inspected, site: Site) -> Footprint | None:
+    """What the tool said before; None if it cannot have said that of this model here."""
+    devices = dict(record.seen())
+    host = devices.pop(HOST, None)
+    known = site.capabilities.devices
+    if host is None or not set(devices) <= set(known) or sum(devices.values()) + host == 0:
+        return None
+    return Footprint(devices, host) if known or host >= contents.size else None
 
 
 def _record(

@@ -12,11 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.machine.small_file import content
 from app.planning.amounts import Need
 
 FILE = "footprints.json"
 PREDICTED = "predictions.json"
 MOST = 1000  # models that are remembered
+LARGEST = 16 << 20  # bytes of a file
+MOST_BYTES = 1 << 50  # that a model uses of one device
 
 
 def key(paths: Sequence[Path], arguments: Sequence[str], where: Sequence[str]) -> str:
@@ -61,9 +64,10 @@ class Learned:
             self._write()
 
     def _read(self) -> dict[str, dict[str, int]]:
+        found = content(self._path, LARGEST)
         try:
-            read = json.loads(self._path.read_text())
-        except (OSError, ValueError):
+            read = json.loads(found) if isinstance(found, bytes) else {}
+        except (ValueError, RecursionError):
             return {}
         return {k: v for k, v in read.items() if _sound(v)} if isinstance(read, dict) else {}
 
@@ -100,5 +104,5 @@ class Record:
 
 def _sound(value: object) -> bool:
     return isinstance(value, dict) and all(
-        isinstance(d, str) and isinstance(size, int) for d, size in value.items()
+        type(size) is int and 0 <= size <= MOST_BYTES for size in value.values()
     )

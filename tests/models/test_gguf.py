@@ -4,7 +4,8 @@ import pytest
 
 from app.errors import TransferError
 from app.models import tiny_writer
-from app.models.gguf import HeaderError, read_header, verify
+from app.models.gguf import read_header, verify
+from app.models.header import HeaderError
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 import pytest
 
-from app.models.header import Header
+from app.models.header import MOST_LAYERS, NUMBERS, Header, HeaderError
 
 
 def header(architecture, **own):
@@ -31,3 +31,34 @@ def test_a_sliding_window_is_what_the_file_says_and_llama_cpp_makes_use_of(
 def test_a_model_is_causal_unless_its_file_says_otherwise():
     assert header("llama").causal and header("llama", attention__causal=True).causal
     assert not header("nomic-bert", attention__causal=False).causal
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+@pytest.mark.parametrize(
+    "value", ["2", -1, True, 1.0, float("nan"), float("inf"), 1 << 32, (1 << 64) - 1, ["2"], [[2]]]
+)
+def test_what_is_computed_with_is_a_number_within_bounds(key, value):
+    made = header("llama", **{key: value})
+    with pytest.raises(HeaderError, match=f"llama.{key} is no number from 0 to"):
+        made.check()
+
+
+def test_no_model_has_more_layers_than_can_be():
+    header("llama", block_count=MOST_LAYERS).check()
+    with pytest.raises(HeaderError, match="llama.block_count"):
+        header("llama", block_count=MOST_LAYERS + 1).check()
+
+
+def test_an_architecture_is_text():
+    with pytest.raises(HeaderError, match="general.architecture is no text"):
+        Header({"general.architecture": ["llama"]}, (), 0).check()
+
+
+@pytest.mark.parametrize(
+    "kv_heads, bytes_",
+    [(None, 10 * 4 * 32 * 2), (2, 10 * 2 * 32 * 2), (0, 10 * 4 * 32 * 2), ([1, 0, 2], 3 * 32 * 2)],
+)
+def test_a_tokens_kv_cache_is_that_of_all_layers(kv_heads, bytes_):
+    own = {} if kv_heads is None else {"attention__head_count_kv": kv_heads}
+    made = header("llama", block_count=10, attention__head_count=4, embedding_length=64, **own)
+    assert made.kv_bytes == bytes_

@@ -33,7 +33,7 @@ def file(tmp_path_factory):
 def test_every_tensor_counts_once(file):
     header, size = file
     parts = weights(header, size)
-    assert len(parts.layers) == header.value("block_count") and min(parts.layers) > 0
+    assert len(parts.layers) == header.number("block_count") and min(parts.layers) > 0
     tied = parts.embeddings if "output.weight" not in {t.name for t in header.tensors} else 0
     assert parts.embeddings > 0
     assert sum(parts.layers) + parts.output + parts.embeddings - tied <= size

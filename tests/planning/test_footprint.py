@@ -140,7 +140,8 @@ def test_the_prediction_is_the_planning_tools(tmp_path):
 
 def test_a_prediction_is_remembered_for_the_same_file_arguments_tool_and_gpus(tmp_path):
     body = 'echo "$@" >> "$0.asked"; echo "CUDA0 0 0 0"; echo "CUDA1 5 2 3"; echo "Host 1 2 3"'
-    known = with_tool(tmp_path, body)
+    gpus = {"CUDA0": 80 << 30, "CUDA1": 80 << 30}
+    known = replace(with_tool(tmp_path, body), device_memory=gpus)
     first, cache = tmp_path / "m.gguf", tmp_path / "cache"
     first.write_bytes(b"x")
 
@@ -154,12 +155,40 @@ def test_a_prediction_is_remembered_for_the_same_file_arguments_tool_and_gpus(tm
 
     assert [asked(), asked(), asked()] == [1, 1, 1]
     assert asked(known, "-ngl", "3") == 2
-    assert asked(replace(known, device_memory={"CUDA0": 40 << 30})) == 3
+    assert asked(replace(known, device_memory={**gpus, "CUDA0": 40 << 30})) == 3
     first.write_bytes(b"y")  # the same size, another time
     assert asked() == 4
     with_tool(tmp_path, body + "\n: # a newer one")
     assert asked() == 5
     assert asked() == 5
+
+
+@pytest.mark.parametrize(
+    "remembered",
+    [
+        {"CUDA0": 5},
+        {"host": 5, "CUDA7": 5},
+        {"host": 0, "CUDA0": 0},
+    ],
+)
+def test_what_the_tool_cannot_have_said_is_asked_again(tmp_path, monkeypatch, remembered):
+    known = with_tool(tmp_path, 'echo "CUDA0 1 2 3"; echo "Host 1 2 3"')
+    first = tmp_path / "m.gguf"
+    first.write_bytes(b"x" * 1000)
+    monkeypatch.setattr(Learned, "get", lambda *_: remembered)
+    site = Site(known, MACHINE, Learned(tmp_path / "cache", PREDICTED))
+    found = asyncio.run(predict(["-c", "4096"], ModelFiles((first,), KV), site))
+    assert found == Footprint({"CUDA0": 6 << 20}, 6 << 20)
+
+
+def test_without_a_gpu_a_model_takes_as_much_as_its_files_at_least(tmp_path, monkeypatch):
+    known = replace(with_tool(tmp_path, 'echo "Host 1 2 3"'), device_memory={})
+    first = tmp_path / "m.gguf"
+    first.write_bytes(b"x" * 1000)
+    monkeypatch.setattr(Learned, "get", lambda *_: {"host": 999})
+    site = Site(known, MACHINE, Learned(tmp_path / "cache", PREDICTED))
+    found = asyncio.run(predict(["-c", "4096"], ModelFiles((first,), KV), site))
+    assert found.host == 6 << 20
 
 
 def test_what_the_tool_cannot_say_is_asked_again(tmp_path):

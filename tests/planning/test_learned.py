@@ -1,8 +1,9 @@
 import json
+import os
 
 import pytest
 
-from app.planning.learned import FILE, MOST, Learned, Record, key
+from app.planning.learned import FILE, LARGEST, MOST, Learned, Record, key
 
 
 def test_the_most_that_was_seen_is_kept_over_runs(tmp_path):
@@ -21,13 +22,38 @@ def test_two_instances_do_not_lose_each_others(tmp_path):
     assert Learned(tmp_path).get("a") and Learned(tmp_path).get("b")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"m": 3}', '{"m": {"host": "x"}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"m": 3}',
+        '{"m": {"host": "x"}}',
+        '{"m": {"host": -1}}',
+        '{"m": {"host": true}}',
+        '{"m": {"host": 1e9}}',
+        pytest.param(json.dumps({"m": {"host": 10**400}}), id="endless"),
+        pytest.param(json.dumps({"m": {"host": 10**30}}), id="absurd"),
+        pytest.param("[" * 100_000 + "]" * 100_000, id="deep"),
+        pytest.param('{"m": {"host": 1}}' + " " * LARGEST, id="large"),
+        pytest.param(b"\xff\xfe\x00".decode("latin-1"), id="no-text"),
+    ],
+)
 def test_a_file_that_is_broken_is_as_none(tmp_path, text):
     (tmp_path / FILE).write_text(text)
     found = Learned(tmp_path)
     assert found.get("m") == {}
     found.put("m", {"host": 1})
     assert json.loads((tmp_path / FILE).read_text()) == {"m": {"host": 1}}
+
+
+def test_nothing_waits_for_a_pipe_in_place_of_the_file(tmp_path):
+    os.mkfifo(tmp_path / FILE)
+    found = Learned(tmp_path)
+    assert found.get("m") == {}
+    found.put("m", {"host": 1})
+    assert Learned(tmp_path).get("m") == {"host": 1}
 
 
 def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path):
