@@ -12,6 +12,7 @@ from app.console import ModelLogger
 from app.memory.ledger import Ledger, Model, ModelState, Upstream
 
 POLL = 0.1  # seconds
+FIRST_POLL = 0.01  # the same just after a client has left
 SILENT = 60.0  # seconds without a word on its slots, after which a llama-server is not heeded
 
 logger = logging.getLogger(__name__)
@@ -41,15 +42,17 @@ class Departures(Generic[Upstream]):
         # A model that is away is asked nothing; the pool has it watched again when it is back.
         told = self._ledger.now()
         while model.server is not None and model.state is ModelState.READY and _unsure(model):
-            at_work, now = await model.server.at_work(), self._ledger.now()
-            if at_work is not None:
+            slots, now = await model.server.slots(), self._ledger.now()
+            if slots is not None:
                 told = now
-                changed = model.line.budget.look(at_work, now)
+                changed = model.line.budget.look(slots, now)
             else:
                 changed = now - told > SILENT and self._give_up(model)
             if changed:
                 self._changed()
-            await asyncio.sleep(POLL)
+            # Who has just left is likely to be found in a slot now, or there no more in a moment.
+            age = now - model.line.budget.last_left
+            await asyncio.sleep(min(POLL, max(FIRST_POLL, age)))
 
     def _give_up(self, model: Model[Upstream]) -> bool:
         freed = model.line.budget.forget_left()

@@ -56,6 +56,12 @@ class Fair(Generic[W]):
     def __contains__(self, request: W) -> bool:
         return request in self._lines.get(_key(request.caller), ())
 
+    def others_since(self, caller: Caller, since: float) -> bool:
+        """Whether others wait, or have had a turn since then."""
+        own = _key(caller)
+        served = any(at >= since for key, at in self._served.items() if key != own)
+        return served or any(key != own for key in self._lines)
+
     def first(
         self,
         aged: float,

@@ -12,7 +12,7 @@ from app.console import ModelLogger
 from app.engine.http import Client
 from app.errors import UpstreamError
 from app.machine import host
-from app.memory.seat import MARK, AtWork
+from app.memory.seat import MARK, SlotState
 from app.models.header import Header
 
 ASK = 5.0  # seconds
@@ -114,14 +114,10 @@ class Slots:
             self.log.info("its KV cache is no longer kept: it did not help %d times", USELESS)
 
 
-def working(slot: Mapping[str, Any]) -> bool:
-    """Whether one of /slots is at work."""
-    return bool(slot.get("is_processing"))
-
-
-def at_work(slot: Mapping[str, Any]) -> AtWork:
-    """What one of /slots shows of the request that it works on. A seat's number is in `n_discard`,
-    which llama-server reads only where it shifts contexts."""
+def state_of(slot: Mapping[str, Any]) -> SlotState:
+    """What one of /slots shows of its request, or of its last one where it rests. The number of a
+    seat is in `n_discard`, which llama-server reads only where it shifts contexts."""
     parameters, tokens = slot.get("params") or {}, slot.get("next_token") or {}
     told = tokens[0] if isinstance(tokens, list) else tokens
-    return AtWork(parameters.get(MARK, 0), bool(told.get("n_decoded")))
+    working = bool(slot.get("is_processing"))
+    return SlotState(parameters.get(MARK, 0), working, working and bool(told.get("n_decoded")))

@@ -8,10 +8,12 @@ all others: its prompt's, and the most that it may generate, whose limit goes in
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Collection
 
-from app.memory.seat import MOST_NUMBERS, AtWork, Demand, Seat, Use
+from app.memory.caller import Caller
+from app.memory.seat import MOST_NUMBERS, Demand, Seat, SlotState, Use
 
 MARGIN = 32  # tokens of each slot: a template's ends, and those that are drafted
 LEAST_ANSWER = 256  # tokens that a request without a limit is given at least
@@ -47,6 +49,7 @@ class KvBudget:
         self._numbers = itertools.count()
         self._kept: deque[tuple[int, int]] = deque(maxlen=max(1, slots))
         self._peak, self._peak_at = 0, 0.0
+        self.last_left = -math.inf  # when a client left last that llama-server may work for
 
     @property
     def used(self) -> int:
@@ -169,7 +172,7 @@ class KvBudget:
         elif use is Use.WHOLE:
             self.free(seat)
         elif seat in self._seats:
-            seat.left = now  # until llama-server shows that the slots are free
+            seat.left = self.last_left = now  # until llama-server shows that the slots are free
 
     def free(self, seat: Seat) -> None:
         """Its slots are at work no more."""
@@ -212,16 +215,23 @@ class KvBudget:
             self.free(seat)
         return bool(gone)
 
-    def look(self, at_work: Collection[AtWork], now: float) -> bool:
+    def held(self, caller: Caller) -> tuple[int, int]:
+        """Slots that one caller has, and how many of them are for requests whose client has left
+        and may be at work still."""
+        own = [seat for seat in self._seats if seat.caller == caller]
+        return sum(s.slots for s in own), sum(s.slots for s in own if s.left is not None)
+
+    def look(self, slots: Collection[SlotState], now: float) -> bool:
         """Take in what llama-server says of its slots; whether it changes who may have a seat."""
         before = sum(seat.begun for seat in self._seats)
-        begun = {slot.number for slot in at_work if slot.begun}
-        working = {slot.number for slot in at_work}
+        begun = {slot.number for slot in slots if slot.begun}
+        working = {slot.number for slot in slots if slot.working}
+        shown = {slot.number for slot in slots}
         for seat in self._seats:
-            seat.seen = seat.seen or seat.begun or seat.number in working
+            seat.seen = seat.seen or seat.begun or seat.number in shown
             if seat.number in begun:
                 self.begin(seat)
-        unmarked = sum(slot.number == 0 for slot in at_work)
+        unmarked = sum(slot.working and slot.number == 0 for slot in slots)
         live = [s for s in self._seats if not s.marked and s.left is None]
         # Of a live one that has not begun it is not known whether it is at work.
         free = unmarked <= sum(s.slots for s in live if s.begun)

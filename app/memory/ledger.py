@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from app.memory.line import Line
 from app.memory.residency import Resident
-from app.memory.seat import AtWork
+from app.memory.seat import SlotState
 from app.memory.stages import Stages
 from app.memory.turns import Stage, Standing
 from app.planning.amounts import HOST, Need
@@ -56,8 +56,8 @@ class Loadable(Protocol):
     def explain(self, code: int) -> str:
         """Why its process ended with this status, for a person."""
 
-    async def at_work(self) -> Sequence[AtWork] | None:
-        """Its slots that are at work now; None if it does not tell."""
+    async def slots(self) -> Sequence[SlotState] | None:
+        """What its slots show now; None if it does not tell."""
 
     async def measure(self) -> None:
         """Measure what its process uses now."""

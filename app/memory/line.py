@@ -12,6 +12,7 @@ from app.memory.seat import Demand, Seat, Use
 
 AT_ONCE = 8  # requests that are told in one turn of the loop: each then sends to its child
 AGED = 30.0  # seconds: whom others have kept waiting for longer is served before all of them
+LATELY = 10.0  # seconds: a caller that had a turn in them is likely to come again
 NOBODY = Caller("address", "")
 ONE = Demand()
 ASKS = Demand(slots=0)  # takes no slot
@@ -68,10 +69,11 @@ class Line:
     def lease(self, now: float, demand: Demand = ONE, caller: Caller = NOBODY) -> Seat | None:
         """Lease the model without waiting, until `end`; None where the request has to wait, or its
         prompt is to be counted."""
-        if self.budget.must_count(demand):
+        if self.budget.must_count(demand) or (demand.slots and self._has_enough(caller, now)):
             return None
         seat = self.budget.seat(demand, now)
         if seat is not None:
+            seat.caller = caller
             if demand.slots:
                 self._waiters.count(caller, now)
             if not self.leased:
@@ -136,7 +138,11 @@ class Line:
             asks = self._asking.popleft()
             self._seated(asks, now)  # it wants no slot, so there is always one
             return self._leasing(asks)
-        waiter = self._waiters.first(now - AGED, self._may_be_next, self._is_cheap)
+
+        def may_be_next(waiter: Waiter) -> bool:
+            return not waiter.counting and not self._has_enough(waiter.caller, now)
+
+        waiter = self._waiters.first(now - AGED, may_be_next, self._is_cheap)
         if waiter is None:
             return None
         if self.budget.must_count(waiter.demand):
@@ -146,8 +152,14 @@ class Line:
         self._waiters.serve(waiter, now)
         return self._leasing(waiter)
 
-    def _may_be_next(self, waiter: Waiter) -> bool:
-        return not waiter.counting
+    def _has_enough(self, caller: Caller, now: float) -> bool:
+        """Whether a caller has to leave a slot to others: one that leaves its requests, whose slots
+        nobody can use before llama-server has noticed, has all but one of them."""
+        if not self.budget.slots:
+            return False
+        taken, left = self.budget.held(caller)
+        enough = left > 0 and taken >= max(1, self.budget.slots - 1)
+        return enough and self._waiters.others_since(caller, now - LATELY)
 
     def _is_cheap(self, waiter: Waiter) -> bool:
         return self.budget.keeps(waiter.demand)
@@ -168,6 +180,8 @@ class Line:
     def _seated(self, waiter: Waiter, now: float) -> bool:
         crowded = len(self._waiters) > 1
         waiter.seat = self.budget.seat(waiter.demand, now, crowded=crowded)
+        if waiter.seat is not None:
+            waiter.seat.caller = waiter.caller
         return waiter.seat is not None
 
     def _tell(self) -> None:

@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from app.memory.caller import Caller
+
 MOST_NUMBERS = 1 << 30
 MARK = "n_discard"  # the field of a body, and of /slots, that has the number of a request's seat
 
@@ -45,7 +47,7 @@ class Demand:
 class Seat:
     """What one request has been given: `tokens` of the shared buffer, and a `limit` for its body
     (None: its own). `begun`: its first token has come. `left`: since when its client has been gone,
-    while llama-server may not have noticed."""
+    while llama-server may not have noticed. `seen`: a slot has shown its number."""
 
     number: int
     slots: int
@@ -56,6 +58,7 @@ class Seat:
     left: float | None = None
     seen: bool = False
     begins: tuple[int, ...] = ()
+    caller: Caller | None = None
 
 
 class Use(enum.Enum):
@@ -67,9 +70,10 @@ class Use(enum.Enum):
     LEFT = "left"
 
 
-class AtWork(NamedTuple):
-    """A slot that is at work: the number of its request's seat (0: not shown), and whether its
-    first token has come."""
+class SlotState(NamedTuple):
+    """What a slot shows: the number of the seat of its request, which is the last one where it
+    rests (0: not shown), whether it is at work on that, and whether the first token has come."""
 
     number: int
-    begun: bool
+    working: bool
+    begun: bool = False

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from app.console import ModelLogger
 from app.engine.server import LlamaServer
 from app.memory.checkpoint import Checkpoints
-from app.memory.kv import Slots, at_work, working
+from app.memory.kv import Slots, state_of
 from app.memory.ledger import Tier
 from app.memory.mover import MoveError, Mover, NoRoomError
-from app.memory.seat import AtWork
+from app.memory.seat import SlotState
 from app.memory.stages import Stages, SwitchStage
 from app.planning.amounts import GIB, HOST, Need
 
@@ -208,10 +208,10 @@ class Tiered:
     def explain(self, code: int) -> str:
         return self.server.explain(code)
 
-    async def at_work(self) -> Sequence[AtWork] | None:
+    async def slots(self) -> Sequence[SlotState] | None:
         slots = await self.server.slots()
         try:
-            return None if slots is None else [at_work(slot) for slot in slots if working(slot)]
+            return None if slots is None else [state_of(slot) for slot in slots]
         except (AttributeError, LookupError, TypeError):  # another shape, of another version
             return None
 

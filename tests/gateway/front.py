@@ -31,7 +31,7 @@ class Running:
     progress = None
 
     def __init__(self):
-        self.slots = None  # that are at work, as it tells
+        self.shown = None  # by its slots
         self.ended = asyncio.get_running_loop().create_future()
         self.may_start = asyncio.Event()
         self.may_start.set()
@@ -51,8 +51,8 @@ class Running:
     def stages(self):
         return Stages()
 
-    async def at_work(self):
-        return self.slots
+    async def slots(self):
+        return self.shown
 
     def parked_size(self):
         return 0

@@ -8,7 +8,7 @@ import pytest
 from app.gateway.admission import Keys
 from app.gateway.rules import Rules
 from app.memory.kv_budget import KvBudget
-from app.memory.seat import MARK, AtWork
+from app.memory.seat import MARK, SlotState
 from tests.fakes import Child, body_of, reply, until
 from tests.gateway.front import EVENTS, Front
 
@@ -111,13 +111,13 @@ def test_a_leavers_place_is_given_away_when_its_slot_is_free(run, socket):
             child.may.clear()
             leaver = await front.begin(CHAT, b'{"max_tokens":99}')
             await until(lambda: child.bodies)
-            front.servers["tiny"].slots = [AtWork(child.bodies[0][MARK], True)]
+            front.servers["tiny"].shown = [SlotState(child.bodies[0][MARK], True)]
             await leaver.close()
             await until(lambda: front.pool.view()[0].leased == 0)
             later = asyncio.create_task(front.ask(CHAT, b'{"max_tokens":99}'))
             await asyncio.sleep(0.3)
             assert len(child.bodies) == 1 and front.pool.view()[0].waiting == 1
-            front.servers["tiny"].slots = []
+            front.servers["tiny"].shown = []
             child.may.set()
             assert (await later)[0] == 200
 

@@ -5,7 +5,7 @@ from app.memory import departures
 from app.memory.departures import Departures
 from app.memory.kv_budget import KvBudget
 from app.memory.ledger import Ledger, Model, ModelState
-from app.memory.seat import AtWork, Demand, Use
+from app.memory.seat import Demand, SlotState, Use
 from app.memory.stages import Stages
 from tests.fakes import until
 
@@ -14,15 +14,15 @@ from tests.fakes import until
 class Server:
     """Says what it is told to say of its slots."""
 
-    slots: list[AtWork] | None = None
+    shown: list[SlotState] | None = None
     asked: int = 0
     changes: list[str] = field(default_factory=list)
 
     stages = Stages()
 
-    async def at_work(self):
+    async def slots(self):
         self.asked += 1
-        return self.slots
+        return self.shown
 
 
 class World:
@@ -45,7 +45,7 @@ class World:
         """A request whose client has just left."""
         seat = self.budget.seat(Demand(1, 1, 1, exact=True, marked=True), self.now)
         self.budget.end(seat, Use.LEFT, self.now)
-        self.server.slots = [AtWork(seat.number, False)]
+        self.server.shown = [SlotState(seat.number, True)]
         self.departures.watch(self.model)
 
 
@@ -58,14 +58,14 @@ def test_it_asks_until_the_slot_is_free_and_then_no_more(run, monkeypatch):
         world.left()
         await until(lambda: world.server.asked > 3)
         assert world.budget.taken == 1 and not world.changes
-        world.server.slots = []
+        world.server.shown = []
         await until(lambda: world.changes == 1)
         assert world.budget.taken == 0
         asked = world.server.asked
         await asyncio.sleep(0.01)
         assert world.server.asked == asked
         world.left()  # at once after the one before
-        world.server.slots = []
+        world.server.shown = []
         world.now += 10
         await until(lambda: world.changes == 2)
 
@@ -89,7 +89,7 @@ def test_of_a_server_that_says_nothing_slots_are_free_in_the_end(run, monkeypatc
     async def scenario():
         world = World()
         world.left()
-        world.server.slots = None
+        world.server.shown = None
         await until(lambda: world.server.asked > 3)
         assert world.budget.taken == 1
         world.now += departures.SILENT + 1

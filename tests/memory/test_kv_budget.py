@@ -14,7 +14,7 @@ from app.memory.kv_budget import (
     UNSEEN,
     KvBudget,
 )
-from app.memory.seat import MOST_NUMBERS, AtWork, Demand, Use
+from app.memory.seat import MOST_NUMBERS, Demand, SlotState, Use
 
 CONTEXT, SLOTS = 4096, 4
 
@@ -201,7 +201,7 @@ def test_what_a_leaver_had_is_free_when_its_slot_is_seen_at_work_no_more():
     seat = budget.seat(counted(1000, 3000), 0.0)
     budget.end(seat, Use.LEFT, 1.0)
     assert budget.unsure(waited_for=False) and budget.used
-    assert not budget.look([AtWork(seat.number, False)], 1.1)
+    assert not budget.look([SlotState(seat.number, True)], 1.1)
     assert budget.look([], 1.2) and not budget.used
     assert not budget.unsure(waited_for=True)
 
@@ -214,16 +214,24 @@ def test_a_leaver_that_was_never_seen_may_still_be_on_its_way():
     assert budget.look([], 1.2 + UNSEEN)
 
 
+def test_a_leaver_is_gone_when_a_slot_that_rests_had_it_last():
+    budget = KvBudget(SLOTS, CONTEXT)
+    seat = budget.seat(counted(1000, 3000), 0.0)
+    budget.end(seat, Use.LEFT, 1.0)
+    assert not budget.look([SlotState(seat.number + 1, False)], 1.1)
+    assert budget.look([SlotState(seat.number, False)], 1.2) and not budget.used
+
+
 def test_a_leaver_whose_slot_shows_no_number_is_gone_when_all_such_slots_are_known():
     budget = KvBudget(SLOTS, CONTEXT)
     unmarked = Demand(1, 100, 100, exact=True)
     stays, leaves = budget.seat(unmarked, 0.0), budget.seat(unmarked, 0.0)
     budget.begin(leaves)
     budget.end(leaves, Use.LEFT, 1.0)
-    assert not budget.look([AtWork(0, True)], 1.1)  # it may be either
+    assert not budget.look([SlotState(0, True, True)], 1.1)  # it may be either
     budget.begin(stays)
-    assert not budget.look([AtWork(0, True)] * 2, 1.2)
-    assert budget.look([AtWork(0, True)], 1.3) and budget.taken == 1
+    assert not budget.look([SlotState(0, True, True)] * 2, 1.2)
+    assert budget.look([SlotState(0, True, True)], 1.3) and budget.taken == 1
 
 
 def test_leavers_that_show_no_number_are_free_in_time_also_under_a_steady_load():
@@ -233,8 +241,8 @@ def test_leavers_that_show_no_number_are_free_in_time_also_under_a_steady_load()
     leaver = budget.seat(unmarked, 0.0)
     budget.end(leaver, Use.LEFT, 1.0)
     budget.seat(unmarked, 1.0)
-    assert not budget.look([AtWork(0, False)], 1.0 + UNSEEN)
-    assert budget.look([AtWork(0, False)], 1.1 + UNSEEN) and budget.taken == 1
+    assert not budget.look([SlotState(0, True)], 1.0 + UNSEEN)
+    assert budget.look([SlotState(0, True)], 1.1 + UNSEEN) and budget.taken == 1
 
 
 def test_what_was_never_sent_leaves_a_slot_as_it_was():
@@ -299,7 +307,7 @@ def test_two_beginnings_count_what_their_slots_may_hold():
     reads = budget.seat(counted(3000, 100), 1.0)
     small = counted(10, 100)
     assert budget.seat(small, 1.0) is None and budget.unsure(waited_for=True)
-    assert budget.look([AtWork(reads.number, True)], 1.1)
+    assert budget.look([SlotState(reads.number, True, True)], 1.1)
     assert budget.seat(small, 1.1)
 
 
@@ -314,9 +322,11 @@ class Run:
         self.waiting.append(counted(prompt, limit, slots))
 
     def look(self):
-        at_work = [AtWork(seat.number, seat.begun) for seat in self.held if seat.left is None]
-        at_work = at_work[: self.slots]  # one may wait for a slot
-        self.budget.look(at_work, self.now)
+        shown = [
+            SlotState(seat.number, True, seat.begun) for seat in self.held if seat.left is None
+        ]
+        shown = shown[: self.slots]  # one may wait for a slot
+        self.budget.look(shown, self.now)
         self.held = [seat for seat in self.held if seat.left is None or not seat.seen]
 
     def end(self, seat):

@@ -5,8 +5,8 @@ import pytest
 from app.errors import RequestError
 from app.memory.caller import Caller
 from app.memory.kv_budget import KvBudget
-from app.memory.line import ASKS, AT_ONCE, Line
-from app.memory.seat import Demand
+from app.memory.line import ASKS, AT_ONCE, LATELY, Line
+from app.memory.seat import Demand, SlotState, Use
 
 
 def test_who_is_granted_the_model_leases_it_until_its_release(run):
@@ -122,6 +122,45 @@ def test_the_gap_is_from_the_last_idle_moment_to_the_request_after_it(run):
         line.release(waiter, 14.0)
         line.join(20.0)  # one still leases the model
         assert line.gap == 2.5
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("slots", [2, 4])
+def test_who_leaves_its_requests_leaves_a_slot_to_those_who_came_lately(run, slots):
+    """Result: a caller whose left requests nobody has seen end is passed over while it has all
+    slots but one; the other caller is not, nor is that caller once its slots are free."""
+
+    async def scenario():
+        line = Line()
+        line.budget = KvBudget(slots, 4096)
+        leaver, other = Caller("address", "1"), Caller("address", "2")
+        short = Demand(1, 10, 10, exact=True, marked=True)
+        line.end(line.lease(0.0, short, other), 0.1)
+        seats = [line.lease(1.0, short, leaver) for _ in range(slots - 1)]
+        line.end(seats[0], 1.1, Use.LEFT)
+        assert line.lease(1.2, short, leaver) is None
+        waits = line.join(1.2, short, leaver)
+        line.grant(1.2)
+        assert waits.seat is None
+        assert line.lease(1.3, short, other) is not None
+        line.budget.look([SlotState(seats[0].number, False)], 1.4)
+        line.grant(1.4)
+        assert waits.seat is not None
+
+    run(scenario)
+
+
+def test_who_is_alone_leaves_no_slot_to_anybody(run):
+    """Result: one that stops its answer and asks again is served at once."""
+
+    async def scenario():
+        line = Line()
+        line.budget = KvBudget(2, 4096)
+        short, alone = Demand(1, 10, 10, exact=True, marked=True), Caller("address", "1")
+        line.end(line.lease(0.0, short, Caller("address", "2")), 0.1)
+        line.end(line.lease(LATELY, short, alone), LATELY, Use.LEFT)
+        assert line.lease(LATELY + 0.1, short, alone) is not None
 
     run(scenario)
 

@@ -67,7 +67,7 @@ class FakeServer:
     def stages(self):
         return Stages()
 
-    async def at_work(self):
+    async def slots(self):
         return None
 
     def parked_size(self):

@@ -55,7 +55,7 @@ class Running:
 
     async def measure(self) -> None: ...
 
-    async def at_work(self) -> None:
+    async def slots(self) -> None:
         return None
 
     def usage(self) -> dict[str, int]:
