@@ -198,6 +198,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "reports",
         "keys",
         "callers",
+        "doorway",
         "front",
         "phases",
         "life",

@@ -11,20 +11,19 @@ from app.gateway.admission import Admins
 from app.gateway.body.reading import Reading
 from app.gateway.body.sizes import Allowance, allowance
 from app.gateway.body.workers import Workers
+from app.gateway.http.pipeline import Handler
 from app.gateway.http.request import Request
-from app.gateway.http.server import HttpServer
 from app.gateway.pages import status
 from app.gateway.pages.admin import pages as admin_pages
-from app.gateway.pages.document import Document
 from app.gateway.pages.events import Live, Sources
 from app.gateway.proxy import Page, Proxy
 from app.gateway.routes import EVENTS, METRICS, PAGE
 from app.gateway.rules import Rules
 from app.instance.callers import Callers
+from app.instance.doorway import CLOSE, Doorway
 from app.instance.ending import Ending, simply
 from app.machine import clock
 from app.memory.pool import Pool
-from app.page.assemble import assemble
 from app.page.plots import Plots
 from app.telemetry import prometheus
 from app.telemetry.history import History
@@ -32,8 +31,6 @@ from app.telemetry.logs import LogBook
 from app.telemetry.overview import Overview
 from app.telemetry.prometheus import Metrics
 from app.telemetry.samples import Sample
-
-CLOSE = 2.0  # seconds for connections that are still answered
 
 
 class BookHandler(logging.Handler):
@@ -57,12 +54,13 @@ class Front:
         overview: Overview,
         pool: Pool[Client],
         callers: Callers,
+        doorway: Doorway,
         logs: LogBook,
         listeners: Sequence[Callable[[Sample], None]],
     ) -> None:
         """`listeners` are told of every finished request."""
         self._rules = callers.rules
-        self._document = Document(assemble("index.html"))
+        self._doorway = doorway
         self._plots = Plots(overview)
         self._metrics = Metrics(overview, lambda: clock.now())
         self._renew = overview.readings.renew
@@ -90,22 +88,20 @@ class Front:
         own = {**ours, **admin_pages(pool, admins), **self._pages()}
         self._workers = Workers()
         reading = _reading(self._workers, overview, callers.rules)
-        proxy = Proxy(pool, overview.names, callers.rules, own, self._record, reading)
-        self._server = HttpServer(proxy, allowed=callers.networks)
-
-    async def listen(self, host: str, port: int | None) -> tuple[str, int]:
-        """Bind, and say where: from here on our own pages answer. Raises ConfigError."""
-        return await self._server.start(host, port)
+        self._handler: Handler = Proxy(
+            pool, overview.names, callers.rules, own, self._record, reading
+        )
 
     def start(self, ending: Ending) -> None:
-        """Tell open pages what happens."""
+        """Answer all requests, and tell open pages what happens."""
+        self._doorway.open(self._handler)
         ending.push("connections", lambda _: self._close(), CLOSE)
         self._live.start()
         ending.push("open pages", simply(self._live.stop))
 
     async def _close(self) -> None:
         try:
-            await self._server.close()
+            await self._doorway.close()
         finally:
             await self._workers.close()
 
@@ -117,7 +113,7 @@ class Front:
 
     def _pages(self) -> dict[str, Page]:
         return {
-            PAGE: lambda request, *_: self._document.show(request),
+            PAGE: lambda request, *_: self._doorway.document.show(request),
             EVENTS: lambda request, *_: self._live.show(request),
             METRICS: lambda request, *_: self._show_metrics(request),
         }

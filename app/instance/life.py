@@ -75,10 +75,11 @@ class Instance:
         opening.write_back(given.task, opened)
         given.task.on_taken(self._taken)
         given.task.on_abort(self._aborted, opened.settings.general.drain_timeout)
+        listening = await phases.listen(given, opened.settings)
         planned = await phases.prepare(given, opened.settings)
-        listening = await phases.listen(given, planned)
-        await phases.bring_up(listening)
-        return await phases.serve(listening)
+        serving = await phases.open_door(given, planned, listening)
+        await phases.bring_up(serving)
+        return await phases.serve(serving)
 
     def _reason(self, life: asyncio.Task[Reason]) -> Reason:
         if self._stop.done():

@@ -1,4 +1,4 @@
-"""The phases of an instance: plan, listen, bring up, serve.
+"""The phases of an instance: listen, plan, open, bring up, serve.
 
 A phase is given what the phases before it returned, frozen values. What a phase begins, it pushes
 onto the stack of the end, with how it is stopped.
@@ -26,6 +26,7 @@ from app.gateway.keys_file import OTHER
 from app.instance.announce import announce, endpoint, tell_token
 from app.instance.bring_up import LlamaServers
 from app.instance.callers import Callers, callers_of
+from app.instance.doorway import Doorway
 from app.instance.ending import Ending, Reason, simply
 from app.instance.front import Front
 from app.instance.invocation import Invocation
@@ -69,6 +70,17 @@ class Given:
 
 
 @dataclass(frozen=True)
+class Listening:
+    """The port is bound at `address`; what is served is not known yet, so requests wait."""
+
+    callers: Callers
+    doorway: Doorway
+    address: str
+    port: int
+    routed: bool
+
+
+@dataclass(frozen=True)
 class Planned:
     """Nothing was found wrong; nothing has moved yet. `folder` is our private one."""
 
@@ -78,8 +90,8 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Listening:
-    """The port is bound, our own pages answer, requests for models wait."""
+class Open:
+    """All requests are taken; those for models wait for them."""
 
     overview: Overview
     pool: Pool[Client]
@@ -87,6 +99,21 @@ class Listening:
     front: Front
     reports: Reports
     callers: Callers
+
+
+async def listen(given: Given, settings: Settings) -> Listening:
+    """Bind the port: it takes no longer for large models. Raises ConfigError."""
+    general = settings.general
+    routed = await given.route.available()
+    callers = await callers_of(given.task, general, given.environment, routed=routed)
+    host = listening_host(
+        general.host, under_agent=given.task.under_agent, has_key=bool(callers.rules.keys)
+    )
+    doorway = Doorway(callers)
+    bound, port = await doorway.listen(host, general.port, given.ending)
+    listening = Listening(callers, doorway, bound, port, routed)
+    console.plain(logger, f"listening on {_shown(listening)}")
+    return listening
 
 
 async def prepare(given: Given, settings: Settings) -> Planned:
@@ -107,32 +134,29 @@ async def prepare(given: Given, settings: Settings) -> Planned:
     return Planned(settings, found, folder)
 
 
-async def listen(given: Given, planned: Planned) -> Listening:
-    """The preflight's last step: bind the port. From here on our own pages answer."""
-    general = planned.settings.general
-    routed = await given.route.available()
-    callers = await callers_of(given.task, general, given.environment, routed=routed)
-    address = listening_host(
-        general.host, under_agent=given.task.under_agent, has_key=bool(callers.rules.keys)
-    )
-    listening = _assemble(given, planned, callers)
-    bound, port = await listening.front.listen(address, general.port)
-    _start(given, planned, listening)
-    _locate(listening, f"http://{_reachable(bound, given.environment)}:{port}")
-    shown = f"[{bound}]" if ":" in bound else bound
-    console.plain(logger, f"listening on http://{shown}:{port}")
+async def open_door(given: Given, planned: Planned, listening: Listening) -> Open:
+    """What was planned answers the requests."""
+    general, callers, port = planned.settings.general, listening.callers, listening.port
+    opened = _assemble(given, planned, listening)
+    _start(given, planned, opened)
+    _locate(opened, f"http://{_reachable(listening.address, given.environment)}:{port}")
     if callers.token:
         file = planned.folder.keep(f"token-{port}", callers.token)
-        page, under_agent = f"http://{shown}:{port}", given.task.under_agent
-        tell_token(callers.token, file, page, under_agent=under_agent)
-    if routed:
-        await _ask_for_route(given, listening, port, general.gateway_route)
+        tell_token(callers.token, file, _shown(listening), under_agent=given.task.under_agent)
+    if listening.routed:
+        await _ask_for_route(given, opened, port, general.gateway_route)
     elif general.gateway_route:
         logger.warning("%s is ignored: there is no App Gateway to route", route.FIELD)
-    return listening
+    return opened
 
 
-def _assemble(given: Given, planned: Planned, callers: Callers) -> Listening:
+def _shown(listening: Listening) -> str:
+    host = f"[{listening.address}]" if ":" in listening.address else listening.address
+    return f"http://{host}:{listening.port}"
+
+
+def _assemble(given: Given, planned: Planned, listening: Listening) -> Open:
+    callers = listening.callers
     pool = pool_of(planned.settings, planned.plan)
     overview = overview_of(planned.settings, planned.plan, pool, given.task.under_agent)
     if callers.keys_file is not None:
@@ -150,65 +174,67 @@ def _assemble(given: Given, planned: Planned, callers: Callers) -> Listening:
     reports = Reports(
         given.task, overview, callers.placeholder, usage=planned.settings.general.report_usage
     )
-    front = Front(overview, pool, callers, given.logs, (reports.seen, servers.seen))
-    return Listening(overview, pool, servers, front, reports, callers)
+    front = Front(
+        overview, pool, callers, listening.doorway, given.logs, (reports.seen, servers.seen)
+    )
+    return Open(overview, pool, servers, front, reports, callers)
 
 
-def _start(given: Given, planned: Planned, listening: Listening) -> None:
+def _start(given: Given, planned: Planned, opened: Open) -> None:
     """What is pushed last ends first: requests, models, connections, then who tells of them."""
     drain = planned.settings.general.drain_timeout
-    servers, pool = listening.servers, listening.pool
-    listening.reports.start(given.ending)
+    servers, pool = opened.servers, opened.pool
+    opened.reports.start(given.ending)
     given.ending.push("the route", simply(given.route.stop))
-    _watch_keys(given, listening)
-    listening.front.start(given.ending)
+    _watch_keys(given, opened)
+    opened.front.start(given.ending)
     # Whoever did not end when asked to; at a second signal, everybody.
     given.ending.push("llama-servers", simply(servers.kill), at_once=servers.kill)
     given.ending.push("models", lambda _: pool.close(), CHILDREN)
-    given.ending.push("requests", lambda seconds: _drain(listening, seconds), drain)
+    given.ending.push("requests", lambda seconds: _drain(opened, seconds), drain)
 
 
-def _watch_keys(given: Given, listening: Listening) -> None:
-    keys_file, by_caller = listening.callers.keys_file, listening.overview.by_caller
+def _watch_keys(given: Given, opened: Open) -> None:
+    keys_file, by_caller = opened.callers.keys_file, opened.overview.by_caller
     if keys_file is not None and by_caller is not None:
-        keys_file.start(given.keys_due, listening.overview.names, by_caller.keep)
+        keys_file.start(given.keys_due, opened.overview.names, by_caller.keep)
         given.ending.push("the keys file", simply(keys_file.stop))
 
 
-async def _ask_for_route(given: Given, listening: Listening, port: int, static: str) -> None:
-    if not listening.callers.networks:
+async def _ask_for_route(given: Given, opened: Open, port: int, static: str) -> None:
+    if not opened.callers.networks:
         logger.warning("%s is not set: others than the gateway may connect", ALLOW_VARIABLE)
     await given.route.request(port, static)
 
     def routed(url: str) -> None:
-        listening.front.below(url)
-        _locate(listening, url)
+        opened.front.below(url)
+        _locate(opened, url)
 
     given.route.follow(routed)
 
 
-def _locate(listening: Listening, base: str) -> None:
+def _locate(opened: Open, base: str) -> None:
     """Where callers reach us."""
-    listening.overview.endpoint = base
-    for name, details in listening.overview.models.items():
+    opened.overview.endpoint = base
+    for name, details in opened.overview.models.items():
         details.endpoint = endpoint(base, name)
-    listening.reports.refresh()
+    opened.reports.refresh()
 
 
-async def bring_up(listening: Listening) -> None:
+async def bring_up(opened: Open) -> None:
     """Fetch and load the models. Raises AppError where none of them can be served."""
-    overview = listening.overview
-    listening.reports.start_endpoints()
-    await listening.servers.bring_up()
+    overview = opened.overview
+    opened.reports.start_endpoints()
+    await opened.servers.bring_up()
     overview.phase, overview.serving_since = Phase.SERVING, clock.now()
     garbage.settle()
-    announce(overview, listening.callers.placeholder)
-    listening.reports.refresh()
+    announce(overview, opened.callers.placeholder)
+    opened.reports.refresh()
 
 
-async def serve(listening: Listening) -> Reason:
+async def serve(opened: Open) -> Reason:
     """Until nobody has asked for anything for too long, or nothing can be served."""
-    overview, lost = listening.overview, listening.pool.lost
+    overview, lost = opened.overview, opened.pool.lost
     while not lost.done():
         idle, limit = overview.idle(clock.now()), overview.idle_limit
         if expired(idle, limit):
@@ -225,12 +251,12 @@ def _private_folder(given: Given, parent: Path | None) -> private.PrivateFolder:
     return folder
 
 
-async def _drain(listening: Listening, seconds: float) -> None:
+async def _drain(opened: Open, seconds: float) -> None:
     """Running requests may go on for a while; nobody else is served."""
-    listening.overview.phase = Phase.STOPPING
-    listening.pool.refuse_new()
+    opened.overview.phase = Phase.STOPPING
+    opened.pool.refuse_new()
     with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(listening.pool.drained(), seconds)
+        await asyncio.wait_for(opened.pool.drained(), seconds)
 
 
 def _reachable(bound: str, environment: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@ decide the rest."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -115,11 +116,17 @@ async def plan(settings: Settings, around: Surroundings) -> Plan:
     )
     site = Site(capabilities, machine, Learned(around.store.cache, PREDICTED))
     models: list[Candidate] = []
-    for number, model in enumerate(settings.models, start=1):
-        with naming_item(number, listed=bool(general.models)):
-            room = vacancy(models, available)
-            models.append(await _plan_model(model, around, site, room))
-            check_names([other.settings for other in models])
+    finding = [asyncio.ensure_future(_find(model, around, site)) for model in settings.models]
+    try:
+        for number, find in enumerate(finding, start=1):
+            with naming_item(number, listed=bool(general.models)):
+                found = await find
+                models.append(await _allotted(found, site, vacancy(models, available)))
+                check_names([other.settings for other in models])
+    finally:
+        for find in finding:
+            find.cancel()
+            find.add_done_callback(_heed)
     machine = replace(machine, at_once=run_at_once(models, available))
     made = Plan(
         models=tuple(with_threads(model, machine) for model in models),
@@ -151,9 +158,22 @@ def _budget(general: GeneralSettings, capabilities: Capabilities) -> dict[str, i
     return budget(sizes, host.memory_limit(), general.max_cuda_memory)
 
 
-async def _plan_model(
-    model: ModelSettings, around: Surroundings, site: Site, room: Vacancy
-) -> Candidate:
+@dataclass(frozen=True)
+class _Source:
+    """Where a reference leads: the files, and their contents; None if these cannot be read yet."""
+
+    located: Located
+    contents: Inspected | None
+
+
+@dataclass(frozen=True)
+class _Found:
+    candidate: Candidate
+    contents: Inspected | None
+
+
+async def _find(model: ModelSettings, around: Surroundings, site: Site) -> _Found:
+    """All models are looked up at the same time: each may wait for its hub."""
     model = settle(model)
     for name in arguments.ignored_by_cli(model):
         logger.warning("%s is ignored, because Model/cli replaces it", name)
@@ -166,17 +186,20 @@ async def _plan_model(
     weights = await _weights(model, reference, around)
     files = Files(weights.located, await _projector(model, around))
     candidate = Candidate(named(model, reference, files.model), reference, files, wanted)
-    if weights.contents is None:
-        return candidate
-    return await allot(candidate, weights.contents, site, room)
+    return _Found(candidate, weights.contents)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Where a reference leads: the files, and their contents; None if these cannot be read yet."""
+def _heed(find: asyncio.Future[_Found]) -> None:
+    """The first failure has been told: asyncio need not complain of the others."""
+    if not find.cancelled():
+        find.exception()
 
-    located: Located
-    contents: Inspected | None
+
+async def _allotted(found: _Found, site: Site, room: Vacancy) -> Candidate:
+    """Beside those before it."""
+    if found.contents is None:
+        return found.candidate
+    return await allot(found.candidate, found.contents, site, room)
 
 
 async def _weights(model: ModelSettings, reference: Reference, around: Surroundings) -> _Source:

@@ -18,7 +18,7 @@ BENCHES = {
         "beside bodies",
     ]
     + ["sleeping model", "tokens per second", "idle, 1 models", "resident memory"],
-    "start": ["median app", "median bare", "resident memory"],
+    "start": ["median app, second start, listening", "median bare", "resident memory"],
     "memory": ["decision: 50 models", "wake", "kept: gone on with", "turns"]
     + ["agents: total", "agents: batch done"],
     "policy": ["of the best in hindsight", "mean wait", "ours"],

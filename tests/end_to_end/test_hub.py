@@ -147,7 +147,7 @@ def test_a_wrong_reference_fails_at_once(serve, hub):
     app = serve("org/repo/dir/n.gguf")
     assert app.wait() == 2
     assert "no such file; it has 'dir/m.gguf'" in app.output and "Traceback" not in app.output
-    assert "listening" not in app.output and downloads(hub) == []
+    assert "\nready" not in app.output and downloads(hub) == []
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ from app.gateway.admission import Keys
 from app.gateway.rules import Rules
 from app.instance import life, phases
 from app.instance.callers import Callers
+from app.instance.doorway import Doorway
 from app.instance.ending import MARGIN, Ending
 from app.instance.front import Front
-from app.instance.phases import Given, Listening, Planned
+from app.instance.phases import Given, Open, Planned
 from app.instance.reports import Reports
 from app.memory.ledger import Model
 from app.memory.pool import Pool
@@ -43,13 +44,13 @@ def started():
     pool = Pool([Model("a")], {"host": 1}, asyncio.get_running_loop().time)
     overview = Overview("1", {"a": Details()}, None, 60, list, pool.view, lambda: (0, 0))
     callers = Callers(Rules(Keys([])), "")
-    front = Front(overview, pool, callers, logs, ())
+    front = Front(overview, pool, callers, Doorway(callers), logs, ())
     reports = Reports(task, overview, "", usage=True)
     settings = Settings((), GeneralSettings(drain_timeout=DRAIN), IdleSettings())
     phases._start(
         Given(None, {}, task, Route(task), logs, ending),
         Planned(settings, None, None),
-        Listening(overview, pool, servers, front, reports, callers),
+        Open(overview, pool, servers, front, reports, callers),
     )
     return ending, servers
 
