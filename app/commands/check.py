@@ -24,11 +24,12 @@ Planner = Callable[[Settings, Surroundings], Awaitable[Plan]]
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     options.add_fields(parser)
+    options.add_no_clearml(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    return await check(options.invocation(arguments), environment, as_json=arguments.json)
+    return await check(options.recorded(arguments), environment, as_json=arguments.json)
 
 
 async def check(
@@ -43,7 +44,7 @@ async def check(
     if token := form.values[HF_TOKEN_KEY].strip():
         os.environ.setdefault("HF_TOKEN", token)  # where huggingface_hub looks
     settings = parse(form.without(HF_TOKEN_KEY))
-    task = ClearMLTask(offline=wanted.offline, environment=environment)
+    task = ClearMLTask(offline=wanted.offline, environment=environment, recorded=wanted.recorded)
     await task.attach()
     store = Store(wanted.cache_dir, environment, Weights(task))
     folder = private.create()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -70,6 +71,17 @@ def add_fields(options: argparse.ArgumentParser) -> None:
     options.add_argument("--cache-dir", metavar="D", help="folder to keep models in")
     options.add_argument("--offline", action="store_true", help="do not use a ClearML server")
     options.epilog = "\n\n".join(text for text in (options.epilog, fields_help()) if text)
+
+
+def add_no_clearml(options: argparse.ArgumentParser) -> None:
+    """`--no-clearml`, for commands that become no task; `recorded` reads it."""
+    about = "do without ClearML: no task, and no offline record of one"
+    options.add_argument("--no-clearml", action="store_true", help=about)
+
+
+def recorded(arguments: argparse.Namespace) -> Invocation:
+    """As `invocation`, with what `add_no_clearml` adds."""
+    return replace(invocation(arguments), recorded=not arguments.no_clearml)
 
 
 def add_repository(options: argparse.ArgumentParser) -> None:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import replace
 
 from app.commands import options, paths
 
 
 def add_options(found: argparse.ArgumentParser) -> None:
     options.add_fields(found)
-    about = "serve without ClearML: no task, and no offline record of one"
-    found.add_argument("--no-clearml", action="store_true", help=about)
+    options.add_no_clearml(found)
 
 
 async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    asked = replace(options.invocation(arguments), recorded=not arguments.no_clearml)
-    wanted = paths.whole(asked)
+    wanted = paths.whole(options.recorded(arguments))
     from app.instance.life import Instance  # the help and a wrong option need none of it
     from app.machine import host
 

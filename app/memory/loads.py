@@ -18,10 +18,11 @@ from app.memory.ledger import MOVING, Ledger, Loadable, Model, ModelState, Tier,
 from app.memory.line import ASKS
 from app.memory.residency import Swap
 from app.memory.stages import SwitchStage
-from app.planning.amounts import HOST, lacking
+from app.planning.amounts import HOST, lacking, lasting
 
 logger = logging.getLogger(__name__)
 
+STILL = 60.0  # seconds after which it is told that a load goes on
 AGAIN = 1.0  # seconds after which a model that found no room is tried again
 MORE_ROOM = 1.3  # times what was predicted
 OUT_OF_MEMORY = re.compile(r"alloc|out of memory|\boom\b|signal 9|create_context|not fit", re.I)
@@ -93,7 +94,9 @@ class Loads(Generic[Upstream]):
         if leaving:
             await asyncio.wait(leaving)
         begun = self._ledger.now()
-        log.info("loading" if model.state is ModelState.LOADING else "waking")
+        verb = "loading" if model.state is ModelState.LOADING else "waking"
+        log.info(verb)
+        telling = self._run(self._tell(model, model.server, f"still {verb}"))
         try:
             await self._start(model, model.server)
         except BaseException as error:
@@ -105,6 +108,8 @@ class Loads(Generic[Upstream]):
                 model.line.refuse(self._refusal(model, error))
             self._changed()
             return
+        finally:
+            telling.cancel()
         model.coming = None
         self._arrived(model, self._ledger.now() - begun)
 
@@ -115,6 +120,15 @@ class Loads(Generic[Upstream]):
             left = self._ledger.free.gpus()
             server.took({device: size - left.get(device, size) for device, size in before.items()})
         await server.measure()  # only now: what it took counts where nothing can be measured
+
+    async def _tell(self, model: Model[Upstream], server: Loadable, still: str) -> None:
+        """One who watches the console knows whether to wait: a large model takes minutes."""
+        begun = self._ledger.now()
+        while True:
+            await asyncio.sleep(STILL)
+            done = "" if server.progress is None else f", {server.progress:.0%}"
+            taken = lasting(round(self._ledger.now() - begun))
+            ModelLogger(logger, model.name).info("%s after %s%s", still, taken, done)
 
     def _alone(self, model: Model[Upstream]) -> int | None:
         """The number of moves that have begun, if no other model moves now: if it is the same

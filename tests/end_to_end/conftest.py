@@ -187,11 +187,11 @@ class App:
         shutil.rmtree(self.runtime, ignore_errors=True)
 
 
-def checked(folder, *arguments, **environment):
+def checked(folder, *arguments, offline=True, **environment):
     """`python -m app check`, which finds what a start finds, plans as it does, and is over in a
     fifth of the time: it needs no task."""
     return subprocess.run(
-        [sys.executable, "-m", "app", "check", "--offline", *arguments],
+        [sys.executable, "-m", "app", "check", *["--offline"] * offline, *arguments],
         cwd=ROOT,
         env={**environment_of(folder), "XDG_RUNTIME_DIR": str(folder), **environment},
         capture_output=True,

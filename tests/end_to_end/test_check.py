@@ -108,3 +108,10 @@ def test_no_room_on_the_disk_is_said_with_the_numbers(check, hub, weights, tmp_p
     hub.claimed["m.gguf"] = 1 << 60
     found = check("--model", "org/repo/m.gguf")
     refused(found, "GB are to be downloaded, but only")
+
+
+def test_without_clearml_nothing_of_it_is_asked(tmp_path):
+    """Its server would be waited for: nobody answers there."""
+    nobody = "http://127.0.0.1:9"
+    done = checked(tmp_path, "--no-clearml", offline=False, CLEARML_API_HOST=nobody)
+    assert done.returncode == 0 and "tiny" in done.stdout, done.stderr

@@ -200,6 +200,25 @@ def test_a_pinned_model_that_finds_no_room_is_tried_again_later_and_not_all_the_
     run(scenario)
 
 
+def test_a_load_that_takes_long_is_told_again_until_it_ends(run, monkeypatch, caplog):
+    monkeypatch.setattr(loads, "STILL", 0.002)
+    caplog.set_level("INFO")
+
+    async def scenario():
+        world = World(a=20)
+        world.servers["a"].fail = 1
+        with contextlib.suppress(RequestError):
+            await world.use("a")
+        await world.use("a")
+        told = [text for text in caplog.messages if text.startswith("still loading after")]
+        assert len(told) > 2 and told[0].endswith("seconds, 50%")
+        caplog.clear()
+        await asyncio.sleep(0.02)
+        assert not caplog.messages
+
+    run(scenario)
+
+
 def test_close_stops_a_load_under_way(run):
     async def scenario():
         world = World(a=20)
