@@ -52,9 +52,9 @@ class Doorway:
     def _answered(self, request: Request) -> bool:
         if self._rules.local_only:
             check_local(request.method, request.headers, self._rules.allowed)
-        path = split_target(request.target)[0]
         if request.method not in ("GET", "HEAD"):
             return False
+        path = split_target(request.target)[0]
         if path == PAGE:
             self.document.show(request)
         elif path in (HEALTH, READY):

@@ -34,10 +34,13 @@ def test_our_first_pages_answer_at_once_and_all_else_waits_for_the_front(run):
             await client.send(AS_LOCAL % (b"GET", path))
         posts = await RawClient.to(port)
         await posts.send(AS_LOCAL % (b"POST", b"/health"))
+        asks = await RawClient.to(port)
+        await asks.send(AS_LOCAL % (b"OPTIONS", b"*"))
         await asyncio.sleep(0.05)
         doorway.open(echo)
-        bodies = [(await client.response())[2] for client in (*waiting, posts)]
-        assert bodies == [b"GET /v1/models ", b"GET /api/status ", b"GET /a ", b"POST /health "]
+        bodies = [(await client.response())[2] for client in (*waiting, posts, asks)]
+        assert bodies[:3] == [b"GET /v1/models ", b"GET /api/status ", b"GET /a "]
+        assert bodies[3:] == [b"POST /health ", b"OPTIONS * "]
         assert (await ask(port, AS_LOCAL % (b"GET", b"/health")))[2] == b"GET /health "
         await ending.run()
 
