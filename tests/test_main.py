@@ -69,13 +69,24 @@ def test_an_interrupt_ends_a_command_without_a_traceback(tmp_path, phase):
     assert "Traceback" not in errors
 
 
+def heed_interrupts():
+    """Whoever runs the tests in the background of a shell ignores them, and so would the child."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupted(silent, phase):
     host = f"http://127.0.0.1:{silent.getsockname()[1]}"
     keys = {"CLEARML_API_ACCESS_KEY": "k", "CLEARML_API_SECRET_KEY": "s", "CLEARML_API_HOST": host}
     environment = {**os.environ, **keys, "CLEARML_WEB_HOST": host, "CLEARML_FILES_HOST": host}
     importing = phase.startswith("import")
     command = [sys.executable, *(["-v"] if importing else []), "-m", "app", "export", "0" * 32]
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_interrupts,
+    ) as child:
         if importing:
             next(line for line in child.stderr if phase in line)
             child.send_signal(signal.SIGINT)
