@@ -139,3 +139,12 @@ def test_a_split_set(tmp_path):
 def test_a_missing_file(tmp_path):
     with pytest.raises(TransferError, match="cannot be read"):
         verify([tmp_path / "none.gguf"])
+
+
+def test_numbers_that_cannot_be_are_refused_before_anything_computes_with_them(whole, tmp_path):
+    key = b"llama.block_count"
+    at = whole.index(key) + len(key) + 4  # after the value's type
+    path = tmp_path / "m.gguf"
+    path.write_bytes(whole[:at] + struct.pack("<I", (1 << 32) - 1) + whole[at + 4 :])
+    with pytest.raises(TransferError, match="m.gguf: corrupt or incomplete: llama.block_count"):
+        verify([path])
