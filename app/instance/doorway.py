@@ -13,7 +13,7 @@ from app.gateway.pages.document import Document
 from app.gateway.pages.status import Health
 from app.gateway.routes import HEALTH, PAGE, READY, split_target
 from app.instance.callers import Callers
-from app.instance.ending import Ending
+from app.instance.ending import Ending, Step
 from app.page.assemble import assemble
 
 CLOSE = 2.0  # seconds for connections that are still answered
@@ -28,15 +28,17 @@ class Doorway:
         self._rules = callers.rules
         self._behind: asyncio.Future[Handler] = asyncio.get_running_loop().create_future()
         self._server = HttpServer(self._answer, allowed=callers.networks)
+        self._closing: Step
 
     async def listen(self, host: str, port: int | None, ending: Ending) -> tuple[str, int]:
         """Bind, and say where. Raises ConfigError."""
         bound = await self._server.start(host, port)
-        ending.push("connections", lambda _: self.close(), CLOSE)
+        self._closing = ending.push("connections", lambda _: self.close(), CLOSE)
         return bound
 
-    def open(self, handler: Handler) -> None:
-        """From here on `handler` answers."""
+    def open(self, handler: Handler, ending: Ending) -> None:
+        """From here on `handler` answers; who opens it closes it."""
+        ending.withdraw(self._closing)
         self._server.handler = handler
         self._behind.set_result(handler)
 

@@ -46,10 +46,15 @@ class Ending:
         stop: Stop,
         seconds: float = 0.0,
         at_once: Callable[[], None] | None = None,
-    ) -> None:
+    ) -> Step:
         """`stop` takes at most `seconds`, 0 if it waits for nothing. At a second signal nothing is
         waited for: then `at_once` is all that is done."""
         self._steps.append(Step(name, stop, seconds, at_once))
+        return self._steps[-1]
+
+    def withdraw(self, step: Step) -> None:
+        """Another step stops that, too."""
+        self._steps.remove(step)
 
     async def run(self) -> None:
         """Stop everything. Never raises, but for a cancellation of the caller."""

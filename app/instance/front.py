@@ -11,7 +11,6 @@ from app.gateway.admission import Admins
 from app.gateway.body.reading import Reading
 from app.gateway.body.sizes import Allowance, allowance
 from app.gateway.body.workers import Workers
-from app.gateway.http.pipeline import Handler
 from app.gateway.http.request import Request
 from app.gateway.pages import status
 from app.gateway.pages.admin import pages as admin_pages
@@ -88,13 +87,11 @@ class Front:
         own = {**ours, **admin_pages(pool, admins), **self._pages()}
         self._workers = Workers()
         reading = _reading(self._workers, overview, callers.rules)
-        self._handler: Handler = Proxy(
-            pool, overview.names, callers.rules, own, self._record, reading
-        )
+        self._proxy = Proxy(pool, overview.names, callers.rules, own, self._record, reading)
 
     def start(self, ending: Ending) -> None:
         """Answer all requests, and tell open pages what happens."""
-        self._doorway.open(self._handler)
+        self._doorway.open(self._proxy, ending)
         ending.push("connections", lambda _: self._close(), CLOSE)
         self._live.start()
         ending.push("open pages", simply(self._live.stop))

@@ -2,9 +2,9 @@
 
 Seconds from the process's start to the lines that say that it listens and that it serves. The app
 starts once with an empty memory of models (`first`) and once more (`second`). With `--large` the
-model has 722 MB and a vocabulary of 262,144 tokens; else it is the tiny one, and the app's resident
-memory is measured, too: when it is ready, and once the ClearML SDK (imported while the model loads)
-has settled.
+model has 1.3 GB, and a vocabulary of 262,144 tokens. Else it is the tiny one, and the resident
+memory of the app is measured, too: when it is ready, and once the ClearML SDK (imported while the
+model loads) has settled.
 """
 
 from __future__ import annotations

@@ -38,13 +38,15 @@ class Servers:
         self.killed += 1
 
 
-def started():
+async def started():
     """A listening instance's end, and its llama-servers."""
     task, logs, ending, servers = Task(), LogBook(), Ending(), Servers()
     pool = Pool([Model("a")], {"host": 1}, asyncio.get_running_loop().time)
     overview = Overview("1", {"a": Details()}, None, 60, list, pool.view, lambda: (0, 0))
     callers = Callers(Rules(Keys([])), "")
-    front = Front(overview, pool, callers, Doorway(callers), logs, ())
+    doorway = Doorway(callers)
+    await doorway.listen("127.0.0.1", 0, ending)
+    front = Front(overview, pool, callers, doorway, logs, ())
     reports = Reports(task, overview, "", usage=True)
     settings = Settings((), GeneralSettings(drain_timeout=DRAIN), IdleSettings())
     phases._start(
@@ -52,12 +54,12 @@ def started():
         Planned(settings, None, None),
         Open(overview, pool, servers, front, reports, callers),
     )
-    return ending, servers
+    return ending, servers, doorway
 
 
 def test_requests_end_before_models_and_what_tells_of_them_ends_last(run):
     async def scenario():
-        ending, servers = started()
+        ending, servers, _ = await started()
         assert [step.name for step in reversed(ending._steps)] == [
             "requests",
             "models",
@@ -78,17 +80,19 @@ def test_requests_end_before_models_and_what_tells_of_them_ends_last(run):
 
 def test_at_a_second_signal_every_llama_server_is_killed(run):
     async def scenario():
-        ending, servers = started()
+        ending, servers, doorway = await started()
         ending.at_once()
         assert servers.killed == 1
+        await doorway.close()
 
     run(scenario)
 
 
 def test_the_end_takes_no_longer_than_an_abort_waits_even_if_every_stop_hangs(run):
     async def scenario():
-        ending, _ = started()
+        ending, _, doorway = await started()
         parts = [life.GIVE_UP, *(step.seconds for step in ending._steps), END_BUDGET]
         assert sum(part + MARGIN for part in parts if part) <= DRAIN + ABORT_SLACK
+        await doorway.close()
 
     run(scenario)

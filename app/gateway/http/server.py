@@ -65,7 +65,6 @@ class HttpServer:
         self.closing = True
         if self._listener is not None:
             self._listener.close()
-            self._listener = None
         if self._sweeper is not None:
             self._sweeper.cancel()
         for connection in self._connections:
