@@ -9,6 +9,7 @@ the loop waits for them. `subprocess` uses vfork, and runs nothing of Python's.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import subprocess
@@ -33,10 +34,13 @@ class Done:
 
 
 def run(argv: Sequence[str], environment: Mapping[str, str], timeout: float) -> Done:
-    """Run a short program to its end, in whatever thread. Raises OSError where it cannot be run,
-    subprocess.TimeoutExpired (it is killed then)."""
+    """Run a short program to its end, or to ours, in whatever thread. Raises OSError where it
+    cannot be run, subprocess.TimeoutExpired (it is killed then)."""
+    if shutil.which(argv[0]) is None:  # what `die_with_us` begins cannot raise
+        problem = errno.EACCES if os.path.exists(argv[0]) else errno.ENOENT
+        raise OSError(problem, os.strerror(problem))
     done = subprocess.run(
-        argv,
+        [*die_with_us(), *argv],
         env=dict(environment),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -97,8 +101,8 @@ async def exit_status(child: Child) -> int:
 def die_with_us() -> list[str]:
     """A prefix to a command: the kernel kills it when we end, however we end.
 
-    The signal follows the thread that spawned, so spawn from the main thread. Who was killed
-    before the kernel knew of it is no longer the parent, and the command is not begun.
+    The signal follows the thread that spawned, so what goes on is spawned by the main thread. Who
+    was killed before the kernel knew of it is no longer the parent, and the command is not begun.
     """
     setpriv = shutil.which("setpriv")
     if setpriv is None:

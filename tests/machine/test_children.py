@@ -3,7 +3,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
+import psutil
 import pytest
 
 from app.machine.children import exit_status, run
@@ -55,6 +57,36 @@ def test_without_pidfd_a_thread_waits(run, monkeypatch):
         assert await asyncio.wait_for(exit_status(child), 10) == 4
 
     run(scenario)
+
+
+SHORT = """
+    import sys, threading
+    from app.machine.children import run
+    threading.Thread(target=run, args=(["/bin/sleep", "600"], {}, 600.0)).start()
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_short_program_does_not_outlive_us(end):
+    with subprocess.Popen([sys.executable, "-c", textwrap.dedent(SHORT)]) as parent:
+        deadline = time.monotonic() + 60
+        while not (below := asleep(parent.pid)) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        parent.send_signal(end)
+    gone, alive = psutil.wait_procs(below, timeout=10)
+    assert gone and not alive
+
+
+def asleep(pid):
+    children = psutil.Process(pid).children(recursive=True)
+    return [child for child in children if child.name() == "sleep"]
+
+
+@pytest.mark.parametrize("name, problem", [("none", FileNotFoundError), ("file", PermissionError)])
+def test_a_program_that_cannot_be_run(tmp_path, name, problem):
+    (tmp_path / "file").touch()
+    with pytest.raises(problem):
+        run([str(tmp_path / name)], {}, 10.0)
 
 
 def test_a_short_program():
