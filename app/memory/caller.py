@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Kind = Literal["key", "session", "address"]
@@ -16,5 +16,5 @@ class Caller:
 
     kind: Kind
     name: str
-    batch: bool = False
-    weight: float = 1.0
+    batch: bool = field(default=False, compare=False)
+    weight: float = field(default=1.0, compare=False)

@@ -215,11 +215,9 @@ class KvBudget:
             self.free(seat)
         return bool(gone)
 
-    def held(self, caller: Caller) -> tuple[int, int]:
-        """Slots that one caller has, and how many of them are for requests whose client has left
-        and may be at work still."""
-        own = [seat for seat in self._seats if seat.caller == caller]
-        return sum(s.slots for s in own), sum(s.slots for s in own if s.left is not None)
+    def left_by(self, caller: Caller) -> int:
+        """Slots that may be at work still for requests that this caller has left."""
+        return sum(s.slots for s in self._seats if s.left is not None and s.caller == caller)
 
     def look(self, slots: Collection[SlotState], now: float) -> bool:
         """Take in what llama-server says of its slots; whether it changes who may have a seat."""
@@ -228,7 +226,8 @@ class KvBudget:
         working = {slot.number for slot in slots if slot.working}
         shown = {slot.number for slot in slots}
         for seat in self._seats:
-            seat.seen = seat.seen or seat.begun or seat.number in shown
+            # One of several slots may rest before the others have begun.
+            seat.seen |= seat.begun or seat.number in (shown if seat.slots == 1 else working)
             if seat.number in begun:
                 self.begin(seat)
         unmarked = sum(slot.working and slot.number == 0 for slot in slots)

@@ -153,12 +153,10 @@ class Line:
         return self._leasing(waiter)
 
     def _has_enough(self, caller: Caller, now: float) -> bool:
-        """Whether a caller has to leave a slot to others: one that leaves its requests, whose slots
-        nobody can use before llama-server has noticed, has all but one of them."""
-        if not self.budget.slots:
-            return False
-        taken, left = self.budget.held(caller)
-        enough = left > 0 and taken >= max(1, self.budget.slots - 1)
+        """Whether a caller has to leave a slot to others: requests that it has left hold all but
+        one, which nobody can use before llama-server has noticed."""
+        left, slots = self.budget.left_by(caller), self.budget.slots
+        enough = slots > 0 and left >= max(1, slots - 1)
         return enough and self._waiters.others_since(caller, now - LATELY)
 
     def _is_cheap(self, waiter: Waiter) -> bool:

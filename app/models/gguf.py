@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import TransferError
-from app.models.header import Header, HeaderError, Tensor
+from app.models.header import MOST_LAYERS, Header, HeaderError, Tensor
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -24,7 +24,7 @@ MAX_TENSORS = 1_000_000
 MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
 MOST_ELEMENTS = (1 << 63) - 1  # of a tensor
 MAX_STRING = 16 << 20
-MAX_KEPT_ARRAY = 1_024  # longer arrays (vocabularies) are walked over, not kept
+MAX_KEPT_ARRAY = MOST_LAYERS  # longer arrays (vocabularies) are walked over, not kept
 WINDOW = 1 << 20
 LENGTH = struct.Struct("<Q")  # of a string, before it
 

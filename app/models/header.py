@@ -12,7 +12,7 @@ from typing import Any
 WINDOWED = ("gemma2", "llama4")  # llama.cpp knows their windows where the file does not say them
 NOT_WINDOWED = ("phi3",)  # llama.cpp makes no use of the window that the file says
 LAYERS = "block_count"
-MOST_LAYERS = 1 << 12
+MOST_LAYERS = 1 << 10  # so long are the lists of each layer's numbers that are kept
 MOST = (1 << 31) - 1  # of every other number that is computed with; llama.cpp keeps it in 32 bits
 NUMBERS = (
     LAYERS,
@@ -118,12 +118,14 @@ class Header:
     @property
     def kv_bytes(self) -> int:
         """Bytes of KV cache for one token, as 16-bit floats; 0 where the file does not say."""
-        layers, heads = self.number(LAYERS), self.number("attention.head_count")
+        heads = max(self.numbers("attention.head_count"), default=0)
         if not heads:
             return 0
         kv_heads = self.numbers("attention.head_count_kv")
         # A list tells the heads of each layer.
-        total = sum(kv_heads) if len(kv_heads) > 1 else layers * (sum(kv_heads) or heads)
+        total = (
+            sum(kv_heads) if len(kv_heads) > 1 else self.number(LAYERS) * (sum(kv_heads) or heads)
+        )
         width = self.number("embedding_length") // heads
         keys = self.number("attention.key_length") or width
         values = self.number("attention.value_length") or width

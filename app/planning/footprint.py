@@ -152,8 +152,10 @@ async def _asked(
     line = ["-m", str(contents.first), *argv, "--fit", "off", "--fit-print", "on"]
     lines = [line] if divided else [line, [*line, "-np", "1"]]
     record = _record(tool, [*argv, str(divided)], contents, site)
-    if record is not None and (remembered := _remembered(record, contents, site)) is not None:
-        return remembered
+    if record is not None:
+        if (remembered := _remembered(record, contents, site)) is not None:
+            return remembered
+        record.forget()
     answers = [await fit_params.ask(tool, each, site.machine.environment) for each in lines]
     failed = [fit_params.complaint(answer) for answer in answers if answer.status]
     prediction = fit_params.read_prediction("".join(answer.output for answer in answers))

@@ -63,6 +63,13 @@ class Learned:
         with contextlib.suppress(OSError):
             self._write()
 
+    def forget(self, model: str) -> None:
+        """What was put is wrong. Never raises."""
+        self._usage = self._read()
+        if self._usage.pop(model, None) is not None:
+            with contextlib.suppress(OSError):
+                self._write()
+
     def _read(self) -> dict[str, dict[str, int]]:
         found = content(self._path, LARGEST)
         try:
@@ -95,6 +102,9 @@ class Record:
 
     def put(self, usage: Need) -> None:
         self.learned.put(self.key, usage)
+
+    def forget(self) -> None:
+        self.learned.forget(self.key)
 
     def at_least(self, predicted: Need) -> Need:
         """For each device the larger of the prediction and what was seen."""

@@ -222,6 +222,15 @@ def test_a_leaver_is_gone_when_a_slot_that_rests_had_it_last():
     assert budget.look([SlotState(seat.number, False)], 1.2) and not budget.used
 
 
+def test_of_several_slots_one_that_rests_says_nothing_of_the_others():
+    budget = KvBudget(SLOTS, CONTEXT)
+    seat = budget.seat(counted(1000, 100, 2), 0.0)
+    budget.end(seat, Use.LEFT, 1.0)
+    assert not budget.look([SlotState(seat.number, False)], 1.1) and budget.taken == 2
+    assert not budget.look([SlotState(seat.number, True), SlotState(seat.number, False)], 1.2)
+    assert budget.look([SlotState(seat.number, False)], 1.3) and not budget.taken
+
+
 def test_a_leaver_whose_slot_shows_no_number_is_gone_when_all_such_slots_are_known():
     budget = KvBudget(SLOTS, CONTEXT)
     unmarked = Demand(1, 100, 100, exact=True)

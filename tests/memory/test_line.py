@@ -128,8 +128,8 @@ def test_the_gap_is_from_the_last_idle_moment_to_the_request_after_it(run):
 
 @pytest.mark.parametrize("slots", [2, 4])
 def test_who_leaves_its_requests_leaves_a_slot_to_those_who_came_lately(run, slots):
-    """Result: a caller whose left requests nobody has seen end is passed over while it has all
-    slots but one; the other caller is not, nor is that caller once its slots are free."""
+    """Result: a caller whose left requests nobody has seen end is passed over while they hold all
+    slots but one; the other caller is not, nor is that caller once a slot is free."""
 
     async def scenario():
         line = Line()
@@ -138,7 +138,8 @@ def test_who_leaves_its_requests_leaves_a_slot_to_those_who_came_lately(run, slo
         short = Demand(1, 10, 10, exact=True, marked=True)
         line.end(line.lease(0.0, short, other), 0.1)
         seats = [line.lease(1.0, short, leaver) for _ in range(slots - 1)]
-        line.end(seats[0], 1.1, Use.LEFT)
+        for seat in seats:
+            line.end(seat, 1.1, Use.LEFT)
         assert line.lease(1.2, short, leaver) is None
         waits = line.join(1.2, short, leaver)
         line.grant(1.2)

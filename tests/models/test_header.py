@@ -62,3 +62,9 @@ def test_a_tokens_kv_cache_is_that_of_all_layers(kv_heads, bytes_):
     own = {} if kv_heads is None else {"attention__head_count_kv": kv_heads}
     made = header("llama", block_count=10, attention__head_count=4, embedding_length=64, **own)
     assert made.kv_bytes == bytes_
+
+
+def test_the_heads_of_each_layer_may_be_a_list():
+    own = {"attention__head_count": [4, 2, 4], "attention__head_count_kv": [2, 1, 2]}
+    made = header("openelm", block_count=3, embedding_length=64, **own)
+    assert made.kv_bytes == 5 * 32 * 2

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -171,14 +172,21 @@ def test_a_prediction_is_remembered_for_the_same_file_arguments_tool_and_gpus(tm
         {"host": 0, "CUDA0": 0},
     ],
 )
-def test_what_the_tool_cannot_have_said_is_asked_again(tmp_path, monkeypatch, remembered):
-    known = with_tool(tmp_path, 'echo "CUDA0 1 2 3"; echo "Host 1 2 3"')
-    first = tmp_path / "m.gguf"
+def test_what_the_tool_cannot_have_said_is_asked_again_once(tmp_path, remembered):
+    known = with_tool(tmp_path, 'echo >> "$0.asked"; echo "CUDA0 1 2 3"; echo "Host 1 2 3"')
+    first, kept = tmp_path / "m.gguf", tmp_path / "cache" / PREDICTED
     first.write_bytes(b"x" * 1000)
-    monkeypatch.setattr(Learned, "get", lambda *_: remembered)
-    site = Site(known, MACHINE, Learned(tmp_path / "cache", PREDICTED))
-    found = asyncio.run(predict(["-c", "4096"], ModelFiles((first,), KV), site))
-    assert found == Footprint({"CUDA0": 6 << 20}, 6 << 20)
+
+    def asked():
+        site = Site(known, MACHINE, Learned(tmp_path / "cache", PREDICTED))
+        found = asyncio.run(predict(["-c", "4096"], ModelFiles((first,), KV), site))
+        assert found == Footprint({"CUDA0": 6 << 20}, 6 << 20)
+        return len((tmp_path / "llama-fit-params.asked").read_text())
+
+    assert asked() == 1
+    (key,) = json.loads(kept.read_text())
+    kept.write_text(json.dumps({key: remembered}))
+    assert [asked(), asked()] == [2, 2]
 
 
 def test_without_a_gpu_a_model_takes_as_much_as_its_files_at_least(tmp_path, monkeypatch):
