@@ -21,7 +21,7 @@ CLOSE = 2.0  # seconds for connections that are still answered
 
 class Doorway:
     """Listens. Until it is opened it answers /health, /ready and the page; every other request
-    waits for what answers then."""
+    with a right key waits for what answers then."""
 
     def __init__(self, callers: Callers) -> None:
         self.document = Document(assemble("index.html"))
@@ -46,8 +46,10 @@ class Doorway:
         await self._server.close()
 
     async def _answer(self, request: Request) -> None:
-        if not self._behind.done() and self._answered(request):
-            return
+        if not self._behind.done():
+            if self._answered(request):
+                return
+            await self._rules.keys.check(request)  # nobody else has a place here
         handler = await asyncio.shield(self._behind)
         await handler(request)
 

@@ -189,7 +189,7 @@ def _from_hub(located: OnHub, cache: Path | None, arrived: Arrived) -> list[Path
 def _preview(located: OnHub, folder: Path) -> Preview:
     from app.models import hub
 
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # without its parents: we may have ended, and removed them
     paths = []
     for index, part in enumerate(located.parts):
         beginning = hub.Beginning(located, index)

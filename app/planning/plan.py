@@ -32,6 +32,8 @@ from app.planning.site import Machine, Site
 
 logger = logging.getLogger(__name__)
 
+LOOKED_UP_AT_ONCE = 4  # models: each has a thread
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -116,9 +118,18 @@ async def plan(settings: Settings, around: Surroundings) -> Plan:
     )
     site = Site(capabilities, machine, Learned(around.store.cache, PREDICTED))
     models: list[Candidate] = []
-    finding = [asyncio.ensure_future(_find(model, around, site)) for model in settings.models]
+    at_once = asyncio.Semaphore(LOOKED_UP_AT_ONCE)
+
+    async def find_in_turn(model: ModelSettings) -> _Found:
+        async with at_once:
+            return await _find(model, around, site)
+
+    finding = [asyncio.ensure_future(find_in_turn(model)) for model in settings.models]
     try:
-        for number, find in enumerate(finding, start=1):
+        await asyncio.wait(finding, return_when=asyncio.FIRST_EXCEPTION)
+        # What is wrong is told at once, and not after all other models were found.
+        ordered = sorted(enumerate(finding, start=1), key=lambda each: not _failed(each[1]))
+        for number, find in ordered:
             with naming_item(number, listed=bool(general.models)):
                 found = await find
                 models.append(await _allotted(found, site, vacancy(models, available)))
@@ -173,7 +184,7 @@ class _Found:
 
 
 async def _find(model: ModelSettings, around: Surroundings, site: Site) -> _Found:
-    """All models are looked up at the same time: each may wait for its hub."""
+    """Several models are looked up at the same time: each may wait for its hub."""
     model = settle(model)
     for name in arguments.ignored_by_cli(model):
         logger.warning("%s is ignored, because Model/cli replaces it", name)
@@ -187,6 +198,10 @@ async def _find(model: ModelSettings, around: Surroundings, site: Site) -> _Foun
     files = Files(weights.located, await _projector(model, around))
     candidate = Candidate(named(model, reference, files.model), reference, files, wanted)
     return _Found(candidate, weights.contents)
+
+
+def _failed(find: asyncio.Future[_Found]) -> bool:
+    return find.done() and find.exception() is not None
 
 
 def _heed(find: asyncio.Future[_Found]) -> None:

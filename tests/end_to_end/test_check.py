@@ -1,6 +1,7 @@
 """`python -m app check`: what would be served, without downloading or starting anything."""
 
 import json
+import socket
 
 import pytest
 
@@ -115,3 +116,11 @@ def test_without_clearml_nothing_of_it_is_asked(tmp_path):
     nobody = "http://127.0.0.1:9"
     done = checked(tmp_path, "--no-clearml", offline=False, CLEARML_API_HOST=nobody)
     assert done.returncode == 0 and "tiny" in done.stdout, done.stderr
+
+
+def test_what_is_wrong_is_told_before_every_hub_has_answered(tmp_path):
+    models = json.dumps([{"model": "org/repo/m.gguf"}, {"model": "/none.gguf"}])
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hub = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        done = checked(tmp_path, "--set", f"General/models={models}", HF_ENDPOINT=hub)
+    refused(done, "General/models[2].model: /none.gguf: no such file")

@@ -61,6 +61,7 @@ def test_without_a_key_only_this_machine_is_answered(run):
             assert status == 403 and b"evil.example" in body
         async with listening(keys=["k" * 20]) as (_, ending, port):
             assert (await ask(port, evil))[0] == 200
+            assert (await ask(port, AS_LOCAL % (b"GET", b"/v1/models")))[0] == 401
 
     run(scenario)
 
