@@ -32,6 +32,7 @@ from scripts.bench import memory  # noqa: E402
 LISTENING, READY = "listening on", "ready\n"
 VOCABULARY = 262_144
 CONTEXT = "2048"
+ENDS = 15.0  # seconds for a process to end before it is killed
 
 
 def until(command: list[str], lines: list[str], settle: float) -> tuple[list[float], list[int]]:
@@ -50,6 +51,10 @@ def until(command: list[str], lines: list[str], settle: float) -> tuple[list[flo
         time.sleep(settle)
         resident.append(psutil.Process(process.pid).memory_info().rss)
         process.terminate()
+        try:
+            process.wait(ENDS)
+        except subprocess.TimeoutExpired:  # llama-server may miss it just after it has begun
+            process.kill()
     return seconds, resident
 
 
