@@ -157,7 +157,8 @@ def test_what_waits_is_seen_and_leaves_at_once(start, endless):
         async with client() as http:
             body = said(20, max_tokens=1 << 17, stream=True)
             async with http.stream("POST", app.url + CHAT, json=body) as stream:
-                await anext(stream.aiter_lines())
+                lines = stream.aiter_lines()  # kept: one that is collected closes the stream
+                await anext(lines)
                 waits = asyncio.create_task(http.post(app.url + CHAT, json=body))
                 await until(lambda: queued() == 1)
                 waits.cancel()
