@@ -13,6 +13,7 @@ FOLDERS = {  # low to high, each with its modules low to high
     "machine": [
         "garbage",
         "clock",
+        "deadline",
         "threads",
         "network",
         "chance",
@@ -395,3 +396,9 @@ def test_each_seam_has_one_module():
         for seam, names in SEAMS.items()
     }
     assert users == {seam: {seam} for seam in SEAMS}, "use the seam's module instead"
+
+
+def test_nothing_loses_a_cancellation():
+    """As asyncio.wait_for does: see machine/deadline.py."""
+    users = {module for module in MODULES if "wait_for" in names_used(module)}
+    assert not users

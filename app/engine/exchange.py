@@ -60,6 +60,7 @@ class ChildConnection(asyncio.Protocol):
         self._keep_alive = False
         self.exchange: Exchange | None = None
         self.transport: asyncio.Transport  # from when it is connected
+        self._connected = False
         self.served = 0
         self.idle_since = 0.0
 
@@ -72,6 +73,7 @@ class ChildConnection(asyncio.Protocol):
     # asyncio.Protocol
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self._connected = True
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange
@@ -165,6 +167,11 @@ class ChildConnection(asyncio.Protocol):
 
     def close(self) -> None:
         self.transport.abort()
+
+    def abandon(self) -> None:
+        """Close it if it is connected: who asked for it does not wait any more."""
+        if self._connected:
+            self.close()
 
 
 class Exchange:

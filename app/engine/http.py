@@ -13,6 +13,7 @@ from typing import Any
 from app.engine.exchange import ChildConnection, Exchange, Headers, Sink
 from app.errors import NotConnectedError, UpstreamError
 from app.machine import network
+from app.machine.deadline import within
 
 CONNECT_TIMEOUT = 5.0
 FULL_PAUSE = 0.005  # seconds between two tries while the child's backlog is full
@@ -92,7 +93,7 @@ class Client:
     ) -> Reply:
         """Raises UpstreamError, also if the whole answer takes longer than `timeout`."""
         try:
-            return await asyncio.wait_for(self._answered(method, target, pieces), timeout)
+            return await within(timeout, self._answered(method, target, pieces))
         except asyncio.TimeoutError:
             raise UpstreamError(f"no answer to {method} {target} in {timeout:g} s") from None
 
@@ -142,7 +143,11 @@ class Client:
     async def _open_transport(self, connection: ChildConnection) -> None:
         if not self.address.path:
             opening = network.connect(lambda: connection, self.address.port)
-            await asyncio.wait_for(opening, CONNECT_TIMEOUT)
+            try:
+                await within(CONNECT_TIMEOUT, opening)
+            except asyncio.CancelledError:
+                connection.abandon()
+                raise
             return
         deadline = asyncio.get_running_loop().time() + CONNECT_TIMEOUT
         while True:  # a Unix socket answers at once

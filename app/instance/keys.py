@@ -15,6 +15,7 @@ from app.gateway.keys_file import VARIABLE, Holder
 from app.gateway.roster import Roster
 from app.gateway.routes import ModelNames
 from app.machine import clock, threads
+from app.machine.deadline import within
 from app.machine.small_file import content
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class KeysFile:
     async def _watch(self, due: asyncio.Event) -> None:
         while True:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(due.wait(), LOOK)
+                await within(LOOK, due.wait())
             asked = due.is_set()
             due.clear()
             await self.look(asked=asked)

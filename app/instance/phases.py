@@ -33,6 +33,7 @@ from app.instance.invocation import Invocation
 from app.instance.reports import Reports
 from app.instance.rows import kv_folder, overview_of, pool_of
 from app.machine import clock, garbage, network, private
+from app.machine.deadline import within
 from app.memory.pool import Pool
 from app.models import unfinished
 from app.models.reference import Tiny
@@ -256,7 +257,7 @@ async def _drain(opened: Open, seconds: float) -> None:
     opened.overview.phase = Phase.STOPPING
     opened.pool.refuse_new()
     with contextlib.suppress(asyncio.TimeoutError):
-        await asyncio.wait_for(opened.pool.drained(), seconds)
+        await within(seconds, opened.pool.drained())
 
 
 def _reachable(bound: str, environment: Mapping[str, str]) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.machine import children, clock
+from app.machine.deadline import within
 from app.memory import checkpoint_child
 from app.memory.checkpoint_child import CHECKPOINTED, RUNNING, STATES
 from app.memory.mover import MoveError, NoRoomError
@@ -92,7 +93,7 @@ class Helper:
     async def _answer(self, deadline: float) -> Any:
         assert self._reader is not None
         try:
-            line = await asyncio.wait_for(self._reader.readline(), deadline)
+            line = await within(deadline, self._reader.readline())
         except asyncio.TimeoutError:
             self.stop()
             raise MoveError(f"no answer from the CUDA driver in {deadline:.0f} s") from None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Generic
 
 from app.errors import RequestError
+from app.machine.deadline import within
 from app.memory.caller import Caller
 from app.memory.ledger import MOVING, Ledger, Model, ModelState, Upstream
 from app.memory.line import NOBODY, ONE, Waiter
@@ -206,7 +207,7 @@ class Lease(Generic[Upstream]):
         assert self._ask.count is not None and self._model.upstream is not None
         counting = self._ask.count(self._model.upstream, self._model.line.budget.slots)
         try:
-            prompt = await asyncio.wait_for(counting, self._left())
+            prompt = await within(self._left(), counting)
         except asyncio.TimeoutError:
             raise self._too_late() from None
         self._leases.counted(self._model, waiter, waiter.demand.counted(prompt))

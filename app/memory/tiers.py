@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from app.console import ModelLogger
 from app.engine.server import LlamaServer
+from app.machine.deadline import within
 from app.memory.checkpoint import Checkpoints
 from app.memory.kv import Slots, state_of
 from app.memory.ledger import Tier
@@ -217,7 +218,7 @@ class Tiered:
 
     async def measure(self) -> None:
         with contextlib.suppress(asyncio.TimeoutError):  # no model waits for a driver that hangs
-            self._measured = await asyncio.wait_for(self._measure(), PATIENCE)
+            self._measured = await within(PATIENCE, self._measure())
 
     def usage(self) -> Need:
         return self._measured if self.server.process.running and self._away is None else {}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.machine import clock
+from app.machine.deadline import within
 from app.task import api
 from app.task.api import RefusedError
 from app.task.clearml_task import ClearMLTask
@@ -110,7 +111,7 @@ class Endpoints:
         end = clock.now() + INTERVAL
         while not self._due.is_set() and clock.now() < end and _urls(self._rows()) == self._told:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._due.wait(), LOOK)
+                await within(LOOK, self._due.wait())
 
     def _complain(self, what: str, error: BaseException) -> None:
         why = str(error) if isinstance(error, ClearMLError) else one_line(error)

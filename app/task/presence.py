@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from app.machine import clock
+from app.machine.deadline import within
 from app.memory.ledger import ModelState, View
 from app.page import examples
 from app.page.examples import Target
@@ -96,7 +97,7 @@ class Presence:
             if again:
                 interval = min(AGAIN, interval)
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._due.wait(), interval)
+                await within(interval, self._due.wait())
 
     async def _try(self, what: str, showing: Awaitable[None]) -> bool:
         """Whether to try again soon, as after a failure of ClearML's, which is logged once. What

@@ -20,6 +20,7 @@ from app.gateway.body.asked import Asked
 from app.gateway.body.examine import Examined
 from app.gateway.body.fair import FairQueue
 from app.machine import children
+from app.machine.deadline import within
 from app.telemetry.samples import Several
 
 ROOT = Path(__file__).parents[3]  # where the package `app` is
@@ -137,9 +138,7 @@ class Workers:
         async with self._queue.place(caller, sum(map(len, pieces))):
             worker = await self._one()
             try:
-                found = await asyncio.wait_for(
-                    worker.examine(pieces, allow_remote=allow_remote), LONGEST
-                )
+                found = await within(LONGEST, worker.examine(pieces, allow_remote=allow_remote))
             except RequestError:
                 self._keep(worker)
                 raise

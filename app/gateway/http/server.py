@@ -14,6 +14,7 @@ from app.gateway.http.connections import Connections
 from app.gateway.http.limits import Limits, Network
 from app.gateway.http.pipeline import Handler
 from app.machine import clock, network
+from app.machine.deadline import within
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class HttpServer:
         if self._connections:
             self._empty.clear()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), LAST_WORDS)
+                await within(LAST_WORDS, self._empty.wait())
         await self._turn_out()
 
     async def _turn_out(self) -> None:
@@ -83,7 +84,7 @@ class HttpServer:
             connection.stop(stopping)
         if self._connections:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._empty.wait(), LAST_READ)
+                await within(LAST_READ, self._empty.wait())
         for connection in self._connections:
             connection.abort()
 
