@@ -54,6 +54,7 @@ setup(
             "pytest>=9.2,<10",
             "pytest-xdist>=3.8,<4",
             "requests>=2.32,<3",
+            "types-requests>=2.33,<3",
             "ruff>=0.17,<0.18",
         ],
     },

@@ -35,7 +35,6 @@ from app.instance.rows import kv_folder, overview_of, pool_of
 from app.machine import clock, garbage, network, private
 from app.machine.deadline import within
 from app.memory.pool import Pool
-from app.models import unfinished
 from app.models.reference import Tiny
 from app.models.store import Store
 from app.planning import report
@@ -120,8 +119,7 @@ async def listen(given: Given, settings: Settings) -> Listening:
 async def prepare(given: Given, settings: Settings) -> Planned:
     """Find out whether it can be served at all, before any byte moves. Raises AppError."""
     weights = Weights(given.task)
-    for discard in (weights.discard, unfinished.discard):
-        given.ending.push("downloads", simply(discard), at_once=discard)
+    given.ending.push("downloads", simply(weights.discard), at_once=weights.discard)
     store = Store(given.invocation.cache_dir, given.environment, weights)
     folder = _private_folder(given, None)
     trial = given.task.offline or given.task.under_agent  # a person who is online names a model

@@ -11,6 +11,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 Lock = threading.Lock
+Condition = threading.Condition
 
 
 async def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -11,7 +11,14 @@ import difflib
 import os
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, errors, hf_hub_download, hf_hub_url
+from huggingface_hub import (
+    HfApi,
+    constants,
+    errors,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -23,14 +30,19 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils._fixes import WeakFileLock
 from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils._http import get_session
 
 from app.errors import FormError, TransferError
-from app.models import unfinished
+from app.models import arrival
+from app.models.arrival import Content, Target
+from app.models.part_file import PartFile, bytes_here
 from app.models.parts import Located, Part
-from app.models.progress import Arrived, bars
+from app.models.progress import Arrived
 from app.models.reference import KEY, HubFile, choose, is_glob, shards
+from app.models.transfer import hasher_of
+from app.models.web import Web
 
 NOT_KEPT = "a token typed into the form is not kept for a second run"
 
@@ -71,16 +83,21 @@ def locate(file: HubFile, cache: Path | None) -> Located:
 
 
 def _locate(repo: str, revision: str, path: str, cache: Path | None) -> Located:
-    commit = ""
-    parts = []
+    folder, commit, parts = _folder(repo, cache), "", []
     if is_glob(path):
         path = choose(path, _files(repo, revision, cache))
     for shard in shards(path):
         answer = hf_hub_download(
             repo, shard, revision=commit or revision, cache_dir=cache, dry_run=True
         )
-        commit = answer.commit_hash
-        parts.append(Part(shard, answer.file_size or 0, answer.is_cached))
+        commit, size = answer.commit_hash, answer.file_size or 0
+        if answer.is_cached:
+            parts.append(Part(shard, size, cached=True))
+            continue
+        told = get_hf_file_metadata(hf_hub_url(repo, shard, revision=commit))
+        etag = told.etag or ""
+        here = bytes_here(_part_of(folder, etag)) if etag else 0
+        parts.append(Part(shard, told.size or size, etag=etag, here=here))
     return Located(repo, revision, commit, tuple(parts))
 
 
@@ -91,7 +108,7 @@ def _files(repo: str, revision: str, cache: Path | None) -> list[str]:
     except (RepositoryNotFoundError, RevisionNotFoundError):
         raise
     except UNREACHABLE:
-        folder = (cache or shared_cache()) / repo_folder_name(repo_id=repo, repo_type="model")
+        folder = _folder(repo, cache)
         try:
             commit = (folder / "refs" / revision).read_text()
         except OSError:
@@ -101,28 +118,64 @@ def _files(repo: str, revision: str, cache: Path | None) -> list[str]:
 
 
 def fetch(located: Located, cache: Path | None, arrived: Arrived) -> list[Path]:
-    """All parts, in one folder under their own names. Raises TransferError."""
-    bar = bars(arrived)
-    folder = repo_folder_name(repo_id=located.repo, repo_type="model")
-    unfinished.remove_abandoned(cache or shared_cache(), folder)
+    """All parts, in one folder under their own names. Raises TransferError.
 
-    def download(path: str, revision: str) -> Path:
-        local = hf_hub_download(
-            located.repo, path, revision=revision, cache_dir=cache, tqdm_class=bar
-        )
-        return Path(local)
+    The library itself throws an unfinished download away, and takes one connection for a file: so
+    files are fetched here, and placed into its cache, where it finds them.
+    """
+    folder = _folder(located.repo, cache)
+    return [_fetch_part(located, part, folder, arrived) for part in located.parts]
 
-    fetched = []
-    for path in located.paths:
-        try:
-            # By the branch's name: the cache then knows its commit when the hub does not answer.
-            local = download(path, located.revision)
-            if located.commit not in local.parts:  # the branch has moved on meanwhile
-                local = download(path, located.commit)
-        except UNREACHABLE as error:
-            raise TransferError(f"{located.repo}/{path}: {_said(error)}") from None
-        fetched.append(local)
-    return fetched
+
+def _fetch_part(located: Located, part: Part, folder: Path, arrived: Arrived) -> Path:
+    try:
+        if not part.cached:
+            _fill(located, part, folder, arrived)
+        # By the branch's name: the cache then knows its commit when the hub does not answer.
+        local = _linked(located.repo, part.path, located.revision, folder.parent)
+        if located.commit not in local.parts:  # the branch has moved on meanwhile
+            local = _linked(located.repo, part.path, located.commit, folder.parent)
+    except UNREACHABLE as error:
+        raise TransferError(f"{located.repo}/{part.path}: {_said(error)}") from None
+    return local
+
+
+def _linked(repo: str, path: str, revision: str, cache: Path) -> Path:
+    """The file under its name, in the folder of the commit."""
+    return Path(hf_hub_download(repo, path, revision=revision, cache_dir=cache))
+
+
+def _fill(located: Located, part: Part, folder: Path, arrived: Arrived) -> None:
+    """Fetch the content, and give it its place among the blobs. What it is, is said by the hub: the
+    storage that it redirects to has names of its own."""
+    if not part.etag:
+        raise TransferError(f"{located.repo}/{part.path}: the hub does not say what it is")
+    url = hf_hub_url(located.repo, part.path, revision=located.commit)
+    blob, digest = folder / "blobs" / part.etag, hasher_of(part.etag, part.size)
+    lock = folder.parent / ".locks" / folder.name / f"{part.etag}.lock"
+
+    def place(whole: PartFile) -> None:
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with WeakFileLock(lock):
+            whole.placed(blob)
+
+    arrival.fetch(
+        Web(url, build_hf_headers(), title=f"{located.repo}/{part.path}"),
+        Content(part.etag, part.size, part.etag if digest else "", digest),
+        Target(_part_of(folder, part.etag), blob.exists, place),
+        arrived,
+    )
+
+
+def _folder(repo: str, cache: Path | None) -> Path:
+    return (cache or shared_cache()) / repo_folder_name(repo_id=repo, repo_type="model")
+
+
+def _part_of(folder: Path, etag: str) -> Path:
+    """In the repository's own folder, so that it goes where that goes; outside of `blobs`, where
+    the library would take it for whole."""
+    return folder / ".partial" / f"{etag}.part"
 
 
 class Beginning:

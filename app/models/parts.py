@@ -7,11 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a repository: its path below the root, its bytes, whether the cache has it."""
+    """One file of a repository: its path below the root, its bytes, whether the cache has it; if
+    not, what the hub calls its content, and bytes that have come already."""
 
     path: str
     size: int
     cached: bool = False
+    etag: str = ""
+    here: int = 0
+
+    @property
+    def missing(self) -> int:
+        return 0 if self.cached else max(0, self.size - self.here)
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Located:
         """Bytes of each part that the cache does not have, by a name that is the same for every
         model that uses this file."""
         prefix = f"{self.repo}@{self.commit}"
-        return {f"{prefix}/{part.path}": part.size for part in self.parts if not part.cached}
+        return {f"{prefix}/{part.path}": part.missing for part in self.parts if not part.cached}
 
     @property
     def missing(self) -> int:

@@ -9,13 +9,14 @@ from collections import Counter
 from zlib import compress, crc32
 
 import pytest
+from huggingface_hub import try_to_load_from_cache
 
-from app.models import tiny_writer
+from app.models import part_file, tiny_writer
 from tests import projector
 from tests.clearml_api import ApiServer
 from tests.end_to_end.conftest import checked, refused
 from tests.end_to_end.test_serving import chat, client, get, until
-from tests.hub import Hub
+from tests.hub import Hub, Storage
 
 REFERENCE = "org/repo/dir/m.gguf"
 
@@ -204,25 +205,73 @@ def test_our_pages_answer_while_it_downloads_and_a_signal_ends_it(serve, hub, tm
     hub.pause = 0.3
     app = serve(REFERENCE)
     app.line("listening on")
-    until(lambda: list(tmp_path.rglob("*.incomplete")))
+    until(lambda: list(tmp_path.rglob("*.part")))
     assert get(app, "/health") == (503, {"status": "loading"})
     status = get(app, "/api/status")[1]
     assert status["status"] == "setting up"
     assert status["models"][0]["state"] == "downloading"
     assert app.end(signal.SIGTERM) == 143
-    assert app.folders == [] and not list(tmp_path.rglob("*.incomplete"))
+    assert app.folders == []
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A file for several connections."""
+    path = tmp_path_factory.mktemp("large") / "large.gguf"
+    tiny_writer.write(path, vocabulary=1 << 17)
+    assert path.stat().st_size > 20_000_000
+    return path.read_bytes()
+
+
+@pytest.fixture
+def storage(hub, large):
+    """The hub's, and the large file in a repository."""
+    with Storage({}) as server:
+        hub.storage = server
+        hub.repositories["org/repo"]["large.gguf"] = large
+        yield server
+
+
+def test_a_killed_download_goes_on(serve, storage, large, tmp_path):
+    """SIGKILL at 40 %. Result: the next instance fetches what is missing, and serves it; the hub's
+    library finds it in its cache; neither the token nor the storage's signature is told."""
+    storage.pause = 0.05
+    app = serve("org/repo/large.gguf", HF_TOKEN="hf_right")
+    until(lambda: storage.sent > 0.4 * len(large))
+    app.end(signal.SIGKILL)
+    (part,) = tmp_path.rglob("*.part")
+    here = part_file.bytes_here(part)
+    assert 0.1 * len(large) < here < len(large)
+    storage.pause, storage.sent = 0.0, 0
+    again = serve("org/repo/large.gguf", HF_TOKEN="hf_right").ready()
+    assert chat(client(again)).usage.completion_tokens == 8
+    assert storage.sent == len(large) - here
+    cached = try_to_load_from_cache("org/repo", "large.gguf", cache_dir=tmp_path / "cache" / "hub")
+    assert os.path.realpath(cached) != cached and not list(tmp_path.rglob("*.part"))
+    assert not any(token for *_, token in storage.asked + storage.beginnings)
+    assert "s3cr3t" not in app.output + again.output
+    assert "hf_right" not in app.output + again.output
+
+
+def test_two_instances_want_one_file(serve, storage, large):
+    """Result: it is fetched once, and both serve it."""
+    storage.pause = 0.01
+    both = [serve("org/repo/large.gguf") for _ in range(2)]
+    for app in both:
+        assert chat(client(app.ready())).usage.completion_tokens == 8
+    assert storage.sent == len(large)
 
 
 def test_nothing_half_written_is_used(serve, hub, tmp_path):
     hub.pause = 0.3
     app = serve(REFERENCE)
-    until(lambda: list(tmp_path.rglob("*.incomplete")))
+    until(lambda: list(tmp_path.rglob("*.part")))
     app.end(signal.SIGKILL)
-    assert list(tmp_path.rglob("*.incomplete"))
+    assert list(tmp_path.rglob("*.part"))
     hub.pause = 0.0
     app = serve(REFERENCE).ready()
     assert chat(client(app)).usage.completion_tokens == 8
-    assert os.listdir(tmp_path / "cache" / "hub") and not list(tmp_path.rglob("*.incomplete"))
+    assert os.listdir(tmp_path / "cache" / "hub") and not list(tmp_path.rglob("*.part"))
 
 
 def test_a_token_in_the_form_is_taken_and_stands_nowhere(start, hub, tmp_path):

@@ -1,0 +1,263 @@
+"""Fetch a file into its part file: by ranges, over several connections, and go on after each
+interruption. What arrives is hashed meanwhile.
+
+Threads take pieces from a board. One that finds none left takes the second half of the largest that
+another one is still fetching, so that a slow connection holds up nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from app.errors import AppError, TransferError
+from app.machine import clock, threads
+from app.models.part_file import PartFile
+from app.models.progress import Arrived
+
+CONNECTIONS = 8
+CHUNK = 1 << 20  # bytes read at once, in each thread
+LEAST_PIECE, MOST_PIECE = 4 << 20, 64 << 20
+TRIES = 6  # in a row that bring nothing
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0  # seconds before another try
+MOST_ASKED = 300.0  # seconds that a server may want us to wait
+TICK = 0.1  # seconds
+LAST_WAIT = 2.0  # seconds for the threads to end
+
+
+class CutError(Exception):
+    """It may go better next time. `wait`: seconds that the server wants us to wait."""
+
+    def __init__(self, problem: str, wait: float | None = None) -> None:
+        super().__init__(problem)
+        self.wait = wait
+
+
+class Readable(Protocol):
+    def read(self, most: int) -> bytes: ...
+
+    def stop(self) -> None:
+        """Called in another thread: a read that waits ends."""
+
+    def __enter__(self) -> Readable: ...
+
+    def __exit__(self, *_: Any) -> None: ...
+
+
+class Source(Protocol):
+    """Where the bytes come from."""
+
+    title: str
+
+    def again(self) -> Source:
+        """The same, for another thread."""
+
+    def get(self, start: int, end: int, size: int, version: str) -> Readable:
+        """Raises CutError, TransferError."""
+
+
+@dataclass
+class Piece:
+    at: int
+    end: int
+
+
+class Transfer:
+    def __init__(
+        self,
+        source: Source,
+        part: PartFile,
+        arrived: Arrived,
+        *,
+        version: str = "",
+        ranges: bool = True,
+        hasher: Any = None,
+    ) -> None:
+        """`version` of the content that all answers must bear, where they bear one. `ranges`:
+        whether the source sends parts. `hasher`: of hashlib, for the whole content."""
+        self._source = source
+        self._part = part
+        self._arrived = arrived
+        self._version = version
+        self._ranges = ranges
+        self._hasher = hasher
+        self._changed = threads.Condition()  # guards all that follows
+        self._free = [Piece(*span) for span in (part.missing() if ranges else [(0, part.size)])]
+        self._active: list[Piece] = []
+        self._bodies: set[Readable] = set()
+        self._error: Exception | None = None
+        self._over = False  # nothing more is to be done
+        self._futile = 0
+        self._failed_at = float("-inf")  # when the last failure that counts came
+        self._hashed = 0
+        share = part.size // (4 * CONNECTIONS)
+        self._piece = min(MOST_PIECE, max(LEAST_PIECE, share))
+
+    def run(self) -> None:
+        """Until all is there, and hashed. Raises TransferError, OSError."""
+        missing = sum(piece.end - piece.at for piece in self._free)
+        most = -(-missing // LEAST_PIECE) if self._ranges else 1
+        running = [self._thread(self._fetch_all) for _ in range(min(CONNECTIONS, most))]
+        if self._hasher is not None:
+            running.append(self._thread(self._hash))
+        told = self._part.here
+        try:
+            for thread in running:
+                thread.start()
+            while any(thread.is_alive() for thread in running) and self._error is None:
+                with self._changed:
+                    self._changed.wait(TICK)
+                here = self._part.here
+                self._arrived(here - told)
+                told = here
+                self._part.save()
+        finally:
+            self._end(running)
+        self._part.save(at_once=True)
+        self._arrived(self._part.here - told)
+        if self._error is not None:
+            raise self._error
+
+    def _end(self, running: Sequence[Any]) -> None:
+        """The threads end, but for one that waits for a server's first word."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+            bodies = list(self._bodies)
+        for body in bodies:
+            body.stop()
+        until = clock.now() + LAST_WAIT
+        for thread in running:
+            thread.join(max(0.0, until - clock.now()))
+
+    def _thread(self, target: Callable[[], None]) -> Any:
+        def guarded() -> None:
+            try:
+                target()
+            except (AppError, OSError) as error:
+                with self._changed:
+                    self._error = self._error or error
+                    self._over = True
+                    self._changed.notify_all()
+
+        return threads.daemon("fetch", guarded)
+
+    # The fetching threads.
+
+    def _fetch_all(self) -> None:
+        source = self._source.again()
+        while (piece := self._take()) is not None:
+            begun, here = clock.now(), self._come(piece)
+            try:
+                self._fetch(source, piece)
+            except CutError as error:
+                nothing = self._come(piece) == here
+                self._put_back(piece)
+                self._pause(error, begun, nothing=nothing)
+            else:
+                self._put_back(piece)  # nothing, if it is whole
+
+    def _come(self, piece: Piece) -> int:
+        """How far it is. Where the source sends no parts, each try begins at the beginning."""
+        return piece.at if self._ranges else self._part.here
+
+    def _take(self) -> Piece | None:
+        """None once all is there, or nothing more is wanted."""
+        with self._changed:
+            while not self._over:
+                if self._free:
+                    piece = self._cut(self._free[0])
+                elif (largest := self._largest()) is not None:
+                    middle = (largest.at + largest.end) // 2
+                    piece, largest.end = Piece(middle, largest.end), middle
+                elif not self._active:
+                    break
+                else:
+                    self._changed.wait(TICK)
+                    continue
+                self._active.append(piece)
+                return piece
+            return None
+
+    def _cut(self, free: Piece) -> Piece:
+        """The beginning of what nobody fetches; all of it where the source sends no parts."""
+        if not self._ranges or free.end - free.at <= self._piece:
+            return self._free.pop(0)
+        piece = Piece(free.at, free.at + self._piece)
+        free.at = piece.end
+        return piece
+
+    def _largest(self) -> Piece | None:
+        """The piece under way that is worth being divided."""
+        if not self._ranges or not self._active:
+            return None
+        largest = max(self._active, key=lambda piece: piece.end - piece.at)
+        return largest if largest.end - largest.at > 2 * LEAST_PIECE else None
+
+    def _put_back(self, piece: Piece) -> None:
+        with self._changed:
+            self._active.remove(piece)
+            if piece.at < piece.end:
+                if not self._ranges:
+                    piece.at = 0
+                self._free.insert(0, piece)
+            self._changed.notify_all()
+
+    def _fetch(self, source: Source, piece: Piece) -> None:
+        with source.get(piece.at, piece.end, self._part.size, self._version) as body:
+            self._bodies.add(body)
+            try:
+                while piece.at < piece.end and not self._over:
+                    data = body.read(min(CHUNK, piece.end - piece.at))
+                    if not data:
+                        raise CutError(f"{self._source.title}: the connection ended early")
+                    self._part.write(piece.at, data)
+                    with self._changed:
+                        piece.at = min(piece.at + len(data), piece.end)
+                        if self._ranges:
+                            self._futile = 0
+                        self._changed.notify_all()
+            finally:
+                self._bodies.discard(body)
+
+    def _pause(self, error: CutError, begun: float, *, nothing: bool) -> None:
+        """Before another try. Failures of several connections at once are one: it counts only if
+        the try began after the last one that counted."""
+        with self._changed:
+            if not nothing:
+                self._futile = 0
+            elif begun >= self._failed_at:
+                self._failed_at = clock.now()
+                self._futile += 1
+            if self._futile >= TRIES or (error.wait or 0.0) > MOST_ASKED:
+                raise TransferError(f"{error} ({self._futile} tries brought nothing)")
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._futile)
+            until = clock.now() + (pause if error.wait is None else error.wait)
+            while not self._over and clock.now() < until:
+                self._changed.wait(until - clock.now())
+
+    # The hashing thread.
+
+    def _hash(self) -> None:
+        while self._hashed < self._part.size:
+            with self._changed:
+                while self._part.prefix <= self._hashed and not self._over:
+                    self._changed.wait(TICK)
+                if self._over:
+                    return
+            data = self._part.read(self._hashed, min(4 * CHUNK, self._part.prefix - self._hashed))
+            self._hasher.update(data)
+            self._hashed += len(data)
+
+
+def hasher_of(etag: str, size: int) -> Callable[[], Any] | None:
+    """What an ETag of the Hugging Face hub says of a file's content: the SHA-256 of a large file,
+    git's name of a small one; None if it is neither."""
+    if re.fullmatch("[0-9a-f]{64}", etag):
+        return hashlib.sha256
+    if re.fullmatch("[0-9a-f]{40}", etag):
+        return lambda: hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    return None

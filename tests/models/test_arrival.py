@@ -1,0 +1,277 @@
+"""Files from a server by ranges, over real connections, and what goes wrong with them."""
+
+import hashlib
+import json
+import random
+import threading
+
+import pytest
+
+from app.errors import TransferError
+from app.models import arrival, transfer
+from app.models.arrival import Content, Target
+from app.models.part_file import record_of
+from app.models.web import Web, is_public
+from tests.hub.storage import Storage
+
+SIZE = 3_000_000
+DATA = random.Random(1).randbytes(SIZE)
+DIGEST = hashlib.sha256(DATA).hexdigest()
+NAME = "/m.gguf"
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Pieces of a small file, and short pauses."""
+    monkeypatch.setattr(transfer, "LEAST_PIECE", 1 << 17)
+    monkeypatch.setattr(transfer, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(transfer, "LONGEST_PAUSE", 0.02)
+
+
+@pytest.fixture
+def storage():
+    with Storage({NAME: DATA}) as server:
+        yield server
+
+
+class Place:
+    """Where the file comes to."""
+
+    def __init__(self, folder):
+        self.folder, self.told = folder, []
+        self.file, self.part = folder / "m.gguf", folder / "parts" / "m.part"
+        self.target = Target(self.part, self.file.exists, lambda part: part.placed(self.file))
+
+    def fetch(self, storage, path=NAME, token="", **content):
+        headers = {"Authorization": token} if token else {}
+        content = {"identity": "one", "size": SIZE, **content}
+        if "digest" not in content:
+            content |= {"digest": DIGEST, "hasher": hashlib.sha256}
+        arrival.fetch(
+            Web(storage.url + path, headers), Content(**content), self.target, self.told.append
+        )
+        assert self.file.read_bytes() == DATA
+        assert not self.part.exists() and not record_of(self.part).exists()
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+def test_a_file_arrives_over_several_connections(storage, place):
+    place.fetch(storage)
+    assert storage.sent == sum(place.told) == SIZE
+    assert len({first for _, first, _ in storage.asked}) > transfer.CONNECTIONS
+
+
+def test_it_goes_on_after_every_cut(storage, place):
+    """Result: what had arrived is not asked for again."""
+    storage.cut = 50_000
+    place.fetch(storage)
+    assert storage.sent == SIZE
+
+
+TROUBLES = [
+    ("status", 500, {}),
+    ("status", 503, {"Retry-After": "0"}),
+    ("status", 429, {"RateLimit": '"resolvers";r=0;t=0'}),
+    ("cut", 0),
+    ("cut", 1),
+    ("hang", 0.05),
+]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_it_arrives_whatever_passes(storage, place, seed):
+    dice = random.Random(seed)
+    storage.troubles = [dice.choice(TROUBLES) for _ in range(20)]
+    storage.troubles = [t for trouble in storage.troubles for t in (trouble, ("cut", 300_000))]
+    place.fetch(storage)
+
+
+def test_a_server_that_is_away_is_said_after_a_few_tries(storage, place):
+    storage.troubles = [("status", 502, {})] * 1000
+    with pytest.raises(TransferError, match=r"m.gguf: the server answers 502 .*6 tries"):
+        place.fetch(storage)
+    storage.troubles = []
+    place.fetch(storage)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 416])
+def test_what_will_not_be_otherwise_is_not_asked_again(storage, place, status):
+    storage.troubles = [("status", status, {})] * transfer.CONNECTIONS
+    with pytest.raises(TransferError, match=f"answers {status}"):
+        place.fetch(storage)
+    assert len(storage.asked) <= transfer.CONNECTIONS
+
+
+def interrupted(storage, place, **content):
+    """So much has arrived, and then the server is away."""
+    storage.troubles = [("cut", 100_000)] * 8 + [("status", 500, {})] * 1000
+    with pytest.raises(TransferError):
+        place.fetch(storage, **content)
+    storage.troubles, storage.asked, arrived = [], [], storage.sent
+    storage.sent = 0
+    assert arrived == sum(place.told) > 0
+    return arrived
+
+
+def test_another_try_fetches_the_rest(storage, place):
+    arrived = interrupted(storage, place)
+    place.fetch(storage)
+    assert storage.sent == SIZE - arrived
+    assert sum(place.told) == SIZE
+
+
+@pytest.mark.parametrize("content", [{"identity": "two"}, {"identity": ""}])
+def test_of_another_content_nothing_is_used(storage, place, content):
+    interrupted(storage, place)
+    place.fetch(storage, **content)
+    assert storage.sent == SIZE
+
+
+WRONG = [
+    b"",
+    b"[1]",
+    b"{" * 5000,
+    b'{"identity": "one", "size": 3000000, "spans": [[0, 9000000]]}',
+    b'{"identity": "one", "size": 3000000, "spans": [[0, -1]]}',
+    b'{"identity": "one", "size": 3000000, "spans": [[0, 1e400]]}',
+    b'{"identity": "one", "size": 3000000, "spans": 7}',
+    b'{"identity": "one", "size": 5, "spans": []}',
+]
+
+
+@pytest.mark.parametrize("record", WRONG)
+def test_a_wrong_record_is_none(storage, place, record):
+    interrupted(storage, place)
+    record_of(place.part).write_bytes(record)
+    place.fetch(storage)
+    assert storage.sent == SIZE
+
+
+def test_what_was_damaged_meanwhile_is_fetched_again(storage, place):
+    interrupted(storage, place)
+    spans = json.loads(record_of(place.part).read_text())["spans"]
+    with place.part.open("r+b") as file:
+        file.seek(spans[0][0])
+        file.write(b"other bytes")
+    place.fetch(storage)
+
+
+def test_wrong_bytes_are_refused_and_not_kept(storage, place):
+    storage.files[NAME] = DATA[:-1] + b"?"
+    with pytest.raises(TransferError, match="not what was promised"):
+        place.fetch(storage)
+    assert not place.file.exists()
+    storage.files[NAME], storage.sent = DATA, 0
+    place.fetch(storage)
+    assert storage.sent == SIZE
+
+
+def test_a_file_that_changes_meanwhile_is_refused(storage, place):
+    storage.troubles = [("", None)] * 3 + [("etag", '"2"')]
+    with pytest.raises(TransferError, match="changed while it was fetched"):
+        place.fetch(storage, version='"1"')
+
+
+@pytest.mark.parametrize("other", [DATA[:-5], DATA + b"more"])
+def test_a_file_of_another_size_is_refused(storage, place, other):
+    storage.files[NAME] = other
+    with pytest.raises(TransferError, match="other bytes than it was asked"):
+        place.fetch(storage)
+
+
+def test_a_server_without_ranges(storage, place):
+    """1. It cuts the file each time. Result: it is given up. 2. It does not. Result: it arrives."""
+    storage.ranges, storage.cut = False, 1_000_000
+    with pytest.raises(TransferError, match="tries brought nothing"):
+        place.fetch(storage, ranges=False)
+    storage.cut = None
+    place.fetch(storage, ranges=False)
+
+
+def test_a_token_stays_with_its_host_and_an_expired_address_is_asked_for_anew(storage, place):
+    """The storage that a hub redirects to names addresses that expire."""
+    with Storage({}) as hub:
+        hub.troubles = [("redirect", f"{storage.url}{NAME}?signature=s3cr3t")] * 100
+        storage.troubles = [("", None)] * 4 + [("status", 403, {})] * 3
+        place.fetch(hub, token="Bearer t")
+        assert all(token for *_, token in hub.asked)
+        assert not any(token for *_, token in storage.asked)
+        assert 1 < len(hub.asked) < len(storage.asked)
+
+
+def test_no_error_tells_the_secrets_of_an_address(storage, place):
+    with Storage({}) as hub:
+        secret = f"{storage.url}/none?signature=s3cr3t"
+        for trouble in (("redirect", secret), ("redirect", "http://127.0.0.1:1/?s3cr3t")):
+            hub.troubles = [trouble] * 1000
+            with pytest.raises(TransferError) as error:
+                place.fetch(hub, path="/m.gguf?token=s3cr3t")
+            assert "s3cr3t" not in str(error.value)
+
+
+def test_one_of_two_fetches_and_both_tell_how_far_it_is(storage, place):
+    """Two instances want one file at the same time."""
+    storage.pause = 0.02
+    other = Place(place.folder)
+    threads = [threading.Thread(target=p.fetch, args=(storage,)) for p in (place, other)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert storage.sent == SIZE
+    assert sum(place.told) == sum(other.told) == SIZE
+    assert min(len(place.told), len(other.told)) > 1
+
+
+def test_a_full_disk_is_the_reason_and_nothing_is_placed(storage, place, monkeypatch):
+    def full(self, offset, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("app.models.part_file.PartFile.write", full)
+    with pytest.raises(OSError, match="No space left"):
+        place.fetch(storage)
+    assert not place.file.exists()
+
+
+def test_only_public_addresses_are_asked_where_that_is_wanted(storage):
+    """Also where a redirect leads: nothing is sent there."""
+    with pytest.raises(TransferError, match=r"127\.0\.0\.1 is no public address"):
+        Web(storage.url + NAME, allows=is_public).find()
+    assert storage.asked == []
+    with Storage({}) as hub:
+        hub.troubles = [("redirect", storage.url + NAME)]
+        own = []
+
+        def first_only(address):
+            own.append(address)
+            return len(own) == 1
+
+        with pytest.raises(TransferError, match="no public address"):
+            Web(hub.url + NAME, allows=first_only).find()
+    assert storage.asked == []
+
+
+PRIVATE = """127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 0.0.0.0 100.64.0.1 224.0.0.1
+::1 :: fe80::1%eth0 fd00::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 64:ff9b::a9fe:a9fe 2002:7f00:1::1"""
+
+
+@pytest.mark.parametrize("address", PRIVATE.split())
+def test_addresses_that_are_not_public(address):
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "64:ff9b::808:808"])
+def test_addresses_that_are(address):
+    assert is_public(address)
+
+
+def test_what_a_server_says_of_a_file(storage):
+    found = Web(storage.url + NAME).find()
+    assert (found.size, found.version, found.ranges) == (SIZE, '"1"', True)
+    storage.ranges = False
+    found = Web(storage.url + NAME).find()
+    assert (found.size, found.ranges) == (SIZE, False)
