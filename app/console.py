@@ -6,8 +6,9 @@ import contextlib
 import logging
 import os
 import re
+import shutil
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 from app.errors import ConfigError
@@ -15,6 +16,7 @@ from app.errors import ConfigError
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 APP = "app"
 STDOUT = 1  # the file
+CLEAR = "\r\x1b[K"  # the line that the cursor is in
 
 
 def escape(text: str) -> str:
@@ -53,6 +55,62 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
     @stream.setter
     def stream(self, _: object) -> None:
         pass
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with _shown.hidden():
+            super().emit(record)
+
+
+class Shown:
+    """One line at the end of the terminal, which is drawn anew: how far things have come."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, str] = {}
+        self._drawn = False
+
+    def set(self, key: str, text: str) -> None:
+        """`text` for one of several things; "" takes it away."""
+        self._texts.pop(key, None)
+        if text:
+            self._texts[key] = escape(text)
+        self._draw()
+
+    @contextlib.contextmanager
+    def hidden(self) -> Iterator[None]:
+        """For lines that stay."""
+        if self._drawn:
+            _to_terminal(CLEAR)
+            self._drawn = False
+        yield
+        self._draw()
+
+    def _draw(self) -> None:
+        if not (self._drawn or self._texts) or not os.isatty(STDOUT):
+            return
+        width = shutil.get_terminal_size().columns
+        line = "  ".join(list(self._texts.values()))[: max(0, width - 1)]
+        _to_terminal(f"{CLEAR}{line}")
+        self._drawn = bool(line)
+
+
+_shown = Shown()
+
+
+def show(key: str, text: str) -> None:
+    """How far something has come, on a terminal; elsewhere, nothing."""
+    _shown.set(key, text)
+
+
+def records() -> bool:
+    """Whether what is logged goes elsewhere than to a terminal that also shows how far things are:
+    to a file, or to ClearML, whose SDK puts itself before sys.stdout."""
+    return sys.stdout is not sys.__stdout__ or not os.isatty(STDOUT)
+
+
+def _to_terminal(text: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        os.write(STDOUT, text.encode())
 
 
 def set_up(*, errors: bool = False) -> None:

@@ -1,6 +1,9 @@
 import errno
 import io
 import logging
+import os
+import pty
+import select
 
 import pytest
 
@@ -66,3 +69,46 @@ def test_an_output_that_cannot_be_written_is_one_line(monkeypatch):
     monkeypatch.setattr("sys.stdout", Full())
     with pytest.raises(ConfigError, match="standard output cannot be written: No space"):
         console.say("text")
+
+
+def read_all(master):
+    """What comes until nothing has come for a moment: a terminal passes it on in its own time."""
+    found = b""
+    while select.select([master], [], [], 0.2)[0]:
+        found += os.read(master, 1 << 16)
+    return found.decode()
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A pseudo-terminal as the app's stdout; what it shows can be read at the other end."""
+    master, slave = pty.openpty()
+    monkeypatch.setattr(console, "STDOUT", slave)
+    with open(slave, "w", closefd=False) as stdout:
+        yield stdout, lambda: read_all(master)
+    os.close(slave)
+    os.close(master)
+
+
+def test_how_far_things_are_is_one_line_below_the_others(terminal, monkeypatch):
+    stdout, terminal = terminal
+    monkeypatch.setattr("sys.stdout", stdout)
+    console.set_up()
+    console.show("a", "a 10 %")
+    assert terminal() == "\r\x1b[Ka 10 %"
+    console.show("b", "b 5 %\nforged")
+    assert terminal() == "\r\x1b[Ka 10 %  b 5 %\\x0aforged"
+    logging.getLogger("app.test").info("up")
+    told = terminal()
+    assert told.startswith("\r\x1b[K") and told.index("INFO app up\r\n") < told.index("a 10 %")
+    console.show("a", "")
+    console.show("b", "")
+    assert terminal().endswith("\r\x1b[K")
+    logging.getLogger("app.test").info("up")
+    assert "\x1b" not in terminal()
+
+
+def test_without_a_terminal_it_is_not_shown(capfd):
+    console.show("a", "a 10 %")
+    console.show("a", "")
+    assert capfd.readouterr().out == ""

@@ -1,70 +1,26 @@
-"""The progress of a download: what the hub's library tells of it, and what is logged of it."""
+"""The progress of a download: what is logged of it, and shown on a terminal."""
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any
 
+from app import console
 from app.machine import clock
 
 logger = logging.getLogger(__name__)
 
-REPORT_INTERVAL = 5.0  # seconds between two lines of the log
+REPORT_INTERVAL = 10.0  # seconds between two lines of the log
+SHOWN_INTERVAL = 0.2  # seconds between two states of a terminal's line
+WINDOW = 10.0  # seconds over which the rate is taken
 
 Arrived = Callable[[int], None]  # bytes since the last call
 Progress = Callable[[float], None]  # 0..1
 
 
-class _Bar:
-    """Stands in for tqdm: draws nothing, and calls `arrived` with the bytes that arrive.
-
-    For chunked storage (Xet) the library calls two methods: `update` with what was written, and
-    `update_transfer` with what came over the network for it. Only the former counts; a class
-    without the latter would be told both by `update`.
-    """
-
-    arrived: Arrived = staticmethod(lambda _: None)
-
-    def __init__(self, *_: object, initial: int = 0, **options: Any) -> None:
-        self.n = initial
-        self.total = options.get("total")
-
-    def update(self, size: float | None = 1) -> None:
-        self.n += int(size or 0)
-        self.arrived(int(size or 0))
-
-    def update_transfer(self, size: int) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        pass
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return lambda *_, **__: None  # set_description, refresh, reset …
-
-
-def bars(arrived: Arrived) -> type[_Bar]:
-    """The class for the library to make its progress bars of."""
-    return type("Bar", (_Bar,), {"arrived": staticmethod(arrived)})
-
-
 class Download:
-    """Counts one model's bytes, in the downloading thread, and logs them now and then."""
+    """Counts one model's bytes, in the downloading thread, and tells of them now and then."""
 
     def __init__(self, name: str, size: int, missing: int, progress: Progress) -> None:
         """Of `size` bytes in all, so many are `missing`."""
@@ -73,17 +29,34 @@ class Download:
         self._here = size - missing
         self._missing = missing
         self._progress = progress
-        self._begun = self._said = clock.now()
+        self._begun = self._said = self._shown = clock.now()
+        self._lately = deque([(self._begun, self._here)])
 
     def arrived(self, size: int) -> None:
         self._here += size
         self._progress(min(1.0, self._here / self._size) if self._size else 0.0)
         now = clock.now()
+        if now - self._shown >= SHOWN_INTERVAL:
+            self._shown = now
+            self._lately.append((now, self._here))
+            while len(self._lately) > 2 and self._lately[0][0] < now - WINDOW:
+                self._lately.popleft()
+            console.show(self._name, f"{self._name} {self._state(now)}")
         if now - self._said >= REPORT_INTERVAL:
             self._said = now
-            self._say(f"downloading: {self._here / 1e6:,.0f} of {self._size / 1e6:,.0f} MB")
+            if console.records():
+                self._say(self._state(now))
+
+    def _state(self, now: float) -> str:
+        since, before = self._lately[0]
+        rate = (self._here - before) / max(now - since, 1e-3)
+        percent = int(100 * self._here / self._size) if self._size else 0
+        state = f"downloading: {percent} % of {self._size / 1e6:,.0f} MB, {rate / 1e6:,.0f} MB/s"
+        left = max(0, self._size - self._here)
+        return f"{state}, {lasting(left / rate)} left" if rate >= 1 else state
 
     def finished(self) -> None:
+        console.show(self._name, "")
         if self._missing:
             seconds = max(clock.now() - self._begun, 1e-3)
             rate = self._missing / 1e6 / seconds
@@ -95,3 +68,11 @@ class Download:
 
     def _say(self, text: str) -> None:
         logger.info(text, extra={"subject": self._name})
+
+
+def lasting(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -12,7 +12,7 @@ from app.telemetry.history import Column
 from app.telemetry.overview import Overview
 from app.telemetry.samples import Sample
 from app.telemetry.scalars import Scalar
-from app.telemetry.sources import Mean, OfGpu, OfInstance, OfMachine, OfModel, OfRequests
+from app.telemetry.sources import BySeries, Mean, OfGpu, OfInstance, OfMachine, OfRequests
 from app.telemetry.windows import Rates, Windows
 
 
@@ -83,7 +83,7 @@ class Plots:
         source = row.source
         if isinstance(source, OfRequests):
             return {series: rates[row.key] for series, rates in moment.rates.items()}
-        if isinstance(source, OfModel | OfInstance):
+        if isinstance(source, BySeries):
             return source.series(self._overview, moment.now)
         if isinstance(source, OfMachine):
             return {series: take(moment.machine) for series, take in source.take.items()}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from app.telemetry import scalars
 from app.telemetry.overview import Overview
 from app.telemetry.scalars import Point
-from app.telemetry.sources import OfInstance, OfModel
+from app.telemetry.sources import BySeries
 from app.telemetry.windows import Rates, Windows
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def gauges(overview: Overview, now: float) -> list[Gauge]:
     return [
         Gauge(row.title, series, row.unit.of(value))
         for row in scalars.reported()
-        if isinstance(row.source, OfModel | OfInstance)
+        if isinstance(row.source, BySeries)
         for series, value in row.source.series(overview, now).items()
         if value is not None
     ]

@@ -11,6 +11,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from app.memory.ledger import ModelState, View
 from app.telemetry.overview import Overview, Phase
 from app.telemetry.samples import Sample
 from app.telemetry.sources import (
@@ -22,6 +23,7 @@ from app.telemetry.sources import (
     OfMachine,
     OfModel,
     OfNow,
+    OfSomeModels,
     OfStage,
     OfState,
     PerSecond,
@@ -116,6 +118,12 @@ class Scalar:
 
 def _idle(overview: Overview, now: float) -> float | None:
     return None if overview.phase is Phase.SETTING_UP else overview.idle(now)
+
+
+def _downloaded(overview: Overview, view: View) -> float | None:
+    if view.state is not ModelState.DOWNLOADING or view.progress is None:
+        return None
+    return 100 * view.progress
 
 
 SCALARS = (
@@ -243,6 +251,15 @@ SCALARS = (
         unit=GIGABYTES,
         reported=True,
         dashboard="Model Memory (GB)",
+    ),
+    Scalar(
+        key="downloaded",
+        title="Downloaded",
+        help="How much of the model's files is there, while they are downloaded",
+        source=OfSomeModels(_downloaded),
+        unit=PERCENT,
+        reported=True,
+        metric=Metric(name="model_downloaded_percent", type=Type.GAUGE),
     ),
     Scalar(
         key="switches",

@@ -61,8 +61,15 @@ class OfNow(ABC):
     def values(self, overview: Overview, now: float) -> Mapping[Labels, float | None]: ...
 
 
+class BySeries(OfNow):
+    """One that can be plotted: a series has a name for people."""
+
+    @abstractmethod
+    def series(self, overview: Overview, now: float) -> Mapping[str, float | None]: ...
+
+
 @dataclass(frozen=True)
-class OfModel(OfNow):
+class OfModel(BySeries):
     """A value of each model; the total is their sum."""
 
     take: Callable[[Overview, View], float]
@@ -77,7 +84,22 @@ class OfModel(OfNow):
 
 
 @dataclass(frozen=True)
-class OfInstance(OfNow):
+class OfSomeModels(BySeries):
+    """A value of each model that has one now; there is no total."""
+
+    take: Callable[[Overview, View], float | None]
+    labels = ("model",)
+
+    def values(self, overview: Overview, now: float) -> Mapping[Labels, float]:
+        found = {(view.name,): self.take(overview, view) for view in overview.view()}
+        return {labels: value for labels, value in found.items() if value is not None}
+
+    def series(self, overview: Overview, now: float) -> Mapping[str, float]:
+        return {name: value for (name,), value in self.values(overview, now).items()}
+
+
+@dataclass(frozen=True)
+class OfInstance(BySeries):
     """One value; None while there is none. `take` is given the overview and the clock's time."""
 
     take: Callable[[Overview, float], float | None]

@@ -2,25 +2,9 @@ import logging
 from types import SimpleNamespace
 
 import pytest
-from huggingface_hub.utils._xet_progress_reporting import XetDownloadProgressReporter
 
 from app.models import progress
-from app.models.progress import REPORT_INTERVAL, Download, bars
-
-
-def test_bytes_of_chunked_storage_are_counted_once():
-    """The hub's own reporter tells what was written and what came for it: twice as much."""
-    seen = []
-    bar = bars(seen.append)
-    with XetDownloadProgressReporter(
-        reconstruction_desc="a", total=100, log_level=0, tqdm_class=bar
-    ) as reporter:
-        for done in (30, 100):
-            report = {"total_bytes": 100, "total_bytes_completed": done}
-            report |= {"total_transfer_bytes_completed": done, "total_bytes_completion_rate": 1.0}
-            report["total_transfer_bytes_completion_rate"] = 1.0
-            reporter.update_progress(SimpleNamespace(**report))
-    assert seen == [30, 70]
+from app.models.progress import REPORT_INTERVAL, Download, lasting
 
 
 @pytest.fixture
@@ -42,8 +26,8 @@ def test_a_download_is_told_at_once_and_logged_now_and_then(clock, caplog):
     download.finished()
     assert told == [0.5, 0.6, 1.0]
     assert caplog.messages == [
-        "downloading: 60 of 100 MB",
-        "downloaded 80.0 MB in 5.0 s (16 MB/s)",
+        "downloading: 60 % of 100 MB, 4 MB/s, 10 s left",
+        "downloaded 80.0 MB in 10.0 s (8 MB/s)",
     ]
 
 
@@ -51,3 +35,10 @@ def test_what_was_cached_is_said_to_be(clock, caplog):
     caplog.set_level(logging.INFO, "app")
     Download("m", 2_000_000, 0, lambda _: None).finished()
     assert caplog.messages == ["found in the cache (2.0 MB)"]
+
+
+@pytest.mark.parametrize(
+    "seconds, told", [(0.4, "0 s"), (59.6, "1 min 0 s"), (125, "2 min 5 s"), (7200, "2 h 0 min")]
+)
+def test_times_left(seconds, told):
+    assert lasting(seconds) == told

@@ -13,6 +13,7 @@ from app.telemetry import scalars
 from app.telemetry.prometheus import Metrics
 from app.telemetry.scalars import SCALARS, Metric, Monitor, Scalar, Type, Unit
 from app.telemetry.sources import (
+    BySeries,
     Mean,
     OfGpu,
     OfInstance,
@@ -139,7 +140,7 @@ def test_names_are_told_once():
 
 @pytest.mark.parametrize("row", SCALARS, ids=lambda row: row.key)
 def test_a_row_is_shown_only_where_its_source_can_be(row):
-    by_series = OfRequests | OfModel | OfInstance
+    by_series = OfRequests | BySeries
     if row.reported:
         assert isinstance(row.source, by_series) and row.monitor is None
     if row.page:
