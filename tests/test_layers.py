@@ -36,6 +36,8 @@ FOLDERS = {  # low to high, each with its modules low to high
         "transfer",
         "arrival",
         "web",
+        "beginning",
+        "web_file",
         "hub",
         "store",
     ],

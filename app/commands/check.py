@@ -46,7 +46,12 @@ async def check(
     settings = parse(form.without(HF_TOKEN_KEY))
     task = ClearMLTask(offline=wanted.offline, environment=environment, recorded=wanted.recorded)
     await task.attach()
-    store = Store(wanted.cache_dir, environment, Weights(task))
+    store = Store(
+        wanted.cache_dir,
+        environment,
+        Weights(task),
+        private_urls=settings.general.allow_private_urls,
+    )
     folder = private.create()
     try:
         around = Surroundings(store, environment, folder.path, task.offline)

@@ -109,9 +109,10 @@ FIELDS: tuple[Field, ...] = (
         "model",
         "Model",
         "The GGUF file: a ClearML Model ID, a Hugging Face path (provider/repo/path/to/model.gguf, "
-        "or provider/repo@revision/path/to/model.gguf for one revision), or a path on the machine. "
-        "For a split model, name its first part, or a glob such as L*.gguf that matches its parts "
-        "and nothing else.",
+        "or provider/repo@revision/path/to/model.gguf for one revision; provider/repo:Q4_K_M names "
+        "the quantization), or a path on the machine. Also https://…, clearml://project/name, "
+        "s3://…, gs://… or azure://…. For a split model, name its first part, or a glob such as "
+        "L*.gguf that matches its parts and nothing else.",
         cli_keeps=True,
     ),
     Field(
@@ -584,6 +585,15 @@ FIELDS: tuple[Field, ...] = (
         "machine, such as localhost. Further names, separated by commas, by which callers may call "
         "it or whose pages may: models.example, models.example:8080, app://obsidian.md. With null, "
         "pages without an origin may too: webviews, but also frames of any website.",
+    ),
+    Field(
+        GENERAL,
+        "allow_private_urls",
+        "Allow Private URLs",
+        "Fetch models from http(s) addresses inside this network, too. Without it, an address that "
+        "leads to this machine or to a private network is refused.",
+        Kind.CHECKBOX,
+        "false",
     ),
     Field(
         GENERAL,

@@ -78,6 +78,7 @@ class GeneralSettings:
     cuda_memory_threshold: int | None = None
     host: str = ""
     allowed_hosts: str = ""
+    allow_private_urls: bool = False
     port: int | None = None
     wait_timeout: float = 300
     body_limit: float | None = None

@@ -120,7 +120,12 @@ async def prepare(given: Given, settings: Settings) -> Planned:
     """Find out whether it can be served at all, before any byte moves. Raises AppError."""
     weights = Weights(given.task)
     given.ending.push("downloads", simply(weights.discard), at_once=weights.discard)
-    store = Store(given.invocation.cache_dir, given.environment, weights)
+    store = Store(
+        given.invocation.cache_dir,
+        given.environment,
+        weights,
+        private_urls=settings.general.allow_private_urls,
+    )
     folder = _private_folder(given, None)
     trial = given.task.offline or given.task.under_agent  # a person who is online names a model
     found = await plan(settings, Surroundings(store, given.environment, folder.path, trial))

@@ -7,7 +7,6 @@ import this module.
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 
@@ -37,18 +36,24 @@ from huggingface_hub.utils._http import get_session
 from app.errors import FormError, TransferError
 from app.models import arrival
 from app.models.arrival import Content, Target
+from app.models.beginning import Beginning, Interrupted
 from app.models.part_file import PartFile, bytes_here
-from app.models.parts import Located, Part
+from app.models.parts import OnHub, Part
 from app.models.progress import Arrived
-from app.models.reference import KEY, HubFile, choose, is_glob, shards
+from app.models.reference import (
+    KEY,
+    HubFile,
+    choose,
+    is_glob,
+    nearest,
+    of_repository,
+    shards,
+)
 from app.models.transfer import hasher_of
 from app.models.web import Web
 
 NOT_KEPT = "a token typed into the form is not kept for a second run"
 
-STEP = 1 << 20  # bytes that one request for a header brings at least
-MAX_BEGINNING = 256 << 20
-TRIES = 3
 PARTIAL = 206
 
 # What the hub's library raises if the hub or the network is at fault. Its HTTP client raises
@@ -61,7 +66,7 @@ def shared_cache() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def locate(file: HubFile, cache: Path | None) -> Located:
+def locate(file: HubFile, cache: Path | None) -> OnHub:
     """Ask the hub for the file and the other parts of its set, or the cache if the hub is silent.
 
     Raises FormError that says what was looked for.
@@ -69,7 +74,7 @@ def locate(file: HubFile, cache: Path | None) -> Located:
     first: Exception | None = None
     for revision, path in file.meanings():
         try:
-            return _locate(file.repo, revision, path, cache)
+            return _locate(file, revision, path, cache)
         except (EntryNotFoundError, RevisionNotFoundError, FormError) as error:
             first = first or error
         except (*UNREACHABLE, HFValidationError) as error:
@@ -82,9 +87,12 @@ def locate(file: HubFile, cache: Path | None) -> Located:
     raise FormError(KEY, _explain(file.repo, revision, path, first)) from None
 
 
-def _locate(repo: str, revision: str, path: str, cache: Path | None) -> Located:
+def _locate(file: HubFile, revision: str, path: str, cache: Path | None) -> OnHub:
+    repo = file.repo
     folder, commit, parts = _folder(repo, cache), "", []
-    if is_glob(path):
+    if not path:
+        path = of_repository(repo, file.kind, _files(repo, revision, cache))
+    elif is_glob(path):
         path = choose(path, _files(repo, revision, cache))
     for shard in shards(path):
         answer = hf_hub_download(
@@ -98,7 +106,7 @@ def _locate(repo: str, revision: str, path: str, cache: Path | None) -> Located:
         etag = told.etag or ""
         here = bytes_here(_part_of(folder, etag)) if etag else 0
         parts.append(Part(shard, told.size or size, etag=etag, here=here))
-    return Located(repo, revision, commit, tuple(parts))
+    return OnHub(repo, revision, commit, tuple(parts))
 
 
 def _files(repo: str, revision: str, cache: Path | None) -> list[str]:
@@ -117,7 +125,7 @@ def _files(repo: str, revision: str, cache: Path | None) -> list[str]:
         return [str(p.relative_to(snapshot)) for p in snapshot.rglob("*") if p.is_file()]
 
 
-def fetch(located: Located, cache: Path | None, arrived: Arrived) -> list[Path]:
+def fetch(located: OnHub, cache: Path | None, arrived: Arrived) -> list[Path]:
     """All parts, in one folder under their own names. Raises TransferError.
 
     The library itself throws an unfinished download away, and takes one connection for a file: so
@@ -127,7 +135,7 @@ def fetch(located: Located, cache: Path | None, arrived: Arrived) -> list[Path]:
     return [_fetch_part(located, part, folder, arrived) for part in located.parts]
 
 
-def _fetch_part(located: Located, part: Part, folder: Path, arrived: Arrived) -> Path:
+def _fetch_part(located: OnHub, part: Part, folder: Path, arrived: Arrived) -> Path:
     try:
         if not part.cached:
             _fill(located, part, folder, arrived)
@@ -145,7 +153,7 @@ def _linked(repo: str, path: str, revision: str, cache: Path) -> Path:
     return Path(hf_hub_download(repo, path, revision=revision, cache_dir=cache))
 
 
-def _fill(located: Located, part: Part, folder: Path, arrived: Arrived) -> None:
+def _fill(located: OnHub, part: Part, folder: Path, arrived: Arrived) -> None:
     """Fetch the content, and give it its place among the blobs. What it is, is said by the hub: the
     storage that it redirects to has names of its own."""
     if not part.etag:
@@ -178,44 +186,24 @@ def _part_of(folder: Path, etag: str) -> Path:
     return folder / ".partial" / f"{etag}.part"
 
 
-class Beginning:
-    """The beginning of a file on the hub: fetched by range requests, as far as it is read."""
-
-    def __init__(self, located: Located, index: int) -> None:
+class HubBeginning(Beginning):
+    def __init__(self, located: OnHub, index: int) -> None:
         part = located.parts[index]
+        super().__init__(f"{located.repo}/{part.path}", part.size)
         self._url = hf_hub_url(located.repo, part.path, revision=located.commit)
-        self._size = part.size
-        self.data = bytearray()
-
-    def read(self, offset: int, size: int) -> bytes:
-        """At most `size` bytes. Raises TransferError."""
-        end = min(offset + size, self._size)
-        if end > len(self.data):
-            if end > MAX_BEGINNING:
-                raise TransferError(f"{self._url}: a header of more than {MAX_BEGINNING >> 20} MiB")
-            self._fetch(end)
-        return bytes(self.data[offset:end])
-
-    def _fetch(self, end: int) -> None:
-        """Continue after an interruption; give up if nothing at all came several times in a row."""
-        problem, futile = "", 0
-        while len(self.data) < end and futile < TRIES:
-            before = len(self.data)
-            try:
-                self._ask(min(max(end, before + STEP), self._size))
-                problem = "it ends too early"
-            except UNREACHABLE as error:
-                problem = _said(error)
-            futile = 0 if len(self.data) > before else futile + 1
-        if len(self.data) < end:
-            raise TransferError(f"{self._url}: its header cannot be read: {problem}")
 
     def _ask(self, end: int) -> None:
+        try:
+            self._get(end)
+        except UNREACHABLE as error:
+            raise Interrupted(_said(error)) from None
+
+    def _get(self, end: int) -> None:
         headers = {**build_hf_headers(), "Range": f"bytes={len(self.data)}-{end - 1}"}
         session = get_session()
         with session.stream("GET", self._url, headers=headers, follow_redirects=True) as answer:
             answer.raise_for_status()
-            if answer.status_code != PARTIAL:  # the server ignores ranges and sends the whole file
+            if answer.status_code != PARTIAL:  # the server sends no parts, but the whole file
                 self.data.clear()
             for chunk in answer.iter_bytes():
                 self.data += chunk
@@ -225,22 +213,26 @@ class Beginning:
 
 def _explain(repo: str, revision: str, path: str, error: Exception) -> str:
     where = f"in the repository {repo!r} (revision {revision}) at {constants.ENDPOINT}"
-    looked = f"looked for {path!r} {where}"
+    looked = f"looked for {path or 'a GGUF file'!r} {where}"
+    token = "the token of HF_TOKEN"
     if isinstance(error, GatedRepoError):
-        access = "set HF_TOKEN to a token that was given access"
+        page = f"{constants.ENDPOINT}/{repo}"
+        access = f"{token} has no access; ask for it at {page}"
+        if not os.environ.get("HF_TOKEN"):
+            access = f"ask for access at {page}, and set HF_TOKEN to a token that has it"
         return f"{looked}: the repository is gated: {access} ({NOT_KEPT})"
     if isinstance(error, RepositoryNotFoundError):
-        token = "there is a token"
+        told = f"{token} may not read it, if it is private"
         if not os.environ.get("HF_TOKEN"):
-            token = f"set HF_TOKEN if it is private; {NOT_KEPT}"
-        return f"{looked}: no such repository ({token})"
+            told = f"set HF_TOKEN if it is private; {NOT_KEPT}"
+        return f"{looked}: no such repository ({told})"
     if isinstance(error, RevisionNotFoundError):
         return f"{looked}: no such revision"
     if isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
         why = "HF_HUB_OFFLINE forbids to ask" if constants.HF_HUB_OFFLINE else "it does not answer"
         return f"{looked}: not in the cache, and {why}"
     if isinstance(error, EntryNotFoundError) and isinstance(error, HfHubHTTPError):
-        return f"{looked}: no such file{_nearest(repo, revision, path)}"
+        return f"{looked}: no such file; {_instead(repo, revision, path)}"
     return f"{looked}: {_said(error)}"
 
 
@@ -249,12 +241,13 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip()}".rstrip(": ").splitlines()[0]
 
 
-def _nearest(repo: str, revision: str, path: str) -> str:
-    """A hint at the file that may have been meant, if the hub lists its files."""
+def _instead(repo: str, revision: str, path: str) -> str:
+    """The GGUF files that there are, the one that may have been meant first."""
     try:
         listed = HfApi().list_repo_files(repo, revision=revision)
     except (*UNREACHABLE, KeyError):
-        return ""
+        return "and the hub does not list its files"
     files = [name for name in listed if name.endswith(".gguf")]
-    near = difflib.get_close_matches(path, files, n=1, cutoff=0.3) or files[:1]
-    return f"; it has {near[0]!r}" if near else "; it has no GGUF file"
+    if not files:
+        return "it has no GGUF file"
+    return f"it has {', '.join(map(repr, nearest(path, files)))}"

@@ -1,11 +1,14 @@
-"""Read the form's Model: a reference to a file on this machine, on the hub, or in ClearML. Pure."""
+"""Read the form's Model: a reference to a file on this machine, on the hub, on the web, in a
+bucket, or in ClearML. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from fnmatch import fnmatchcase
+from urllib.parse import unquote, urlsplit
 
 from app.errors import FormError
 from app.form.fields import MODEL
@@ -14,13 +17,20 @@ KEY = f"{MODEL}/model"
 SHARD = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 DEFAULT_REVISION = "main"
 CLEARML_ID = re.compile(r"[0-9a-f]{32}")
+CLEARML = "clearml://"  # project/name
+HUB = "hf://"
+BUCKETS = ("s3://", "gs://", "azure://")
 SEGMENT = re.compile(r"[\w.-]+")
 PATH_SEGMENT = re.compile(r"[\w.*?\[\] +-]+")
+HUB_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/")
 URL = re.compile(
-    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<repo>[\w.-]+/[\w.-]+)"
-    r"/(?:resolve|blob|raw)/(?P<revision>[\w.-]+)/(?P<path>[^?#]+)(?:\?[^#]*)?"
+    HUB_PAGE.pattern + r"(?P<repo>[\w.-]+/[\w.-]+)"
+    r"(?:/?|/(?:resolve|blob|raw)/(?P<revision>[\w.-]+)/(?P<path>[^?#]+\.gguf)(?:\?[^#]*)?)"
 )
-REPOSITORY = re.compile(r"(?P<name>[\w.-]+)(?:@(?P<revision>[\w.-]+))?")
+REPOSITORY = re.compile(r"(?P<name>[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?::(?P<kind>[\w.-]+))?")
+QUANTIZATION = re.compile(r"(?:UD-)?(?:I?Q\d|TQ\d|BF\d|F\d|MXFP\d)\w*", re.I)
+SHA256 = re.compile(r"(?:sha256=([0-9a-fA-F]{64}))?")
+SHOWN = 12  # files that an error lists at most
 
 
 @dataclass(frozen=True)
@@ -35,17 +45,19 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a Hugging Face repository; `path`, below its root, may be a glob."""
+    """A file of a Hugging Face repository; `path`, below its root, may be a glob. Without one, the
+    repository's only model, or its only one with the quantization `kind`."""
 
     repo: str
-    path: str
+    path: str = ""
     revision: str | None = None
+    kind: str = ""
 
     def meanings(self) -> list[tuple[str, str]]:
         """Revisions and paths that may be meant, the likeliest first: where no revision is given,
         the first part of the path may be one."""
-        if self.revision is not None:
-            return [(self.revision, self.path)]
+        if self.revision is not None or not self.path:
+            return [(self.revision or DEFAULT_REVISION, self.path)]
         first, slash, rest = self.path.partition("/")
         others = [(first, rest)] if slash and not is_glob(first) else []
         return [(DEFAULT_REVISION, self.path), *others]
@@ -58,7 +70,30 @@ class ClearMLModel:
     id: str
 
 
-Reference = Tiny | LocalFile | HubFile | ClearMLModel
+@dataclass(frozen=True)
+class NamedModel:
+    """The newest model of this name in a project of ClearML's registry."""
+
+    project: str
+    name: str
+
+
+@dataclass(frozen=True)
+class WebFile:
+    """A file at an HTTP address; `sha256` in hexadecimal, or ""."""
+
+    url: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class BucketFile:
+    """A file in S3, Google Cloud Storage or Azure, which ClearML's SDK brings."""
+
+    url: str
+
+
+Reference = Tiny | LocalFile | HubFile | ClearMLModel | NamedModel | WebFile | BucketFile
 
 
 def parse(text: str, *, trial: bool) -> Reference:
@@ -72,9 +107,7 @@ def parse(text: str, *, trial: bool) -> Reference:
     if CLEARML_ID.fullmatch(text):
         return ClearMLModel(text)
     if "://" in text:
-        return _url(text)
-    if not text.endswith(".gguf"):
-        raise FormError(KEY, f"{text!r} does not end in .gguf")
+        return _address(text)
     return _hub_path(text)
 
 
@@ -87,32 +120,81 @@ def is_path(text: str) -> bool:
 
 
 def title(text: str) -> str:
-    """What to call the model if it has no other name: a file on this machine by its own name,
-    without the folder, ".gguf" and the number of its part; another one by its reference."""
-    if not is_path(text):
+    """What to call the model if it has no other name: a file by its own name, without the folder,
+    ".gguf" and the number of its part; one of the hub or of ClearML by its reference."""
+    if text.startswith((CLEARML, HUB)) or HUB_PAGE.match(text):
+        return text.partition("://")[2]
+    if "://" in text:
+        text = urlsplit(text).path
+    elif not is_path(text):
         return text
-    name = text.rpartition("/")[2]
+    name = unquote(text).rstrip("/").rpartition("/")[2]
     split = SHARD.fullmatch(name)
     return split["prefix"] if split else name.removesuffix(".gguf")
 
 
+def shown(text: str) -> str:
+    """The reference without what may be a secret: an address's user, password and query."""
+    if "://" not in text:
+        return text
+    parts = urlsplit(text)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
 def _hub_path(text: str) -> HubFile:
-    segments = text.split("/")
-    provider, repository, *path = segments
+    provider, slash, rest = text.partition("/")
+    repository, *path = rest.split("/")
+    if slash and path and not text.endswith(".gguf"):
+        raise FormError(KEY, f"{text!r} does not end in .gguf")
     named = REPOSITORY.fullmatch(repository)
     legal = all(PATH_SEGMENT.fullmatch(s) and s not in (".", "..") for s in path)
     if not SEGMENT.fullmatch(provider) or provider in (".", "..") or not named or not legal:
         raise FormError(KEY, f"{text!r} is neither a path on this machine nor a Hugging Face path")
-    return HubFile(f"{provider}/{named['name']}", "/".join(path), named["revision"])
+    if path and named["kind"]:
+        raise FormError(KEY, f"{text!r} names a quantization and a file: name one of them")
+    repo = f"{provider}/{named['name']}"
+    return HubFile(repo, "/".join(path), named["revision"], named["kind"] or "")
 
 
-def _url(text: str) -> HubFile:
-    """The address of a file on huggingface.co, as its page shows it."""
+def _address(text: str) -> Reference:
+    if text.startswith(HUB):
+        return _hub_path(text.removeprefix(HUB))
+    if text.startswith(CLEARML):
+        project, slash, name = text.removeprefix(CLEARML).rpartition("/")
+        if not (project and slash and name):
+            raise FormError(KEY, f"{text!r} is not clearml://project/name")
+        return NamedModel(project, name)
+    if text.startswith(BUCKETS):
+        if not text.endswith(".gguf"):
+            raise FormError(KEY, f"{shown(text)!r} does not end in .gguf")
+        return BucketFile(text)
+    if HUB_PAGE.match(text):
+        return _page(text)
+    return _web(text)
+
+
+def _page(text: str) -> HubFile:
+    """The address of a file or a repository on huggingface.co, as its page shows it."""
     url = URL.fullmatch(text)
-    if not url or not url["path"].endswith(".gguf"):
-        problem = "is no address of a GGUF file on huggingface.co; other files: download them, and"
-        raise FormError(KEY, f"{text!r} {problem} name their path on the machine")
-    return HubFile(url["repo"], url["path"], url["revision"])
+    if not url:
+        raise FormError(KEY, f"{text!r} is no address of a GGUF file on huggingface.co")
+    return HubFile(url["repo"], url["path"] or "", url["revision"])
+
+
+def _web(text: str) -> WebFile:
+    url, _, fragment = text.partition("#")
+    told = SHA256.fullmatch(fragment)
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 it raises
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        problem = "is no address: https://…, hf://…, s3://…, gs://…, azure://… or clearml://…"
+        raise FormError(KEY, f"{shown(text)!r} {problem}")
+    if told is None:
+        raise FormError(KEY, f"{shown(text)!r}: after # only sha256=<64 hexadecimal digits>")
+    return WebFile(url, (told[1] or "").lower())
 
 
 def is_glob(path: str) -> bool:
@@ -167,3 +249,57 @@ def shards(path: str) -> list[str]:
         first = f"{split['prefix']}-00001-of-{count:05}.gguf"
         raise FormError(KEY, f"{path} is not the first part of its set; name {first}")
     return _set_of(path)
+
+
+def of_repository(repo: str, kind: str, paths: Iterable[str]) -> str:
+    """The first file of a repository's only model, or of its only one of this quantization. Raises
+    FormError that offers what there is."""
+    files = [path for path in sorted(paths) if path.endswith(".gguf")]
+    firsts = [path for path in files if not _is_projector(path) and _is_first(path)]
+    if not firsts:
+        raise FormError(KEY, f"{repo} has no GGUF file")
+    found = [path for path in firsts if _is_of(kind, path)] if kind else firsts
+    plain = [path for path in found if not _is_of(f"UD-{kind}", path)]  # of two makers' kinds
+    found = plain if len(plain) == 1 else found
+    if len(found) == 1:
+        return found[0]
+    if kind:
+        what = f"has {len(found)} files of the quantization {kind}" if found else f"has no {kind}"
+    else:
+        what = "has several models"
+    raise FormError(KEY, f"{repo} {what}: {_offer(repo, kind, found or firsts)}")
+
+
+def _is_first(path: str) -> bool:
+    split = SHARD.fullmatch(path)
+    return split is None or int(split["number"]) == 1
+
+
+def _is_projector(path: str) -> bool:
+    return "mmproj" in path.rpartition("/")[2].lower()
+
+
+def _is_of(kind: str, path: str) -> bool:
+    """As llama.cpp: between dots, dashes and slashes, whatever the case."""
+    return re.search(rf"(?:^|[-./]){re.escape(kind)}(?=[-./])", path, re.I) is not None
+
+
+def _offer(repo: str, kind: str, firsts: list[str]) -> str:
+    kinds: dict[str, str] = {}
+    for path in firsts:
+        named = QUANTIZATION.findall(path.rpartition("/")[2])
+        kinds.setdefault(named[-1] if named else path, path)
+    if len(kinds) < len(firsts):  # a kind does not tell them apart
+        return f"name a file: {', '.join(f'{repo}/{path}' for path in nearest(kind, firsts))}"
+    names = [f"{repo}/{path}" if name == path else f"{repo}:{name}" for name, path in kinds.items()]
+    return f"name one of {', '.join(nearest(f'{repo}:{kind}', names))}"
+
+
+def nearest(wanted: str, names: Iterable[str]) -> list[str]:
+    """The names that are most like `wanted` first; at most so many as an error lists."""
+
+    def unlike(name: str) -> float:
+        return -SequenceMatcher(None, wanted.lower(), name.lower()).ratio()
+
+    every = sorted(names, key=unlike)
+    return every[:SHOWN] + ([f"and {len(every) - SHOWN} more"] if len(every) > SHOWN else [])

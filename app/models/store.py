@@ -13,19 +13,24 @@ from typing import Protocol
 from app.errors import ConfigError, FormError, TransferError
 from app.machine import threads
 from app.models import gguf, tiny
+from app.models.beginning import Beginning
 from app.models.header import Header, HeaderError
-from app.models.parts import Located as OnHub
+from app.models.parts import OnHub, OnWeb
 from app.models.progress import Arrived, Download, Progress
 from app.models.reference import (
     KEY,
+    BucketFile,
     ClearMLModel,
     HubFile,
     LocalFile,
+    NamedModel,
     Reference,
+    WebFile,
     choose,
     choose_of,
     is_glob,
     shards,
+    shown,
 )
 
 logger = logging.getLogger(__name__)
@@ -33,10 +38,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A whole, verified model: its parts, the first one first."""
+    """A whole, verified model: its parts, the first one first. `source`: the address that they are
+    from; "" where the path says it."""
 
     paths: tuple[Path, ...]
     header: Header
+    source: str = ""
 
     @property
     def first(self) -> Path:
@@ -73,17 +80,31 @@ class Registered:
     name: str
 
 
+@dataclass(frozen=True)
+class InBucket:
+    """A file that ClearML's SDK brings from a bucket."""
+
+    url: str
+
+    @property
+    def name(self) -> str:
+        return shown(self.url)
+
+
 class Registry(Protocol):
-    """ClearML's registry of models; `task.weights` has the real one."""
+    """ClearML's registry of models, and its storage; `task.weights` has the real one."""
 
     async def find(self, model_id: str) -> Registered: ...
 
-    async def fetch(self, model: Registered, begin: Callable[[int], Arrived]) -> Path:
+    async def find_named(self, project: str, name: str) -> Registered: ...
+
+    async def fetch(self, model: Registered | InBucket, begin: Callable[[int], Arrived]) -> Path:
         """`begin` is given the bytes of a download that begins, if there is one."""
 
 
+OfClearML = Registered | InBucket
 # Files on this machine are verified at once.
-Located = OnHub | Registered | ModelFiles
+Located = OnHub | OnWeb | OfClearML | ModelFiles
 
 
 def cache_folder(given: str | None, environment: Mapping[str, str]) -> Path:
@@ -101,8 +122,12 @@ class Store:
         given: str | None,
         environment: Mapping[str, str],
         registry: Registry | None = None,
+        *,
+        private_urls: bool = False,
     ) -> None:
+        """`private_urls`: addresses that are not the internet's may be fetched from."""
         self._registry = registry
+        self._private_urls = private_urls
         self.cache = cache_folder(given, environment)
         chosen = given or environment.get("LLAMACPP_CACHE_DIR")
         shared = environment.get("HF_HOME") and not chosen
@@ -122,10 +147,10 @@ class Store:
         this machine that are not whole."""
         if isinstance(reference, HubFile):
             return await threads.run(_on_hub, reference, self._hub)
-        if isinstance(reference, ClearMLModel):
-            if self._registry is None:
-                raise FormError(KEY, f"{reference.id}: there is no ClearML to ask")
-            return await self._registry.find(reference.id)
+        if isinstance(reference, WebFile):
+            return await threads.run(_on_web, reference, self.cache, self._private_urls)
+        if isinstance(reference, ClearMLModel | NamedModel | BucketFile):
+            return await self._of_clearml(reference)
         if isinstance(reference, LocalFile):
             return await threads.run(_verified, _local(reference))
         try:
@@ -134,25 +159,35 @@ class Store:
             raise ConfigError(f"the cache folder {self.cache} cannot be written: {error}") from None
         return await threads.run(_verified, [path])
 
+    async def _of_clearml(self, reference: ClearMLModel | NamedModel | BucketFile) -> OfClearML:
+        if self._registry is None:
+            raise FormError(KEY, f"{reference}: there is no ClearML to ask")
+        if isinstance(reference, BucketFile):
+            return InBucket(reference.url)
+        if isinstance(reference, NamedModel):
+            return await self._registry.find_named(reference.project, reference.name)
+        return await self._registry.find(reference.id)
+
     async def inspect(self, located: Located, folder: Path) -> Inspected | None:
         """Read the headers, and download nothing else; stand-ins of files that are not here are
-        written into `folder`. None for a model of ClearML's registry: its files are known only
-        once they are fetched. Raises TransferError."""
-        if isinstance(located, Registered):
+        written into `folder`. None for what ClearML brings: its files are known only once they
+        are fetched. Raises TransferError."""
+        if isinstance(located, OfClearML):
             return None
         if isinstance(located, ModelFiles):
             return located
-        return await threads.run(_preview, located, folder)
+        return await threads.run(_preview, located, folder, self._private_urls)
 
     async def fetch(self, located: Located, name: str, progress: Progress) -> ModelFiles:
         """Download the files and verify them. Raises TransferError."""
         if isinstance(located, ModelFiles):
             return located
-        if isinstance(located, Registered):
+        if isinstance(located, OfClearML):
             return await threads.run(_of_registry, await self._from(located, name, progress))
-        return await threads.run(_verified, await self._download(located, name, progress))
+        source = shown(located.parts[0].url) if isinstance(located, OnWeb) else ""
+        return await threads.run(_verified, await self._download(located, name, progress), source)
 
-    async def _from(self, located: Registered, name: str, progress: Progress) -> Path:
+    async def _from(self, located: OfClearML, name: str, progress: Progress) -> Path:
         """The file, or the folder of a package, that ClearML brings."""
         assert self._registry is not None
         logger.info("fetching from ClearML", extra={"subject": name})
@@ -167,9 +202,13 @@ class Store:
             begun[-1].finished()
         return path
 
-    async def _download(self, located: OnHub, name: str, progress: Progress) -> list[Path]:
+    async def _download(self, located: OnHub | OnWeb, name: str, progress: Progress) -> list[Path]:
         download = Download(name, located.size, located.missing, progress)
-        paths = await threads.run(_from_hub, located, self._hub, download.arrived)
+        if isinstance(located, OnWeb):
+            private = self._private_urls
+            paths = await threads.run(_from_web, located, private, download.arrived)
+        else:
+            paths = await threads.run(_from_hub, located, self._hub, download.arrived)
         download.finished()
         return paths
 
@@ -186,23 +225,44 @@ def _from_hub(located: OnHub, cache: Path | None, arrived: Arrived) -> list[Path
     return hub.fetch(located, cache, arrived)
 
 
-def _preview(located: OnHub, folder: Path) -> Preview:
-    from app.models import hub
+def _on_web(file: WebFile, cache: Path, private: bool) -> OnWeb:
+    from app.models import web, web_file
 
+    return web_file.locate(file, cache, None if private else web.is_public)
+
+
+def _from_web(located: OnWeb, private: bool, arrived: Arrived) -> list[Path]:
+    from app.models import web, web_file
+
+    return web_file.fetch(located, None if private else web.is_public, arrived)
+
+
+def _beginning(located: OnHub | OnWeb, index: int, private: bool) -> Beginning:
+    if isinstance(located, OnHub):
+        from app.models import hub
+
+        return hub.HubBeginning(located, index)
+    from app.models import web, web_file
+
+    return web_file.WebBeginning(located.parts[index], None if private else web.is_public)
+
+
+def _preview(located: OnHub | OnWeb, folder: Path, private: bool) -> Preview:
     folder.mkdir(exist_ok=True)  # without its parents: we may have ended, and removed them
     paths = []
-    for index, part in enumerate(located.parts):
-        beginning = hub.Beginning(located, index)
-        paths.append(folder / Path(part.path).name)
+    sizes = [part.size for part in located.parts]
+    for index, (path, size) in enumerate(zip(located.paths, sizes, strict=True)):
+        beginning = _beginning(located, index, private)
+        paths.append(folder / Path(path).name)
         try:
-            header = gguf.read_header(beginning.read, part.size)
-            gguf.check_bounds(header, part.size)
+            header = gguf.read_header(beginning.read, size)
+            gguf.check_bounds(header, size)
         except HeaderError as error:
-            problem = f"{located.repo}/{part.path}: corrupt or incomplete: {error}"
+            problem = f"{beginning.title}: corrupt or incomplete: {error}"
             raise TransferError(problem) from None
         with paths[-1].open("wb") as file:
             file.write(beginning.data)
-            file.truncate(part.size)
+            file.truncate(size)
     return Preview(paths[0], gguf.verify(paths), located.size)
 
 
@@ -211,9 +271,7 @@ def _of_registry(path: Path) -> ModelFiles:
     first = str(path)
     try:
         if path.is_dir():
-            files = [str(file) for file in path.rglob("*.gguf")]
-            weights = [file for file in files if not Path(file).name.startswith("mmproj")]
-            first = choose_of(f"{path}/**/*.gguf", weights)
+            first = _only(path)
         parts = [Path(part) for part in shards(first)]
     except FormError as error:
         raise TransferError(f"{path}: {error.problem}") from None
@@ -223,14 +281,23 @@ def _of_registry(path: Path) -> ModelFiles:
     return _verified(parts)
 
 
-def _verified(paths: Sequence[Path]) -> ModelFiles:
-    return ModelFiles(tuple(paths), gguf.verify(paths))
+def _only(folder: Path) -> str:
+    """The first file of the only model in a folder. Raises FormError."""
+    files = [str(file) for file in folder.rglob("*.gguf")]
+    weights = [file for file in files if not Path(file).name.startswith("mmproj")]
+    return choose_of(f"{folder}/**/*.gguf", weights)
+
+
+def _verified(paths: Sequence[Path], source: str = "") -> ModelFiles:
+    return ModelFiles(tuple(paths), gguf.verify(paths), source)
 
 
 def _local(reference: LocalFile) -> tuple[Path, ...]:
     path = os.path.expanduser(reference.path)
     if is_glob(path) and not os.path.exists(path):
         path = choose(path, glob.glob(path))
+    elif os.path.isdir(path):
+        path = _only(Path(path))
     first, *others = (Path(part) for part in shards(path))
     if not first.is_file():
         raise FormError(KEY, f"{reference.path}: no such file on this machine")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from app.engine.resolved import Resolved, Wanted
 from app.form.settings import ModelSettings
 from app.models.header import Header
-from app.models.parts import Located as OnHub
-from app.models.reference import Reference, Tiny
+from app.models.parts import OnHub, OnWeb
+from app.models.reference import Reference, Tiny, shown
 from app.models.store import Inspected, Located, ModelFiles
 from app.planning.footprint import Footprint
 from app.planning.settle import TINY_NAME
@@ -29,7 +29,7 @@ class Files:
     @property
     def projector_size(self) -> int:
         """Bytes; 0 without a projector, and if its size is not known yet."""
-        return self.mmproj.size if isinstance(self.mmproj, OnHub | ModelFiles) else 0
+        return self.mmproj.size if isinstance(self.mmproj, OnHub | OnWeb | ModelFiles) else 0
 
     @property
     def downloads(self) -> dict[str, int]:
@@ -42,9 +42,9 @@ class Files:
         """Bytes that are still to be downloaded, of the files whose size is known."""
         return sum(self.downloads.values())
 
-    def _sized(self) -> list[OnHub | ModelFiles]:
+    def _sized(self) -> list[OnHub | OnWeb | ModelFiles]:
         both = (self.model, self.mmproj)
-        return [located for located in both if isinstance(located, OnHub | ModelFiles)]
+        return [located for located in both if isinstance(located, OnHub | OnWeb | ModelFiles)]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        return TINY_NAME if isinstance(self.reference, Tiny) else self.settings.model
+        return TINY_NAME if isinstance(self.reference, Tiny) else shown(self.settings.model)
 
     def allotted(self, contents: Inspected, resolved: Resolved, footprint: Footprint) -> Allotted:
         return Allotted(

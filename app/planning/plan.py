@@ -18,7 +18,7 @@ from app.form.merge import naming_field, naming_item
 from app.form.settings import GeneralSettings, ModelSettings, Settings
 from app.machine import chance, gpu, host
 from app.machine.children import die_with_us
-from app.models.parts import Located as OnHub
+from app.models.parts import OnHub, OnWeb
 from app.models.reference import Reference, parse
 from app.models.store import Inspected, Located, Store
 from app.planning import placement
@@ -241,9 +241,9 @@ async def _projector(model: ModelSettings, around: Surroundings) -> Located | No
 async def _look_up(reference: Reference, around: Surroundings) -> _Source:
     store = around.store
     located = await store.locate(reference)
-    if isinstance(located, OnHub) and not located.missing:
+    if isinstance(located, OnHub | OnWeb) and not located.downloads:
         located = await store.fetch(located, located.paths[0], lambda _: None)
-    if isinstance(located, OnHub):
+    if isinstance(located, OnHub | OnWeb):
         check_disk(located.missing, store)
     folder = around.folder / f"preview-{chance.name(4)}"
     return _Source(located, await store.inspect(located, folder))

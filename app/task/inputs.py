@@ -10,15 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from app.models.parts import Located as OnHub
-from app.models.reference import Tiny
-from app.models.store import Located, Registered
+from app.models.parts import OnHub, OnWeb
+from app.models.reference import Tiny, shown
+from app.models.store import InBucket, Located, Registered
 from app.planning.candidate import Candidate
 from app.task import api
 
 FRAMEWORK = "GGUF"
 HUB = "https://huggingface.co"  # also where a mirror is asked: it has the same files
-ON_HUB, ON_DISK = "Hugging Face", "file"  # tags
+ON_HUB, ON_WEB, ON_DISK = "Hugging Face", "web", "file"  # tags
 CACHED = re.compile(  # as huggingface_hub names what it has fetched
     r".*/models--(?P<owner>[^/]+?)--(?P<repo>[^/]+)/snapshots/(?P<commit>[0-9a-f]+)/(?P<path>.+)"
 )
@@ -60,6 +60,11 @@ def source(located: Located) -> Registered | Source:
         return located
     if isinstance(located, OnHub):
         return _on_hub(located.repo, located.commit, located.paths[0])
+    if isinstance(located, OnWeb | InBucket):
+        url = located.url if isinstance(located, InBucket) else located.parts[0].url
+        return Source(shown(url), ON_WEB)
+    if located.source:
+        return Source(located.source, ON_WEB)
     if cached := CACHED.fullmatch(str(located.first)):
         repo = f"{cached['owner']}/{cached['repo']}"
         return _on_hub(repo, cached["commit"], cached["path"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
+from typing import Any
 
 from app.errors import FormError, TransferError
 from app.machine import threads
-from app.models.reference import KEY
-from app.models.store import Registered
+from app.models.reference import KEY, nearest
+from app.models.store import InBucket, Registered
 from app.task import downloads
 from app.task.clearml_task import ClearMLTask
 from app.task.downloads import Begin, Downloads
@@ -28,16 +30,41 @@ class Weights:
         if self._task.offline:
             raise FormError(KEY, f"{model_id} is a ClearML model: that needs a server")
         # The SDK's Model raises AttributeError for an ID that does not exist.
-        try:
-            found = await self._task.ask("models", "get_all", {"id": [model_id]}, DEADLINE)
-        except ClearMLError as error:
-            raise FormError(KEY, f"{model_id}: {error}") from None
-        models = found.get("models") or []
+        models = await self._get_all(model_id, "models", {"id": [model_id]})
         if not models:
             raise FormError(KEY, f"there is no model {model_id} in ClearML")
         return Registered(model_id, str(models[0].get("name") or model_id))
 
-    async def fetch(self, found: Registered, begin: Begin) -> Path:
+    async def find_named(self, project: str, name: str) -> Registered:
+        """The newest model of this name in a project. Raises FormError that lists others."""
+        wanted = f"{project}/{name}"
+        if self._task.offline:
+            raise FormError(KEY, f"{wanted} is a ClearML model: that needs a server")
+        exactly = {"name": f"^{re.escape(project)}$", "only_fields": ["id", "name"]}
+        projects = await self._get_all(wanted, "projects", exactly)
+        if not projects:
+            raise FormError(KEY, f"there is no project {project!r} in ClearML")
+        query = {
+            "project": [each["id"] for each in projects],
+            "only_fields": ["id", "name"],
+            "order_by": ["-created"],
+        }
+        models = await self._get_all(wanted, "models", query)
+        found = [each for each in models if each.get("name") == name]
+        if not found:
+            names = dict.fromkeys(str(each.get("name")) for each in models)
+            there = f"it has {', '.join(nearest(name, names))}" if names else "it has no model"
+            raise FormError(KEY, f"the project {project!r} has no model {name!r}: {there}")
+        return Registered(found[0]["id"], name)
+
+    async def _get_all(self, wanted: str, service: str, query: dict[str, Any]) -> list[Any]:
+        try:
+            found = await self._task.ask(service, "get_all", query, DEADLINE)
+        except ClearMLError as error:
+            raise FormError(KEY, f"{wanted}: {error}") from None
+        return list(found.get(service) or [])
+
+    async def fetch(self, found: Registered | InBucket, begin: Begin) -> Path:
         """Download the model: a file, or the folder of a package. Raises TransferError.
 
         A download may take many minutes, so it has a thread of its own: the SDK's thread stays free
@@ -46,11 +73,13 @@ class Weights:
         try:
             async with self._preparing:
                 self._downloads = self._downloads or await threads.run(_prepared)
-            path = await threads.run(_download, found.id, begin)
+            path = await threads.run(_download, found, begin)
         except Exception as error:  # noqa: BLE001 the SDK's edge: any failure is one of the transfer
-            raise TransferError(f"{found.name} ({found.id}): {one_line(error)}") from None
+            raise TransferError(f"{_named(found)}: {one_line(error)}") from None
         if not path:
-            raise TransferError(f"{found.name} ({found.id}): ClearML could not bring its files")
+            raise TransferError(
+                f"{_named(found)}: ClearML could not bring its files{_advice(found)}"
+            )
         return Path(path)
 
     def discard(self) -> None:
@@ -67,9 +96,28 @@ def _prepared() -> Downloads:
     return prepared
 
 
-def _download(model_id: str, begin: Begin) -> str | None:
-    from clearml import Model
+def _download(found: Registered | InBucket, begin: Begin) -> str | None:
+    from clearml import Model, StorageManager
 
     downloads.BEGIN.set(begin)
-    path: str | None = Model(model_id).get_local_copy(raise_on_error=True)
+    path: str | None
+    if isinstance(found, InBucket):
+        path = StorageManager.get_local_copy(found.url, extract_archive=False)
+    else:
+        path = Model(found.id).get_local_copy(raise_on_error=True)
     return path
+
+
+def _named(found: Registered | InBucket) -> str:
+    return found.name if isinstance(found, InBucket) else f"{found.name} ({found.id})"
+
+
+def _advice(found: Registered | InBucket) -> str:
+    """The SDK logs why, and says nothing."""
+    if isinstance(found, Registered):
+        return ""
+    return (
+        ": the lines above say why; credentials are in clearml.conf (sdk.aws.s3, "
+        "sdk.google.storage, sdk.azure.storage), and the task needs the packages boto3, "
+        "google-cloud-storage, or azure-storage-blob"
+    )

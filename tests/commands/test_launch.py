@@ -119,7 +119,7 @@ def test_where_we_are_no_checkout_the_repository_is_asked_for():
         ({}, {"queue": ""}, "General/queue: is empty: name the queue with --queue"),
         ({"General/hf_token": "hf_x"}, {}, "General/hf_token: everybody"),
         ({"Model/threads": "x"}, {}, "Model/threads"),
-        ({"Model/model": "a/b"}, {}, "Model/model: 'a/b' does not end in .gguf"),
+        ({"Model/model": "a/b/c"}, {}, "Model/model: 'a/b/c' does not end in .gguf"),
     ],
 )
 def test_a_form_that_would_fail_there_is_refused_here(config, wish, problem):

@@ -290,7 +290,7 @@ def test_a_services_agent_refuses_a_bad_form(api, tmp_path, source):
     with Executing(api, tmp_path / "services", task["id"]) as services:
         services.process.wait(PATIENCE)
         assert task["status"] == "failed"
-        assert "Model/model: 'a/b' does not end in .gguf" in property_of(task, "stop_reason")
+        assert "Model/model: 'a/b/c' does not end in .gguf" in property_of(task, "stop_reason")
         assert api.state.queues[queue]["entries"] == []
 
 

@@ -1,5 +1,6 @@
 """Models from a hub: the real huggingface_hub, in the app's own process, against a local one."""
 
+import hashlib
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from tests.end_to_end.test_serving import chat, client, get, until
 from tests.hub import Hub, Storage
 
 REFERENCE = "org/repo/dir/m.gguf"
+HEADER = 8 << 20  # bytes that are read of a large vocabulary before the file is fetched, at most
 
 
 @pytest.fixture(scope="module")
@@ -300,3 +302,98 @@ def test_a_token_in_the_form_is_taken_and_stands_nowhere(start, hub, tmp_path):
         assert task["hyperparams"]["Args"]["hf_token"]["value"] == ""
         kept = first.output + second.output + str(api.state.tasks) + str(api.state.events)
         assert secret not in kept
+
+
+@pytest.fixture
+def site(large, weights):
+    """A web server that is no hub: a large file, a set of three parts, and no others."""
+    parts = {f"/set/{name}": data for name, data in weights.items() if name.startswith("s-")}
+    with Storage({"/dir/large.gguf": large, "/get": weights["m.gguf"], **parts}) as server:
+        yield server
+
+
+@pytest.fixture
+def from_web(start, tmp_path):
+    def run(reference, *more, private=True):
+        sets = ["--set", "Model/endpoint_name=tiny", *more]
+        sets += ["--set", f"General/allow_private_urls={str(private).lower()}"]
+        return start("--cache-dir", str(tmp_path / "cache"), "--model", reference, *sets)
+
+    return run
+
+
+def test_files_of_the_web(from_web, site, large):
+    """1. A file by its address, with a secret in its query and with its hash. Result: it is served,
+    and the secret is told to nobody. 2. Again. Result: it is in the cache, and the server is asked
+    only whether it has changed. 3. It has. Result: the new one is fetched. 4. The server is away.
+    Result: what came last is served."""
+    reference = f"{site.url}/dir/large.gguf?signature=s3cr3t"
+    first = from_web(reference).ready()
+    assert chat(client(first)).usage.completion_tokens == 8
+    told = get(first, "/api/status")[1]["models"][0]["reference"]
+    assert told == f"{site.url}/dir/large.gguf"
+    assert "s3cr3t" not in first.output + str(get(first, "/api/status"))
+    first.end()
+    assert len(large) <= site.sent <= len(large) + HEADER
+    again = from_web(reference).ready()
+    assert "found in the cache" in again.output and site.sent <= len(large) + HEADER + 1
+    again.end()
+    site.etag = '"2"'
+    newer = from_web(reference).ready()
+    assert " MB in" in newer.output and site.sent >= 2 * len(large)
+    newer.end()
+    with site.away():
+        kept = from_web(reference).ready()
+        assert "found in the cache" in kept.output
+        kept.end()
+
+
+def test_a_set_of_the_web_and_a_file_without_a_name(from_web, site):
+    for reference in ("/set/s-00001-of-00003.gguf", "/get"):
+        app = from_web(site.url + reference).ready()
+        assert chat(client(app)).usage.completion_tokens == 8
+        app.end()
+
+
+def test_a_hash_is_checked(from_web, site, large):
+    right = hashlib.sha256(large).hexdigest()
+    assert from_web(f"{site.url}/dir/large.gguf#sha256={'0' * 64}").wait() == 3
+    app = from_web(f"{site.url}/dir/large.gguf#sha256={right}").ready()
+    assert chat(client(app)).usage.completion_tokens == 8
+    app.end()
+    with site.away():  # what is known by its hash need not be asked for
+        from_web(f"{site.url}/dir/large.gguf#sha256={right}").ready().end()
+
+
+@pytest.mark.parametrize(
+    "path, private, problem",
+    [
+        ("/none.gguf", True, "answers 404 Not Found: there is no such file"),
+        ("/dir/large.gguf", False, "127.0.0.1 is no public address (General/allow_private_urls"),
+    ],
+)
+def test_addresses_that_are_refused(from_web, site, path, private, problem):
+    app = from_web(f"{site.url}{path}?signature=s3cr3t", private=private)
+    assert app.wait() == 2
+    assert problem in app.output and "s3cr3t" not in app.output and "Traceback" not in app.output
+    assert site.sent == 0
+
+
+def test_repositories_and_directories(serve, hub, weights, tmp_path):
+    """A repository with one model and one with several; a quantization; a directory."""
+    files = {f"m-{kind}.gguf": weights["m.gguf"] for kind in ("Q4_K_M", "Q8_0")}
+    hub.repositories["org/several"], hub.repositories["org/one"] = (
+        files,
+        {"m.gguf": files["m-Q8_0.gguf"]},
+    )
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "m.gguf").write_bytes(weights["m.gguf"])
+    for reference in ("org/several:q8_0", "hf://org/one", str(folder)):
+        app = serve(reference).ready()
+        assert chat(client(app)).usage.completion_tokens == 8
+        app.end()
+    app = serve("org/several")
+    assert app.wait() == 2
+    assert "org/several has several models: name one of" in app.output
+    assert "org/several:Q4_K_M" in app.output

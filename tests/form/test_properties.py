@@ -86,7 +86,7 @@ def test_most_of_these_forms_are_accepted():
     """Else the property above would say nothing."""
     tried = []
 
-    @settings(max_examples=30, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=100, deadline=None, database=None, derandomize=True)
     @given(parameters())
     def look(found):
         tried.append(accepted(found) is not None)

@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         storage, path = self.storage, urlparse(self.path).path
-        span = SPAN.fullmatch(self.headers.get("Range", ""))
+        span = SPAN.fullmatch(self.headers.get("Range", "bytes=0-"))
         self.counts = self.headers.get("Accept-Encoding") == "identity"
         asked = storage.asked if self.counts else storage.beginnings
         with storage.lock:

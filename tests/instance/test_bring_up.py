@@ -104,7 +104,7 @@ class Instance:
 
     def remote(self, name, answer):
         """A model of the hub."""
-        located = hub.Located("org/repo", "main", "0" * 40, (hub.Part(f"{name}.gguf", 5),))
+        located = hub.OnHub("org/repo", "main", "0" * 40, (hub.Part(f"{name}.gguf", 5),))
         candidate = Candidate(
             ModelSettings(endpoint_name=name), HubFile("org/repo", "m"), Files(located), Wanted()
         )

@@ -29,15 +29,15 @@ def locate_and_fetch(store, reference):
     return asyncio.run(scenario())
 
 
-class Silent(hub.Beginning):
+class Silent(hub.HubBeginning):
     """A hub that never answers, and a client that does not say why."""
 
-    def _ask(self, end):
+    def _get(self, end):
         raise TimeoutError()
 
 
 def test_a_time_out_without_a_word_is_told_by_its_kind():
-    located = hub.Located("org/repo", "main", "0" * 40, (hub.Part("m.gguf", 100),))
+    located = hub.OnHub("org/repo", "main", "0" * 40, (hub.Part("m.gguf", 100),))
     with pytest.raises(TransferError, match="its header cannot be read: TimeoutError$"):
         Silent(located, 0).read(0, 10)
 

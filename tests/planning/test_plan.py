@@ -27,7 +27,7 @@ class HubStore:
         stem = reference.path.removesuffix(".gguf")
         names = [reference.path, *(f"{stem}-{n}" for n in range(1, len(sizes)))]
         parts = map(hub.Part, names, sizes)
-        return hub.Located(reference.repo, "main", "0" * 40, tuple(parts))
+        return hub.OnHub(reference.repo, "main", "0" * 40, tuple(parts))
 
     async def inspect(self, located, folder):
         projector = located.paths[0].startswith("mmproj")

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from app.models.parts import Located, Part
+from app.models.parts import OnHub, Part
 from app.models.store import ModelFiles, Registered
 from app.task import api, inputs
 from app.task.api import RefusedError
@@ -20,7 +20,7 @@ def files(path):
 @pytest.mark.parametrize(
     "located, expected",
     [
-        (Located("org/repo", "main", COMMIT, (Part("dir/m.gguf", 9),)), HUB),
+        (OnHub("org/repo", "main", COMMIT, (Part("dir/m.gguf", 9),)), HUB),
         (files(f"/c/hub/models--org--repo/snapshots/{COMMIT}/dir/m.gguf"), HUB),
         (files("/data/my model.gguf"), Source("file:///data/my%20model.gguf", "file")),
         (Registered("m1", "My Model"), Registered("m1", "My Model")),

@@ -49,7 +49,7 @@ def test_a_model_that_is_not_found_is_a_fault_of_its_field(run, task, said):
 def fetched(run, monkeypatch, download):
     async def scenario():
         monkeypatch.setattr(weights, "_prepared", lambda: None)
-        monkeypatch.setattr(weights, "_download", lambda model_id, _: download(model_id))
+        monkeypatch.setattr(weights, "_download", lambda found, _: download(found.id))
         return await Weights(FakeTask()).fetch(Registered("m1", "My Model"), begin=None)
 
     return run(scenario)
@@ -75,3 +75,30 @@ def test_whatever_the_sdk_raises_is_a_failed_transfer(run, monkeypatch, raised):
 def test_no_file_is_a_failed_transfer(run, monkeypatch):
     with pytest.raises(TransferError, match="could not bring its files"):
         fetched(run, monkeypatch, lambda _: None)
+
+
+def named(run, *models, projects=({"id": "p1"},)):
+    async def scenario():
+        answers = {
+            "projects.get_all": {"projects": [*projects]},
+            "models.get_all": {"models": models},
+        }
+        return await Weights(FakeTask(answers)).find_named("team/llm", "chat")
+
+    return run(scenario)
+
+
+def test_the_newest_model_of_a_name_is_found(run):
+    models = (
+        {"id": "m3", "name": "other"},
+        {"id": "m2", "name": "chat"},
+        {"id": "m1", "name": "chat"},
+    )
+    assert named(run, *models) == Registered("m2", "chat")
+
+
+def test_a_name_that_is_not_there_is_told_with_those_that_are(run):
+    with pytest.raises(FormError, match="has no model 'chat': it has chat-7b, other"):
+        named(run, {"id": "m3", "name": "other"}, {"id": "m2", "name": "chat-7b"})
+    with pytest.raises(FormError, match="there is no project 'team/llm'"):
+        named(run, projects=())

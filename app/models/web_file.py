@@ -1,0 +1,146 @@
+"""Files at HTTP addresses: find them, fetch them into the cache, and read their beginnings.
+
+`<cache>/web/<of the address>/<of its version>/<name>`: what an address brings may change.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from app.errors import FormError, TransferError
+from app.models import arrival
+from app.models.arrival import Content, Target
+from app.models.beginning import Beginning, Interrupted
+from app.models.part_file import bytes_here
+from app.models.parts import OnWeb, WebPart
+from app.models.progress import Arrived
+from app.models.reference import KEY, WebFile, shards, shown
+from app.models.transfer import CutError
+from app.models.web import Found, StatusError, Web
+
+NAME = re.compile(r"[\w.+ -]{1,200}")
+ADVICE = {
+    401: "it wants a token, which can be in the address's query only; or download the file, and "
+    "name its path on the machine",
+    403: "it is not for everybody, or the address has expired",
+    404: "there is no such file",
+}
+
+Allows = Callable[[str], bool] | None  # whether to connect to an IP address; None: to any
+
+
+def locate(file: WebFile, cache: Path, allows: Allows) -> OnWeb:
+    """Ask the server for the file and the other parts of its set; where it is away, the cache.
+    Raises FormError."""
+    urls = _urls(file)
+    home = cache / "web" / _key(file.url)
+    if file.sha256 and len(urls) == 1:
+        kept = _part(urls[0], home / file.sha256[:16], file.sha256)
+        if kept.cached:
+            return OnWeb((kept,))
+    try:
+        found = [Web(url, allows=allows).find() for url in urls]
+    except StatusError as error:
+        advice = ADVICE.get(error.status)
+        raise FormError(KEY, f"{error}{f': {advice}' if advice else ''}") from None
+    except CutError as error:
+        return _kept(urls, home, str(error))
+    versions = [f"{each.version} {each.size}" for each in found]
+    folder = home / (file.sha256[:16] if len(urls) == 1 and file.sha256 else _key(*versions))
+    sums = [file.sha256 if len(urls) == 1 else ""] * len(urls)
+    return OnWeb(tuple(_part(u, folder, s, f) for u, s, f in zip(urls, sums, found, strict=True)))
+
+
+def _urls(file: WebFile) -> list[str]:
+    """Of all parts of the set, whose first one is named."""
+    parts = urlsplit(file.url)
+    if not parts.path.endswith(".gguf"):
+        return [file.url]
+    return [urlunsplit(parts._replace(path=path)) for path in shards(parts.path)]
+
+
+def _part(url: str, folder: Path, sha256: str, found: Found | None = None) -> WebPart:
+    """With what the server says of it, or as it lies in the cache."""
+    name = unquote(urlsplit(url).path).rpartition("/")[2]
+    file = folder / (name if NAME.fullmatch(name) and name.strip(". ") else "model.gguf")
+    size = -1
+    with contextlib.suppress(OSError):
+        size = file.stat().st_size
+    if found is None:
+        return WebPart(url, file, max(0, size), sha256, cached=size >= 0)
+    here = 0 if size == found.size else bytes_here(_partial(file))
+    return WebPart(
+        url,
+        file,
+        found.size,
+        sha256,
+        version=found.version,
+        ranges=found.ranges,
+        cached=size == found.size,
+        here=here,
+    )
+
+
+def _kept(urls: Sequence[str], home: Path, problem: str) -> OnWeb:
+    """What came last. Raises FormError if that is nothing whole."""
+    with contextlib.suppress(OSError):
+        for folder in sorted(home.iterdir(), key=lambda f: f.stat().st_mtime, reverse=True):
+            parts = tuple(_part(url, folder, "") for url in urls)
+            if all(part.cached for part in parts):
+                return OnWeb(parts)
+    raise FormError(KEY, f"{problem}, and it is not in the cache")
+
+
+def fetch(located: OnWeb, allows: Allows, arrived: Arrived) -> list[Path]:
+    """All parts, in one folder under their own names. Raises TransferError."""
+    for part in located.parts:
+        if not part.cached:
+            _fetch(part, allows, arrived)
+    return [part.file for part in located.parts]
+
+
+def _fetch(part: WebPart, allows: Allows, arrived: Arrived) -> None:
+    content = Content(
+        identity=part.sha256 or part.version,
+        size=part.size,
+        digest=part.sha256,
+        hasher=hashlib.sha256 if part.sha256 else None,
+        version=part.version,
+        ranges=part.ranges,
+    )
+    target = Target(_partial(part.file), part.file.exists, lambda whole: whole.placed(part.file))
+    try:
+        arrival.fetch(Web(part.url, allows=allows), content, target, arrived)
+    except OSError as error:
+        raise TransferError(f"{shown(part.url)}: {error}") from None
+
+
+def _partial(file: Path) -> Path:
+    return file.parent / ".partial" / f"{file.name}.part"
+
+
+def _key(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
+class WebBeginning(Beginning):
+    def __init__(self, part: WebPart, allows: Allows) -> None:
+        super().__init__(shown(part.url), part.size)
+        self._part = part
+        self._web = Web(part.url, allows=allows)
+
+    def _ask(self, end: int) -> None:
+        if not self._part.ranges:
+            self.data.clear()
+        until = end if self._part.ranges else self._size
+        try:
+            with self._web.get(len(self.data), until, self._size, self._part.version) as body:
+                while len(self.data) < end and (data := body.read(end - len(self.data))):
+                    self.data += data
+        except CutError as error:
+            raise Interrupted(str(error)) from None
