@@ -37,6 +37,7 @@ setup(
         "dev": [
             "aiohttp>=3.13,<4",
             "anthropic>=2.14,<3",
+            "boto3>=1.40,<2",
             "clearml-agent>=3.0.3,<4",
             "axe-playwright-python>=0.1.8,<1",
             "h11==0.16.0",

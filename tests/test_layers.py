@@ -39,6 +39,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "beginning",
         "web_file",
         "hub",
+        "kept",
         "store",
     ],
     "engine": [
@@ -210,7 +211,17 @@ FOLDERS = {  # low to high, each with its modules low to high
         "phases",
         "life",
     ],
-    "commands": ["options", "paths", "serve", "check", "launch", "key", "export", "package"],
+    "commands": [
+        "options",
+        "paths",
+        "serve",
+        "check",
+        "launch",
+        "key",
+        "export",
+        "cache",
+        "package",
+    ],
     "top": ["main", "__main__"],
 }
 ORDER = [

@@ -104,8 +104,9 @@ def _locate(file: HubFile, revision: str, path: str, cache: Path | None) -> OnHu
             continue
         told = get_hf_file_metadata(hf_hub_url(repo, shard, revision=commit))
         etag = told.etag or ""
-        here = bytes_here(_part_of(folder, etag)) if etag else 0
-        parts.append(Part(shard, told.size or size, etag=etag, here=here))
+        partial = _part_of(folder, etag)
+        here = bytes_here(partial)
+        parts.append(Part(shard, told.size or size, etag=etag, here=here, partial=partial))
     return OnHub(repo, revision, commit, tuple(parts))
 
 

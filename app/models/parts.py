@@ -6,17 +6,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.models.reference import shown
+
 
 @dataclass(frozen=True)
 class Part:
     """One file of a repository: its path below the root, its bytes, whether the cache has it; if
-    not, what the hub calls its content, and bytes that have come already."""
+    not, what the hub calls its content, bytes that have come already, and the file of them."""
 
     path: str
     size: int
     cached: bool = False
     etag: str = ""
     here: int = 0
+    partial: Path | None = None
 
     @property
     def missing(self) -> int:
@@ -52,6 +55,16 @@ class OnHub:
         """Bytes that the cache does not have."""
         return sum(self.downloads.values())
 
+    @property
+    def partials(self) -> frozenset[Path]:
+        """The files that its parts come in."""
+        return frozenset(part.partial for part in self.parts if part.partial is not None)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Of each part, for people."""
+        return tuple(f"{self.repo}/{part.path}" for part in self.parts)
+
 
 @dataclass(frozen=True)
 class WebPart:
@@ -67,6 +80,11 @@ class WebPart:
     ranges: bool = True
     cached: bool = False
     here: int = 0
+
+    @property
+    def partial(self) -> Path:
+        """The file of what has come."""
+        return self.file.parent / ".partial" / f"{self.file.name}.part"
 
     @property
     def missing(self) -> int:
@@ -97,3 +115,13 @@ class OnWeb:
     def missing(self) -> int:
         """Bytes that the cache does not have."""
         return sum(self.downloads.values())
+
+    @property
+    def partials(self) -> frozenset[Path]:
+        """The files that its parts come in."""
+        return frozenset(part.partial for part in self.parts)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Of each part, for people."""
+        return tuple(shown(part.url) for part in self.parts)

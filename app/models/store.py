@@ -5,14 +5,14 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from app.errors import ConfigError, FormError, TransferError
 from app.machine import threads
-from app.models import gguf, tiny
+from app.models import gguf, kept, tiny
 from app.models.beginning import Beginning
 from app.models.header import Header, HeaderError
 from app.models.parts import OnHub, OnWeb
@@ -132,6 +132,9 @@ class Store:
         chosen = given or environment.get("LLAMACPP_CACHE_DIR")
         shared = environment.get("HF_HOME") and not chosen
         self._hub: Path | None = None if shared else self.cache / "hub"
+        text = environment.get(kept.VARIABLE, "").strip()
+        self._limit = kept.size_of(text, kept.VARIABLE) if text else None
+        self._in_use: list[int] = []  # files whose locks say so, as long as we live
 
     @property
     def hub_folder(self) -> Path:
@@ -141,6 +144,29 @@ class Store:
         from app.models import hub  # slow to import: only where it is needed
 
         return hub.shared_cache()
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        """The folders with what is fetched."""
+        return (self.hub_folder, self.cache / "web")
+
+    def coming(self, wanted: Collection[Path]) -> int:
+        """Bytes that other processes fetch at the moment; not of files that are `wanted`, too."""
+        return kept.coming(self.roots, wanted)
+
+    def _make_room(self, located: OnHub | OnWeb) -> None:
+        if self._limit is None:
+            return
+        spared = located.partials
+        for each in kept.make_room(self.cache, self.roots, self._limit, located.missing, spared):
+            logger.info("removed %s, to keep no more than %s says", each.source, kept.VARIABLE)
+
+    def _note(self, located: OnHub | OnWeb, paths: Sequence[Path]) -> None:
+        """That we have fetched them."""
+        cached = [part.cached for part in located.parts]
+        for there, source, path in zip(cached, located.sources, paths, strict=True):
+            if not there:
+                kept.note(self.cache, path.resolve(), source)
 
     async def locate(self, reference: Reference) -> Located:
         """Find the files, and download nothing. Raises ConfigError, or TransferError for files on
@@ -179,7 +205,13 @@ class Store:
         return await threads.run(_preview, located, folder, self._private_urls)
 
     async def fetch(self, located: Located, name: str, progress: Progress) -> ModelFiles:
-        """Download the files and verify them. Raises TransferError."""
+        """Download the files and verify them; they stay in use as long as we live. Raises
+        TransferError."""
+        files = await self._fetch(located, name, progress)
+        self._in_use += await threads.run(kept.use, self.cache, files.paths)
+        return files
+
+    async def _fetch(self, located: Located, name: str, progress: Progress) -> ModelFiles:
         if isinstance(located, ModelFiles):
             return located
         if isinstance(located, OfClearML):
@@ -203,12 +235,14 @@ class Store:
         return path
 
     async def _download(self, located: OnHub | OnWeb, name: str, progress: Progress) -> list[Path]:
+        await threads.run(self._make_room, located)
         download = Download(name, located.size, located.missing, progress)
         if isinstance(located, OnWeb):
             private = self._private_urls
             paths = await threads.run(_from_web, located, private, download.arrived)
         else:
             paths = await threads.run(_from_hub, located, self._hub, download.arrived)
+        await threads.run(self._note, located, paths)
         download.finished()
         return paths
 

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -73,17 +74,10 @@ def _part(url: str, folder: Path, sha256: str, found: Found | None = None) -> We
         size = file.stat().st_size
     if found is None:
         return WebPart(url, file, max(0, size), sha256, cached=size >= 0)
-    here = 0 if size == found.size else bytes_here(_partial(file))
-    return WebPart(
-        url,
-        file,
-        found.size,
-        sha256,
-        version=found.version,
-        ranges=found.ranges,
-        cached=size == found.size,
-        here=here,
-    )
+    told = WebPart(url, file, found.size, sha256, found.version, found.ranges)
+    if size == found.size:
+        return replace(told, cached=True)
+    return replace(told, here=bytes_here(told.partial))
 
 
 def _kept(urls: Sequence[str], home: Path, problem: str) -> OnWeb:
@@ -113,15 +107,11 @@ def _fetch(part: WebPart, allows: Allows, arrived: Arrived) -> None:
         version=part.version,
         ranges=part.ranges,
     )
-    target = Target(_partial(part.file), part.file.exists, lambda whole: whole.placed(part.file))
+    target = Target(part.partial, part.file.exists, lambda whole: whole.placed(part.file))
     try:
         arrival.fetch(Web(part.url, allows=allows), content, target, arrived)
     except OSError as error:
         raise TransferError(f"{shown(part.url)}: {error}") from None
-
-
-def _partial(file: Path) -> Path:
-    return file.parent / ".partial" / f"{file.name}.part"
 
 
 def _key(*texts: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from app.engine.resolved import Resolved, Wanted
 from app.form.settings import ModelSettings
@@ -41,6 +42,12 @@ class Files:
     def missing(self) -> int:
         """Bytes that are still to be downloaded, of the files whose size is known."""
         return sum(self.downloads.values())
+
+    @property
+    def partials(self) -> frozenset[Path]:
+        """The files that what is still to be downloaded comes in."""
+        remote = [each for each in self._sized() if not isinstance(each, ModelFiles)]
+        return frozenset().union(*(each.partials for each in remote))
 
     def _sized(self) -> list[OnHub | OnWeb | ModelFiles]:
         both = (self.model, self.mmproj)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -146,7 +146,8 @@ async def plan(settings: Settings, around: Surroundings) -> Plan:
         budget=available,
         sharing=general.cpu_offloading or general.disk_swapping,
     )
-    check_disk(made.missing, around.store)
+    wanted = {path for model in made.models for path in model.files.partials}
+    check_disk(made.missing, around.store, wanted)
     return made
 
 
@@ -244,7 +245,7 @@ async def _look_up(reference: Reference, around: Surroundings) -> _Source:
     if isinstance(located, OnHub | OnWeb) and not located.downloads:
         located = await store.fetch(located, located.paths[0], lambda _: None)
     if isinstance(located, OnHub | OnWeb):
-        check_disk(located.missing, store)
+        check_disk(located.missing, store, located.partials)
     folder = around.folder / f"preview-{chance.name(4)}"
     return _Source(located, await store.inspect(located, folder))
 
@@ -273,12 +274,15 @@ def check_memory(plan: Plan) -> None:
         )
 
 
-def check_disk(missing: int, store: Store) -> None:
-    """Raises ConfigError if the disk has no room for so many bytes."""
+def check_disk(missing: int, store: Store, wanted: Collection[Path]) -> None:
+    """Raises ConfigError if the disk has no room for so many bytes, beside those that other
+    processes fetch at the moment; not of the files `wanted`, which count as missing."""
     folder = store.hub_folder
-    free = host.disk_free(folder)
-    if missing > free:
+    free, coming = host.disk_free(folder), store.coming(wanted) if missing else 0
+    if missing > free - coming:
+        others = f", and other instances fetch {coming / 1e9:,.1f} GB" if coming else ""
         raise ConfigError(
             f"{folder}: {missing / 1e9:,.1f} GB are to be downloaded, but only {free / 1e9:,.1f} "
-            "GB are free: name another folder with --cache-dir or LLAMACPP_CACHE_DIR"
+            f"GB are free{others}: name another folder with --cache-dir or LLAMACPP_CACHE_DIR, or "
+            "make room with `python -m app cache`"
         )

@@ -21,6 +21,7 @@ BENCHES = {
     "start": ["median app, second start, listening", "median bare", "resident memory"],
     "memory": ["decision: 50 models", "wake", "kept: gone on with", "turns"]
     + ["agents: total", "agents: batch done"],
+    "fetch": ["a file of 8 MB: ours", "with a limit for each connection"],
     "policy": ["of the best in hindsight", "mean wait", "ours"],
     "page": ["first contentful paint", "idle, 20 viewers", "no viewer"],
 }

@@ -58,6 +58,14 @@ class Handler(BaseHTTPRequestHandler):
         etag = of[0] if kind == "etag" else storage.etag
         self._file(data, span, etag, of[0] if kind == "cut" else storage.cut)
 
+    def do_HEAD(self):
+        """As S3 is asked for an object."""
+        data = self.storage.files.get(urlparse(self.path).path)
+        if data is None:
+            return self._head(404, {"Content-Length": "0"})
+        told = {"ETag": '"1"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
+        self._head(200, {"Content-Length": str(len(data)), **told})
+
     def _head(self, status, headers):
         self.send_response(status)
         for name, value in headers.items():

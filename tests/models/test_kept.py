@@ -1,0 +1,129 @@
+import fcntl
+import os
+
+import pytest
+
+from app.errors import ConfigError
+from app.models import kept
+from app.models.part_file import PartFile
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+def fetched(cache, name, size, used):
+    """A file of the web that we fetched, last used then."""
+    path = cache / "web" / name / "v" / f"{name}.gguf"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(bytes(size))
+    kept.note(cache, path, name)
+    (record,) = (r for r in (cache / "kept").glob("*.json") if f"/{name}.gguf" in r.read_text())
+    os.utime(record, (used, used))
+    return path
+
+
+def roots(cache):
+    return [cache / "hub", cache / "web"]
+
+
+def sources(cache):
+    return [each.source for each in kept.listed(cache, roots(cache))]
+
+
+def test_what_is_kept_is_listed_the_least_recently_used_first(cache):
+    for name, used in (("b", 20), ("a", 10), ("c", 30)):
+        fetched(cache, name, 100, used)
+    assert sources(cache) == ["a", "b", "c"]
+    held = kept.use(cache, [cache / "web" / "a" / "v" / "a.gguf"])
+    assert sources(cache) == ["b", "c", "a"]
+    assert [each.in_use for each in kept.listed(cache, roots(cache))] == [False, False, True]
+    for file in held:
+        os.close(file)
+    assert not any(each.in_use for each in kept.listed(cache, roots(cache)))
+
+
+def test_room_is_made_of_what_was_used_longest_ago_and_nothing_uses(cache):
+    paths = [fetched(cache, name, 100, used) for used, name in enumerate("abcd")]
+    held = kept.use(cache, paths[:1])
+    os.utime(next((cache / "kept").glob("*.json")))
+    removed = kept.make_room(cache, roots(cache), limit=350, needed=100)
+    assert [each.source for each in removed] == ["b", "c"]
+    assert [path.exists() for path in paths] == [True, False, False, True]
+    removed = kept.make_room(cache, roots(cache), limit=0, needed=0, spared=paths[3:])
+    assert removed == [] and paths[3].exists()
+    assert held and kept.make_room(cache, roots(cache), 0, 0)[0].source == "d"
+    assert paths[0].exists()  # it is in use
+
+
+def test_what_others_have_put_there_stays(cache):
+    blob = cache / "hub" / "models--o--r" / "blobs" / "abc"
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(bytes(100))
+    assert kept.make_room(cache, roots(cache), limit=0, needed=1 << 40) == []
+    assert kept.use(cache, [blob]) == [] and sources(cache) == []
+    assert blob.exists()
+
+
+def test_a_blob_goes_with_its_names(cache):
+    repo = cache / "hub" / "models--o--r"
+    blob, link = repo / "blobs" / "abc", repo / "snapshots" / "c0ffee" / "dir" / "m.gguf"
+    for path in (blob, link):
+        path.parent.mkdir(parents=True)
+    blob.write_bytes(bytes(100))
+    link.symlink_to("../../../blobs/abc")
+    other = link.with_name("other")
+    other.write_text("theirs")
+    kept.note(cache, link.resolve(), "o/r/dir/m.gguf")
+    (found,) = kept.listed(cache, roots(cache))
+    assert kept.remove(found)
+    assert not blob.exists() and not link.is_symlink() and other.exists()
+    assert sources(cache) == []
+
+
+def test_unfinished_downloads(cache):
+    """They are listed; they are removed unless somebody fetches them at the moment, and then what
+    is still to come of them is counted."""
+    path = cache / "web" / "a" / "v" / ".partial" / "m.gguf.part"
+    path.parent.mkdir(parents=True)
+    part = PartFile(path, "one", 1000)
+    part.write(0, bytes(300))
+    part.save(at_once=True)
+    (found,) = kept.listed(cache, roots(cache))
+    assert (found.size, found.unfinished, found.in_use) == (300, True, False)
+    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    (found,) = kept.listed(cache, roots(cache))
+    assert found.in_use and not kept.remove(found)
+    assert kept.coming(roots(cache), ()) == 700 and kept.coming(roots(cache), {path}) == 0
+    os.close(lock)
+    assert kept.coming(roots(cache), ()) == 0
+    assert kept.remove(found) and not path.exists()
+
+
+@pytest.mark.parametrize("record", [b"", b"[]", b'{"path": 7}', b"{" * 9999, b'{"path": "/\0"}'])
+def test_a_wrong_record_is_none(cache, record):
+    fetched(cache, "a", 100, 1)
+    (file,) = (cache / "kept").glob("*.json")
+    file.write_bytes(record)
+    assert sources(cache) == []
+
+
+def test_a_record_of_a_file_that_is_gone_goes_too(cache):
+    fetched(cache, "a", 100, 1).unlink()
+    assert sources(cache) == [] and list((cache / "kept").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text, size",
+    [("200GB", 200 * 10**9), ("1.5 tb", 15 * 10**11), ("500m", 5 * 10**8), ("0", 0), ("7 B", 7)],
+)
+def test_sizes(text, size):
+    assert kept.size_of(text, "--keep") == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "many", "1 GiB", "1e999 GB", "nan", "-1"])
+def test_what_is_no_size(text):
+    with pytest.raises(ConfigError, match="^--keep: "):
+        kept.size_of(text, "--keep")
