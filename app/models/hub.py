@@ -55,6 +55,7 @@ from app.models.web import Web
 NOT_KEPT = "a token typed into the form is not kept for a second run"
 
 PARTIAL = 206
+LISTED_IN = 10.0  # seconds
 
 # What the hub's library raises if the hub or the network is at fault. Its HTTP client raises
 # HTTPError; hf_xet, which fetches from the hub's chunked storage, raises RuntimeError.
@@ -113,7 +114,7 @@ def _locate(file: HubFile, revision: str, path: str, cache: Path | None) -> OnHu
 def _files(repo: str, revision: str, cache: Path | None) -> list[str]:
     """The repository's files; those in the cache, if the hub does not answer."""
     try:
-        return HfApi().list_repo_files(repo, revision=revision)
+        return _listed(repo, revision)
     except (RepositoryNotFoundError, RevisionNotFoundError):
         raise
     except UNREACHABLE:
@@ -124,6 +125,12 @@ def _files(repo: str, revision: str, cache: Path | None) -> list[str]:
             raise LocalEntryNotFoundError(f"{repo} is not in the cache") from None
         snapshot = folder / "snapshots" / commit
         return [str(p.relative_to(snapshot)) for p in snapshot.rglob("*") if p.is_file()]
+
+
+def _listed(repo: str, revision: str) -> list[str]:
+    """Not by `list_repo_files`, which asks a hub that is away for 23 s."""
+    found = HfApi().model_info(repo, revision=revision, timeout=LISTED_IN).siblings
+    return [file.rfilename for file in found or ()]
 
 
 def fetch(located: OnHub, cache: Path | None, arrived: Arrived) -> list[Path]:
@@ -245,7 +252,7 @@ def _said(error: Exception) -> str:
 def _instead(repo: str, revision: str, path: str) -> str:
     """The GGUF files that there are, the one that may have been meant first."""
     try:
-        listed = HfApi().list_repo_files(repo, revision=revision)
+        listed = _listed(repo, revision)
     except (*UNREACHABLE, KeyError):
         return "and the hub does not list its files"
     files = [name for name in listed if name.endswith(".gguf")]

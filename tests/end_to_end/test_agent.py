@@ -285,7 +285,7 @@ def test_a_services_agent_refuses_a_bad_form(api, tmp_path, source):
     task = api.state.new_task(
         status="queued",
         script={**script, "requirements": {}, "diff": "", "binary": "python3"},
-        hyperparams=form(Model__model="a/b", General__queue="work"),
+        hyperparams=form(Model__model="a/b/c", General__queue="work"),
     )
     with Executing(api, tmp_path / "services", task["id"]) as services:
         services.process.wait(PATIENCE)

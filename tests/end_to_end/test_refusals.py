@@ -42,7 +42,7 @@ def test_a_bad_form(ended, assignment, problem):
         ("Model/parallel=0", "Model/parallel: 0 is less than 1"),
         ("Model/endpoint_name=a b", "Model/endpoint_name: 'a b' is not a URL path"),
         ("Model/cli=--api-key x", "Model/cli: --api-key is not allowed here"),
-        ("Model/model=org/repo", "Model/model: 'org/repo' does not end in .gguf"),
+        ("Model/model=org/repo/m", "Model/model: 'org/repo/m' does not end in .gguf"),
         ("General/llama_server=/none", "General/llama_server: /none is no program"),
         ("General/hf_token=hf_x", "General/hf_token: other users can read"),
         (f"Model/model={'0' * 32}", "is a ClearML model: that needs a server"),

@@ -111,7 +111,7 @@ def test_one_of_several_that_cannot_be_loaded_does_not_stop_the_others(start, mo
     "given, problem",
     [
         ('[{"model": ""}, {"model": "x"}]', "General/models[1].model: is empty"),
-        ('[{"model": "a b"}]', "General/models[1].model: 'a b' does not end in .gguf"),
+        ('[{"model": "a b"}]', "General/models[1].model: 'a b' is neither a path"),
         ("[]", "General/models: is not a list"),
     ],
 )

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlparse
 from tests.threaded import ThreadedServer
 
 RESOLVE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
-TREE = re.compile(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)")
+INFO = re.compile(r"/api/models/([^/]+/[^/]+)/revision/([^/]+)")
 
 
 def commit_of(key):
@@ -46,9 +46,9 @@ class Handler(BaseHTTPRequestHandler):
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         part = self.headers.get("Range") and self.headers.get("Accept-Encoding") != "identity"
         self.hub.requests.append(("PART" if part else self.command, path, bool(token)))
-        tree, file = TREE.match(path), RESOLVE.match(path)
-        repository = (tree or file)[1] if tree or file else None
-        revision = (tree or file)[2] if repository else ""
+        info, file = INFO.match(path), RESOLVE.match(path)
+        repository = (info or file)[1] if info or file else None
+        revision = (info or file)[2] if repository else ""
         key = next((k for k in self.hub.repositories if commit_of(k) == revision), None)
         key = key or (repository if revision == "main" else f"{repository}@{revision}")
         known = repository in self.hub.repositories
@@ -60,11 +60,9 @@ class Handler(BaseHTTPRequestHandler):
             self._send(code, b"", {"X-Error-Code": what, "X-Error-Message": what})
         elif files is None:
             self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
-        elif tree:
-            listed = [
-                {"type": "file", "path": p, "size": len(d), "oid": "0"} for p, d in files.items()
-            ]
-            self._send(200, json.dumps(listed).encode(), {"Content-Type": "application/json"})
+        elif info:
+            told = {"id": repository, "siblings": [{"rfilename": path} for path in files]}
+            self._send(200, json.dumps(told).encode(), {"Content-Type": "application/json"})
         elif file[3] not in files:
             self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit_of(key)})
         else:
