@@ -150,4 +150,7 @@ def _field(field: Field, value: object, binary: Binary) -> Sequence[str]:
     if not field.flag or value == "":
         return ()
     text = dict(field.sent_as).get(f"{value}", f"{value}")
-    return binary.first_known(*((flag, text) for flag in field.flag))
+    sent = [*binary.first_known(*((flag, text) for flag in field.flag))]
+    for flag in field.also:
+        sent += binary.first_known((flag, text))
+    return sent

@@ -120,6 +120,9 @@ def _fields_placement(model: ModelSettings) -> tuple[str, ...]:
         ("--tensor-split", model.tensor_split),
         ("--split-mode", model.split_mode),
         ("--main-gpu", "" if model.main_gpu is None else str(model.main_gpu)),
+        ("--flash-attn", model.flash_attention),
+        ("--cache-type-k", model.kv_cache_type),
+        ("--cache-type-v", model.kv_cache_type),
     )
     return tuple(text for flag, value in given if value for text in (flag, value))
 

@@ -27,7 +27,8 @@ class Field:
     `flag`: llama-server's option that takes the value, in every spelling, newest first; the first
     one that the installed llama-server knows is sent. `on` and `off`: what a ticked and an unticked
     checkbox send instead, again in every spelling. `sent_as`: choices that llama-server spells
-    otherwise; the form accepts its spelling too. `resolved`: the value decides how much memory the
+    otherwise; the form accepts its spelling too. `also`: options that get the same value as `flag`.
+    `resolved`: the value decides how much memory the
     model takes, so it is resolved once, before the first start, and always sent. `cli_keeps`: the
     field is used also where CLI replaces the others. `secret`: the value is taken out of the form
     and stored nowhere.
@@ -44,6 +45,7 @@ class Field:
     choices: tuple[str, ...] = ()
     sent_as: tuple[tuple[str, str], ...] = ()
     flag: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
     on: tuple[tuple[str, ...], ...] = ()
     off: tuple[tuple[str, ...], ...] = ()
     resolved: bool = False
@@ -393,9 +395,10 @@ FIELDS: tuple[Field, ...] = (
         "split_mode",
         "Split Mode",
         "How a model is divided over several GPUs. none: it uses one GPU. layer: each GPU gets "
-        "whole layers. row: each GPU gets rows of the weight matrices. Empty: layer.",
+        "whole layers. row: each GPU gets rows of the weight matrices (outdated, says llama.cpp). "
+        "tensor: all GPUs work on each layer together (experimental). Empty: layer.",
         Kind.DROPDOWN,
-        choices=("none", "layer", "row"),
+        choices=("none", "layer", "row", "tensor"),
         flag=("--split-mode",),
     ),
     Field(
@@ -408,6 +411,28 @@ FIELDS: tuple[Field, ...] = (
         minimum=0,
         maximum=127,
         flag=("--main-gpu",),
+    ),
+    Field(
+        MODEL,
+        "flash_attention",
+        "Flash Attention",
+        "Compute attention in a way that takes less memory, and mostly less time. auto: where the "
+        "hardware has it. Empty: auto.",
+        Kind.DROPDOWN,
+        choices=("auto", "on", "off"),
+        flag=("--flash-attn",),
+    ),
+    Field(
+        MODEL,
+        "kv_cache_type",
+        "KV Cache Type",
+        "The type of the numbers that are kept of the context. q8_0 takes half of the memory of "
+        "f16, q4_0 about a quarter, at some loss of quality. Types smaller than f16 need Flash "
+        "Attention. Empty: f16.",
+        Kind.DROPDOWN,
+        choices=("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"),
+        flag=("--cache-type-k",),
+        also=("--cache-type-v",),
     ),
     Field(
         MODEL,

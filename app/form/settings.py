@@ -53,6 +53,8 @@ class ModelSettings:
     max_concurrent_requests: int | None = None
     numa: str = ""
     split_mode: str = ""
+    flash_attention: str = ""
+    kv_cache_type: str = ""
     main_gpu: int | None = None
     mmproj: str = ""
     preload: bool = True

@@ -154,6 +154,8 @@ def test_every_field_is_taken_by_the_real_llama_server(start):
         "parallel": "2",
         "numa": "distributed",
         "split_mode": "layer",
+        "flash_attention": "on",
+        "kv_cache_type": "q8_0",
         "main_gpu": "0",
         "extra_args": "--no-warmup",
         "max_concurrent_requests": "3",

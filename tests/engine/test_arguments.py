@@ -14,7 +14,8 @@ NEW = Binary(
         for flag in (
             "--model --ctx-size --load-mode --log-jsonl --fit --kv-unified --no-cache-idle-slots "
             "--cache-ram --no-ui --verbosity --cont-batching --no-cont-batching --embedding "
-            "--temperature -c --gpu-layers --jinja --flash-attn -np -ngl --numa --no-kv-unified"
+            "--temperature -c --gpu-layers --jinja --flash-attn -np -ngl --numa --no-kv-unified "
+            "--cache-type-k --cache-type-v"
         ).split()
     }
 )
@@ -53,6 +54,8 @@ def test_an_old_binary_gets_what_it_knows():
         (ModelSettings(embedding=True), "--embedding"),
         (ModelSettings(numa="distributed"), "--numa distribute"),
         (ModelSettings(numa="isolate"), "--numa isolate"),
+        (ModelSettings(flash_attention="on"), "--flash-attn on"),
+        (ModelSettings(kv_cache_type="q8_0"), "--cache-type-k q8_0 --cache-type-v q8_0"),
     ],
 )
 def test_a_field_sends_its_flag(model, expected):

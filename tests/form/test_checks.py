@@ -1,8 +1,9 @@
 import pytest
 
 from app.errors import FormError
-from app.form.checks import check_endpoint_name, default_endpoint_name
+from app.form.checks import check_endpoint_name, check_model, default_endpoint_name
 from app.form.merge import merge, parse
+from app.form.settings import ModelSettings
 
 
 @pytest.mark.parametrize(
@@ -69,3 +70,10 @@ def test_an_illegal_endpoint_name(name):
 def test_a_default_endpoint_name_is_made_from_the_reference_and_legal(reference, expected):
     assert default_endpoint_name(reference) == expected
     check_endpoint_name(expected)
+
+
+def test_a_small_kv_cache_needs_flash_attention():
+    with pytest.raises(FormError, match="^Model/kv_cache_type: q8_0 needs Model/flash_attention"):
+        check_model(ModelSettings(kv_cache_type="q8_0", flash_attention="off"))
+    for fine in ({"kv_cache_type": "f16", "flash_attention": "off"}, {"kv_cache_type": "q4_0"}):
+        check_model(ModelSettings(**fine))

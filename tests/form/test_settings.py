@@ -54,7 +54,7 @@ def test_an_empty_form_is_the_default():
         ("Model/repeat_penalty", "0", "less than 0.01"),
         ("Model/yarn_ext_factor", "-2", "less than -1"),
         ("Model/numa", "spread", "not one of distributed, isolate, numactl"),
-        ("Model/split_mode", "tensor", "not one of none, layer, row"),
+        ("Model/split_mode", "rows", "not one of none, layer, row, tensor"),
         ("Model/rope_scaling", "dynamic", "neither a number nor one of none, linear, yarn"),
         ("Model/rope_scaling", "0", "neither a number"),
     ],
