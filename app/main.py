@@ -27,6 +27,7 @@ COMMANDS = {  # with what the help says of each; app/commands has a module for e
     "launch": "Create a task that serves, enqueue it, and print its ID.",
     "key": "Print the endpoint and the key of a task that serves, or make a key for a caller.",
     "export": "Print the form of a task as JSON, which --config reads.",
+    "fetch": "Bring models into this machine's cache, and register them in ClearML.",
     "cache": "List the models that are kept on this machine, and remove what nothing uses.",
     "package": "Write the zip of the ClearML application, for an administrator to upload.",
 }

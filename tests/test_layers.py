@@ -219,6 +219,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "launch",
         "key",
         "export",
+        "fetch",
         "cache",
         "package",
     ],

@@ -114,11 +114,20 @@ def _put(task: Mapping[str, Any], there: str, wanted: Input) -> None:
 
 def _registered(found: Source, project: str | None) -> str:
     """The ID of the registry's model with this address; it is created if there is none."""
-    asked = {"uri": [found.uri], "system_tags": ["-archived"], "only_fields": ["id"]}
-    models = api.ask("models", "get_all", asked).get("models") or []
+    models = api.ask("models", "get_all", wanted(found)).get("models") or []
     if models:
         return str(models[0]["id"])
-    fields = {
+    return str(api.ask("models", "create", described(found, project))["id"])
+
+
+def wanted(found: Source) -> dict[str, Any]:
+    """What `models.get_all` is asked for the models with this address."""
+    return {"uri": [found.uri], "system_tags": ["-archived"], "only_fields": ["id"]}
+
+
+def described(found: Source, project: str | None) -> dict[str, Any]:
+    """The model as `models.create` takes it; `project` by its ID."""
+    return {
         "uri": found.uri,
         "name": found.title,
         "framework": FRAMEWORK,
@@ -126,4 +135,3 @@ def _registered(found: Source, project: str | None) -> str:
         "ready": False,  # by default the server publishes it
         **({"project": project} if project else {}),
     }
-    return str(api.ask("models", "create", fields)["id"])

@@ -9,9 +9,10 @@ from typing import Any
 from app.errors import ConfigError
 from app.form.checks import MIN_NAME
 from app.form.fields import BY_KEY, GENERAL
-from app.task import api, container, served
+from app.task import api, container, inputs, served
 from app.task.checkout import ENTRY_POINT, Script
 from app.task.clearml_task import ClearMLTask
+from app.task.inputs import Source
 from app.task.sdk import ClearMLError
 from app.task.served import Served
 
@@ -92,6 +93,14 @@ class Launcher:
         """Create a task; returns its ID."""
         where = await self.project(project)
         return str((await self._ask("tasks", "create", {**task, "project": where}))["id"])
+
+    async def register(self, model: Source, project: str) -> str:
+        """The ID of the model with this address in the registry; it is created if there is none."""
+        known = (await self._ask("models", "get_all", inputs.wanted(model))).get("models")
+        if known:
+            return str(known[0]["id"])
+        fields = inputs.described(model, await self.project(project))
+        return str((await self._ask("models", "create", fields))["id"])
 
     async def enqueue(self, task: str, queue: str) -> None:
         await self._ask("tasks", "enqueue", {"task": task, "queue": queue})

@@ -17,7 +17,7 @@ from huggingface_hub import try_to_load_from_cache
 from app.models import part_file, tiny_writer
 from tests import projector
 from tests.clearml_api import ApiServer
-from tests.end_to_end.conftest import PATIENCE, ROOT, checked, refused
+from tests.end_to_end.conftest import PATIENCE, ROOT, checked, environment_of, refused
 from tests.end_to_end.test_serving import chat, client, get, until
 from tests.hub import Hub, Storage
 
@@ -454,3 +454,48 @@ def test_what_is_kept(serve, hub, weights, tmp_path):
 def test_a_wrong_limit_is_told(serve):
     app = serve(REFERENCE, LLAMACPP_CACHE_LIMIT="much")
     assert app.wait() == 2 and "LLAMACPP_CACHE_LIMIT: 'much' is no size" in app.output
+
+
+def fetched(tmp_path, *arguments, **environment):
+    cache = ["--cache-dir", str(tmp_path / "cache")]
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "fetch", *cache, *arguments],
+        cwd=ROOT,
+        env={**environment_of(tmp_path), **environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    return done.returncode, done.stdout.splitlines(), done.stderr
+
+
+def test_a_cache_is_warmed_and_a_model_registered(serve, hub, tmp_path):
+    """1. Two models are fetched. Result: their files are printed; an instance finds them. 2. One is
+    registered, twice. Result: ClearML has it once, with its address, and its ID is printed."""
+    told = fetched(tmp_path, "--offline", REFERENCE, "org/repo@v1/old.gguf", HF_ENDPOINT=hub.url)
+    status, files, _ = told
+    assert status == 0 and [os.path.isfile(path) for path in files] == [True, True], told
+    app = serve(REFERENCE).ready()
+    assert "found in the cache" in app.output
+    app.end()
+    with ApiServer() as api:
+        online = {**api.environment, "HF_ENDPOINT": hub.url}
+        for _ in range(2):
+            status, lines, said = fetched(tmp_path, "--register", REFERENCE, **online)
+            assert status == 0 and lines[0] == files[0], said
+        (model,) = api.state.models.values()
+        assert lines[1] == model["id"] and model["uri"].endswith("/dir/m.gguf")
+        assert model["uri"].startswith("https://huggingface.co/org/repo/resolve/")
+
+
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        (["org/repo/none.gguf"], "no such file; it has"),
+        (["--register", REFERENCE], "this needs a ClearML server"),
+        (["http://127.0.0.1:9/m.gguf"], "127.0.0.1"),
+    ],
+)
+def test_what_cannot_be_fetched(tmp_path, hub, arguments, problem):
+    status, files, said = fetched(tmp_path, "--offline", *arguments, HF_ENDPOINT=hub.url)
+    assert status == 2 and files == [] and problem in said and "Traceback" not in said

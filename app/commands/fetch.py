@@ -1,0 +1,75 @@
+"""`fetch`: bring models into this machine's cache before anybody needs them, and register them."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Mapping
+
+from app.commands.launch import connect
+from app.console import escape, say
+from app.errors import ConfigError
+from app.instance.invocation import PROJECT
+from app.models.parts import OnHub, OnWeb
+from app.models.reference import Reference, Tiny, parse, title
+from app.models.store import Located, Registered, Store
+from app.planning.plan import check_disk
+from app.task import inputs
+from app.task.clearml_task import ClearMLTask
+from app.task.launch import Launcher
+from app.task.weights import Weights
+
+logger = logging.getLogger(__name__)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("models", metavar="REF", nargs="+", help="what the form's Model takes")
+    add("--cache-dir", metavar="D", help="folder to keep models in")
+    add("--offline", action="store_true", help="do not use a ClearML server")
+    about = "fetch from http(s) addresses inside this network, too"
+    add("--allow-private-urls", action="store_true", help=about)
+    add("--register", action="store_true", help="make each a model of the ClearML server")
+    about = f"project of the models that are registered (default: {PROJECT})"
+    add("--project", metavar="P", default=PROJECT, help=about)
+
+
+async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    """Print the first file of each; what is registered, by its ID."""
+    named = [(text, parse(text, trial=False)) for text in arguments.models]
+    launcher = None
+    if arguments.register:
+        launcher = await connect(environment, offline=arguments.offline)
+    task = ClearMLTask(offline=arguments.offline, environment=environment, recorded=False)
+    await task.attach()
+    store = Store(
+        arguments.cache_dir,
+        environment,
+        Weights(task),
+        private_urls=arguments.allow_private_urls,
+    )
+    found = [await _locate(store, reference) for _, reference in named]
+    for (text, _), located in zip(named, found, strict=True):
+        name = escape(title(text))
+        files = await store.fetch(located, name, lambda _: None)
+        say(escape(str(files.first)))
+        if launcher is not None:
+            await _register(launcher, located, arguments.project, name)
+    return 0
+
+
+async def _locate(store: Store, reference: Reference) -> Located:
+    if isinstance(reference, Tiny):
+        raise ConfigError("name a model")
+    located = await store.locate(reference)
+    if isinstance(located, OnHub | OnWeb):
+        check_disk(located.missing, store, located.partials)
+    return located
+
+
+async def _register(launcher: Launcher, located: Located, project: str, name: str) -> None:
+    known = inputs.source(located)
+    if isinstance(known, Registered):
+        logger.info("it is registered already: %s", known.id, extra={"subject": name})
+        return
+    say(await launcher.register(known, project))
