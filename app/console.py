@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
@@ -67,22 +68,27 @@ class Shown:
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
         self._drawn = False
+        self._lock = threading.RLock()  # the threads that download and log use it
 
     def set(self, key: str, text: str) -> None:
         """`text` for one of several things; "" takes it away."""
-        self._texts.pop(key, None)
-        if text:
-            self._texts[key] = escape(text)
-        self._draw()
+        with self._lock:
+            self._texts.pop(key, None)
+            if text:
+                self._texts[key] = escape(text)
+            self._draw()
 
     @contextlib.contextmanager
     def hidden(self) -> Iterator[None]:
         """For lines that stay."""
-        if self._drawn:
-            _to_terminal(CLEAR)
-            self._drawn = False
-        yield
-        self._draw()
+        with self._lock:
+            if self._drawn:
+                _to_terminal(CLEAR)
+                self._drawn = False
+            try:
+                yield
+            finally:
+                self._draw()
 
     def _draw(self) -> None:
         if not (self._drawn or self._texts) or not os.isatty(STDOUT):
@@ -110,7 +116,7 @@ def records() -> bool:
 def _to_terminal(text: str) -> None:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
-        os.write(STDOUT, text.encode())
+        os.write(STDOUT, text.encode(errors="replace"))
 
 
 def set_up(*, errors: bool = False) -> None:
@@ -136,7 +142,7 @@ def plain(logger: logging.Logger, text: str) -> None:
 def confide(text: str) -> None:
     """A line for whoever sees the terminal: neither the page's log nor ClearML's console has it,
     because the SDK records what is written to sys.stdout and sys.__stdout__."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), _shown.hidden():
         sys.stdout.flush()
         os.write(STDOUT, f"{text}\n".encode())
 
@@ -158,7 +164,8 @@ def say(text: str) -> None:
     """What a command was asked for, on stdout; what happens meanwhile is on stderr. Raises
     ConfigError."""
     try:
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
+        with _shown.hidden():
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
     except OSError as error:
         raise ConfigError(f"standard output cannot be written: {error.strerror}") from None

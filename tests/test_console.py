@@ -92,6 +92,7 @@ def terminal(monkeypatch):
 
 def test_how_far_things_are_is_one_line_below_the_others(terminal, monkeypatch):
     stdout, terminal = terminal
+    monkeypatch.setattr(console, "_shown", console.Shown())
     monkeypatch.setattr("sys.stdout", stdout)
     console.set_up()
     console.show("a", "a 10 %")

@@ -63,7 +63,7 @@ async def _locate(store: Store, reference: Reference) -> Located:
         raise ConfigError("name a model")
     located = await store.locate(reference)
     if isinstance(located, OnHub | OnWeb):
-        check_disk(located.missing, store, located.partials)
+        check_disk({store.folder(located): located.missing}, store, located.partials)
     return located
 
 

@@ -12,7 +12,7 @@ from app.form.fields import ARGS, HF_TOKEN_KEY, SECTIONS
 from app.form.merge import Form, merge, parse
 from app.form.settings import Settings
 from app.instance.invocation import PROJECT, Invocation
-from app.models.reference import title
+from app.models.reference import censored, title
 from app.task import requeue
 from app.task.clearml_task import ClearMLTask
 from app.task.launch import task_name
@@ -108,7 +108,7 @@ def write_back(task: ClearMLTask, opened: Opened) -> None:
     place."""
     for number, override in opened.form.overrides.items():
         for field, text in override.items():
-            logger.info("model %d: %s is overridden with %s", number + 1, field, text)
+            logger.info("model %d: %s is overridden with %s", number + 1, field, censored(text))
     # In one request: a text that is moved is always in one of both places.
     task.write_parameters(opened.form.to_write() | dict.fromkeys(opened.emptied, ""))
     if name := opened.settings.general.instance_name:

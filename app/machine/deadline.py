@@ -16,7 +16,8 @@ T = TypeVar("T")
 
 async def within(seconds: float | None, awaited: Awaitable[T]) -> T:
     """Its result. Raises asyncio.TimeoutError if there is none in time (None: no limit), and
-    CancelledError whenever the caller is cancelled; in both cases it is cancelled and has ended."""
+    CancelledError whenever the caller is cancelled. In both cases it is cancelled, and has ended
+    unless the caller is cancelled once more meanwhile."""
     task = asyncio.ensure_future(awaited)
     try:
         await asyncio.wait({task}, timeout=seconds)

@@ -37,21 +37,25 @@ class Target:
     place: Callable[[PartFile], None]
 
 
-def fetch(source: Source, content: Content, target: Target, arrived: Arrived) -> None:
-    """Raises TransferError, OSError."""
+def fetch(
+    source: Source, content: Content, target: Target, arrived: Arrived, here: int = 0
+) -> None:
+    """`here`: bytes that `arrived` need not be told of. Raises TransferError, OSError."""
     target.part.parent.mkdir(parents=True, exist_ok=True)
-    seen = 0
+    seen = here
 
-    def waits(here: int) -> None:
+    def come_to(now: int) -> None:
         nonlocal seen
-        arrived(max(0, here - seen))
-        seen = max(seen, here)
+        if now != seen:
+            arrived(now - seen)
+        seen = now
 
-    with locked(target.part, waits) as at_once:
+    with locked(target.part, come_to):
         if target.there():
-            arrived(max(0, content.size - seen) if not at_once else 0)
+            come_to(content.size)
             return
         part = PartFile(target.part, content.identity, content.size)
+        come_to(part.here)
         try:
             _complete(source, content, part, arrived)
         finally:
@@ -74,6 +78,7 @@ def _complete(source: Source, content: Content, part: PartFile, arrived: Arrived
         ).run()
         if hasher is None or hasher.hexdigest() == content.digest:
             return
+        arrived(-part.here)
         part.forget()
         if not resumed:
             raise TransferError(

@@ -29,26 +29,29 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.utils._fixes import WeakFileLock
-from huggingface_hub.utils._headers import build_hf_headers
-from huggingface_hub.utils._http import get_session
+from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    WeakFileLock,
+    build_hf_headers,
+    get_session,
+)
 
 from app.errors import FormError, TransferError
 from app.models import arrival
 from app.models.arrival import Content, Target
 from app.models.beginning import Beginning, Interrupted
+from app.models.kept import Note
 from app.models.part_file import PartFile, bytes_here
 from app.models.parts import OnHub, Part
 from app.models.progress import Arrived
 from app.models.reference import (
     KEY,
     HubFile,
+    censored,
     choose,
     is_glob,
-    nearest,
-    of_repository,
     shards,
 )
+from app.models.repository import nearest, of_repository
 from app.models.transfer import hasher_of
 from app.models.web import Web
 
@@ -58,7 +61,7 @@ PARTIAL = 206
 LISTED_IN = 10.0  # seconds
 
 # What the hub's library raises if the hub or the network is at fault. Its HTTP client raises
-# HTTPError; hf_xet, which fetches from the hub's chunked storage, raises RuntimeError.
+# HTTPError; hf_xet raises RuntimeError, should the library ever fetch from the chunked storage.
 UNREACHABLE = (errors.HTTPError, OSError, RuntimeError)  # type: ignore[attr-defined]
 
 
@@ -101,7 +104,7 @@ def _locate(file: HubFile, revision: str, path: str, cache: Path | None) -> OnHu
         )
         commit, size = answer.commit_hash, answer.file_size or 0
         if answer.is_cached:
-            parts.append(Part(shard, size, cached=True))
+            parts.append(Part(shard, size, cached=True, local=Path(answer.local_path)))
             continue
         told = get_hf_file_metadata(hf_hub_url(repo, shard, revision=commit))
         etag = told.etag or ""
@@ -133,20 +136,20 @@ def _listed(repo: str, revision: str) -> list[str]:
     return [file.rfilename for file in found or ()]
 
 
-def fetch(located: OnHub, cache: Path | None, arrived: Arrived) -> list[Path]:
+def fetch(located: OnHub, cache: Path | None, arrived: Arrived, note: Note) -> list[Path]:
     """All parts, in one folder under their own names. Raises TransferError.
 
     The library itself throws an unfinished download away, and takes one connection for a file: so
     files are fetched here, and placed into its cache, where it finds them.
     """
     folder = _folder(located.repo, cache)
-    return [_fetch_part(located, part, folder, arrived) for part in located.parts]
+    return [_fetch_part(located, part, folder, arrived, note) for part in located.parts]
 
 
-def _fetch_part(located: OnHub, part: Part, folder: Path, arrived: Arrived) -> Path:
+def _fetch_part(located: OnHub, part: Part, folder: Path, arrived: Arrived, note: Note) -> Path:
     try:
         if not part.cached:
-            _fill(located, part, folder, arrived)
+            _fill(located, part, folder, arrived, note)
         # By the branch's name: the cache then knows its commit when the hub does not answer.
         local = _linked(located.repo, part.path, located.revision, folder.parent)
         if located.commit not in local.parts:  # the branch has moved on meanwhile
@@ -161,7 +164,7 @@ def _linked(repo: str, path: str, revision: str, cache: Path) -> Path:
     return Path(hf_hub_download(repo, path, revision=revision, cache_dir=cache))
 
 
-def _fill(located: OnHub, part: Part, folder: Path, arrived: Arrived) -> None:
+def _fill(located: OnHub, part: Part, folder: Path, arrived: Arrived, note: Note) -> None:
     """Fetch the content, and give it its place among the blobs. What it is, is said by the hub: the
     storage that it redirects to has names of its own."""
     if not part.etag:
@@ -173,6 +176,7 @@ def _fill(located: OnHub, part: Part, folder: Path, arrived: Arrived) -> None:
     def place(whole: PartFile) -> None:
         blob.parent.mkdir(parents=True, exist_ok=True)
         lock.parent.mkdir(parents=True, exist_ok=True)
+        note(blob.resolve(), f"{located.repo}/{part.path}")
         with WeakFileLock(lock):
             whole.placed(blob)
 
@@ -181,6 +185,7 @@ def _fill(located: OnHub, part: Part, folder: Path, arrived: Arrived) -> None:
         Content(part.etag, part.size, part.etag if digest else "", digest),
         Target(_part_of(folder, part.etag), blob.exists, place),
         arrived,
+        part.here,
     )
 
 
@@ -246,7 +251,8 @@ def _explain(repo: str, revision: str, path: str, error: Exception) -> str:
 
 def _said(error: Exception) -> str:
     """The error in one line. A time-out may have no message: its type is always named."""
-    return f"{type(error).__name__}: {str(error).strip()}".rstrip(": ").splitlines()[0]
+    text = f"{type(error).__name__}: {str(error).strip()}".rstrip(": ").splitlines()[0]
+    return censored(text)  # the hub redirects to addresses that are signed
 
 
 def _instead(repo: str, revision: str, path: str) -> str:

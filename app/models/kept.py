@@ -11,17 +11,24 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import ConfigError
-from app.machine import small_file
+from app.machine import chance, clock, small_file
 from app.models.part_file import bytes_here, record_of
 
 LARGEST = 1 << 16  # bytes of a record
 VARIABLE = "LLAMACPP_CACHE_LIMIT"
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,15})?) ?([KMGT]?)B?")
+FORGOTTEN = 86400.0  # seconds after which the record of a file that is not there goes
+LOOKS = 3  # at a lock; another one who looks has it for a moment
+BETWEEN = 0.005  # seconds
+
+Note = Callable[[Path, str], None]  # a file that was fetched, and its source
 
 
 @dataclass(frozen=True)
@@ -39,26 +46,28 @@ class Kept:
 
 def size_of(text: str, name: str) -> int:
     """Bytes: "200GB", "500 MB", "1000000". Raises ConfigError that names `name`."""
-    number = text.strip().rstrip("BKMGTbkmgt").strip()
-    unit = text.strip()[len(number) :].strip().upper()
-    unit = unit if unit in UNITS else f"{unit}B"
-    try:
-        size = int(float(number) * UNITS[unit])
-    except (ValueError, KeyError, OverflowError):
-        size = -1
-    if size < 0:
+    told = SIZE.fullmatch(text.strip().upper())
+    if told is None:
         raise ConfigError(f"{name}: {text!r} is no size such as 200GB")
-    return size
+    return int(float(told[1]) * UNITS[told[2]])
 
 
 def note(cache: Path, path: Path, source: str) -> None:
-    """A file was fetched. `path` as it really is: a blob, no link to one. Raises OSError."""
+    """A file has been fetched, and is about to come to its place. `path` as it really is: a blob,
+    no link to one. A record that is there stays, since those who use the file hold its lock.
+    Raises OSError."""
     folder = cache / "kept"
     folder.mkdir(parents=True, exist_ok=True)
-    record = _record(folder, path)
-    fresh = record.with_suffix(f".{os.getpid()}.new")
-    fresh.write_text(json.dumps({"path": str(path), "source": source}))
-    fresh.replace(record)
+    record = _record(cache, path)
+    if _read(record) is not None:
+        return
+    fresh = record.with_suffix(f".{os.getpid()}-{chance.name(4)}.new")
+    fresh.write_text(json.dumps({"path": _told(cache, path), "source": source}))
+    try:
+        os.link(fresh, record)
+        fresh.unlink()
+    except FileExistsError:  # a wrong one, or one that another instance has just made
+        fresh.unlink() if _read(record) is not None else fresh.replace(record)
 
 
 def use(cache: Path, paths: Iterable[Path]) -> list[int]:
@@ -66,7 +75,7 @@ def use(cache: Path, paths: Iterable[Path]) -> list[int]:
     ends, at the latest. Those that nobody has noted are nobody's here."""
     held = []
     for path in paths:
-        record = _record(cache / "kept", path.resolve())
+        record = _record(cache, path.resolve())
         with contextlib.suppress(OSError):
             held.append(file := os.open(record, os.O_RDONLY | os.O_CLOEXEC))
             fcntl.flock(file, fcntl.LOCK_SH)
@@ -77,23 +86,38 @@ def use(cache: Path, paths: Iterable[Path]) -> list[int]:
 def listed(cache: Path, roots: Iterable[Path]) -> list[Kept]:
     """All that is kept, the least recently used first; also what of unfinished downloads is there,
     below the caches `roots`."""
-    found = [*_whole(cache / "kept"), *(each for root in roots for each in _unfinished(root))]
+    found = [*_whole(cache), *(each for root in roots for each in _unfinished(root))]
     return sorted(found, key=lambda kept: kept.used)
 
 
-def _whole(folder: Path) -> Iterator[Kept]:
-    for record in folder.glob("*.json"):
-        try:
-            told = json.loads(small_file.content(record, LARGEST))
-            path, source = Path(told["path"]), str(told["source"])
-            size, used = path.stat().st_size, record.stat().st_mtime
-        except FileNotFoundError:  # somebody else has removed it
-            with contextlib.suppress(OSError):
-                record.unlink()
+def _whole(cache: Path) -> Iterator[Kept]:
+    for record in (cache / "kept").glob("*.json"):
+        told = _read(record)
+        if told is None:
             continue
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
-            continue
-        yield Kept(source, path, size, used, _in_use(record), record)
+        path, source = cache / told[0], told[1]  # an absolute one stays what it is
+        with contextlib.suppress(OSError, ValueError):
+            used = record.stat().st_mtime
+            if record != _record(cache, path):  # it tells of another file than its name
+                continue
+            try:
+                size = path.stat().st_size
+            except FileNotFoundError:
+                # It may come yet, or lie where another machine's folder is mounted.
+                if path.parent.is_dir() and clock.wall() - used > FORGOTTEN:
+                    record.unlink()
+                continue
+            yield Kept(source, path, size, used, _in_use(record), record)
+
+
+def _read(record: Path) -> tuple[str, str] | None:
+    """A record's path and source; None if it is wrong in any way."""
+    try:
+        told = json.loads(small_file.content(record, LARGEST))
+        path, source = told["path"], told["source"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return (path, source) if isinstance(path, str) and isinstance(source, str) else None
 
 
 def _unfinished(root: Path) -> Iterator[Kept]:
@@ -106,8 +130,13 @@ def _unfinished(root: Path) -> Iterator[Kept]:
 
 
 def _in_use(lock: Path) -> bool:
-    with _alone(lock) as alone:
-        return not alone
+    for look in range(LOOKS):
+        with _alone(lock) as alone:
+            if alone:
+                return False
+        if look < LOOKS - 1:
+            clock.sleep(BETWEEN)
+    return True
 
 
 @contextlib.contextmanager
@@ -143,6 +172,8 @@ def remove(kept: Kept) -> bool:
         for link in _links(kept.path):
             link.unlink(missing_ok=True)
         kept.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            kept.path.parent.rmdir()
         kept.record.unlink(missing_ok=True)
         return True
 
@@ -156,12 +187,17 @@ def _links(path: Path) -> list[Path]:
 
 
 def make_room(
-    cache: Path, roots: Iterable[Path], limit: int, needed: int, spared: Collection[Path] = ()
+    cache: Path,
+    roots: Iterable[Path],
+    limit: int,
+    needed: int,
+    spared: Collection[Path] = (),
+    short: int = 0,
 ) -> list[Kept]:
-    """Remove what was used longest ago until so many bytes more stay within the limit, or nothing
-    is left that may go; `spared` may not. What was removed."""
+    """Remove what was used longest ago until so many bytes more stay within the limit, and `short`
+    bytes are gone, or nothing is left that may go; `spared` may not. What was removed."""
     kept = listed(cache, roots)
-    over = sum(each.size for each in kept) + needed - limit
+    over = max(short, sum(each.size for each in kept) + needed - limit)
     removed = []
     for each in kept:
         if over <= 0:
@@ -192,5 +228,12 @@ def _partial(root: Path) -> Iterator[Path]:
         yield from root.glob(pattern)
 
 
-def _record(folder: Path, path: Path) -> Path:
-    return folder / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"
+def _told(cache: Path, path: Path) -> str:
+    """A path as a record has it: a cache may be mounted elsewhere in a container."""
+    root = cache.resolve()
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def _record(cache: Path, path: Path) -> Path:
+    told = os.fsencode(_told(cache, path.resolve()))
+    return cache / "kept" / f"{hashlib.sha256(told).hexdigest()[:32]}.json"

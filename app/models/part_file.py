@@ -93,11 +93,6 @@ class PartFile:
         self.path.replace(target)
         record_of(self.path).unlink(missing_ok=True)
 
-    def discard(self) -> None:
-        for path in (self.path, record_of(self.path)):
-            with contextlib.suppress(OSError):
-                path.unlink()
-
 
 def record_of(path: Path) -> Path:
     return path.with_name(path.name + ".json")

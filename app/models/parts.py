@@ -6,13 +6,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.models.reference import shown
-
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a repository: its path below the root, its bytes, whether the cache has it; if
-    not, what the hub calls its content, bytes that have come already, and the file of them."""
+    """One file of a repository: its path below the root, its bytes, whether the cache has it, and
+    where; if not, what the hub calls its content, bytes that have come already, and the file of
+    them."""
 
     path: str
     size: int
@@ -20,6 +19,7 @@ class Part:
     etag: str = ""
     here: int = 0
     partial: Path | None = None
+    local: Path | None = None
 
     @property
     def missing(self) -> int:
@@ -61,9 +61,9 @@ class OnHub:
         return frozenset(part.partial for part in self.parts if part.partial is not None)
 
     @property
-    def sources(self) -> tuple[str, ...]:
-        """Of each part, for people."""
-        return tuple(f"{self.repo}/{part.path}" for part in self.parts)
+    def cached(self) -> tuple[Path, ...]:
+        """Those that the cache has."""
+        return tuple(part.local for part in self.parts if part.local is not None)
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,6 @@ class OnWeb:
         return frozenset(part.partial for part in self.parts)
 
     @property
-    def sources(self) -> tuple[str, ...]:
-        """Of each part, for people."""
-        return tuple(shown(part.url) for part in self.parts)
+    def cached(self) -> tuple[Path, ...]:
+        """Those that the cache has."""
+        return tuple(part.file for part in self.parts if part.cached)

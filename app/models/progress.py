@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from app import console
 from app.machine import clock
@@ -34,7 +35,7 @@ class Download:
 
     def arrived(self, size: int) -> None:
         self._here += size
-        self._progress(min(1.0, self._here / self._size) if self._size else 0.0)
+        self._progress(max(0.0, min(1.0, self._here / self._size)) if self._size else 0.0)
         now = clock.now()
         if now - self._shown >= SHOWN_INTERVAL:
             self._shown = now
@@ -50,13 +51,23 @@ class Download:
     def _state(self, now: float) -> str:
         since, before = self._lately[0]
         rate = (self._here - before) / max(now - since, 1e-3)
-        percent = int(100 * self._here / self._size) if self._size else 0
+        percent = min(100, int(100 * self._here / self._size)) if self._size else 0
         state = f"downloading: {percent} % of {self._size / 1e6:,.0f} MB, {rate / 1e6:,.0f} MB/s"
         left = max(0, self._size - self._here)
         return f"{state}, {lasting(left / rate)} left" if rate >= 1 else state
 
-    def finished(self) -> None:
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[None]:
+        """What is shown of it on the terminal goes at the end."""
+        try:
+            yield
+        finally:
+            self.over()
+
+    def over(self) -> None:
         console.show(self._name, "")
+
+    def finished(self) -> None:
         if self._missing:
             seconds = max(clock.now() - self._begun, 1e-3)
             rate = self._missing / 1e6 / seconds

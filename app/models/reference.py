@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from fnmatch import fnmatchcase
 from urllib.parse import unquote, urlsplit
 
@@ -28,9 +27,11 @@ URL = re.compile(
     r"(?:/?|/(?:resolve|blob|raw)/(?P<revision>[\w.-]+)/(?P<path>[^?#]+\.gguf)(?:\?[^#]*)?)"
 )
 REPOSITORY = re.compile(r"(?P<name>[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?::(?P<kind>[\w.-]+))?")
-QUANTIZATION = re.compile(r"(?:UD-)?(?:I?Q\d|TQ\d|BF\d|F\d|MXFP\d)\w*", re.I)
 SHA256 = re.compile(r"(?:sha256=([0-9a-fA-F]{64}))?")
-SHOWN = 12  # files that an error lists at most
+ADDRESS = re.compile(
+    r"(?P<scheme>[A-Za-z][\w+.-]*)://(?:[^/?#]*@)?(?P<host>[^/?#]*)(?P<path>[^?#]*)", re.S
+)
+INSIDE = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>]+")
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,11 @@ def is_path(text: str) -> bool:
 def title(text: str) -> str:
     """What to call the model if it has no other name: a file by its own name, without the folder,
     ".gguf" and the number of its part; one of the hub or of ClearML by its reference."""
-    if text.startswith((CLEARML, HUB)) or HUB_PAGE.match(text):
-        return text.partition("://")[2]
-    if "://" in text:
-        text = urlsplit(text).path
+    found = ADDRESS.match(text)
+    if found and (text.startswith((CLEARML, HUB)) or HUB_PAGE.match(text)):
+        return f"{found['host']}{found['path']}"
+    if found:
+        text = found["path"] or found["host"]
     elif not is_path(text):
         return text
     name = unquote(text).rstrip("/").rpartition("/")[2]
@@ -135,10 +137,13 @@ def title(text: str) -> str:
 
 def shown(text: str) -> str:
     """The reference without what may be a secret: an address's user, password and query."""
-    if "://" not in text:
-        return text
-    parts = urlsplit(text)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    found = ADDRESS.match(text)
+    return f"{found['scheme']}://{found['host']}{found['path']}" if found else text
+
+
+def censored(text: str) -> str:
+    """A text of somebody else, with every address in it as `shown`."""
+    return INSIDE.sub(lambda found: shown(found[0]), text)
 
 
 def _hub_path(text: str) -> HubFile:
@@ -162,7 +167,7 @@ def _address(text: str) -> Reference:
     if text.startswith(CLEARML):
         project, slash, name = text.removeprefix(CLEARML).rpartition("/")
         if not (project and slash and name):
-            raise FormError(KEY, f"{text!r} is not clearml://project/name")
+            raise FormError(KEY, f"{shown(text)!r} is not clearml://project/name")
         return NamedModel(project, name)
     if text.startswith(BUCKETS):
         if not text.endswith(".gguf"):
@@ -177,7 +182,7 @@ def _page(text: str) -> HubFile:
     """The address of a file or a repository on huggingface.co, as its page shows it."""
     url = URL.fullmatch(text)
     if not url:
-        raise FormError(KEY, f"{text!r} is no address of a GGUF file on huggingface.co")
+        raise FormError(KEY, f"{shown(text)!r} is no address of a GGUF file on huggingface.co")
     return HubFile(url["repo"], url["path"] or "", url["revision"])
 
 
@@ -249,57 +254,3 @@ def shards(path: str) -> list[str]:
         first = f"{split['prefix']}-00001-of-{count:05}.gguf"
         raise FormError(KEY, f"{path} is not the first part of its set; name {first}")
     return _set_of(path)
-
-
-def of_repository(repo: str, kind: str, paths: Iterable[str]) -> str:
-    """The first file of a repository's only model, or of its only one of this quantization. Raises
-    FormError that offers what there is."""
-    files = [path for path in sorted(paths) if path.endswith(".gguf")]
-    firsts = [path for path in files if not _is_projector(path) and _is_first(path)]
-    if not firsts:
-        raise FormError(KEY, f"{repo} has no GGUF file")
-    found = [path for path in firsts if _is_of(kind, path)] if kind else firsts
-    plain = [path for path in found if not _is_of(f"UD-{kind}", path)]  # of two makers' kinds
-    found = plain if len(plain) == 1 else found
-    if len(found) == 1:
-        return found[0]
-    if kind:
-        what = f"has {len(found)} files of the quantization {kind}" if found else f"has no {kind}"
-    else:
-        what = "has several models"
-    raise FormError(KEY, f"{repo} {what}: {_offer(repo, kind, found or firsts)}")
-
-
-def _is_first(path: str) -> bool:
-    split = SHARD.fullmatch(path)
-    return split is None or int(split["number"]) == 1
-
-
-def _is_projector(path: str) -> bool:
-    return "mmproj" in path.rpartition("/")[2].lower()
-
-
-def _is_of(kind: str, path: str) -> bool:
-    """As llama.cpp: between dots, dashes and slashes, whatever the case."""
-    return re.search(rf"(?:^|[-./]){re.escape(kind)}(?=[-./])", path, re.I) is not None
-
-
-def _offer(repo: str, kind: str, firsts: list[str]) -> str:
-    kinds: dict[str, str] = {}
-    for path in firsts:
-        named = QUANTIZATION.findall(path.rpartition("/")[2])
-        kinds.setdefault(named[-1] if named else path, path)
-    if len(kinds) < len(firsts):  # a kind does not tell them apart
-        return f"name a file: {', '.join(f'{repo}/{path}' for path in nearest(kind, firsts))}"
-    names = [f"{repo}/{path}" if name == path else f"{repo}:{name}" for name, path in kinds.items()]
-    return f"name one of {', '.join(nearest(f'{repo}:{kind}', names))}"
-
-
-def nearest(wanted: str, names: Iterable[str]) -> list[str]:
-    """The names that are most like `wanted` first; at most so many as an error lists."""
-
-    def unlike(name: str) -> float:
-        return -SequenceMatcher(None, wanted.lower(), name.lower()).ratio()
-
-    every = sorted(names, key=unlike)
-    return every[:SHOWN] + ([f"and {len(every) - SHOWN} more"] if len(every) > SHOWN else [])

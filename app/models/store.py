@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Protocol
 
 from app.errors import ConfigError, FormError, TransferError
-from app.machine import threads
+from app.machine import host, threads
 from app.models import gguf, kept, tiny
 from app.models.beginning import Beginning
 from app.models.header import Header, HeaderError
+from app.models.kept import Note
 from app.models.parts import OnHub, OnWeb
 from app.models.progress import Arrived, Download, Progress
 from app.models.reference import (
@@ -154,19 +155,31 @@ class Store:
         """Bytes that other processes fetch at the moment; not of files that are `wanted`, too."""
         return kept.coming(self.roots, wanted)
 
+    def spare(self) -> int:
+        """Bytes that may be freed for others, if there is a limit at all."""
+        if self._limit is None:
+            return 0
+        return sum(each.size for each in kept.listed(self.cache, self.roots) if not each.in_use)
+
+    def folder(self, located: OnHub | OnWeb) -> Path:
+        """Where its files come to."""
+        return self.hub_folder if isinstance(located, OnHub) else self.cache
+
     def _make_room(self, located: OnHub | OnWeb) -> None:
+        self._in_use += kept.use(self.cache, located.cached)
         if self._limit is None:
             return
-        spared = located.partials
-        for each in kept.make_room(self.cache, self.roots, self._limit, located.missing, spared):
+        spared, needed = located.partials, located.missing
+        short = max(0, needed - host.disk_free(self.folder(located)))
+        for each in kept.make_room(self.cache, self.roots, self._limit, needed, spared, short):
             logger.info("removed %s, to keep no more than %s says", each.source, kept.VARIABLE)
 
-    def _note(self, located: OnHub | OnWeb, paths: Sequence[Path]) -> None:
-        """That we have fetched them."""
-        cached = [part.cached for part in located.parts]
-        for there, source, path in zip(cached, located.sources, paths, strict=True):
-            if not there:
-                kept.note(self.cache, path.resolve(), source)
+    def _note(self, path: Path, source: str) -> None:
+        """That we have fetched it. Without that it is only never removed."""
+        try:
+            kept.note(self.cache, path, source)
+        except OSError as error:
+            logger.warning("%s is kept without a record: %s", source, error)
 
     async def locate(self, reference: Reference) -> Located:
         """Find the files, and download nothing. Raises ConfigError, or TransferError for files on
@@ -187,7 +200,7 @@ class Store:
 
     async def _of_clearml(self, reference: ClearMLModel | NamedModel | BucketFile) -> OfClearML:
         if self._registry is None:
-            raise FormError(KEY, f"{reference}: there is no ClearML to ask")
+            raise FormError(KEY, "there is no ClearML to ask")
         if isinstance(reference, BucketFile):
             return InBucket(reference.url)
         if isinstance(reference, NamedModel):
@@ -229,7 +242,11 @@ class Store:
             begun.append(Download(name, size, size, progress))
             return begun[-1].arrived
 
-        path = await self._registry.fetch(located, begin)
+        try:
+            path = await self._registry.fetch(located, begin)
+        finally:
+            for download in begun:
+                download.over()
         if begun:
             begun[-1].finished()
         return path
@@ -237,12 +254,13 @@ class Store:
     async def _download(self, located: OnHub | OnWeb, name: str, progress: Progress) -> list[Path]:
         await threads.run(self._make_room, located)
         download = Download(name, located.size, located.missing, progress)
-        if isinstance(located, OnWeb):
-            private = self._private_urls
-            paths = await threads.run(_from_web, located, private, download.arrived)
-        else:
-            paths = await threads.run(_from_hub, located, self._hub, download.arrived)
-        await threads.run(self._note, located, paths)
+        arrived, note = download.arrived, self._note
+        with download.shown():
+            if isinstance(located, OnWeb):
+                private = self._private_urls
+                paths = await threads.run(_from_web, located, private, arrived, note)
+            else:
+                paths = await threads.run(_from_hub, located, self._hub, arrived, note)
         download.finished()
         return paths
 
@@ -253,22 +271,28 @@ def _on_hub(file: HubFile, cache: Path | None) -> OnHub:
     return hub.locate(file, cache)
 
 
-def _from_hub(located: OnHub, cache: Path | None, arrived: Arrived) -> list[Path]:
+def _from_hub(located: OnHub, cache: Path | None, arrived: Arrived, note: Note) -> list[Path]:
     from app.models import hub
 
-    return hub.fetch(located, cache, arrived)
+    return hub.fetch(located, cache, arrived, note)
 
 
 def _on_web(file: WebFile, cache: Path, private: bool) -> OnWeb:
-    from app.models import web, web_file
+    from app.models import web_file
 
-    return web_file.locate(file, cache, None if private else web.is_public)
+    return web_file.locate(file, cache, _allows(private))
 
 
-def _from_web(located: OnWeb, private: bool, arrived: Arrived) -> list[Path]:
-    from app.models import web, web_file
+def _from_web(located: OnWeb, private: bool, arrived: Arrived, note: Note) -> list[Path]:
+    from app.models import web_file
 
-    return web_file.fetch(located, None if private else web.is_public, arrived)
+    return web_file.fetch(located, _allows(private), arrived, note)
+
+
+def _allows(private: bool) -> Callable[[str], bool] | None:
+    from app.models import public
+
+    return None if private else public.is_public
 
 
 def _beginning(located: OnHub | OnWeb, index: int, private: bool) -> Beginning:
@@ -276,9 +300,9 @@ def _beginning(located: OnHub | OnWeb, index: int, private: bool) -> Beginning:
         from app.models import hub
 
         return hub.HubBeginning(located, index)
-    from app.models import web, web_file
+    from app.models import web_file
 
-    return web_file.WebBeginning(located.parts[index], None if private else web.is_public)
+    return web_file.WebBeginning(located.parts[index], _allows(private))
 
 
 def _preview(located: OnHub | OnWeb, folder: Path, private: bool) -> Preview:

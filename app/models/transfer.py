@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from app.errors import AppError, TransferError
+from app.errors import TransferError
 from app.machine import clock, threads
 from app.models.part_file import PartFile
 from app.models.progress import Arrived
@@ -137,7 +137,7 @@ class Transfer:
         def guarded() -> None:
             try:
                 target()
-            except (AppError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 it is raised by `run`; else that would wait for ever
                 with self._changed:
                     self._error = self._error or error
                     self._over = True
@@ -214,6 +214,8 @@ class Transfer:
                     data = body.read(min(CHUNK, piece.end - piece.at))
                     if not data:
                         raise CutError(f"{self._source.title}: the connection ended early")
+                    if self._over:  # what comes from a connection that was stopped is no content
+                        return
                     self._part.write(piece.at, data)
                     with self._changed:
                         piece.at = min(piece.at + len(data), piece.end)
@@ -232,7 +234,9 @@ class Transfer:
             elif begun >= self._failed_at:
                 self._failed_at = clock.now()
                 self._futile += 1
-            if self._futile >= TRIES or (error.wait or 0.0) > MOST_ASKED:
+            if (error.wait or 0.0) > MOST_ASKED:
+                raise TransferError(f"{error}; it may be asked again in {error.wait:.0f} s")
+            if self._futile >= TRIES:
                 raise TransferError(f"{error} ({self._futile} tries brought nothing)")
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._futile)
             until = clock.now() + (pause if error.wait is None else error.wait)
@@ -249,6 +253,8 @@ class Transfer:
                 if self._over:
                     return
             data = self._part.read(self._hashed, min(4 * CHUNK, self._part.prefix - self._hashed))
+            if not data:
+                raise OSError(f"{self._part.path} was cut off while it was fetched")
             self._hasher.update(data)
             self._hashed += len(data)
 

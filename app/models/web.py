@@ -4,19 +4,22 @@ end at a host of their own, and whose address may expire."""
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
 from app.errors import TransferError
+from app.machine import clock
+from app.models.public import Guarded, NotAllowedError
+from app.models.reference import shown
 from app.models.transfer import CutError
 
 REDIRECTS = 10
@@ -24,7 +27,8 @@ TIMEOUTS = 10.0, 60.0  # seconds to connect, and without a byte
 WHOLE, PARTIAL = 200, 206
 EXPIRED = (401, 403, 404, 410)  # of an address that a redirect has named
 TO_COME_BACK = (408, 425, 429)
-RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
+LENGTH = re.compile(r"\d{1,18}")
 RESET = re.compile(r"\bt=(\d+)")  # of a RateLimit header: seconds until there are requests again
 # What requests and urllib3 raise where a connection is at fault.
 BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
@@ -63,10 +67,10 @@ class Web:
         """`headers` go to the host of `url` only, not to where it redirects. `allows` says of an IP
         address whether to connect to it. `title` is what errors call it: never with a query,
         which may be a secret."""
-        self.title = title or _bare(url)
-        self._place = _Place(url)
-        self._url = url
-        self._headers = dict(headers or {})
+        self.title = title or shown(url)
+        self._url, named = _without_user(url)
+        self._place = _Place(self._url)
+        self._headers = {**named, **(headers or {})}
         self._allows = allows
         self._session = _session(allows)
 
@@ -78,10 +82,12 @@ class Web:
     def find(self) -> Found:
         """Raises TransferError, CutError."""
         with self._ask(0, 1) as answer:
+            ranges = answer.status_code == PARTIAL
             told = RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-            ranges = answer.status_code == PARTIAL and told is not None
-            size = told[3] if told and ranges else answer.headers.get("Content-Length", "")
-            if not size.isdecimal():
+            size = answer.headers.get("Content-Length", "")
+            if ranges:
+                size = told[3] if told else ""
+            if not LENGTH.fullmatch(size):
                 raise StatusError(f"{self.title}: the server does not say its size", WHOLE)
             return Found(int(size), _version(answer), ranges, answer.url)
 
@@ -94,14 +100,14 @@ class Web:
         except BaseException:
             answer.close()
             raise
-        return Body(answer)
+        return Body(answer, self.title)
 
     def _check(
         self, answer: requests.Response, start: int, end: int, size: int, version: str
     ) -> None:
         told = RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-        if answer.status_code == PARTIAL and told:
-            right = tuple(map(int, told.groups())) == (start, end - 1, size)
+        if answer.status_code == PARTIAL:
+            right = told is not None and tuple(map(int, told.groups())) == (start, end - 1, size)
         else:
             length = answer.headers.get("Content-Length")
             right = start == 0 and end == size and length in (None, str(size))
@@ -119,7 +125,7 @@ class Web:
             if not (answer.is_redirect and target):
                 break
             answer.close()
-            url = urljoin(url, target)
+            url = self._joined(url, target)
             if urlsplit(url).scheme not in ("http", "https"):
                 raise StatusError(f"{self.title}: it redirects to no web address", 300)
         else:
@@ -130,6 +136,12 @@ class Web:
         with answer:
             raise self._problem(answer, begun, url)
 
+    def _joined(self, url: str, target: str) -> str:
+        try:
+            return urljoin(url, target)
+        except ValueError:
+            raise StatusError(f"{self.title}: it redirects to no address", 300) from None
+
     def _once(self, url: str, start: int, end: int) -> requests.Response:
         headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
         if urlsplit(url)[:2] == urlsplit(self._url)[:2]:
@@ -138,8 +150,10 @@ class Web:
             return self._session.get(
                 url, headers=headers, stream=True, allow_redirects=False, timeout=TIMEOUTS
             )
-        except _NotAllowedError as error:
+        except NotAllowedError as error:
             raise StatusError(f"{self.title}: {error}", 403) from None
+        except ValueError as error:  # requests' errors of wrong addresses are of this kind, too
+            raise StatusError(f"{self.title}: {_said(error)}", 400) from None
         except BROKEN as error:
             raise CutError(f"{self.title}: {_said(error)}") from None
 
@@ -159,18 +173,20 @@ class Web:
 class Body:
     """What of an answer is to come. Another thread may `stop` it."""
 
-    def __init__(self, answer: requests.Response) -> None:
+    def __init__(self, answer: requests.Response, title: str) -> None:
         self._answer = answer
+        self._title = title
 
     def read(self, most: int) -> bytes:
         """At least one byte, unless it has ended. Raises CutError."""
         try:
             return bytes(self._answer.raw.read1(most))
         except BROKEN as error:
-            raise CutError(_said(error)) from None
+            raise CutError(f"{self._title}: {_said(error)}") from None
 
     def stop(self) -> None:
-        with contextlib.suppress(*BROKEN, ValueError):
+        # RuntimeError: it has been read to its end.
+        with contextlib.suppress(*BROKEN, ValueError, RuntimeError):
             self._answer.raw.shutdown()
 
     def __enter__(self) -> Body:
@@ -192,61 +208,20 @@ class _Place:
     url: str
 
 
-class _NotAllowedError(Exception):
-    pass
+class _Session(requests.Session):
+    def resolve_redirects(self, *_: Any, **__: Any) -> Iterator[Any]:
+        """Of the library: it reads the whole body of a redirect, however long, though it is not
+        asked to follow it."""
+        return iter(())
 
 
 def _session(allows: Callable[[str], bool] | None) -> requests.Session:
-    session = requests.Session()
+    session = _Session()
     session.auth = lambda request: request  # else a .netrc would replace the token
     if allows is not None:
         for scheme in ("http://", "https://"):
-            session.mount(scheme, _Guarded(allows))
+            session.mount(scheme, Guarded(allows))
     return session
-
-
-class _Guarded(HTTPAdapter):
-    """Connects only where that is allowed: looked at when the name is resolved and the connection
-    there, before anything is sent. What a proxy connects to is the proxy's affair."""
-
-    def __init__(self, allows: Callable[[str], bool]) -> None:
-        self._allowed = allows
-        super().__init__()
-
-    def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(*args, **options)
-        self.poolmanager.pool_classes_by_scheme = {
-            "http": _pool(urllib3.HTTPConnectionPool, self._allowed),
-            "https": _pool(urllib3.HTTPSConnectionPool, self._allowed),
-        }
-
-
-def _pool(kind: type, allows: Callable[[str], bool]) -> type:
-    class Connection(kind.ConnectionCls):  # type: ignore[name-defined, misc]
-        def _new_conn(self) -> Any:
-            connected = super()._new_conn()
-            address = connected.getpeername()[0]
-            if not allows(address):
-                connected.close()
-                raise _NotAllowedError(
-                    f"{address} is no public address (General/allow_private_urls allows them)"
-                )
-            return connected
-
-    return type("Pool", (kind,), {"ConnectionCls": Connection})
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is one of the internet's."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(found, ipaddress.IPv6Address):
-        # IPv4 in IPv6: mapped (RFC 4291), 6to4 (RFC 3056), NAT64 (RFC 6052).
-        inner = found.ipv4_mapped or found.sixtofour
-        if found in ipaddress.ip_network("64:ff9b::/96"):
-            inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
-    return found.is_global and not found.is_multicast
 
 
 def _version(answer: requests.Response) -> str:
@@ -259,17 +234,23 @@ def _version(answer: requests.Response) -> str:
 def _wait(answer: requests.Response) -> float | None:
     """Seconds after which the server wants to be asked again."""
     after = answer.headers.get("Retry-After", "")
-    if after.isdecimal():
+    if LENGTH.fullmatch(after):
         return float(after)
+    with contextlib.suppress(ValueError, TypeError):
+        return max(0.0, parsedate_to_datetime(after).timestamp() - clock.wall())
     reset = RESET.search(answer.headers.get("RateLimit", ""))
     return float(reset[1]) if reset else None
 
 
-def _bare(url: str) -> str:
-    """An address without what may be secret: user, password, query."""
+def _without_user(url: str) -> tuple[str, dict[str, str]]:
+    """The address without user and password, and the header that sends them (RFC 7617)."""
     parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
+    user, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url, {}
+    name, _, password = map(unquote, user.partition(":"))
+    token = b64encode(f"{name}:{password}".encode()).decode()
+    return urlunsplit(parts._replace(netloc=host)), {"Authorization": f"Basic {token}"}
 
 
 def _said(error: BaseException) -> str:

@@ -17,14 +17,16 @@ from app.errors import FormError, TransferError
 from app.models import arrival
 from app.models.arrival import Content, Target
 from app.models.beginning import Beginning, Interrupted
-from app.models.part_file import bytes_here
+from app.models.kept import Note
+from app.models.part_file import PartFile, bytes_here
 from app.models.parts import OnWeb, WebPart
 from app.models.progress import Arrived
 from app.models.reference import KEY, WebFile, shards, shown
 from app.models.transfer import CutError
 from app.models.web import Found, StatusError, Web
 
-NAME = re.compile(r"[\w.+ -]{1,200}")
+STRANGE = re.compile(r"[^\w.+ -]")  # in the name of a file
+LONGEST = 150  # characters of one
 ADVICE = {
     401: "it wants a token, which can be in the address's query only; or download the file, and "
     "name its path on the machine",
@@ -39,8 +41,12 @@ def locate(file: WebFile, cache: Path, allows: Allows) -> OnWeb:
     """Ask the server for the file and the other parts of its set; where it is away, the cache.
     Raises FormError."""
     urls = _urls(file)
+    if file.sha256 and len(urls) > 1:
+        raise FormError(
+            KEY, f"{shown(file.url)}: a set of files has no one hash: leave out #sha256="
+        )
     home = cache / "web" / _key(file.url)
-    if file.sha256 and len(urls) == 1:
+    if file.sha256:
         kept = _part(urls[0], home / file.sha256[:16], file.sha256)
         if kept.cached:
             return OnWeb((kept,))
@@ -50,11 +56,11 @@ def locate(file: WebFile, cache: Path, allows: Allows) -> OnWeb:
         advice = ADVICE.get(error.status)
         raise FormError(KEY, f"{error}{f': {advice}' if advice else ''}") from None
     except CutError as error:
-        return _kept(urls, home, str(error))
+        return _kept(file, urls, home, str(error))
     versions = [f"{each.version} {each.size}" for each in found]
-    folder = home / (file.sha256[:16] if len(urls) == 1 and file.sha256 else _key(*versions))
-    sums = [file.sha256 if len(urls) == 1 else ""] * len(urls)
-    return OnWeb(tuple(_part(u, folder, s, f) for u, s, f in zip(urls, sums, found, strict=True)))
+    folder = home / (file.sha256[:16] or _key(*versions))
+    pairs = zip(urls, found, strict=True)
+    return OnWeb(tuple(_part(url, folder, file.sha256, each) for url, each in pairs))
 
 
 def _urls(file: WebFile) -> list[str]:
@@ -67,8 +73,8 @@ def _urls(file: WebFile) -> list[str]:
 
 def _part(url: str, folder: Path, sha256: str, found: Found | None = None) -> WebPart:
     """With what the server says of it, or as it lies in the cache."""
-    name = unquote(urlsplit(url).path).rpartition("/")[2]
-    file = folder / (name if NAME.fullmatch(name) and name.strip(". ") else "model.gguf")
+    name = STRANGE.sub("_", unquote(urlsplit(url).path).rpartition("/")[2])[-LONGEST:]
+    file = folder / (name if name.strip(". ") else "model.gguf")
     size = -1
     with contextlib.suppress(OSError):
         size = file.stat().st_size
@@ -77,11 +83,14 @@ def _part(url: str, folder: Path, sha256: str, found: Found | None = None) -> We
     told = WebPart(url, file, found.size, sha256, found.version, found.ranges)
     if size == found.size:
         return replace(told, cached=True)
-    return replace(told, here=bytes_here(told.partial))
+    known = sha256 or found.version  # else nothing of before can be used
+    return replace(told, here=bytes_here(told.partial) if known else 0)
 
 
-def _kept(urls: Sequence[str], home: Path, problem: str) -> OnWeb:
-    """What came last. Raises FormError if that is nothing whole."""
+def _kept(file: WebFile, urls: Sequence[str], home: Path, problem: str) -> OnWeb:
+    """What came last, if any will do. Raises FormError if that is nothing whole."""
+    if file.sha256:
+        raise FormError(KEY, f"{problem}, and the cache has none with this hash")
     with contextlib.suppress(OSError):
         for folder in sorted(home.iterdir(), key=lambda f: f.stat().st_mtime, reverse=True):
             parts = tuple(_part(url, folder, "") for url in urls)
@@ -90,15 +99,19 @@ def _kept(urls: Sequence[str], home: Path, problem: str) -> OnWeb:
     raise FormError(KEY, f"{problem}, and it is not in the cache")
 
 
-def fetch(located: OnWeb, allows: Allows, arrived: Arrived) -> list[Path]:
+def fetch(located: OnWeb, allows: Allows, arrived: Arrived, note: Note) -> list[Path]:
     """All parts, in one folder under their own names. Raises TransferError."""
     for part in located.parts:
         if not part.cached:
-            _fetch(part, allows, arrived)
+            _fetch(part, allows, arrived, note)
     return [part.file for part in located.parts]
 
 
-def _fetch(part: WebPart, allows: Allows, arrived: Arrived) -> None:
+def _fetch(part: WebPart, allows: Allows, arrived: Arrived, note: Note) -> None:
+    def place(whole: PartFile) -> None:
+        note(part.file, shown(part.url))
+        whole.placed(part.file)
+
     content = Content(
         identity=part.sha256 or part.version,
         size=part.size,
@@ -107,9 +120,9 @@ def _fetch(part: WebPart, allows: Allows, arrived: Arrived) -> None:
         version=part.version,
         ranges=part.ranges,
     )
-    target = Target(part.partial, part.file.exists, lambda whole: whole.placed(part.file))
+    target = Target(part.partial, part.file.exists, place)
     try:
-        arrival.fetch(Web(part.url, allows=allows), content, target, arrived)
+        arrival.fetch(Web(part.url, allows=allows), content, target, arrived, part.here)
     except OSError as error:
         raise TransferError(f"{shown(part.url)}: {error}") from None
 

@@ -46,8 +46,12 @@ class Files:
     @property
     def partials(self) -> frozenset[Path]:
         """The files that what is still to be downloaded comes in."""
-        remote = [each for each in self._sized() if not isinstance(each, ModelFiles)]
-        return frozenset().union(*(each.partials for each in remote))
+        return frozenset().union(*(each.partials for each in self.remote))
+
+    @property
+    def remote(self) -> list[OnHub | OnWeb]:
+        """What is still to be downloaded, if its size is known."""
+        return [each for each in self._sized() if not isinstance(each, ModelFiles)]
 
     def _sized(self) -> list[OnHub | OnWeb | ModelFiles]:
         both = (self.model, self.mmproj)

@@ -19,7 +19,7 @@ from app.form.settings import GeneralSettings, ModelSettings, Settings
 from app.machine import chance, gpu, host
 from app.machine.children import die_with_us
 from app.models.parts import OnHub, OnWeb
-from app.models.reference import Reference, parse
+from app.models.reference import Reference, parse, shown
 from app.models.store import Inspected, Located, Store
 from app.planning import placement
 from app.planning.allot import Vacancy, allot, run_at_once, vacancy, with_threads
@@ -65,6 +65,17 @@ class Plan:
         for model in self.models:
             downloads.update(model.files.downloads)
         return sum(downloads.values())
+
+    def needed(self, store: Store) -> dict[Path, int]:
+        """Of those, the bytes of each folder."""
+        needed: dict[Path, int] = {}
+        seen: set[str] = set()
+        for remote in (each for model in self.models for each in model.files.remote):
+            new = {name: size for name, size in remote.downloads.items() if name not in seen}
+            seen |= new.keys()
+            folder = store.folder(remote)
+            needed[folder] = needed.get(folder, 0) + sum(new.values())
+        return needed
 
     @property
     def free(self) -> Need:
@@ -147,7 +158,7 @@ async def plan(settings: Settings, around: Surroundings) -> Plan:
         sharing=general.cpu_offloading or general.disk_swapping,
     )
     wanted = {path for model in made.models for path in model.files.partials}
-    check_disk(made.missing, around.store, wanted)
+    check_disk(made.needed(around.store), around.store, wanted)
     return made
 
 
@@ -222,7 +233,7 @@ async def _weights(model: ModelSettings, reference: Reference, around: Surroundi
     """Raises FormError if there is no such model, or if it is a projector."""
     source = await _look_up(reference, around)
     if source.contents is not None and source.contents.header.projector:
-        raise FormError("Model/model", f"{model.model} is a projector: that is Model/mmproj")
+        raise FormError("Model/model", f"{shown(model.model)} is a projector: that is Model/mmproj")
     return source
 
 
@@ -234,7 +245,7 @@ async def _projector(model: ModelSettings, around: Surroundings) -> Located | No
         source = await _look_up(parse(model.mmproj, trial=False), around)
         if source.contents is not None and not source.contents.header.projector:
             architecture = source.contents.header.architecture
-            problem = f"{model.mmproj} is no projector, but a {architecture} model"
+            problem = f"{shown(model.mmproj)} is no projector, but a {architecture} model"
             raise FormError("Model/model", problem)
     return source.located
 
@@ -245,7 +256,7 @@ async def _look_up(reference: Reference, around: Surroundings) -> _Source:
     if isinstance(located, OnHub | OnWeb) and not located.downloads:
         located = await store.fetch(located, located.paths[0], lambda _: None)
     if isinstance(located, OnHub | OnWeb):
-        check_disk(located.missing, store, located.partials)
+        check_disk({store.folder(located): located.missing}, store, located.partials)
     folder = around.folder / f"preview-{chance.name(4)}"
     return _Source(located, await store.inspect(located, folder))
 
@@ -274,15 +285,17 @@ def check_memory(plan: Plan) -> None:
         )
 
 
-def check_disk(missing: int, store: Store, wanted: Collection[Path]) -> None:
-    """Raises ConfigError if the disk has no room for so many bytes, beside those that other
-    processes fetch at the moment; not of the files `wanted`, which count as missing."""
-    folder = store.hub_folder
-    free, coming = host.disk_free(folder), store.coming(wanted) if missing else 0
-    if missing > free - coming:
-        others = f", and other instances fetch {coming / 1e9:,.1f} GB" if coming else ""
-        raise ConfigError(
-            f"{folder}: {missing / 1e9:,.1f} GB are to be downloaded, but only {free / 1e9:,.1f} "
-            f"GB are free{others}: name another folder with --cache-dir or LLAMACPP_CACHE_DIR, or "
-            "make room with `python -m app cache`"
-        )
+def check_disk(needed: Mapping[Path, int], store: Store, wanted: Collection[Path]) -> None:
+    """Raises ConfigError if the disk has no room for so many bytes in each folder, beside those
+    that other processes fetch at the moment; not of the files `wanted`, which count as needed."""
+    for folder, missing in needed.items():
+        if not missing:
+            continue
+        free, coming = host.disk_free(folder), store.coming(wanted)
+        if missing > free - coming + store.spare():
+            others = f", and other instances fetch {coming / 1e9:,.1f} GB" if coming else ""
+            raise ConfigError(
+                f"{folder}: {missing / 1e9:,.1f} GB are to be downloaded, but only "
+                f"{free / 1e9:,.1f} GB are free{others}: name another folder with --cache-dir or "
+                "LLAMACPP_CACHE_DIR, or make room with `python -m app cache`"
+            )

@@ -49,9 +49,12 @@ def settle(model: ModelSettings) -> ModelSettings:
     for note in line.notes:
         logger.warning("%s", note)
     if line.model and model.model and line.model != model.model:
-        raise FormError("Model/model", f"is {model.model!r}, but Model/cli has -m {line.model!r}")
+        named = reference.shown(line.model)
+        problem = f"is {reference.shown(model.model)!r}, but Model/cli has -m {named!r}"
+        raise FormError("Model/model", problem)
     if line.mmproj and model.mmproj and line.mmproj != model.mmproj:
-        problem = f"is {model.mmproj!r}, but Model/cli has --mmproj {line.mmproj!r}"
+        named = reference.shown(line.mmproj)
+        problem = f"is {reference.shown(model.mmproj)!r}, but Model/cli has --mmproj {named!r}"
         raise FormError("Model/mmproj", problem)
     settled = replace(
         model,

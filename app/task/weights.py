@@ -9,7 +9,8 @@ from typing import Any
 
 from app.errors import FormError, TransferError
 from app.machine import threads
-from app.models.reference import KEY, nearest
+from app.models.reference import KEY, censored
+from app.models.repository import nearest
 from app.models.store import InBucket, Registered
 from app.task import downloads
 from app.task.clearml_task import ClearMLTask
@@ -75,7 +76,7 @@ class Weights:
                 self._downloads = self._downloads or await threads.run(_prepared)
             path = await threads.run(_download, found, begin)
         except Exception as error:  # noqa: BLE001 the SDK's edge: any failure is one of the transfer
-            raise TransferError(f"{_named(found)}: {one_line(error)}") from None
+            raise TransferError(f"{_named(found)}: {censored(one_line(error))}") from None
         if not path:
             raise TransferError(
                 f"{_named(found)}: ClearML could not bring its files{_advice(found)}"

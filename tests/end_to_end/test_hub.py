@@ -311,6 +311,7 @@ def test_a_token_in_the_form_is_taken_and_stands_nowhere(start, hub, tmp_path):
 def site(large, weights):
     """A web server that is no hub: a large file, a set of three parts, and no others."""
     parts = {f"/set/{name}": data for name, data in weights.items() if name.startswith("s-")}
+    parts |= {path.replace("/s-", "/My (v2), s-"): data for path, data in parts.items()}
     with Storage({"/dir/large.gguf": large, "/get": weights["m.gguf"], **parts}) as server:
         yield server
 
@@ -353,7 +354,8 @@ def test_files_of_the_web(from_web, site, large):
 
 
 def test_a_set_of_the_web_and_a_file_without_a_name(from_web, site):
-    for reference in ("/set/s-00001-of-00003.gguf", "/get"):
+    odd = "/set/My%20(v2),%20s-00001-of-00003.gguf"
+    for reference in ("/set/s-00001-of-00003.gguf", odd, "/get"):
         app = from_web(site.url + reference).ready()
         assert chat(client(app)).usage.completion_tokens == 8
         app.end()
@@ -365,8 +367,12 @@ def test_a_hash_is_checked(from_web, site, large):
     app = from_web(f"{site.url}/dir/large.gguf#sha256={right}").ready()
     assert chat(client(app)).usage.completion_tokens == 8
     app.end()
-    with site.away():  # what is known by its hash need not be asked for
+    with site.away():  # what is known by its hash need not be asked for; another one is not it
         from_web(f"{site.url}/dir/large.gguf#sha256={right}").ready().end()
+        other = from_web(f"{site.url}/dir/large.gguf#sha256={'1' * 64}")
+        assert other.wait() == 2 and "the cache has none with this hash" in other.output
+    a_set = from_web(f"{site.url}/set/s-00001-of-00003.gguf#sha256={right}")
+    assert a_set.wait() == 2 and "a set of files has no one hash" in a_set.output
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import re
 import threading
 import time
 from http.server import BaseHTTPRequestHandler
-from urllib.parse import urlparse
+from urllib.parse import unquote, urlparse
 
 from tests.threaded import ThreadedServer
 
@@ -39,7 +39,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        storage, path = self.storage, urlparse(self.path).path
+        storage, path = self.storage, unquote(urlparse(self.path).path)
         span = SPAN.fullmatch(self.headers.get("Range", "bytes=0-"))
         self.counts = self.headers.get("Accept-Encoding") == "identity"
         asked = storage.asked if self.counts else storage.beginnings
@@ -60,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self):
         """As S3 is asked for an object."""
-        data = self.storage.files.get(urlparse(self.path).path)
+        data = self.storage.files.get(unquote(urlparse(self.path).path))
         if data is None:
             return self._head(404, {"Content-Length": "0"})
         told = {"ETag": '"1"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}

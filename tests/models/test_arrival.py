@@ -4,14 +4,16 @@ import hashlib
 import json
 import random
 import threading
+import time
 
 import pytest
 
 from app.errors import TransferError
-from app.models import arrival, transfer
+from app.models import arrival, part_file, transfer
 from app.models.arrival import Content, Target
 from app.models.part_file import record_of
-from app.models.web import Web, is_public
+from app.models.public import is_public
+from app.models.web import Body, Web
 from tests.hub.storage import Storage
 
 SIZE = 3_000_000
@@ -42,14 +44,13 @@ class Place:
         self.file, self.part = folder / "m.gguf", folder / "parts" / "m.part"
         self.target = Target(self.part, self.file.exists, lambda part: part.placed(self.file))
 
-    def fetch(self, storage, path=NAME, token="", **content):
+    def fetch(self, storage, path=NAME, token="", here=0, **content):
         headers = {"Authorization": token} if token else {}
         content = {"identity": "one", "size": SIZE, **content}
         if "digest" not in content:
             content |= {"digest": DIGEST, "hasher": hashlib.sha256}
-        arrival.fetch(
-            Web(storage.url + path, headers), Content(**content), self.target, self.told.append
-        )
+        web = Web(storage.url + path, headers)
+        arrival.fetch(web, Content(**content), self.target, self.told.append, here)
         assert self.file.read_bytes() == DATA
         assert not self.part.exists() and not record_of(self.part).exists()
 
@@ -119,7 +120,7 @@ def interrupted(storage, place, **content):
 
 def test_another_try_fetches_the_rest(storage, place):
     arrived = interrupted(storage, place)
-    place.fetch(storage)
+    place.fetch(storage, here=arrived)
     assert storage.sent == SIZE - arrived
     assert sum(place.told) == SIZE
 
@@ -183,6 +184,72 @@ def test_a_file_of_another_size_is_refused(storage, place, other):
         place.fetch(storage)
 
 
+def test_a_fault_in_a_thread_ends_the_transfer(storage, place, monkeypatch):
+    """Of ours, or of a library: else all others would wait for its piece."""
+
+    def broken(self, most):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("app.models.web.Body.read", broken)
+    with pytest.raises(ZeroDivisionError):
+        place.fetch(storage)
+
+
+def test_what_comes_late_of_a_stopped_connection_is_not_kept(storage, place, monkeypatch):
+    """A TLS socket that another thread shuts down passes on what is encrypted."""
+    read, troubles = Body.read, iter([True])
+
+    def late(self, most):
+        if next(troubles, False):
+            raise OSError("the disk is full")
+        data = read(self, most)
+        time.sleep(0.3)
+        return b"?" * len(data)
+
+    monkeypatch.setattr("app.models.web.Body.read", late)
+    with pytest.raises(OSError, match="full"):
+        place.fetch(storage)
+    assert part_file.bytes_here(place.part) == 0
+
+
+def test_progress_goes_back_with_what_cannot_be_used(storage, place):
+    arrived = interrupted(storage, place)
+    with place.part.open("r+b") as file:
+        file.write(b"?" * SIZE)
+    place.fetch(storage, here=arrived)
+    assert sum(place.told) == SIZE and min(place.told) < 0
+
+
+@pytest.mark.parametrize("target", ["http://[x/m.gguf", "file:///etc/passwd", "http://a:b:c/"])
+def test_redirects_to_what_is_no_address(storage, place, target):
+    storage.troubles = [("redirect", target)] * 1000
+    with pytest.raises(TransferError):
+        place.fetch(storage)
+    assert len(storage.asked) <= transfer.CONNECTIONS
+
+
+def test_a_server_that_wants_us_to_wait_for_long_is_told(storage, place):
+    storage.troubles = [("status", 429, {"Retry-After": "900"})] * 1000
+    with pytest.raises(TransferError, match="it may be asked again in 900 s"):
+        place.fetch(storage)
+
+
+def test_a_date_to_come_back_at(storage, place):
+    past = {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    storage.troubles = [("status", 503, past)] * 3
+    place.fetch(storage)
+
+
+def test_user_and_password_of_an_address_are_sent_to_its_host(storage, place):
+    with Storage({}) as hub:
+        hub.troubles = [("redirect", storage.url + NAME)] * 100
+        own = hub.url.replace("://", "://us%40er:pass@")
+        web = Web(own + NAME)
+        assert web.find().size == SIZE and "pass" not in web.title
+        assert all(token for *_, token in hub.asked)
+        assert not any(token for *_, token in storage.asked)
+
+
 def test_a_server_without_ranges(storage, place):
     """1. It cuts the file each time. Result: it is given up. 2. It does not. Result: it arrives."""
     storage.ranges, storage.cut = False, 1_000_000
@@ -215,7 +282,7 @@ def test_no_error_tells_the_secrets_of_an_address(storage, place):
 
 def test_one_of_two_fetches_and_both_tell_how_far_it_is(storage, place):
     """Two instances want one file at the same time."""
-    storage.pause = 0.02
+    storage.pause = 0.2
     other = Place(place.folder)
     threads = [threading.Thread(target=p.fetch, args=(storage,)) for p in (place, other)]
     for thread in threads:
@@ -256,7 +323,8 @@ def test_only_public_addresses_are_asked_where_that_is_wanted(storage):
 
 
 PRIVATE = """127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 0.0.0.0 100.64.0.1 224.0.0.1
-::1 :: fe80::1%eth0 fd00::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 64:ff9b::a9fe:a9fe 2002:7f00:1::1"""
+192.88.99.1 ::1 :: ::127.0.0.1 fe80::1%eth0 fec0::1 fd00::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1
+64:ff9b::a9fe:a9fe 64:ff9b:1::7f00:1 2002:7f00:1::1"""
 
 
 @pytest.mark.parametrize("address", PRIVATE.split())

@@ -1,5 +1,7 @@
 import fcntl
+import json
 import os
+import time
 
 import pytest
 
@@ -109,9 +111,36 @@ def test_a_wrong_record_is_none(cache, record):
     assert sources(cache) == []
 
 
-def test_a_record_of_a_file_that_is_gone_goes_too(cache):
+def test_a_record_of_a_file_that_is_gone_goes_after_a_day(cache):
+    """It may be noted before it comes to its place."""
     fetched(cache, "a", 100, 1).unlink()
-    assert sources(cache) == [] and list((cache / "kept").iterdir()) == []
+    fetched(cache, "b", 100, time.time()).unlink()
+    assert sources(cache) == [] and len(list((cache / "kept").iterdir())) == 1
+
+
+def test_a_file_that_is_noted_again_stays_in_use(cache):
+    """Two instances wanted it at the same time. Result: the one that uses it keeps it."""
+    path = fetched(cache, "a", 100, 1)
+    held = kept.use(cache, [path])
+    kept.note(cache, path, "a")
+    assert held and kept.make_room(cache, roots(cache), 0, 0) == [] and path.exists()
+
+
+def test_a_record_that_tells_of_another_file_is_none(cache, tmp_path):
+    """Nobody has us remove a file that we have not fetched."""
+    fetched(cache, "a", 100, 1)
+    theirs = tmp_path / "theirs"
+    theirs.write_text("theirs")
+    (record,) = (cache / "kept").glob("*.json")
+    for path in (theirs, "../theirs"):
+        record.write_text(json.dumps({"path": str(path), "source": "a"}))
+        assert kept.make_room(cache, roots(cache), 0, 0) == [] and theirs.exists()
+
+
+def test_a_cache_may_be_mounted_elsewhere(cache):
+    fetched(cache, "a", 100, 1)
+    cache.rename(cache.with_name("moved"))
+    assert sources(cache.with_name("moved")) == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +151,7 @@ def test_sizes(text, size):
     assert kept.size_of(text, "--keep") == size
 
 
-@pytest.mark.parametrize("text", ["", "GB", "many", "1 GiB", "1e999 GB", "nan", "-1"])
+@pytest.mark.parametrize("text", ["", "GB", "many", "1 GiB", "1e999 GB", "nan", "-1", "-0.5"])
 def test_what_is_no_size(text):
     with pytest.raises(ConfigError, match="^--keep: "):
         kept.size_of(text, "--keep")

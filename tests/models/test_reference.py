@@ -11,14 +11,15 @@ from app.models.reference import (
     NamedModel,
     Tiny,
     WebFile,
+    censored,
     choose,
     matches,
-    of_repository,
     parse,
     shards,
     shown,
     title,
 )
+from app.models.repository import of_repository
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,10 @@ from app.models.reference import (
         ),
         ("s3://bucket/dir/m.gguf", BucketFile("s3://bucket/dir/m.gguf")),
         ("gs://bucket/m.gguf", BucketFile("gs://bucket/m.gguf")),
-        ("azure://account/container/m.gguf", BucketFile("azure://account/container/m.gguf")),
+        (
+            "azure://account.blob.core.windows.net/container/m.gguf",
+            BucketFile("azure://account.blob.core.windows.net/container/m.gguf"),
+        ),
         ("clearml://project/sub/My Model", NamedModel("project/sub", "My Model")),
         ("/models", LocalFile("/models")),
     ],
@@ -234,6 +238,12 @@ def test_titles_of_addresses(text, expected):
 def test_what_may_be_secret_is_not_shown():
     assert shown("https://u:p@a.example:8/m.gguf?t=s#f") == "https://a.example:8/m.gguf"
     assert shown("org/repo/m.gguf") == "org/repo/m.gguf"
+    told = "403 for url 'https://u:p@a.example/m?sig=s', see http://b.example?x"
+    assert censored(told) == "403 for url 'https://a.example/m', see http://b.example"
+    for text in ("https://huggingface.co/o/r/raw/main/m.bin?token=s3cr3t", "clearml://?s3cr3t"):
+        with pytest.raises(FormError) as error:
+            parse(text, trial=True)
+        assert "s3cr3t" not in str(error.value) and "s3cr3t" not in title(text)
 
 
 @given(st.text(max_size=60) | st.text("htps3:/#?@.-ab%[]", max_size=40))

@@ -25,6 +25,12 @@ class HubStore:
     def coming(self, wanted):
         return 0
 
+    def spare(self):
+        return 0
+
+    def folder(self, located):
+        return self.hub_folder
+
     async def locate(self, reference):
         sizes = self.files[reference.path]
         stem = reference.path.removesuffix(".gguf")
