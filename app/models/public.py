@@ -9,6 +9,8 @@ from typing import Any
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from app.machine import network
+
 # IPv4 in IPv6 (RFC 6052, 8215, 4291): for the translators of a network, or without use.
 TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
 LOCAL = [ipaddress.ip_network(text) for text in ("64:ff9b:1::/48", "::/96", "fec0::/10")]
@@ -38,14 +40,23 @@ class Guarded(HTTPAdapter):
 def _pool(kind: type, allows: Callable[[str], bool]) -> type:
     class Connection(kind.ConnectionCls):  # type: ignore[name-defined, misc]
         def _new_conn(self) -> Any:
+            # Before, so that nobody learns which ports are open; and afterwards, since a name may
+            # be resolved to something else each time.
+            for address in network.addresses(self._dns_host, self.port):
+                check(address)
             connected = super()._new_conn()
-            address = connected.getpeername()[0]
-            if not allows(address):
+            try:
+                check(connected.getpeername()[0])
+            except NotAllowedError:
                 connected.close()
-                raise NotAllowedError(
-                    f"{address} is no public address (General/allow_private_urls allows them)"
-                )
+                raise
             return connected
+
+    def check(address: str) -> None:
+        if not allows(address):
+            raise NotAllowedError(
+                f"{address} is no public address (General/allow_private_urls allows them)"
+            )
 
     return type("Pool", (kind,), {"ConnectionCls": Connection})
 

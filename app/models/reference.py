@@ -172,6 +172,9 @@ def _address(text: str) -> Reference:
     if text.startswith(BUCKETS):
         if not text.endswith(".gguf"):
             raise FormError(KEY, f"{shown(text)!r} does not end in .gguf")
+        if "@" in urlsplit(text).netloc:
+            problem = "credentials belong into clearml.conf, not into an address"
+            raise FormError(KEY, f"{shown(text)!r}: {problem}")
         return BucketFile(text)
     if HUB_PAGE.match(text):
         return _page(text)

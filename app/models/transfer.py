@@ -21,6 +21,8 @@ from app.models.progress import Arrived
 CONNECTIONS = 8
 CHUNK = 1 << 20  # bytes read at once, in each thread
 LEAST_PIECE, MOST_PIECE = 4 << 20, 64 << 20
+WORTH_DIVIDING = 8 << 20  # bytes: what a server has sent already of the second half is lost
+SLOW, SLOW_AFTER = 16_000.0, 10.0  # bytes/s, seconds: of a connection that is given up at the end
 TRIES = 6  # in a row that bring nothing
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0  # seconds before another try
 MOST_ASKED = 300.0  # seconds that a server may want us to wait
@@ -63,6 +65,8 @@ class Source(Protocol):
 class Piece:
     at: int
     end: int
+    begun: float = 0.0  # when a thread took it
+    start: int = 0  # where it was then
 
 
 class Transfer:
@@ -173,11 +177,14 @@ class Transfer:
                 elif (largest := self._largest()) is not None:
                     middle = (largest.at + largest.end) // 2
                     piece, largest.end = Piece(middle, largest.end), middle
+                elif (slow := self._slow()) is not None:  # its thread ends with its next bytes
+                    piece, slow.end = Piece(slow.at, slow.end), slow.at
                 elif not self._active:
                     break
                 else:
                     self._changed.wait(TICK)
                     continue
+                piece.begun, piece.start = clock.now(), piece.at
                 self._active.append(piece)
                 return piece
             return None
@@ -195,7 +202,23 @@ class Transfer:
         if not self._ranges or not self._active:
             return None
         largest = max(self._active, key=lambda piece: piece.end - piece.at)
-        return largest if largest.end - largest.at > 2 * LEAST_PIECE else None
+        return largest if largest.end - largest.at > WORTH_DIVIDING else None
+
+    def _slow(self) -> Piece | None:
+        """A piece whose connection has all but stopped: another one may do better."""
+        if not self._ranges:
+            return None
+        since = clock.now() - SLOW_AFTER
+        taken = [piece for piece in self._active if piece.begun < since and piece.at < piece.end]
+        return min(
+            (
+                piece
+                for piece in taken
+                if piece.at - piece.start < SLOW * (clock.now() - piece.begun)
+            ),
+            key=lambda piece: piece.at - piece.start,
+            default=None,
+        )
 
     def _put_back(self, piece: Piece) -> None:
         with self._changed:

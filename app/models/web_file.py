@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from app.errors import FormError, TransferError
+from app.machine import clock
 from app.models import arrival
 from app.models.arrival import Content, Target
 from app.models.beginning import Beginning, Interrupted
@@ -25,7 +26,7 @@ from app.models.reference import KEY, WebFile, shards, shown
 from app.models.transfer import CutError
 from app.models.web import Found, StatusError, Web
 
-STRANGE = re.compile(r"[^\w.+ -]")  # in the name of a file
+STRANGE = re.compile(r"[^\w.+ -]", re.A)  # in the name of a file
 LONGEST = 150  # characters of one
 ADVICE = {
     401: "it wants a token, which can be in the address's query only; or download the file, and "
@@ -33,6 +34,9 @@ ADVICE = {
     403: "it is not for everybody, or the address has expired",
     404: "there is no such file",
 }
+
+PAUSES = 0.5, 1.0, 2.0  # seconds before a server is asked again what it has
+LONGEST_WAIT = 30.0  # seconds that it may want us to wait then
 
 Allows = Callable[[str], bool] | None  # whether to connect to an IP address; None: to any
 
@@ -51,7 +55,7 @@ def locate(file: WebFile, cache: Path, allows: Allows) -> OnWeb:
         if kept.cached:
             return OnWeb((kept,))
     try:
-        found = [Web(url, allows=allows).find() for url in urls]
+        found = [_find(Web(url, allows=allows), patient=not home.exists()) for url in urls]
     except StatusError as error:
         advice = ADVICE.get(error.status)
         raise FormError(KEY, f"{error}{f': {advice}' if advice else ''}") from None
@@ -61,6 +65,16 @@ def locate(file: WebFile, cache: Path, allows: Allows) -> OnWeb:
     folder = home / (file.sha256[:16] or _key(*versions))
     pairs = zip(urls, found, strict=True)
     return OnWeb(tuple(_part(url, folder, file.sha256, each) for url, each in pairs))
+
+
+def _find(web: Web, *, patient: bool) -> Found:
+    """Ask a few times, if nothing can be used instead. Raises CutError, StatusError."""
+    for pause in PAUSES if patient else ():
+        try:
+            return web.find()
+        except CutError as error:
+            clock.sleep(min(LONGEST_WAIT, pause if error.wait is None else error.wait))
+    return web.find()
 
 
 def _urls(file: WebFile) -> list[str]:
@@ -75,9 +89,7 @@ def _part(url: str, folder: Path, sha256: str, found: Found | None = None) -> We
     """With what the server says of it, or as it lies in the cache."""
     name = STRANGE.sub("_", unquote(urlsplit(url).path).rpartition("/")[2])[-LONGEST:]
     file = folder / (name if name.strip(". ") else "model.gguf")
-    size = -1
-    with contextlib.suppress(OSError):
-        size = file.stat().st_size
+    size = _size(file)
     if found is None:
         return WebPart(url, file, max(0, size), sha256, cached=size >= 0)
     told = WebPart(url, file, found.size, sha256, found.version, found.ranges)
@@ -85,6 +97,14 @@ def _part(url: str, folder: Path, sha256: str, found: Found | None = None) -> We
         return replace(told, cached=True)
     known = sha256 or found.version  # else nothing of before can be used
     return replace(told, here=bytes_here(told.partial) if known else 0)
+
+
+def _size(file: Path) -> int:
+    """Bytes; -1 if it is not there."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return -1
 
 
 def _kept(file: WebFile, urls: Sequence[str], home: Path, problem: str) -> OnWeb:
@@ -120,7 +140,7 @@ def _fetch(part: WebPart, allows: Allows, arrived: Arrived, note: Note) -> None:
         version=part.version,
         ranges=part.ranges,
     )
-    target = Target(part.partial, part.file.exists, place)
+    target = Target(part.partial, lambda: _size(part.file) == part.size, place)
     try:
         arrival.fetch(Web(part.url, allows=allows), content, target, arrived, part.here)
     except OSError as error:

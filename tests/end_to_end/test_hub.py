@@ -353,6 +353,17 @@ def test_files_of_the_web(from_web, site, large):
         kept.end()
 
 
+def test_a_server_that_is_busy_at_first_and_a_file_that_was_damaged(from_web, site, tmp_path):
+    """1. 429, then 503. Result: it is asked again. 2. The file in the cache is cut. Result: it is
+    fetched again."""
+    site.troubles = [("status", 429, {"Retry-After": "0"}), ("status", 503, {})]
+    from_web(site.url + "/get").ready().end()
+    (file,) = (tmp_path / "cache" / "web").glob("*/*/get")
+    os.truncate(file, 1000)
+    app = from_web(site.url + "/get").ready()
+    assert chat(client(app)).usage.completion_tokens == 8
+
+
 def test_a_set_of_the_web_and_a_file_without_a_name(from_web, site):
     odd = "/set/My%20(v2),%20s-00001-of-00003.gguf"
     for reference in ("/set/s-00001-of-00003.gguf", odd, "/get"):

@@ -79,6 +79,7 @@ def test_parse(text, expected):
         ("org/repo:", "neither"),
         ("hf://m.gguf", "neither"),
         ("s3://bucket/m.bin", "does not end in .gguf"),
+        ("s3://user:secret@host/bucket/m.gguf", "'s3://host/bucket/m.gguf': credentials belong"),
         ("clearml://name", "is not clearml://project/name"),
         ("ftp://a.example/m.gguf", "is no address"),
         ("file:///etc/passwd", "is no address"),
