@@ -15,6 +15,7 @@ from app.form.pasted import CommandLine
 from app.form.settings import ModelSettings, given_fields
 
 EMBEDDING_BATCH = 8192  # tokens; the compute buffer grows with it
+BY_HEADS, BY_TEXT = "draft-mtp", "ngram-mod"  # kinds of speculative decoding
 
 
 def ignored_by_cli(model: ModelSettings) -> list[str]:
@@ -64,6 +65,7 @@ class Launch:
     alias: str
     pooling: str | None = None
     yarn: bool = False  # the file says that YaRN stretches the context
+    heads: bool = False  # the file has heads for multi-token prediction
     mmproj: str = ""  # the projector's file
     slots: str = ""  # the folder for KV caches that are saved
     debug: bool = False
@@ -89,6 +91,8 @@ def build(model: ModelSettings, resolved: Resolved, launch: Launch, binary: Bina
         argv += ["--batch-size", batch, "--ubatch-size", batch]
     for field in MODEL_FIELDS:
         argv += _field(field, getattr(model, field.name), binary)
+    if model.speculative == "auto":
+        argv += binary.first_known(("--spec-type", BY_HEADS if launch.heads else BY_TEXT))
     argv += rope.build(model, yarn=launch.yarn)
     return [*argv, *_unresolved(pasted.read(model.extra_args, EXTRA))]
 

@@ -436,6 +436,17 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         MODEL,
+        "speculative",
+        "Speculative Decoding",
+        "Guess tokens in advance, and check several at once: faster where guesses are often right. "
+        "auto: by the heads for that in the model's file (multi-token prediction), or else by what "
+        "the text repeats (n-grams). The scalar Draft Acceptance shows how many guesses are right. "
+        "Empty: off.",
+        Kind.DROPDOWN,
+        choices=("auto", "off"),
+    ),
+    Field(
+        MODEL,
         "mmproj",
         "Multimodal Projector",
         "The mmproj GGUF file of a model that takes images or audio. It is named in the same ways "

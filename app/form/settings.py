@@ -55,6 +55,7 @@ class ModelSettings:
     split_mode: str = ""
     flash_attention: str = ""
     kv_cache_type: str = ""
+    speculative: str = ""
     main_gpu: int | None = None
     mmproj: str = ""
     preload: bool = True

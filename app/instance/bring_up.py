@@ -165,6 +165,7 @@ class LlamaServers:
             alias=name,
             pooling=files.model.header.pooling,
             yarn=files.model.header.yarn,
+            heads=files.model.header.predicts_tokens,
             mmproj=str(files.mmproj.first) if files.mmproj else "",
             slots=str(place.kv or ""),
             debug=self.general.debug,

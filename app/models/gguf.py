@@ -19,6 +19,7 @@ from app.models.header import MOST_LAYERS, Header, HeaderError, Tensor
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
+SWAPPED = tuple(version << 24 for version in VERSIONS)  # as a big-endian file has them
 MAX_KEYS = 65_536
 MAX_TENSORS = 1_000_000
 MAX_DIMENSIONS = 4  # GGML_MAX_DIMS
@@ -105,6 +106,8 @@ def read_header(read: Read, size: int) -> Header:
     if cursor.take(4) != MAGIC:
         raise HeaderError("not a GGUF file (it does not begin with GGUF)")
     version = cursor.number("I")
+    if version in SWAPPED:
+        raise HeaderError("a big-endian GGUF file: llama.cpp reads it on big-endian machines only")
     if version not in VERSIONS:
         raise HeaderError(f"GGUF version {version}; known are 2 and 3")
     tensor_count, key_count = cursor.number("Q"), cursor.number("Q")

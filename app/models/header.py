@@ -172,6 +172,12 @@ class Header:
         return bool(self._value("rope.scaling.type") == "yarn")
 
     @property
+    def predicts_tokens(self) -> bool:
+        """It has heads for multi-token prediction."""
+        value = self._value("nextn_predict_layers")
+        return isinstance(value, int) and value > 0
+
+    @property
     def rope_freq_base(self) -> float | None:
         value = self._value("rope.freq_base")
         return float(value) if isinstance(value, int | float) else None

@@ -28,6 +28,13 @@ class Tokens:
     prompt: int = 0  # cached ones included
     cached: int = 0
     generated: int = 0
+    drafted: int = 0  # guessed in advance (speculative decoding)
+    accepted: int = 0  # of those, that were right
+
+    @property
+    def acceptance(self) -> float | None:
+        """The share of the guesses that were right, in percent."""
+        return 100 * self.accepted / self.drafted if self.drafted else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +140,9 @@ def _sum(told: list[dict[str, Any]], asked: Several) -> Tokens:
     prompt = sum(cached) + sum(_count(timings, "prompt_n") for timings in told)
     generated = sum(_count(timings, "predicted_n") for timings in told)
     shared = min(cached) if asked.prompts == 1 else sum(cached) // asked.choices
-    return Tokens(prompt // asked.choices, shared, generated)
+    drafted = sum(_count(timings, "draft_n") for timings in told)
+    accepted = sum(_count(timings, "draft_n_accepted") for timings in told)
+    return Tokens(prompt // asked.choices, shared, generated, drafted, accepted)
 
 
 def _of_choices(first: Tokens, body: bytes, asked: Several) -> Tokens:
@@ -172,7 +181,8 @@ def read_tokens(head: bytes, tail: bytes) -> Tokens:
     if timings:
         cached = _count(timings, "cache_n")
         prompt = cached + _count(timings, "prompt_n")
-        return Tokens(prompt, cached, _count(timings, "predicted_n"))
+        guesses = _count(timings, "draft_n"), _count(timings, "draft_n_accepted")
+        return Tokens(prompt, cached, _count(timings, "predicted_n"), *guesses)
     begun, ended = _last(head, b'"usage":'), _last(tail, b'"usage":')
     generated = _count(ended, "completion_tokens", "output_tokens")
     # Anthropic's input_tokens leave out what came from the cache; a stream tells of it in

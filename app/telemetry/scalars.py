@@ -173,6 +173,28 @@ SCALARS = (
         metric=Metric(name="generated_tokens", type=Type.COUNTER),
     ),
     Scalar(
+        key="acceptance",
+        title="Draft Acceptance",
+        help="Share of the tokens guessed in advance that were right, of each request",
+        source=Mean(lambda sample: sample.tokens.acceptance),
+        unit=PERCENT,
+        reported=True,
+    ),
+    Scalar(
+        key="drafted",
+        title="Drafted Tokens",
+        help="Tokens that were guessed in advance (speculative decoding)",
+        source=Total(lambda sample: sample.tokens.drafted),
+        metric=Metric(name="draft_tokens", type=Type.COUNTER),
+    ),
+    Scalar(
+        key="accepted",
+        title="Accepted Tokens",
+        help="Of those, the ones that were right",
+        source=Total(lambda sample: sample.tokens.accepted),
+        metric=Metric(name="draft_tokens_accepted", type=Type.COUNTER),
+    ),
+    Scalar(
         key="size",
         title="Response Bytes",
         help="Bytes of answers' bodies",

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 
+import httpx
 import openai
 import psutil
 import pytest
@@ -156,6 +157,7 @@ def test_every_field_is_taken_by_the_real_llama_server(start):
         "split_mode": "layer",
         "flash_attention": "on",
         "kv_cache_type": "q8_0",
+        "speculative": "auto",
         "main_gpu": "0",
         "extra_args": "--no-warmup",
         "max_concurrent_requests": "3",
@@ -380,3 +382,19 @@ def test_idle_ends_with_0_and_says_so_but_not_during_a_stream(start, endless):
     assert app.wait() == 0
     assert "idle for 3.6 seconds, the limit" in app.output
     assert not any(psutil.pid_exists(pid) for pid in children) and app.folders == []
+
+
+def test_guesses_are_counted(start):
+    """A text that repeats itself is guessed in advance. Result: /metrics says how often that was
+    right."""
+    app = start("--set", "Model/speculative=auto", "--set", "Model/endpoint_name=tiny").ready()
+    said = "the cat sat on the mat and " * 12
+    body = {"prompt": said, "max_tokens": 300, "temperature": 0}
+    told = {}
+    for _ in range(3):
+        httpx.post(app.url + "/v1/completions", json=body, timeout=PATIENCE)
+        rows = httpx.get(app.url + "/metrics").text.splitlines()
+        told = dict(row.rsplit(" ", 1) for row in rows if row.startswith("llamacpp_draft_tokens"))
+    drafted = float(told['llamacpp_draft_tokens_total{model="tiny"}'])
+    accepted = float(told['llamacpp_draft_tokens_accepted_total{model="tiny"}'])
+    assert 0 < accepted <= drafted

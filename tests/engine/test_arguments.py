@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from app.engine.arguments import Launch, build, check, ignored_by_cli
@@ -15,7 +17,7 @@ NEW = Binary(
             "--model --ctx-size --load-mode --log-jsonl --fit --kv-unified --no-cache-idle-slots "
             "--cache-ram --no-ui --verbosity --cont-batching --no-cont-batching --embedding "
             "--temperature -c --gpu-layers --jinja --flash-attn -np -ngl --numa --no-kv-unified "
-            "--cache-type-k --cache-type-v"
+            "--cache-type-k --cache-type-v --spec-type"
         ).split()
     }
 )
@@ -55,6 +57,7 @@ def test_an_old_binary_gets_what_it_knows():
         (ModelSettings(numa="distributed"), "--numa distribute"),
         (ModelSettings(numa="isolate"), "--numa isolate"),
         (ModelSettings(flash_attention="on"), "--flash-attn on"),
+        (ModelSettings(speculative="auto"), "--spec-type ngram-mod"),
         (ModelSettings(kv_cache_type="q8_0"), "--cache-type-k q8_0 --cache-type-v q8_0"),
     ],
 )
@@ -158,7 +161,14 @@ def test_a_ticked_box_that_the_binary_cannot_do():
 
 def test_every_field_that_is_not_ours_reaches_llama_server():
     ours = {"cli", "extra_args", "model", "endpoint_name", "max_concurrent_requests", "mmproj"}
-    ours |= {"aliases", "preload", "pin", "priority", "ttl"}
+    ours |= {
+        "aliases",
+        "preload",
+        "pin",
+        "priority",
+        "speculative",  # that depends on the file
+        "ttl",
+    }
     stretching = {"rope_scaling", *YARN_FIELDS}
     assert {f.name for f in MODEL_FIELDS if not (f.flag or f.on or f.off)} == ours | stretching
 
@@ -185,3 +195,10 @@ def test_extra_arguments_that_are_refused_name_their_field(text, problem):
     with pytest.raises(FormError, match=problem) as raised:
         check(ModelSettings(extra_args=text), NEW)
     assert raised.value.field == "Model/extra_args"
+
+
+def test_speculation_is_by_the_heads_of_the_file_where_it_has_them():
+    told = argv(ModelSettings(speculative="auto"), launch=replace(LAUNCH, heads=True))
+    assert " --spec-type draft-mtp" in told
+    assert "--spec-type" not in argv(ModelSettings(speculative="off"))
+    assert "--spec-type" not in argv(ModelSettings(speculative="auto"), binary=OLD)

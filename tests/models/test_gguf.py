@@ -148,3 +148,8 @@ def test_numbers_that_cannot_be_are_refused_before_anything_computes_with_them(w
     path.write_bytes(whole[:at] + struct.pack("<I", (1 << 32) - 1) + whole[at + 4 :])
     with pytest.raises(TransferError, match="m.gguf: corrupt or incomplete: llama.block_count"):
         verify([path])
+
+
+def test_a_big_endian_file_is_told(whole):
+    with pytest.raises(HeaderError, match="a big-endian GGUF file"):
+        header_of(whole[:4] + whole[4:8][::-1] + whole[8:])
