@@ -42,6 +42,8 @@ FOLDERS = {  # low to high, each with its modules low to high
         "kept",
         "web_file",
         "hub",
+        "files",
+        "remote",
         "store",
     ],
     "engine": [

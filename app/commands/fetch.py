@@ -10,9 +10,10 @@ from app.commands.launch import connect
 from app.console import escape, say
 from app.errors import ConfigError
 from app.instance.invocation import PROJECT
+from app.models.files import Located, Registered
 from app.models.parts import OnHub, OnWeb
 from app.models.reference import Reference, Tiny, parse, title
-from app.models.store import Located, Registered, Store
+from app.models.store import Store
 from app.planning.plan import check_disk
 from app.task import inputs
 from app.task.clearml_task import ClearMLTask

@@ -25,7 +25,7 @@ from app.memory.checkpoint import Checkpoints
 from app.memory.kv import Slots, of_use
 from app.memory.pool import Pool
 from app.memory.tiers import Parts, Tiered
-from app.models.store import ModelFiles
+from app.models.files import ModelFiles
 from app.planning import learned
 from app.planning.allot import allot, vacancy
 from app.planning.amounts import Need

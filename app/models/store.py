@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import glob
 import logging
-import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from app.errors import ConfigError, FormError, TransferError
+from app.errors import ConfigError, FormError
 from app.machine import host, threads
-from app.models import gguf, kept, tiny
-from app.models.beginning import Beginning
-from app.models.header import Header, HeaderError
-from app.models.kept import Note
+from app.models import kept, remote, tiny
+from app.models.files import (
+    InBucket,
+    Inspected,
+    Located,
+    ModelFiles,
+    OfClearML,
+    Registered,
+    local,
+    of_registry,
+    verified,
+)
 from app.models.parts import OnHub, OnWeb
 from app.models.progress import Arrived, Download, Progress
 from app.models.reference import (
@@ -27,69 +32,10 @@ from app.models.reference import (
     NamedModel,
     Reference,
     WebFile,
-    choose,
-    choose_of,
-    is_glob,
-    shards,
     shown,
 )
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ModelFiles:
-    """A whole, verified model: its parts, the first one first. `source`: the address that they are
-    from; "" where the path says it."""
-
-    paths: tuple[Path, ...]
-    header: Header
-    source: str = ""
-
-    @property
-    def first(self) -> Path:
-        return self.paths[0]
-
-    @property
-    def size(self) -> int:
-        return sum(path.stat().st_size for path in self.paths)
-
-    @property
-    def downloads(self) -> dict[str, int]:
-        return {}
-
-
-@dataclass(frozen=True)
-class Preview:
-    """A model that is not downloaded yet, of which the headers were read. `first` is a stand-in for
-    its first file: it has the right size and the header, and the planning tool can read it; the
-    stand-ins of further parts lie beside it. `size` in bytes."""
-
-    first: Path
-    header: Header
-    size: int
-
-
-Inspected = ModelFiles | Preview  # its headers have been read
-
-
-@dataclass(frozen=True)
-class Registered:
-    """A model of ClearML's registry."""
-
-    id: str
-    name: str
-
-
-@dataclass(frozen=True)
-class InBucket:
-    """A file that ClearML's SDK brings from a bucket."""
-
-    url: str
-
-    @property
-    def name(self) -> str:
-        return shown(self.url)
 
 
 class Registry(Protocol):
@@ -101,11 +47,6 @@ class Registry(Protocol):
 
     async def fetch(self, model: Registered | InBucket, begin: Callable[[int], Arrived]) -> Path:
         """`begin` is given the bytes of a download that begins, if there is one."""
-
-
-OfClearML = Registered | InBucket
-# Files on this machine are verified at once.
-Located = OnHub | OnWeb | OfClearML | ModelFiles
 
 
 def cache_folder(given: str | None, environment: Mapping[str, str]) -> Path:
@@ -185,18 +126,18 @@ class Store:
         """Find the files, and download nothing. Raises ConfigError, or TransferError for files on
         this machine that are not whole."""
         if isinstance(reference, HubFile):
-            return await threads.run(_on_hub, reference, self._hub)
+            return await threads.run(remote.on_hub, reference, self._hub)
         if isinstance(reference, WebFile):
-            return await threads.run(_on_web, reference, self.cache, self._private_urls)
+            return await threads.run(remote.on_web, reference, self.cache, self._private_urls)
         if isinstance(reference, ClearMLModel | NamedModel | BucketFile):
             return await self._of_clearml(reference)
         if isinstance(reference, LocalFile):
-            return await threads.run(_verified, _local(reference))
+            return await threads.run(verified, local(reference))
         try:
             path = await threads.run(tiny.ensure, self.cache)
         except OSError as error:
             raise ConfigError(f"the cache folder {self.cache} cannot be written: {error}") from None
-        return await threads.run(_verified, [path])
+        return await threads.run(verified, [path])
 
     async def _of_clearml(self, reference: ClearMLModel | NamedModel | BucketFile) -> OfClearML:
         if self._registry is None:
@@ -215,7 +156,7 @@ class Store:
             return None
         if isinstance(located, ModelFiles):
             return located
-        return await threads.run(_preview, located, folder, self._private_urls)
+        return await threads.run(remote.preview, located, folder, self._private_urls)
 
     async def fetch(self, located: Located, name: str, progress: Progress) -> ModelFiles:
         """Download the files and verify them; they stay in use as long as we live. Raises
@@ -228,9 +169,9 @@ class Store:
         if isinstance(located, ModelFiles):
             return located
         if isinstance(located, OfClearML):
-            return await threads.run(_of_registry, await self._from(located, name, progress))
+            return await threads.run(of_registry, await self._from(located, name, progress))
         source = shown(located.parts[0].url) if isinstance(located, OnWeb) else ""
-        return await threads.run(_verified, await self._download(located, name, progress), source)
+        return await threads.run(verified, await self._download(located, name, progress), source)
 
     async def _from(self, located: OfClearML, name: str, progress: Progress) -> Path:
         """The file, or the folder of a package, that ClearML brings."""
@@ -258,108 +199,8 @@ class Store:
         with download.shown():
             if isinstance(located, OnWeb):
                 private = self._private_urls
-                paths = await threads.run(_from_web, located, private, arrived, note)
+                paths = await threads.run(remote.from_web, located, private, arrived, note)
             else:
-                paths = await threads.run(_from_hub, located, self._hub, arrived, note)
+                paths = await threads.run(remote.from_hub, located, self._hub, arrived, note)
         download.finished()
         return paths
-
-
-def _on_hub(file: HubFile, cache: Path | None) -> OnHub:
-    from app.models import hub
-
-    return hub.locate(file, cache)
-
-
-def _from_hub(located: OnHub, cache: Path | None, arrived: Arrived, note: Note) -> list[Path]:
-    from app.models import hub
-
-    return hub.fetch(located, cache, arrived, note)
-
-
-def _on_web(file: WebFile, cache: Path, private: bool) -> OnWeb:
-    from app.models import web_file
-
-    return web_file.locate(file, cache, _allows(private))
-
-
-def _from_web(located: OnWeb, private: bool, arrived: Arrived, note: Note) -> list[Path]:
-    from app.models import web_file
-
-    return web_file.fetch(located, _allows(private), arrived, note)
-
-
-def _allows(private: bool) -> Callable[[str], bool] | None:
-    from app.models import public
-
-    return None if private else public.is_public
-
-
-def _beginning(located: OnHub | OnWeb, index: int, private: bool) -> Beginning:
-    if isinstance(located, OnHub):
-        from app.models import hub
-
-        return hub.HubBeginning(located, index)
-    from app.models import web_file
-
-    return web_file.WebBeginning(located.parts[index], _allows(private))
-
-
-def _preview(located: OnHub | OnWeb, folder: Path, private: bool) -> Preview:
-    folder.mkdir(exist_ok=True)  # without its parents: we may have ended, and removed them
-    paths = []
-    sizes = [part.size for part in located.parts]
-    for index, (path, size) in enumerate(zip(located.paths, sizes, strict=True)):
-        beginning = _beginning(located, index, private)
-        paths.append(folder / Path(path).name)
-        try:
-            header = gguf.read_header(beginning.read, size)
-            gguf.check_bounds(header, size)
-        except HeaderError as error:
-            problem = f"{beginning.title}: corrupt or incomplete: {error}"
-            raise TransferError(problem) from None
-        with paths[-1].open("wb") as file:
-            file.write(beginning.data)
-            file.truncate(size)
-    return Preview(paths[0], gguf.verify(paths), located.size)
-
-
-def _of_registry(path: Path) -> ModelFiles:
-    """The weights in what ClearML fetched: a file, or a package's folder."""
-    first = str(path)
-    try:
-        if path.is_dir():
-            first = _only(path)
-        parts = [Path(part) for part in shards(first)]
-    except FormError as error:
-        raise TransferError(f"{path}: {error.problem}") from None
-    missing = [part for part in parts if not part.is_file()]
-    if missing:
-        raise TransferError(f"{missing[0]} is missing: register a split model as one package")
-    return _verified(parts)
-
-
-def _only(folder: Path) -> str:
-    """The first file of the only model in a folder. Raises FormError."""
-    files = [str(file) for file in folder.rglob("*.gguf")]
-    weights = [file for file in files if not Path(file).name.startswith("mmproj")]
-    return choose_of(f"{folder}/**/*.gguf", weights)
-
-
-def _verified(paths: Sequence[Path], source: str = "") -> ModelFiles:
-    return ModelFiles(tuple(paths), gguf.verify(paths), source)
-
-
-def _local(reference: LocalFile) -> tuple[Path, ...]:
-    path = os.path.expanduser(reference.path)
-    if is_glob(path) and not os.path.exists(path):
-        path = choose(path, glob.glob(path))
-    elif os.path.isdir(path):
-        path = _only(Path(path))
-    first, *others = (Path(part) for part in shards(path))
-    if not first.is_file():
-        raise FormError(KEY, f"{reference.path}: no such file on this machine")
-    for other in others:
-        if not other.is_file():
-            raise TransferError(f"{other}: this part of the set is missing")
-    return tuple(part.absolute() for part in (first, *others))

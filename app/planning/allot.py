@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from app.engine import arguments
 from app.engine.resolved import Resolved
-from app.models.store import Inspected
+from app.models.files import Inspected
 from app.planning import footprint, placement
 from app.planning.amounts import HOST, Need, at_once, lacking, together
 from app.planning.budget import need

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from app.engine.resolved import Resolved, Wanted
 from app.form.settings import ModelSettings
+from app.models.files import Inspected, Located, ModelFiles
 from app.models.header import Header
 from app.models.parts import OnHub, OnWeb
 from app.models.reference import Reference, Tiny, shown
-from app.models.store import Inspected, Located, ModelFiles
 from app.planning.footprint import Footprint
 from app.planning.settle import TINY_NAME
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from app.engine.resolved import ALL_LAYERS, DEFAULT_PARALLEL, Resolved, Wanted
 from app.errors import ConfigError
+from app.models.files import Inspected, ModelFiles
 from app.models.header import Header
-from app.models.store import Inspected, ModelFiles
 from app.planning import arithmetic, fit_params, learned, placement
 from app.planning.amounts import HOST
 from app.planning.fit_params import Fitted

@@ -18,9 +18,10 @@ from app.form.merge import naming_field, naming_item
 from app.form.settings import GeneralSettings, ModelSettings, Settings
 from app.machine import chance, gpu, host
 from app.machine.children import die_with_us
+from app.models.files import Inspected, Located
 from app.models.parts import OnHub, OnWeb
 from app.models.reference import Reference, parse, shown
-from app.models.store import Inspected, Located, Store
+from app.models.store import Store
 from app.planning import placement
 from app.planning.allot import Vacancy, allot, run_at_once, vacancy, with_threads
 from app.planning.amounts import HOST, Need, lacking, together

@@ -14,8 +14,8 @@ from app.form.checks import check_names_of, default_endpoint_name
 from app.form.merge import naming_field, naming_item
 from app.form.settings import ModelSettings, Settings, names_of
 from app.models import reference
+from app.models.files import Located, Registered
 from app.models.reference import Reference, Tiny
-from app.models.store import Located, Registered
 
 TINY_NAME = "tiny"
 

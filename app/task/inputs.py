@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from app.models.files import InBucket, Located, Registered
 from app.models.parts import OnHub, OnWeb
 from app.models.reference import Tiny, shown
-from app.models.store import InBucket, Located, Registered
 from app.planning.candidate import Candidate
 from app.task import api
 

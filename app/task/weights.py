@@ -9,9 +9,9 @@ from typing import Any
 
 from app.errors import FormError, TransferError
 from app.machine import threads
+from app.models.files import InBucket, Registered
 from app.models.reference import KEY, censored
 from app.models.repository import nearest
-from app.models.store import InBucket, Registered
 from app.task import downloads
 from app.task.clearml_task import ClearMLTask
 from app.task.downloads import Begin, Downloads

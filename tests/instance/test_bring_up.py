@@ -15,9 +15,9 @@ from app.machine import clock
 from app.memory.ledger import Model, ModelState
 from app.memory.pool import Pool
 from app.models import hub
+from app.models.files import ModelFiles, Preview, Registered
 from app.models.header import Header
 from app.models.reference import ClearMLModel, HubFile, LocalFile
-from app.models.store import ModelFiles, Preview, Registered
 from app.planning.budget import on_devices
 from app.planning.candidate import Candidate, Files
 from app.planning.footprint import Footprint

@@ -8,9 +8,9 @@ from app.engine.resolved import Resolved, Wanted
 from app.form.settings import ModelSettings
 from app.instance import parking
 from app.instance.parking import find_checkpoints
+from app.models.files import ModelFiles
 from app.models.header import Header
 from app.models.reference import Tiny
-from app.models.store import ModelFiles
 from app.planning.candidate import Candidate, Files
 from app.planning.footprint import Footprint
 from app.planning.plan import Plan

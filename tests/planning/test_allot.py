@@ -7,9 +7,9 @@ import pytest
 from app.engine.capabilities import Capabilities
 from app.engine.resolved import Resolved, Wanted
 from app.form.settings import ModelSettings
+from app.models.files import ModelFiles
 from app.models.header import Header
 from app.models.reference import Tiny
-from app.models.store import ModelFiles
 from app.planning.allot import Vacancy, allot, run_at_once, vacancy, with_threads
 from app.planning.amounts import together
 from app.planning.budget import headroom, need

@@ -9,8 +9,8 @@ import pytest
 from app.engine.capabilities import Capabilities
 from app.engine.resolved import Resolved, Wanted
 from app.errors import ConfigError
+from app.models.files import ModelFiles
 from app.models.header import Header
-from app.models.store import ModelFiles
 from app.planning.footprint import Footprint, cut, predict, whole
 from app.planning.learned import PREDICTED, Learned
 from app.planning.site import Machine, Site

@@ -5,8 +5,8 @@ import pytest
 from app.errors import ConfigError
 from app.form.settings import GeneralSettings, IdleSettings, ModelSettings, Settings
 from app.models import hub
+from app.models.files import Preview
 from app.models.header import Header
-from app.models.store import Preview
 from app.planning import plan as module
 from app.planning.plan import Surroundings, plan
 from app.planning.report import as_json, table

@@ -5,9 +5,9 @@ import pytest
 from app.engine.capabilities import Capabilities
 from app.engine.resolved import Resolved, Wanted
 from app.form.settings import ModelSettings
+from app.models.files import ModelFiles, Registered
 from app.models.header import Header
 from app.models.reference import ClearMLModel, Tiny
-from app.models.store import ModelFiles, Registered
 from app.planning.candidate import Candidate, Files
 from app.planning.footprint import Footprint
 from app.planning.plan import Plan

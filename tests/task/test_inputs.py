@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from app.models.files import ModelFiles, Registered
 from app.models.parts import OnHub, Part
-from app.models.store import ModelFiles, Registered
 from app.task import api, inputs
 from app.task.api import RefusedError
 from app.task.inputs import Input, Source, show, source

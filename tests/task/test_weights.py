@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import FormError, TransferError
-from app.models.store import Registered
+from app.models.files import Registered
 from app.task import weights
 from app.task.sdk import ClearMLError
 from app.task.weights import Weights

@@ -1,0 +1,116 @@
+"""Where a model's files are, and those that are on this machine."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.errors import FormError, TransferError
+from app.models import gguf
+from app.models.header import Header
+from app.models.parts import OnHub, OnWeb
+from app.models.reference import KEY, LocalFile, choose, choose_of, is_glob, shards, shown
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A whole, verified model: its parts, the first one first. `source`: the address that they are
+    from; "" where the path says it."""
+
+    paths: tuple[Path, ...]
+    header: Header
+    source: str = ""
+
+    @property
+    def first(self) -> Path:
+        return self.paths[0]
+
+    @property
+    def size(self) -> int:
+        return sum(path.stat().st_size for path in self.paths)
+
+    @property
+    def downloads(self) -> dict[str, int]:
+        return {}
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A model that is not downloaded yet, of which the headers were read. `first` is a stand-in for
+    its first file: it has the right size and the header, and the planning tool can read it; the
+    stand-ins of further parts lie beside it. `size` in bytes."""
+
+    first: Path
+    header: Header
+    size: int
+
+
+Inspected = ModelFiles | Preview  # its headers have been read
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A model of ClearML's registry."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class InBucket:
+    """A file that ClearML's SDK brings from a bucket."""
+
+    url: str
+
+    @property
+    def name(self) -> str:
+        return shown(self.url)
+
+
+OfClearML = Registered | InBucket
+# Files on this machine are verified at once.
+Located = OnHub | OnWeb | OfClearML | ModelFiles
+
+
+def of_registry(path: Path) -> ModelFiles:
+    """The weights in what ClearML fetched: a file, or a package's folder."""
+    first = str(path)
+    try:
+        if path.is_dir():
+            first = only(path)
+        parts = [Path(part) for part in shards(first)]
+    except FormError as error:
+        raise TransferError(f"{path}: {error.problem}") from None
+    missing = [part for part in parts if not part.is_file()]
+    if missing:
+        raise TransferError(f"{missing[0]} is missing: register a split model as one package")
+    return verified(parts)
+
+
+def only(folder: Path) -> str:
+    """The first file of the only model in a folder. Raises FormError."""
+    files = [str(file) for file in folder.rglob("*.gguf")]
+    weights = [file for file in files if not Path(file).name.startswith("mmproj")]
+    return choose_of(f"{folder}/**/*.gguf", weights)
+
+
+def verified(paths: Sequence[Path], source: str = "") -> ModelFiles:
+    return ModelFiles(tuple(paths), gguf.verify(paths), source)
+
+
+def local(reference: LocalFile) -> tuple[Path, ...]:
+    path = os.path.expanduser(reference.path)
+    if is_glob(path) and not os.path.exists(path):
+        path = choose(path, glob.glob(path))
+    elif os.path.isdir(path):
+        path = only(Path(path))
+    first, *others = (Path(part) for part in shards(path))
+    if not first.is_file():
+        raise FormError(KEY, f"{reference.path}: no such file on this machine")
+    for other in others:
+        if not other.is_file():
+            raise TransferError(f"{other}: this part of the set is missing")
+    return tuple(part.absolute() for part in (first, *others))
