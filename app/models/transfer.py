@@ -111,7 +111,7 @@ class Transfer:
         try:
             for thread in running:
                 thread.start()
-            while any(thread.is_alive() for thread in running) and self._error is None:
+            while not self._done() and any(thread.is_alive() for thread in running):
                 with self._changed:
                     self._changed.wait(TICK)
                 here = self._part.here
@@ -124,6 +124,12 @@ class Transfer:
         self._arrived(self._part.here - told)
         if self._error is not None:
             raise self._error
+
+    def _done(self) -> bool:
+        """Whether nothing is to be waited for: not for a connection that another one has replaced
+        either."""
+        come = self._part.here if self._hasher is None else self._hashed
+        return come >= self._part.size or self._error is not None
 
     def _end(self, running: Sequence[Any]) -> None:
         """The threads end, but for one that waits for a server's first word."""

@@ -15,7 +15,7 @@ class Storage(ThreadedServer):
     """`with Storage({"/m.gguf": bytes}) as storage`.
 
     `troubles` befall the next requests, one each: ("status", code, headers), ("cut", bytes),
-    ("redirect", url), ("hang", seconds), ("etag", text). `ranges` off: every answer is the whole
+    ("redirect", url), ("hang", an event that ends it), ("etag", text). `ranges` off: every answer is the whole
     file. `cut`: each answer breaks off after so many bytes. `asked` are (path, first byte, has a
     token), `sent` the bytes of bodies that were sent; both without the `beginnings` of files, which
     the app lets be compressed. `pause`: seconds for each 64 KiB.
@@ -51,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
         if kind == "redirect":
             return self._head(302, {"Content-Length": "0", "Location": of[0]})
         if kind == "hang":
-            time.sleep(of[0])
+            of[0].wait(100)
         data = storage.files.get(path)
         if data is None:
             return self._head(404, {"Content-Length": "0"})
