@@ -15,10 +15,10 @@ class Storage(ThreadedServer):
     """`with Storage({"/m.gguf": bytes}) as storage`.
 
     `troubles` befall the next requests, one each: ("status", code, headers), ("cut", bytes),
-    ("redirect", url), ("hang", an event that ends it), ("etag", text). `ranges` off: every answer is the whole
-    file. `cut`: each answer breaks off after so many bytes. `asked` are (path, first byte, has a
-    token), `sent` the bytes of bodies that were sent; both without the `beginnings` of files, which
-    the app lets be compressed. `pause`: seconds for each 64 KiB.
+    ("redirect", url), ("hang", an event that ends it), ("etag", text). `ranges` off: every answer
+    is the whole file. `cut`: each answer breaks off after so many bytes. `asked` are (path, first
+    byte, has a token), `sent` the bytes of bodies that were sent; both without the `beginnings` of
+    files, which the app lets be compressed. `pause`: seconds for each 64 KiB.
     """
 
     def __init__(self, files):
