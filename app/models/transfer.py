@@ -1,8 +1,5 @@
 """Fetch a file into its part file: by ranges, over several connections, and go on after each
 interruption. What arrives is hashed meanwhile.
-
-Threads take pieces from a board. One that finds none left takes the second half of the largest that
-another one is still fetching, so that a slow connection holds up nothing.
 """
 
 from __future__ import annotations
@@ -10,19 +7,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from app.errors import TransferError
 from app.machine import clock, threads
 from app.models.part_file import PartFile
+from app.models.pieces import Board, Piece
 from app.models.progress import Arrived
 
 CONNECTIONS = 8
 CHUNK = 1 << 20  # bytes read at once, in each thread
-LEAST_PIECE, MOST_PIECE = 4 << 20, 64 << 20
-WORTH_DIVIDING = 8 << 20  # bytes: what a server has sent already of the second half is lost
-SLOW, SLOW_AFTER = 16_000.0, 10.0  # bytes/s, seconds: of a connection that is given up at the end
 TRIES = 6  # in a row that bring nothing
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0  # seconds before another try
 MOST_ASKED = 300.0  # seconds that a server may want us to wait
@@ -61,14 +55,6 @@ class Source(Protocol):
         """Raises CutError, TransferError."""
 
 
-@dataclass
-class Piece:
-    at: int
-    end: int
-    begun: float = 0.0  # when a thread took it
-    start: int = 0  # where it was then
-
-
 class Transfer:
     def __init__(
         self,
@@ -89,22 +75,18 @@ class Transfer:
         self._ranges = ranges
         self._hasher = hasher
         self._changed = threads.Condition()  # guards all that follows
-        self._free = [Piece(*span) for span in (part.missing() if ranges else [(0, part.size)])]
-        self._active: list[Piece] = []
+        self._board = Board(part.missing(), part.size, divisible=ranges)
         self._bodies: set[Readable] = set()
         self._error: Exception | None = None
         self._over = False  # nothing more is to be done
         self._futile = 0
         self._failed_at = float("-inf")  # when the last failure that counts came
         self._hashed = 0
-        share = part.size // (4 * CONNECTIONS)
-        self._piece = min(MOST_PIECE, max(LEAST_PIECE, share))
 
     def run(self) -> None:
         """Until all is there, and hashed. Raises TransferError, OSError."""
-        missing = sum(piece.end - piece.at for piece in self._free)
-        most = -(-missing // LEAST_PIECE) if self._ranges else 1
-        running = [self._thread(self._fetch_all) for _ in range(min(CONNECTIONS, most))]
+        most = min(CONNECTIONS, self._board.most)
+        running = [self._thread(self._fetch_all) for _ in range(most)]
         if self._hasher is not None:
             running.append(self._thread(self._hash))
         told = self._part.here
@@ -177,62 +159,16 @@ class Transfer:
     def _take(self) -> Piece | None:
         """None once all is there, or nothing more is wanted."""
         with self._changed:
-            while not self._over:
-                if self._free:
-                    piece = self._cut(self._free[0])
-                elif (largest := self._largest()) is not None:
-                    middle = (largest.at + largest.end) // 2
-                    piece, largest.end = Piece(middle, largest.end), middle
-                elif (slow := self._slow()) is not None:  # its thread ends with its next bytes
-                    piece, slow.end = Piece(slow.at, slow.end), slow.at
-                elif not self._active:
-                    break
-                else:
-                    self._changed.wait(TICK)
-                    continue
-                piece.begun, piece.start = clock.now(), piece.at
-                self._active.append(piece)
-                return piece
+            while not self._over and not self._board.empty:
+                piece = self._board.take(clock.now())
+                if piece is not None:
+                    return piece
+                self._changed.wait(TICK)
             return None
-
-    def _cut(self, free: Piece) -> Piece:
-        """The beginning of what nobody fetches; all of it where the source sends no parts."""
-        if not self._ranges or free.end - free.at <= self._piece:
-            return self._free.pop(0)
-        piece = Piece(free.at, free.at + self._piece)
-        free.at = piece.end
-        return piece
-
-    def _largest(self) -> Piece | None:
-        """The piece under way that is worth being divided."""
-        if not self._ranges or not self._active:
-            return None
-        largest = max(self._active, key=lambda piece: piece.end - piece.at)
-        return largest if largest.end - largest.at > WORTH_DIVIDING else None
-
-    def _slow(self) -> Piece | None:
-        """A piece whose connection has all but stopped: another one may do better."""
-        if not self._ranges:
-            return None
-        since = clock.now() - SLOW_AFTER
-        taken = [piece for piece in self._active if piece.begun < since and piece.at < piece.end]
-        return min(
-            (
-                piece
-                for piece in taken
-                if piece.at - piece.start < SLOW * (clock.now() - piece.begun)
-            ),
-            key=lambda piece: piece.at - piece.start,
-            default=None,
-        )
 
     def _put_back(self, piece: Piece) -> None:
         with self._changed:
-            self._active.remove(piece)
-            if piece.at < piece.end:
-                if not self._ranges:
-                    piece.at = 0
-                self._free.insert(0, piece)
+            self._board.put_back(piece)
             self._changed.notify_all()
 
     def _fetch(self, source: Source, piece: Piece) -> None:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from app.errors import TransferError
-from app.models import arrival, part_file, transfer
+from app.models import arrival, part_file, pieces, transfer
 from app.models.arrival import Content, Target
 from app.models.part_file import PartFile, record_of
 from app.models.public import is_public
@@ -25,7 +25,7 @@ NAME = "/m.gguf"
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Pieces of a small file, and short pauses."""
-    monkeypatch.setattr(transfer, "LEAST_PIECE", 1 << 17)
+    monkeypatch.setattr(pieces, "LEAST", 1 << 17)
     monkeypatch.setattr(transfer, "FIRST_PAUSE", 0.01)
     monkeypatch.setattr(transfer, "LONGEST_PAUSE", 0.02)
 
@@ -185,7 +185,7 @@ def test_a_file_of_another_size_is_refused(storage, place, other):
 
 def test_a_connection_that_all_but_stops_holds_up_nothing(storage, place, monkeypatch):
     """Result: another one fetches what it has not brought, and its late bytes change nothing."""
-    monkeypatch.setattr(transfer, "SLOW_AFTER", 0.2)
+    monkeypatch.setattr(pieces, "SLOW_AFTER", 0.2)
     released = threading.Event()
     storage.troubles = [("", None)] * 2 + [("hang", released)]
     place.fetch(storage)

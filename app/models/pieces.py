@@ -1,0 +1,89 @@
+"""Who fetches which bytes of a file. Pure.
+
+Threads take pieces from a board. One that finds none left takes the second half of the largest that
+another one is still fetching, or all of one whose connection has all but stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from app.models.spans import Span
+
+LEAST, MOST = 4 << 20, 64 << 20  # bytes of a piece
+SHARES = 32  # into so many a file is divided, within these limits
+WORTH_DIVIDING = 8 << 20  # bytes: what a server has sent already of the second half is lost
+SLOW, SLOW_AFTER = 16_000.0, 10.0  # bytes/s, seconds: of a connection that is given up at the end
+
+
+@dataclass
+class Piece:
+    """The bytes from `at` to `end` are to be fetched; `end` may come nearer meanwhile."""
+
+    at: int
+    end: int
+    begun: float = 0.0  # when a thread took it
+    start: int = 0  # where it was then
+
+
+class Board:
+    """Not guarded: whoever uses it in several threads holds a lock."""
+
+    def __init__(self, missing: Iterable[Span], size: int, *, divisible: bool = True) -> None:
+        """What is `missing` of a file of `size` bytes; in one piece if it is not `divisible`."""
+        self._divisible = divisible
+        self._free = [Piece(*span) for span in (missing if divisible else [(0, size)])]
+        self._active: list[Piece] = []
+        self._size = min(MOST, max(LEAST, size // SHARES))
+
+    @property
+    def most(self) -> int:
+        """Connections that have something to do."""
+        missing = sum(piece.end - piece.at for piece in self._free)
+        return -(-missing // LEAST) if self._divisible else 1
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is left, and nobody fetches anything."""
+        return not self._free and not self._active
+
+    def take(self, now: float) -> Piece | None:
+        """None if there is nothing to take at the moment."""
+        piece = self._next(now)
+        if piece is not None:
+            piece.begun, piece.start = now, piece.at
+            self._active.append(piece)
+        return piece
+
+    def put_back(self, piece: Piece) -> None:
+        """It is whole, or its thread has given it up."""
+        self._active.remove(piece)
+        if piece.at < piece.end:
+            if not self._divisible:
+                piece.at = 0
+            self._free.insert(0, piece)
+
+    def _next(self, now: float) -> Piece | None:
+        if self._free:
+            return self._cut(self._free[0])
+        if not self._divisible or not self._active:
+            return None
+        largest = max(self._active, key=lambda piece: piece.end - piece.at)
+        if largest.end - largest.at > WORTH_DIVIDING:
+            middle = (largest.at + largest.end) // 2
+            piece, largest.end = Piece(middle, largest.end), middle
+            return piece
+        for slow in self._active:
+            seconds, brought = now - slow.begun, slow.at - slow.start
+            if slow.at < slow.end and seconds > SLOW_AFTER and brought < SLOW * seconds:
+                piece, slow.end = Piece(slow.at, slow.end), slow.at  # it ends with its next bytes
+                return piece
+        return None
+
+    def _cut(self, free: Piece) -> Piece:
+        if not self._divisible or free.end - free.at <= self._size:
+            return self._free.pop(0)
+        piece = Piece(free.at, free.at + self._size)
+        free.at = piece.end
+        return piece

@@ -1,0 +1,59 @@
+import random
+
+import pytest
+
+from app.models import pieces
+from app.models.pieces import Board
+
+MB = 1 << 20
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_is_taken_and_given_up_every_byte_is_fetched(seed):
+    """Threads that fetch some bytes, or give up. Result: all bytes come, few of them twice."""
+    dice, size, now = random.Random(seed), 300 * MB, 0.0
+    board, active, come = Board([(0, size)], size), [], bytearray(300)
+    while not board.empty:
+        now += 1.0
+        if len(active) < 8 and (piece := board.take(now)) is not None:
+            active.append(piece)
+        piece = dice.choice(active)
+        for _ in range(dice.randrange(1, 4)):
+            if piece.at < piece.end:
+                come[piece.at // MB] += 1
+                piece.at = min(piece.end, (piece.at // MB + 1) * MB)
+        if piece.at >= piece.end or dice.random() < 0.1:
+            board.put_back(piece)
+            active.remove(piece)
+    assert min(come) >= 1 and sum(come) < 300 * 1.3
+
+
+def test_the_largest_piece_is_divided_once_nothing_is_left():
+    board = Board([(0, 20 * MB)], 20 * MB)
+    first = [board.take(0.0) for _ in range(5)]  # of 4 MB each
+    assert [piece.end - piece.at for piece in first] == [4 * MB] * 5
+    assert board.take(0.0) is None
+    large = Board([(0, 60 * MB)], 1 << 40)
+    whole, half = large.take(0.0), large.take(0.0)
+    assert (whole.at, whole.end, half.at, half.end) == (0, 30 * MB, 30 * MB, 60 * MB)
+
+
+def test_a_slow_piece_is_taken_over():
+    board = Board([(0, 4 * MB)], 4 * MB)
+    slow = board.take(0.0)
+    slow.at = 1000
+    assert board.take(pieces.SLOW_AFTER) is None
+    other = board.take(pieces.SLOW_AFTER + 1)
+    assert (slow.at, slow.end, other.at, other.end) == (1000, 1000, 1000, 4 * MB)
+    board.put_back(slow)
+    assert not board.empty
+
+
+def test_what_is_not_divisible_begins_again():
+    board = Board([(10, 20)], 20, divisible=False)
+    piece = board.take(0.0)
+    assert (piece.at, piece.end, board.most) == (0, 20, 1)
+    piece.at = 15
+    assert board.take(100.0) is None
+    board.put_back(piece)
+    assert board.take(0.0).at == 0
