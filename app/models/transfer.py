@@ -15,7 +15,9 @@ from app.models.part_file import PartFile
 from app.models.pieces import Board, Piece
 from app.models.progress import Arrived
 
-CONNECTIONS = 8
+FIRST, CONNECTIONS = 2, 8  # at the beginning; at most
+RAMP = 1.0  # seconds after which there are twice as many, if the last ones have brought a
+GAIN = 1.2  # times higher rate: else they only take CPU time from each other
 CHUNK = 1 << 20  # bytes read at once, in each thread
 TRIES = 6  # in a row that bring nothing
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0  # seconds before another try
@@ -86,13 +88,13 @@ class Transfer:
     def run(self) -> None:
         """Until all is there, and hashed. Raises TransferError, OSError."""
         most = min(CONNECTIONS, self._board.most)
-        running = [self._thread(self._fetch_all) for _ in range(most)]
-        if self._hasher is not None:
-            running.append(self._thread(self._hash))
-        told = self._part.here
+        running: list[Any] = []
+        self._start(running, self._hasher is not None, self._hash)
+        fetching, best = min(FIRST, most), 0.0
+        told = counted = self._part.here
+        since = clock.now()
         try:
-            for thread in running:
-                thread.start()
+            self._start(running, fetching, self._fetch_all)
             while not self._done() and any(thread.is_alive() for thread in running):
                 with self._changed:
                     self._changed.wait(TICK)
@@ -100,12 +102,24 @@ class Transfer:
                 self._arrived(here - told)
                 told = here
                 self._part.save()
+                seconds = clock.now() - since
+                if fetching < most and seconds >= RAMP:
+                    rate, counted, since = (here - counted) / seconds, here, clock.now()
+                    if rate > GAIN * best:
+                        more = min(fetching, most - fetching)
+                        self._start(running, more, self._fetch_all)
+                        fetching, best = fetching + more, rate
         finally:
             self._end(running)
         self._part.save(at_once=True)
         self._arrived(self._part.here - told)
         if self._error is not None:
             raise self._error
+
+    def _start(self, running: list[Any], count: int, target: Callable[[], None]) -> None:
+        for _ in range(count):
+            running.append(self._thread(target))
+            running[-1].start()
 
     def _done(self) -> bool:
         """Whether nothing is to be waited for: not for a connection that another one has replaced
