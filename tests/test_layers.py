@@ -73,6 +73,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "budget",
         "settle",
         "candidate",
+        "disk",
         "allot",
         "plan",
         "report",

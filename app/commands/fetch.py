@@ -8,13 +8,12 @@ from collections.abc import Mapping
 
 from app.commands.launch import connect
 from app.console import escape, say
-from app.errors import ConfigError
 from app.instance.invocation import PROJECT
 from app.models.files import Located, Registered
-from app.models.parts import OnHub, OnWeb
-from app.models.reference import Reference, Tiny, parse, title
+from app.models.parts import Remote
+from app.models.reference import parse, title
 from app.models.store import Store
-from app.planning.plan import check_disk
+from app.planning.disk import check_disk
 from app.task import inputs
 from app.task.clearml_task import ClearMLTask
 from app.task.launch import Launcher
@@ -49,7 +48,8 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
         Weights(task),
         private_urls=arguments.allow_private_urls,
     )
-    found = [await _locate(store, reference) for _, reference in named]
+    found = [await store.locate(reference) for _, reference in named]
+    check_disk([each for each in found if isinstance(each, Remote)], store)
     for (text, _), located in zip(named, found, strict=True):
         name = escape(title(text))
         files = await store.fetch(located, name, lambda _: None)
@@ -57,15 +57,6 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
         if launcher is not None:
             await _register(launcher, located, arguments.project, name)
     return 0
-
-
-async def _locate(store: Store, reference: Reference) -> Located:
-    if isinstance(reference, Tiny):
-        raise ConfigError("name a model")
-    located = await store.locate(reference)
-    if isinstance(located, OnHub | OnWeb):
-        check_disk({store.folder(located): located.missing}, store, located.partials)
-    return located
 
 
 async def _register(launcher: Launcher, located: Located, project: str, name: str) -> None:

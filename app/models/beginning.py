@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-
 from app.errors import TransferError
+from app.models.transfer import CutError, Source
 
 STEP = 1 << 20  # bytes that one request for a header brings at least
 MAX_BEGINNING = 256 << 20
 TRIES = 3
 
 
-class Interrupted(Exception):
-    """What has come until then may be used."""
-
-
-class Beginning(ABC):
-    def __init__(self, title: str, size: int) -> None:
-        """`title` is what errors call the file, of so many bytes."""
-        self.title = title
+class Beginning:
+    def __init__(
+        self, source: Source, size: int, *, version: str = "", ranges: bool = True
+    ) -> None:
+        """Of a file of `size` bytes. `version` of the content that all answers must bear; `ranges`:
+        whether the source sends parts."""
+        self._source = source
         self._size = size
+        self._version = version
+        self._ranges = ranges
         self.data = bytearray()
-
-    @abstractmethod
-    def _ask(self, end: int) -> None:
-        """Add bytes to `data`, until there are `end`. Raises Interrupted, TransferError."""
 
     def read(self, offset: int, size: int) -> bytes:
         """At most `size` bytes. Raises TransferError."""
         end = min(offset + size, self._size)
         if end > len(self.data):
             if end > MAX_BEGINNING:
-                raise TransferError(
-                    f"{self.title}: a header of more than {MAX_BEGINNING >> 20} MiB"
-                )
+                limit = f"{MAX_BEGINNING >> 20} MiB"
+                raise TransferError(f"{self._source.title}: a header of more than {limit}")
             self._fetch(end)
         return bytes(self.data[offset:end])
 
@@ -44,9 +39,18 @@ class Beginning(ABC):
             before = len(self.data)
             try:
                 self._ask(min(max(end, before + STEP), self._size))
-                problem = "it ends too early"
-            except Interrupted as error:
+                problem = f"{self._source.title}: it ends too early"
+            except CutError as error:
                 problem = str(error)
             futile = 0 if len(self.data) > before else futile + 1
         if len(self.data) < end:
-            raise TransferError(f"{self.title}: its header cannot be read: {problem}")
+            raise TransferError(f"{problem}; its header cannot be read")
+
+    def _ask(self, end: int) -> None:
+        """What has come until an interruption may be used; unless all is sent again each time."""
+        if not self._ranges:
+            self.data.clear()
+        until = end if self._ranges else self._size
+        with self._source.get(len(self.data), until, self._size, self._version) as body:
+            while len(self.data) < end and (data := body.read(end - len(self.data))):
+                self.data += data

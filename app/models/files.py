@@ -11,7 +11,7 @@ from pathlib import Path
 from app.errors import FormError, TransferError
 from app.models import gguf
 from app.models.header import Header
-from app.models.parts import OnHub, OnWeb
+from app.models.parts import Remote
 from app.models.reference import KEY, LocalFile, choose, choose_of, is_glob, shards, shown
 
 
@@ -31,10 +31,6 @@ class ModelFiles:
     @property
     def size(self) -> int:
         return sum(path.stat().st_size for path in self.paths)
-
-    @property
-    def downloads(self) -> dict[str, int]:
-        return {}
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ class InBucket:
 
 OfClearML = Registered | InBucket
 # Files on this machine are verified at once.
-Located = OnHub | OnWeb | OfClearML | ModelFiles
+Located = Remote | OfClearML | ModelFiles
 
 
 def of_registry(path: Path) -> ModelFiles:

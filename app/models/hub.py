@@ -1,5 +1,4 @@
-"""Files of Hugging Face repositories: find them, fetch them into huggingface_hub's cache, and read
-their beginnings.
+"""Files of Hugging Face repositories: find them, and fetch them into huggingface_hub's cache.
 
 The hub's library takes 0.4 s of CPU time and 15 MB to import: what does not need the hub must not
 import this module.
@@ -32,13 +31,11 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     WeakFileLock,
     build_hf_headers,
-    get_session,
 )
 
 from app.errors import FormError, TransferError
 from app.models import arrival
 from app.models.arrival import Content, Target
-from app.models.beginning import Beginning, Interrupted
 from app.models.kept import Note
 from app.models.part_file import PartFile, bytes_here
 from app.models.parts import OnHub, Part
@@ -57,7 +54,6 @@ from app.models.web import Web
 
 NOT_KEPT = "a token typed into the form is not kept for a second run"
 
-PARTIAL = 206
 LISTED_IN = 10.0  # seconds
 
 # What the hub's library raises if the hub or the network is at fault. Its HTTP client raises
@@ -70,7 +66,7 @@ def shared_cache() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def locate(file: HubFile, cache: Path | None) -> OnHub:
+def locate(file: HubFile, cache: Path) -> OnHub:
     """Ask the hub for the file and the other parts of its set, or the cache if the hub is silent.
 
     Raises FormError that says what was looked for.
@@ -91,7 +87,7 @@ def locate(file: HubFile, cache: Path | None) -> OnHub:
     raise FormError(KEY, _explain(file.repo, revision, path, first)) from None
 
 
-def _locate(file: HubFile, revision: str, path: str, cache: Path | None) -> OnHub:
+def _locate(file: HubFile, revision: str, path: str, cache: Path) -> OnHub:
     repo = file.repo
     folder, commit, parts = _folder(repo, cache), "", []
     if not path:
@@ -110,11 +106,11 @@ def _locate(file: HubFile, revision: str, path: str, cache: Path | None) -> OnHu
         etag = told.etag or ""
         partial = _part_of(folder, etag)
         here = bytes_here(partial)
-        parts.append(Part(shard, told.size or size, etag=etag, here=here, partial=partial))
+        parts.append(Part(shard, told.size or size, False, etag, here, partial))
     return OnHub(repo, revision, commit, tuple(parts))
 
 
-def _files(repo: str, revision: str, cache: Path | None) -> list[str]:
+def _files(repo: str, revision: str, cache: Path) -> list[str]:
     """The repository's files; those in the cache, if the hub does not answer."""
     try:
         return _listed(repo, revision)
@@ -136,7 +132,7 @@ def _listed(repo: str, revision: str) -> list[str]:
     return [file.rfilename for file in found or ()]
 
 
-def fetch(located: OnHub, cache: Path | None, arrived: Arrived, note: Note) -> list[Path]:
+def fetch(located: OnHub, cache: Path, arrived: Arrived, note: Note) -> list[Path]:
     """All parts, in one folder under their own names. Raises TransferError.
 
     The library itself throws an unfinished download away, and takes one connection for a file: so
@@ -155,7 +151,7 @@ def _fetch_part(located: OnHub, part: Part, folder: Path, arrived: Arrived, note
         if located.commit not in local.parts:  # the branch has moved on meanwhile
             local = _linked(located.repo, part.path, located.commit, folder.parent)
     except UNREACHABLE as error:
-        raise TransferError(f"{located.repo}/{part.path}: {_said(error)}") from None
+        raise TransferError(f"{located.source(part)}: {_said(error)}") from None
     return local
 
 
@@ -167,61 +163,42 @@ def _linked(repo: str, path: str, revision: str, cache: Path) -> Path:
 def _fill(located: OnHub, part: Part, folder: Path, arrived: Arrived, note: Note) -> None:
     """Fetch the content, and give it its place among the blobs. What it is, is said by the hub: the
     storage that it redirects to has names of its own."""
-    if not part.etag:
-        raise TransferError(f"{located.repo}/{part.path}: the hub does not say what it is")
-    url = hf_hub_url(located.repo, part.path, revision=located.commit)
-    blob, digest = folder / "blobs" / part.etag, hasher_of(part.etag, part.size)
-    lock = folder.parent / ".locks" / folder.name / f"{part.etag}.lock"
+    etag, source = part.version, located.source(part)
+    if not etag or part.partial is None:
+        raise TransferError(f"{source}: the hub does not say what it is")
+    blob, digest = folder / "blobs" / etag, hasher_of(etag, part.size)
+    lock = folder.parent / ".locks" / folder.name / f"{etag}.lock"
 
     def place(whole: PartFile) -> None:
         blob.parent.mkdir(parents=True, exist_ok=True)
         lock.parent.mkdir(parents=True, exist_ok=True)
-        note(blob.resolve(), f"{located.repo}/{part.path}")
+        note(blob.resolve(), source)
         with WeakFileLock(lock):
             whole.placed(blob)
 
     arrival.fetch(
-        Web(url, build_hf_headers(), title=f"{located.repo}/{part.path}"),
-        Content(part.etag, part.size, part.etag if digest else "", digest),
-        Target(_part_of(folder, part.etag), blob.exists, place),
+        web(located, part),
+        Content(etag, part.size, etag if digest else "", digest),
+        Target(part.partial, blob.exists, place),
         arrived,
         part.here,
     )
 
 
-def _folder(repo: str, cache: Path | None) -> Path:
-    return (cache or shared_cache()) / repo_folder_name(repo_id=repo, repo_type="model")
+def web(located: OnHub, part: Part) -> Web:
+    """Where the hub has it, with our token."""
+    url = hf_hub_url(located.repo, part.path, revision=located.commit)
+    return Web(url, build_hf_headers(), title=located.source(part))
+
+
+def _folder(repo: str, cache: Path) -> Path:
+    return cache / repo_folder_name(repo_id=repo, repo_type="model")
 
 
 def _part_of(folder: Path, etag: str) -> Path:
     """In the repository's own folder, so that it goes where that goes; outside of `blobs`, where
     the library would take it for whole."""
     return folder / ".partial" / f"{etag}.part"
-
-
-class HubBeginning(Beginning):
-    def __init__(self, located: OnHub, index: int) -> None:
-        part = located.parts[index]
-        super().__init__(f"{located.repo}/{part.path}", part.size)
-        self._url = hf_hub_url(located.repo, part.path, revision=located.commit)
-
-    def _ask(self, end: int) -> None:
-        try:
-            self._get(end)
-        except UNREACHABLE as error:
-            raise Interrupted(_said(error)) from None
-
-    def _get(self, end: int) -> None:
-        headers = {**build_hf_headers(), "Range": f"bytes={len(self.data)}-{end - 1}"}
-        session = get_session()
-        with session.stream("GET", self._url, headers=headers, follow_redirects=True) as answer:
-            answer.raise_for_status()
-            if answer.status_code != PARTIAL:  # the server sends no parts, but the whole file
-                self.data.clear()
-            for chunk in answer.iter_bytes():
-                self.data += chunk
-                if len(self.data) >= end:
-                    break
 
 
 def _explain(repo: str, revision: str, path: str, error: Exception) -> str:

@@ -35,6 +35,7 @@ class PartFile:
         self._file = os.open(path, OPENED, 0o666)
         try:
             os.ftruncate(self._file, size)
+            self.save(at_once=True)  # of what is no part of this content nothing may be trusted
         except OSError:
             os.close(self._file)
             raise

@@ -3,20 +3,23 @@ on the web, as `web_file.locate` does."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+
+from app.models.reference import shown
 
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a repository: its path below the root, its bytes, whether the cache has it, and
-    where; if not, what the hub calls its content, bytes that have come already, and the file of
-    them."""
+    """One file: its path below the repository's root, or its name; its bytes; whether the cache
+    has it, as `local`. If not: `version` of its content (the ETag that the hub or the server
+    tells), bytes that are `here` already, and the file `partial` of them."""
 
     path: str
     size: int
     cached: bool = False
-    etag: str = ""
+    version: str = ""
     here: int = 0
     partial: Path | None = None
     local: Path | None = None
@@ -27,13 +30,26 @@ class Part:
 
 
 @dataclass(frozen=True)
-class OnHub:
-    """The parts of a model that the hub has, at one commit of a revision."""
+class WebPart(Part):
+    """One at an HTTP address: its SHA-256, if that is given; whether the server sends parts."""
 
-    repo: str
-    revision: str
-    commit: str
+    url: str = ""
+    sha256: str = ""
+    ranges: bool = True
+
+
+class Remote(ABC):
+    """All parts of a model that is elsewhere."""
+
     parts: tuple[Part, ...]
+
+    @abstractmethod
+    def source(self, part: Part) -> str:
+        """Where a part is from, for people."""
+
+    def _name(self, part: Part) -> str:
+        """The same for every model that uses this file."""
+        return f"{self.source(part)} {part.version}"
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -47,8 +63,7 @@ class OnHub:
     def downloads(self) -> dict[str, int]:
         """Bytes of each part that the cache does not have, by a name that is the same for every
         model that uses this file."""
-        prefix = f"{self.repo}@{self.commit}"
-        return {f"{prefix}/{part.path}": part.missing for part in self.parts if not part.cached}
+        return {self._name(part): part.missing for part in self.parts if not part.cached}
 
     @property
     def missing(self) -> int:
@@ -63,65 +78,29 @@ class OnHub:
     @property
     def cached(self) -> tuple[Path, ...]:
         """Those that the cache has."""
-        return tuple(part.local for part in self.parts if part.local is not None)
+        return tuple(part.local for part in self.parts if part.cached and part.local is not None)
 
 
 @dataclass(frozen=True)
-class WebPart:
-    """One file at an HTTP address: where it is or comes to, its bytes, its SHA-256 if that is
-    given, whether the cache has it. If not: what the server calls the version of its content,
-    whether it sends parts of it, and bytes that have come already."""
+class OnHub(Remote):
+    """At one commit of a revision."""
 
-    url: str
-    file: Path
-    size: int
-    sha256: str
-    version: str = ""
-    ranges: bool = True
-    cached: bool = False
-    here: int = 0
+    repo: str
+    revision: str
+    commit: str
+    parts: tuple[Part, ...]
 
-    @property
-    def partial(self) -> Path:
-        """The file of what has come."""
-        return self.file.parent / ".partial" / f"{self.file.name}.part"
+    def source(self, part: Part) -> str:
+        return f"{self.repo}/{part.path}"
 
-    @property
-    def missing(self) -> int:
-        return 0 if self.cached else max(0, self.size - self.here)
+    def _name(self, part: Part) -> str:
+        return f"{self.repo}@{self.commit}/{part.path}"
 
 
 @dataclass(frozen=True)
-class OnWeb:
-    """The parts of a model at HTTP addresses."""
-
+class OnWeb(Remote):
     parts: tuple[WebPart, ...]
 
-    @property
-    def paths(self) -> tuple[str, ...]:
-        return tuple(part.file.name for part in self.parts)
-
-    @property
-    def size(self) -> int:
-        return sum(part.size for part in self.parts)
-
-    @property
-    def downloads(self) -> dict[str, int]:
-        """Bytes of each part that the cache does not have, by a name that is the same for every
-        model that uses this file."""
-        return {str(part.file): part.missing for part in self.parts if not part.cached}
-
-    @property
-    def missing(self) -> int:
-        """Bytes that the cache does not have."""
-        return sum(self.downloads.values())
-
-    @property
-    def partials(self) -> frozenset[Path]:
-        """The files that its parts come in."""
-        return frozenset(part.partial for part in self.parts)
-
-    @property
-    def cached(self) -> tuple[Path, ...]:
-        """Those that the cache has."""
-        return tuple(part.file for part in self.parts if part.cached)
+    def source(self, part: Part) -> str:
+        assert isinstance(part, WebPart)
+        return shown(part.url)

@@ -1,4 +1,4 @@
-"""Who fetches which bytes of a file. Pure.
+"""Who fetches which bytes of a file, and over how many connections. Pure.
 
 Threads take pieces from a board. One that finds none left takes the second half of the largest that
 another one is still fetching, or all of one whose connection has all but stopped.
@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from app.models.spans import Span
 
+FIRST, CONNECTIONS = 2, 8  # at the beginning; at most
+RAMP = 1.0  # seconds after which there are twice as many, if the last ones have brought a
+GAIN = 1.2  # times higher rate: else they only take CPU time from each other
 LEAST, MOST = 4 << 20, 64 << 20  # bytes of a piece
 SHARES = 32  # into so many a file is divided, within these limits
 WORTH_DIVIDING = 8 << 20  # bytes: what a server has sent already of the second half is lost
@@ -87,3 +90,27 @@ class Board:
         piece = Piece(free.at, free.at + self._size)
         free.at = piece.end
         return piece
+
+
+class Ramp:
+    """How many connections there are: more as long as that is faster."""
+
+    def __init__(self, most: int, here: int, now: float) -> None:
+        """`most` have something to do; so many bytes are `here`."""
+        self._most = min(CONNECTIONS, most)
+        self.connections = min(FIRST, self._most)
+        self._here, self._since, self._best = here, now, 0.0
+
+    def more(self, here: int, now: float) -> int:
+        """So many more than before."""
+        seconds = now - self._since
+        if self.connections == self._most or seconds < RAMP:
+            return 0
+        rate = (here - self._here) / seconds
+        self._here, self._since = here, now
+        if rate <= GAIN * self._best:
+            return 0
+        self._best = rate
+        more = min(self.connections, self._most - self.connections)
+        self.connections += more
+        return more

@@ -172,7 +172,7 @@ def _address(text: str) -> Reference:
     if text.startswith(BUCKETS):
         if not text.endswith(".gguf"):
             raise FormError(KEY, f"{shown(text)!r} does not end in .gguf")
-        if "@" in urlsplit(text).netloc:
+        if "@" in text.partition("://")[2].partition("/")[0]:
             problem = "credentials belong into clearml.conf, not into an address"
             raise FormError(KEY, f"{shown(text)!r}: {problem}")
         return BucketFile(text)

@@ -1,4 +1,4 @@
-"""Models of the hub and of the web: both are asked in the same way. Blocks.
+"""Models of the hub and of the web, of which the store need not know which is which. Blocks.
 
 The modules that know the hub and the web are slow to import: only where they are needed.
 """
@@ -6,6 +6,7 @@ The modules that know the hub and the web are slow to import: only where they ar
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import TransferError
@@ -14,65 +15,88 @@ from app.models.beginning import Beginning
 from app.models.files import Preview
 from app.models.header import HeaderError
 from app.models.kept import Note
-from app.models.parts import OnHub, OnWeb
+from app.models.parts import OnHub, OnWeb, Remote, WebPart
 from app.models.progress import Arrived
 from app.models.reference import HubFile, WebFile
 
 
-def on_hub(file: HubFile, cache: Path | None) -> OnHub:
-    from app.models import hub
+@dataclass(frozen=True)
+class Caches:
+    """Where what is fetched comes to: `hub`, None for the one that all programs share, and `web`.
+    `private`: addresses that are not the internet's may be fetched from."""
 
-    return hub.locate(file, cache)
+    hub: Path | None
+    web: Path
+    private: bool
 
+    @property
+    def allows(self) -> Callable[[str], bool] | None:
+        from app.models import public
 
-def from_hub(located: OnHub, cache: Path | None, arrived: Arrived, note: Note) -> list[Path]:
-    from app.models import hub
+        return None if self.private else public.is_public
 
-    return hub.fetch(located, cache, arrived, note)
+    def folder(self, remote: Remote) -> Path:
+        return self.hub_folder if isinstance(remote, OnHub) else self.web
 
-
-def on_web(file: WebFile, cache: Path, private: bool) -> OnWeb:
-    from app.models import web_file
-
-    return web_file.locate(file, cache, allows(private))
-
-
-def from_web(located: OnWeb, private: bool, arrived: Arrived, note: Note) -> list[Path]:
-    from app.models import web_file
-
-    return web_file.fetch(located, allows(private), arrived, note)
-
-
-def allows(private: bool) -> Callable[[str], bool] | None:
-    from app.models import public
-
-    return None if private else public.is_public
-
-
-def beginning(located: OnHub | OnWeb, index: int, private: bool) -> Beginning:
-    if isinstance(located, OnHub):
+    @property
+    def hub_folder(self) -> Path:
+        if self.hub is not None:
+            return self.hub
         from app.models import hub
 
-        return hub.HubBeginning(located, index)
+        return hub.shared_cache()
+
+
+def locate(reference: HubFile | WebFile, caches: Caches) -> Remote:
+    """Raises FormError."""
+    if isinstance(reference, HubFile):
+        from app.models import hub
+
+        return hub.locate(reference, caches.hub_folder)
     from app.models import web_file
 
-    return web_file.WebBeginning(located.parts[index], allows(private))
+    return web_file.locate(reference, caches.web, caches.allows)
 
 
-def preview(located: OnHub | OnWeb, folder: Path, private: bool) -> Preview:
+def fetch(remote: Remote, caches: Caches, arrived: Arrived, note: Note) -> list[Path]:
+    """All parts, in one folder under their own names. Raises TransferError."""
+    if isinstance(remote, OnHub):
+        from app.models import hub
+
+        return hub.fetch(remote, caches.hub_folder, arrived, note)
+    assert isinstance(remote, OnWeb)
+    from app.models import web_file
+
+    return web_file.fetch(remote, caches.allows, arrived, note)
+
+
+def preview(remote: Remote, caches: Caches, folder: Path) -> Preview:
+    """Read the headers; stand-ins of the files are written into `folder`. Raises TransferError."""
     folder.mkdir(exist_ok=True)  # without its parents: we may have ended, and removed them
     paths = []
-    sizes = [part.size for part in located.parts]
-    for index, (path, size) in enumerate(zip(located.paths, sizes, strict=True)):
-        begun = beginning(located, index, private)
-        paths.append(folder / Path(path).name)
+    for index, part in enumerate(remote.parts):
+        begun = _beginning(remote, index, caches)
+        paths.append(folder / Path(part.path).name)
         try:
-            header = gguf.read_header(begun.read, size)
-            gguf.check_bounds(header, size)
+            header = gguf.read_header(begun.read, part.size)
+            gguf.check_bounds(header, part.size)
         except HeaderError as error:
-            problem = f"{begun.title}: corrupt or incomplete: {error}"
+            problem = f"{remote.source(part)}: corrupt or incomplete: {error}"
             raise TransferError(problem) from None
         with paths[-1].open("wb") as file:
             file.write(begun.data)
-            file.truncate(size)
-    return Preview(paths[0], gguf.verify(paths), located.size)
+            file.truncate(part.size)
+    return Preview(paths[0], gguf.verify(paths), remote.size)
+
+
+def _beginning(remote: Remote, index: int, caches: Caches) -> Beginning:
+    part = remote.parts[index]
+    if isinstance(remote, OnHub):
+        from app.models import hub
+
+        return Beginning(hub.web(remote, part), part.size)
+    assert isinstance(part, WebPart)
+    from app.models.web import Web
+
+    web = Web(part.url, allows=caches.allows)
+    return Beginning(web, part.size, version=part.version, ranges=part.ranges)

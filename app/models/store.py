@@ -21,7 +21,7 @@ from app.models.files import (
     of_registry,
     verified,
 )
-from app.models.parts import OnHub, OnWeb
+from app.models.parts import OnWeb, Remote
 from app.models.progress import Arrived, Download, Progress
 from app.models.reference import (
     KEY,
@@ -32,8 +32,8 @@ from app.models.reference import (
     NamedModel,
     Reference,
     WebFile,
-    shown,
 )
+from app.models.remote import Caches
 
 logger = logging.getLogger(__name__)
 
@@ -69,11 +69,11 @@ class Store:
     ) -> None:
         """`private_urls`: addresses that are not the internet's may be fetched from."""
         self._registry = registry
-        self._private_urls = private_urls
         self.cache = cache_folder(given, environment)
         chosen = given or environment.get("LLAMACPP_CACHE_DIR")
         shared = environment.get("HF_HOME") and not chosen
-        self._hub: Path | None = None if shared else self.cache / "hub"
+        hub = None if shared else self.cache / "hub"
+        self._caches = Caches(hub, self.cache / "web", private_urls)
         text = environment.get(kept.VARIABLE, "").strip()
         self._limit = kept.size_of(text, kept.VARIABLE) if text else None
         self._in_use: list[int] = []  # files whose locks say so, as long as we live
@@ -81,16 +81,12 @@ class Store:
     @property
     def hub_folder(self) -> Path:
         """The cache for files of the hub."""
-        if self._hub is not None:
-            return self._hub
-        from app.models import hub  # slow to import: only where it is needed
-
-        return hub.shared_cache()
+        return self._caches.hub_folder
 
     @property
     def roots(self) -> tuple[Path, ...]:
         """The folders with what is fetched."""
-        return (self.hub_folder, self.cache / "web")
+        return (self.hub_folder, self._caches.web)
 
     def coming(self, wanted: Collection[Path]) -> int:
         """Bytes that other processes fetch at the moment; not of files that are `wanted`, too."""
@@ -102,11 +98,11 @@ class Store:
             return 0
         return sum(each.size for each in kept.listed(self.cache, self.roots) if not each.in_use)
 
-    def folder(self, located: OnHub | OnWeb) -> Path:
+    def folder(self, located: Remote) -> Path:
         """Where its files come to."""
-        return self.hub_folder if isinstance(located, OnHub) else self.cache
+        return self._caches.folder(located)
 
-    def _make_room(self, located: OnHub | OnWeb) -> None:
+    def _make_room(self, located: Remote) -> None:
         self._in_use += kept.use(self.cache, located.cached)
         if self._limit is None:
             return
@@ -125,10 +121,8 @@ class Store:
     async def locate(self, reference: Reference) -> Located:
         """Find the files, and download nothing. Raises ConfigError, or TransferError for files on
         this machine that are not whole."""
-        if isinstance(reference, HubFile):
-            return await threads.run(remote.on_hub, reference, self._hub)
-        if isinstance(reference, WebFile):
-            return await threads.run(remote.on_web, reference, self.cache, self._private_urls)
+        if isinstance(reference, HubFile | WebFile):
+            return await threads.run(remote.locate, reference, self._caches)
         if isinstance(reference, ClearMLModel | NamedModel | BucketFile):
             return await self._of_clearml(reference)
         if isinstance(reference, LocalFile):
@@ -156,7 +150,7 @@ class Store:
             return None
         if isinstance(located, ModelFiles):
             return located
-        return await threads.run(remote.preview, located, folder, self._private_urls)
+        return await threads.run(remote.preview, located, self._caches, folder)
 
     async def fetch(self, located: Located, name: str, progress: Progress) -> ModelFiles:
         """Download the files and verify them; they stay in use as long as we live. Raises
@@ -170,7 +164,7 @@ class Store:
             return located
         if isinstance(located, OfClearML):
             return await threads.run(of_registry, await self._from(located, name, progress))
-        source = shown(located.parts[0].url) if isinstance(located, OnWeb) else ""
+        source = located.source(located.parts[0]) if isinstance(located, OnWeb) else ""
         return await threads.run(verified, await self._download(located, name, progress), source)
 
     async def _from(self, located: OfClearML, name: str, progress: Progress) -> Path:
@@ -192,15 +186,11 @@ class Store:
             begun[-1].finished()
         return path
 
-    async def _download(self, located: OnHub | OnWeb, name: str, progress: Progress) -> list[Path]:
+    async def _download(self, located: Remote, name: str, progress: Progress) -> list[Path]:
         await threads.run(self._make_room, located)
         download = Download(name, located.size, located.missing, progress)
-        arrived, note = download.arrived, self._note
+        arrived = download.arrived
         with download.shown():
-            if isinstance(located, OnWeb):
-                private = self._private_urls
-                paths = await threads.run(remote.from_web, located, private, arrived, note)
-            else:
-                paths = await threads.run(remote.from_hub, located, self._hub, arrived, note)
+            paths = await threads.run(remote.fetch, located, self._caches, arrived, self._note)
         download.finished()
         return paths

@@ -12,12 +12,9 @@ from typing import Any, Protocol
 from app.errors import TransferError
 from app.machine import clock, threads
 from app.models.part_file import PartFile
-from app.models.pieces import Board, Piece
+from app.models.pieces import Board, Piece, Ramp
 from app.models.progress import Arrived
 
-FIRST, CONNECTIONS = 2, 8  # at the beginning; at most
-RAMP = 1.0  # seconds after which there are twice as many, if the last ones have brought a
-GAIN = 1.2  # times higher rate: else they only take CPU time from each other
 CHUNK = 1 << 20  # bytes read at once, in each thread
 TRIES = 6  # in a row that bring nothing
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0  # seconds before another try
@@ -87,14 +84,13 @@ class Transfer:
 
     def run(self) -> None:
         """Until all is there, and hashed. Raises TransferError, OSError."""
-        most = min(CONNECTIONS, self._board.most)
         running: list[Any] = []
-        self._start(running, self._hasher is not None, self._hash)
-        fetching, best = min(FIRST, most), 0.0
-        told = counted = self._part.here
-        since = clock.now()
+        if self._hasher is not None:
+            self._start(running, 1, self._hash)
+        told = self._part.here
+        ramp = Ramp(self._board.most, told, clock.now())
         try:
-            self._start(running, fetching, self._fetch_all)
+            self._start(running, ramp.connections, self._fetch_all)
             while not self._done() and any(thread.is_alive() for thread in running):
                 with self._changed:
                     self._changed.wait(TICK)
@@ -102,13 +98,7 @@ class Transfer:
                 self._arrived(here - told)
                 told = here
                 self._part.save()
-                seconds = clock.now() - since
-                if fetching < most and seconds >= RAMP:
-                    rate, counted, since = (here - counted) / seconds, here, clock.now()
-                    if rate > GAIN * best:
-                        more = min(fetching, most - fetching)
-                        self._start(running, more, self._fetch_all)
-                        fetching, best = fetching + more, rate
+                self._start(running, ramp.more(here, clock.now()), self._fetch_all)
         finally:
             self._end(running)
         self._part.save(at_once=True)

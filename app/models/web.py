@@ -4,6 +4,7 @@ end at a host of their own, and whose address may expire."""
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,8 @@ TO_COME_BACK = (408, 425, 429)
 RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 LENGTH = re.compile(r"\d{1,18}")
 RESET = re.compile(r"\bt=(\d+)")  # of a RateLimit header: seconds until there are requests again
+# Where certificates are: requests reads the former, the hub's library and Python the latter.
+BUNDLES, BUNDLE = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), "SSL_CERT_FILE"
 # What requests and urllib3 raise where a connection is at fault.
 BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
@@ -218,6 +221,8 @@ class _Session(requests.Session):
 def _session(allows: Callable[[str], bool] | None) -> requests.Session:
     session = _Session()
     session.auth = lambda request: request  # else a .netrc would replace the token
+    if not any(os.environ.get(name) for name in BUNDLES):
+        session.verify = os.environ.get(BUNDLE) or True
     if allows is not None:
         for scheme in ("http://", "https://"):
             session.mount(scheme, Guarded(allows))

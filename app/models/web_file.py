@@ -1,6 +1,6 @@
-"""Files at HTTP addresses: find them, fetch them into the cache, and read their beginnings.
+"""Files at HTTP addresses: find them, and fetch them into their cache.
 
-`<cache>/web/<of the address>/<of its version>/<name>`: what an address brings may change.
+`<cache>/<of the address>/<of its version>/<name>`: what an address brings may change.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from app.errors import FormError, TransferError
 from app.machine import clock
 from app.models import arrival
 from app.models.arrival import Content, Target
-from app.models.beginning import Beginning, Interrupted
 from app.models.kept import Note
 from app.models.part_file import PartFile, bytes_here
 from app.models.parts import OnWeb, WebPart
@@ -49,7 +48,7 @@ def locate(file: WebFile, cache: Path, allows: Allows) -> OnWeb:
         raise FormError(
             KEY, f"{shown(file.url)}: a set of files has no one hash: leave out #sha256="
         )
-    home = cache / "web" / _key(file.url)
+    home = cache / _key(file.url)
     if file.sha256:
         kept = _part(urls[0], home / file.sha256[:16], file.sha256)
         if kept.cached:
@@ -88,15 +87,17 @@ def _urls(file: WebFile) -> list[str]:
 def _part(url: str, folder: Path, sha256: str, found: Found | None = None) -> WebPart:
     """With what the server says of it, or as it lies in the cache."""
     name = STRANGE.sub("_", unquote(urlsplit(url).path).rpartition("/")[2])[-LONGEST:]
-    file = folder / (name if name.strip(". ") else "model.gguf")
+    name = name if name.strip(". ") else "model.gguf"
+    file, partial = folder / name, folder / ".partial" / f"{name}.part"
     size = _size(file)
+    part = WebPart(name, size, size >= 0, local=file, partial=partial, url=url, sha256=sha256)
     if found is None:
-        return WebPart(url, file, max(0, size), sha256, cached=size >= 0)
-    told = WebPart(url, file, found.size, sha256, found.version, found.ranges)
+        return part
+    part = replace(part, size=found.size, version=found.version, ranges=found.ranges)
     if size == found.size:
-        return replace(told, cached=True)
+        return part
     known = sha256 or found.version  # else nothing of before can be used
-    return replace(told, here=bytes_here(told.partial) if known else 0)
+    return replace(part, cached=False, here=bytes_here(partial) if known else 0)
 
 
 def _size(file: Path) -> int:
@@ -121,16 +122,18 @@ def _kept(file: WebFile, urls: Sequence[str], home: Path, problem: str) -> OnWeb
 
 def fetch(located: OnWeb, allows: Allows, arrived: Arrived, note: Note) -> list[Path]:
     """All parts, in one folder under their own names. Raises TransferError."""
-    for part in located.parts:
-        if not part.cached:
-            _fetch(part, allows, arrived, note)
-    return [part.file for part in located.parts]
+    return [_fetched(part, allows, arrived, note) for part in located.parts]
 
 
-def _fetch(part: WebPart, allows: Allows, arrived: Arrived, note: Note) -> None:
+def _fetched(part: WebPart, allows: Allows, arrived: Arrived, note: Note) -> Path:
+    file, partial = part.local, part.partial
+    assert file is not None and partial is not None
+    if part.cached:
+        return file
+
     def place(whole: PartFile) -> None:
-        note(part.file, shown(part.url))
-        whole.placed(part.file)
+        note(file, shown(part.url))
+        whole.placed(file)
 
     content = Content(
         identity=part.sha256 or part.version,
@@ -140,30 +143,13 @@ def _fetch(part: WebPart, allows: Allows, arrived: Arrived, note: Note) -> None:
         version=part.version,
         ranges=part.ranges,
     )
-    target = Target(part.partial, lambda: _size(part.file) == part.size, place)
+    target = Target(partial, lambda: _size(file) == part.size, place)
     try:
         arrival.fetch(Web(part.url, allows=allows), content, target, arrived, part.here)
     except OSError as error:
         raise TransferError(f"{shown(part.url)}: {error}") from None
+    return file
 
 
 def _key(*texts: str) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
-
-
-class WebBeginning(Beginning):
-    def __init__(self, part: WebPart, allows: Allows) -> None:
-        super().__init__(shown(part.url), part.size)
-        self._part = part
-        self._web = Web(part.url, allows=allows)
-
-    def _ask(self, end: int) -> None:
-        if not self._part.ranges:
-            self.data.clear()
-        until = end if self._part.ranges else self._size
-        try:
-            with self._web.get(len(self.data), until, self._size, self._part.version) as body:
-                while len(self.data) < end and (data := body.read(end - len(self.data))):
-                    self.data += data
-        except CutError as error:
-            raise Interrupted(str(error)) from None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from app.engine.resolved import Resolved, Wanted
 from app.form.settings import ModelSettings
 from app.models.files import Inspected, Located, ModelFiles
 from app.models.header import Header
-from app.models.parts import OnHub, OnWeb
+from app.models.parts import Remote
 from app.models.reference import Reference, Tiny, shown
 from app.planning.footprint import Footprint
 from app.planning.settle import TINY_NAME
@@ -25,37 +24,23 @@ class Files:
     @property
     def size(self) -> int:
         """Bytes, of the files whose size is known."""
-        return sum(located.size for located in self._sized())
+        both = (self.model, self.mmproj)
+        return sum(each.size for each in both if isinstance(each, Remote | ModelFiles))
 
     @property
     def projector_size(self) -> int:
         """Bytes; 0 without a projector, and if its size is not known yet."""
-        return self.mmproj.size if isinstance(self.mmproj, OnHub | OnWeb | ModelFiles) else 0
+        return self.mmproj.size if isinstance(self.mmproj, Remote | ModelFiles) else 0
 
     @property
-    def downloads(self) -> dict[str, int]:
-        """Bytes of each file that is still to be downloaded, if its size is known. A file that
-        several models use has the same name in each of them."""
-        return {name: size for each in self._sized() for name, size in each.downloads.items()}
+    def remote(self) -> tuple[Remote, ...]:
+        """What is still to be downloaded, if its size is known."""
+        return tuple(each for each in (self.model, self.mmproj) if isinstance(each, Remote))
 
     @property
     def missing(self) -> int:
-        """Bytes that are still to be downloaded, of the files whose size is known."""
-        return sum(self.downloads.values())
-
-    @property
-    def partials(self) -> frozenset[Path]:
-        """The files that what is still to be downloaded comes in."""
-        return frozenset().union(*(each.partials for each in self.remote))
-
-    @property
-    def remote(self) -> list[OnHub | OnWeb]:
-        """What is still to be downloaded, if its size is known."""
-        return [each for each in self._sized() if not isinstance(each, ModelFiles)]
-
-    def _sized(self) -> list[OnHub | OnWeb | ModelFiles]:
-        both = (self.model, self.mmproj)
-        return [located for located in both if isinstance(located, OnHub | OnWeb | ModelFiles)]
+        """Bytes of that."""
+        return sum(each.missing for each in self.remote)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from app.form.settings import GeneralSettings, ModelSettings, Settings
 from app.machine import chance, gpu, host
 from app.machine.children import die_with_us
 from app.models.files import Inspected, Located
-from app.models.parts import OnHub, OnWeb
+from app.models.parts import Remote
 from app.models.reference import Reference, parse, shown
 from app.models.store import Store
 from app.planning import placement
@@ -27,6 +27,7 @@ from app.planning.allot import Vacancy, allot, run_at_once, vacancy, with_thread
 from app.planning.amounts import HOST, Need, lacking, together
 from app.planning.budget import LEAST_FREE, beside_others, budget, hardware, headroom, need
 from app.planning.candidate import Allotted, Candidate, Files
+from app.planning.disk import check_disk
 from app.planning.learned import PREDICTED, Learned
 from app.planning.settle import check_names, named, settle
 from app.planning.site import Machine, Site
@@ -60,23 +61,9 @@ class Plan:
         return tuple(model for model in self.models if isinstance(model, Allotted))
 
     @property
-    def missing(self) -> int:
-        """Bytes that are still to be downloaded; a file that several models use counts once."""
-        downloads = {}
-        for model in self.models:
-            downloads.update(model.files.downloads)
-        return sum(downloads.values())
-
-    def needed(self, store: Store) -> dict[Path, int]:
-        """Of those, the bytes of each folder."""
-        needed: dict[Path, int] = {}
-        seen: set[str] = set()
-        for remote in (each for model in self.models for each in model.files.remote):
-            new = {name: size for name, size in remote.downloads.items() if name not in seen}
-            seen |= new.keys()
-            folder = store.folder(remote)
-            needed[folder] = needed.get(folder, 0) + sum(new.values())
-        return needed
+    def remote(self) -> tuple[Remote, ...]:
+        """What is still to be downloaded, if its size is known."""
+        return tuple(each for model in self.models for each in model.files.remote)
 
     @property
     def free(self) -> Need:
@@ -158,8 +145,7 @@ async def plan(settings: Settings, around: Surroundings) -> Plan:
         budget=available,
         sharing=general.cpu_offloading or general.disk_swapping,
     )
-    wanted = {path for model in made.models for path in model.files.partials}
-    check_disk(made.needed(around.store), around.store, wanted)
+    check_disk(made.remote, around.store)
     return made
 
 
@@ -254,10 +240,10 @@ async def _projector(model: ModelSettings, around: Surroundings) -> Located | No
 async def _look_up(reference: Reference, around: Surroundings) -> _Source:
     store = around.store
     located = await store.locate(reference)
-    if isinstance(located, OnHub | OnWeb) and not located.downloads:
+    if isinstance(located, Remote) and not located.downloads:
         located = await store.fetch(located, located.paths[0], lambda _: None)
-    if isinstance(located, OnHub | OnWeb):
-        check_disk({store.folder(located): located.missing}, store, located.partials)
+    if isinstance(located, Remote):
+        check_disk([located], store)
     folder = around.folder / f"preview-{chance.name(4)}"
     return _Source(located, await store.inspect(located, folder))
 
@@ -284,19 +270,3 @@ def check_memory(plan: Plan) -> None:
             f"{lack}: take fewer or smaller models, a smaller Model/context_size, or fewer "
             f"Model/gpu_layers{share}"
         )
-
-
-def check_disk(needed: Mapping[Path, int], store: Store, wanted: Collection[Path]) -> None:
-    """Raises ConfigError if the disk has no room for so many bytes in each folder, beside those
-    that other processes fetch at the moment; not of the files `wanted`, which count as needed."""
-    for folder, missing in needed.items():
-        if not missing:
-            continue
-        free, coming = host.disk_free(folder), store.coming(wanted)
-        if missing > free - coming + store.spare():
-            others = f", and other instances fetch {coming / 1e9:,.1f} GB" if coming else ""
-            raise ConfigError(
-                f"{folder}: {missing / 1e9:,.1f} GB are to be downloaded, but only "
-                f"{free / 1e9:,.1f} GB are free{others}: name another folder with --cache-dir or "
-                "LLAMACPP_CACHE_DIR, or make room with `python -m app cache`"
-            )

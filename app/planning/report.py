@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from app.engine.resolved import ALL_LAYERS
 from app.form.settings import names_of
@@ -12,6 +13,7 @@ from app.machine import host
 from app.planning import placement
 from app.planning.amounts import MINUTE, lasting
 from app.planning.candidate import Allotted, Candidate
+from app.planning.disk import needed
 from app.planning.plan import Plan, shortfall
 
 COLUMNS: Mapping[str, Callable[[Allotted], str]] = {
@@ -40,20 +42,21 @@ def table(plan: Plan) -> list[str]:
     lines = aligned([HEADINGS, *rows])
     lines += [f"{model.name}: {resolved_text(model)}" for model in plan.allotted]
     lines += [f"{model.name}: {said}" for model in plan.models for said in _more(model)]
-    folder = plan.store.hub_folder
-    free = host.disk_free(folder)
-    lines.append(f"disk: {gigabytes(plan.missing)} needed, {gigabytes(free)} free in {folder}")
+    for folder, size in _disk(plan).items():
+        free = host.disk_free(folder)
+        lines.append(f"disk: {gigabytes(size)} needed, {gigabytes(free)} free in {folder}")
     return lines
+
+
+def _disk(plan: Plan) -> dict[Path, int]:
+    """Bytes that are still to come, by folder; that of the hub, if there are none."""
+    return needed(plan.remote, plan.store) or {plan.store.hub_folder: 0}
 
 
 def as_json(plan: Plan) -> str:
     """The plan as JSON, in bytes, tokens and minutes."""
-    folder = plan.store.hub_folder
-    disk = {
-        "folder": str(folder),
-        "needed": plan.missing,
-        "free": host.disk_free(folder),
-    }
+    folder, size = max(_disk(plan).items(), key=lambda each: each[1])
+    disk = {"folder": str(folder), "needed": size, "free": host.disk_free(folder)}
     machine = {
         "memory": plan.site.machine.memory,
         "threads": plan.site.machine.threads,

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from app.models.files import InBucket, Located, Registered
-from app.models.parts import OnHub, OnWeb
-from app.models.reference import Tiny, shown
+from app.models.files import InBucket, Located, ModelFiles, Registered
+from app.models.parts import OnHub, Remote
+from app.models.reference import Tiny
 from app.planning.candidate import Candidate
 from app.task import api
 
@@ -60,15 +60,18 @@ def source(located: Located) -> Registered | Source:
         return located
     if isinstance(located, OnHub):
         return _on_hub(located.repo, located.commit, located.paths[0])
-    if isinstance(located, OnWeb | InBucket):
-        url = located.url if isinstance(located, InBucket) else located.parts[0].url
-        return Source(shown(url), ON_WEB)
-    if located.source:
-        return Source(located.source, ON_WEB)
+    if not isinstance(located, ModelFiles) or located.source:
+        return Source(_address(located), ON_WEB)
     if cached := CACHED.fullmatch(str(located.first)):
         repo = f"{cached['owner']}/{cached['repo']}"
         return _on_hub(repo, cached["commit"], cached["path"])
     return Source(Path(located.first).as_uri(), ON_DISK)
+
+
+def _address(located: InBucket | Remote | ModelFiles) -> str:
+    if isinstance(located, InBucket):
+        return located.name
+    return located.source(located.parts[0]) if isinstance(located, Remote) else located.source
 
 
 def _on_hub(repo: str, commit: str, path: str) -> Source:

@@ -22,7 +22,7 @@ from tests.end_to_end.test_serving import chat, client, get, until
 from tests.hub import Hub, Storage
 
 REFERENCE = "org/repo/dir/m.gguf"
-HEADER = 8 << 20  # bytes that are read of a large vocabulary before the file is fetched, at most
+HEADER = 5 << 20  # bytes that are read of the large file before it is fetched, at most
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,14 @@ def serve(start, hub, tmp_path):
     return run
 
 
-def downloads(hub):
-    return [path for method, path, _ in hub.requests if method == "GET" and "resolve" in path]
+def asked(hub):
+    """The files of which bytes were asked, each as often as it was. All of these are so small that
+    they come in one request: one for each model whose header is read, and one to fetch it."""
+    return [
+        path.rpartition("/")[2]
+        for method, path, _ in hub.requests
+        if method == "GET" and "resolve" in path
+    ]
 
 
 REFERENCES = [  # three files: m.gguf, s.gguf in its three parts, and old.gguf
@@ -88,13 +94,14 @@ def test_files_are_fetched_once_whatever_names_them(start, hub, tmp_path):
     told = [model["reference"] for model in get(app, "/api/status")[1]["models"]]
     assert told == REFERENCES and "m0 downloaded 1.0 MB in" in app.output
     app.end()
-    fetched = Counter(downloads(hub))
-    assert sum(fetched.values()) == len(fetched) == 1 + 3 + 1, fetched
+    fetched = Counter(asked(hub))
+    parts = {f"s-0000{n}-of-00003.gguf": 2 + 1 for n in (1, 2, 3)}
+    assert fetched == {"m.gguf": 3 + 1, "old.gguf": 3 + 1, **parts}
     for more in ({}, {"HF_HUB_OFFLINE": "1"}):
         again = start(*given, HF_ENDPOINT=hub.url, **more).ready()
         assert "found in the cache (1.0 MB)" in again.output and " MB in" not in again.output
         again.end()
-    assert Counter(downloads(hub)) == fetched
+    assert Counter(asked(hub)) == fetched
 
 
 def picture(side=32):
@@ -152,7 +159,7 @@ def test_a_wrong_reference_fails_at_once(serve, hub):
     app = serve("org/repo/dir/n.gguf")
     assert app.wait() == 2
     assert "no such file; it has 'dir/m.gguf'" in app.output and "Traceback" not in app.output
-    assert "\nready" not in app.output and downloads(hub) == []
+    assert "\nready" not in app.output and asked(hub) == []
 
 
 @pytest.mark.parametrize(
@@ -169,7 +176,7 @@ def test_a_wrong_reference_fails_at_once(serve, hub):
 )
 def test_what_was_looked_for_is_said(check, hub, reference, problem):
     refused(check(reference), problem)
-    assert downloads(hub) == []
+    assert asked(hub) == []
 
 
 def test_a_private_repository_takes_the_environments_token_and_nothing_shows_it(serve, hub):
@@ -202,7 +209,7 @@ def test_a_corrupt_file_is_refused(serve, hub, weights):
     app = serve(REFERENCE)
     assert app.wait() == 3
     assert "corrupt or incomplete: cut off" in app.output
-    assert downloads(hub) == []  # its header said so
+    assert asked(hub) == ["m.gguf"]  # its header said so
 
 
 def test_our_pages_answer_while_it_downloads_and_a_signal_ends_it(serve, hub, tmp_path):
@@ -250,10 +257,10 @@ def test_a_killed_download_goes_on(serve, storage, large, tmp_path):
     again = serve("org/repo/large.gguf", HF_TOKEN="hf_right").ready()
     assert chat(client(again)).usage.completion_tokens == 8
     late = 2 * 8 * 65536  # what the server was sending to the killed one
-    assert len(large) - here <= storage.sent <= len(large) - here + late
+    assert 0 <= storage.sent - (len(large) - here) <= HEADER + late
     cached = try_to_load_from_cache("org/repo", "large.gguf", cache_dir=tmp_path / "cache" / "hub")
     assert os.path.realpath(cached) != cached and not list(tmp_path.rglob("*.part"))
-    assert not any(token for *_, token in storage.asked + storage.beginnings)
+    assert not any(token for *_, token in storage.asked)
     assert "s3cr3t" not in app.output + again.output
     assert "hf_right" not in app.output + again.output
 
@@ -264,7 +271,7 @@ def test_two_instances_want_one_file(serve, storage, large):
     both = [serve("org/repo/large.gguf") for _ in range(2)]
     for app in both:
         assert chat(client(app.ready())).usage.completion_tokens == 8
-    assert storage.sent == len(large)
+    assert len(large) <= storage.sent <= len(large) + 2 * HEADER
 
 
 def test_nothing_half_written_is_used(serve, hub, tmp_path):

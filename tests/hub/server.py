@@ -20,14 +20,15 @@ class Hub(ThreadedServer):
 
     `private` maps a repository to the token it wants; `cut` breaks every download off after so
     many bytes; `pause` holds each 64 KiB back by so many seconds. `requests` are (method, path,
-    has a token); a GET of a beginning is a "PART": the app lets that be compressed, and no
-    download. `claimed` are sizes that a HEAD tells instead of the true ones. Downloads are
-    redirected to a `storage`, if there is one, whose ETags are its own.
+    has a token); `sent` the bytes of bodies that were sent. `claimed` are sizes that a HEAD tells
+    instead of the true ones. Downloads are redirected to a `storage`, if there is one, whose ETags
+    are its own.
     """
 
     def __init__(self, repositories, private=None):
         self.repositories, self.private = repositories, private or {}
         self.cut, self.pause, self.requests, self.claimed = None, 0.0, [], {}
+        self.sent = 0
         self.storage = None
 
     def handler(self):
@@ -44,8 +45,7 @@ class Handler(BaseHTTPRequestHandler):
     def _handle(self):
         path = unquote(urlparse(self.path).path)
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        part = self.headers.get("Range") and self.headers.get("Accept-Encoding") != "identity"
-        self.hub.requests.append(("PART" if part else self.command, path, bool(token)))
+        self.hub.requests.append((self.command, path, bool(token)))
         info, file = INFO.match(path), RESOLVE.match(path)
         repository = (info or file)[1] if info or file else None
         revision = (info or file)[2] if repository else ""
@@ -102,6 +102,7 @@ class Handler(BaseHTTPRequestHandler):
         sent = body if cut is None else body[:cut]
         for start in range(0, len(sent), 65536):
             self.wfile.write(sent[start : start + 65536])
+            self.hub.sent += len(sent[start : start + 65536])
             time.sleep(self.hub.pause)
         if cut is not None:
             self.close_connection = True

@@ -17,13 +17,12 @@ class Storage(ThreadedServer):
     `troubles` befall the next requests, one each: ("status", code, headers), ("cut", bytes),
     ("redirect", url), ("hang", an event that ends it), ("etag", text). `ranges` off: every answer
     is the whole file. `cut`: each answer breaks off after so many bytes. `asked` are (path, first
-    byte, has a token), `sent` the bytes of bodies that were sent; both without the `beginnings` of
-    files, which the app lets be compressed. `pause`: seconds for each 64 KiB.
+    byte, has a token), `sent` the bytes of bodies that were sent. `pause`: seconds for each 64 KiB.
     """
 
     def __init__(self, files):
         self.files = files
-        self.troubles, self.asked, self.beginnings, self.sent = [], [], [], 0
+        self.troubles, self.asked, self.sent = [], [], 0
         self.ranges, self.cut, self.pause, self.etag = True, None, 0.0, '"1"'
         self.lock = threading.Lock()
 
@@ -41,10 +40,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         storage, path = self.storage, unquote(urlparse(self.path).path)
         span = SPAN.fullmatch(self.headers.get("Range", "bytes=0-"))
-        self.counts = self.headers.get("Accept-Encoding") == "identity"
-        asked = storage.asked if self.counts else storage.beginnings
         with storage.lock:
-            asked.append((self.path, int(span[1]), bool(self.headers.get("Authorization"))))
+            storage.asked.append((self.path, int(span[1]), bool(self.headers.get("Authorization"))))
             kind, *of = storage.troubles.pop(0) if storage.troubles else ("", None)
         if kind == "status":
             return self._head(of[0], {"Content-Length": "0", **of[1]})
@@ -83,7 +80,7 @@ class Handler(BaseHTTPRequestHandler):
         for at in range(0, len(body), 65536):
             self.wfile.write(body[at : at + 65536])
             with self.storage.lock:
-                self.storage.sent += self.counts * len(body[at : at + 65536])
+                self.storage.sent += len(body[at : at + 65536])
             time.sleep(self.storage.pause)
         if len(body) < end - start:
             self.close_connection = True

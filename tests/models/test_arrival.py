@@ -63,7 +63,7 @@ def place(tmp_path):
 def test_a_file_arrives_over_several_connections(storage, place):
     place.fetch(storage)
     assert storage.sent == sum(place.told) == SIZE
-    assert len({first for _, first, _ in storage.asked}) > transfer.CONNECTIONS
+    assert len({first for _, first, _ in storage.asked}) > pieces.CONNECTIONS
 
 
 def test_it_goes_on_after_every_cut(storage, place):
@@ -100,10 +100,10 @@ def test_a_server_that_is_away_is_said_after_a_few_tries(storage, place):
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 416])
 def test_what_will_not_be_otherwise_is_not_asked_again(storage, place, status):
-    storage.troubles = [("status", status, {})] * transfer.CONNECTIONS
+    storage.troubles = [("status", status, {})] * pieces.CONNECTIONS
     with pytest.raises(TransferError, match=f"answers {status}"):
         place.fetch(storage)
-    assert len(storage.asked) <= transfer.CONNECTIONS
+    assert len(storage.asked) <= pieces.CONNECTIONS
 
 
 def interrupted(storage, place, **content):
@@ -247,7 +247,7 @@ def test_redirects_to_what_is_no_address(storage, place, target):
     storage.troubles = [("redirect", target)] * 1000
     with pytest.raises(TransferError):
         place.fetch(storage)
-    assert len(storage.asked) <= transfer.CONNECTIONS
+    assert len(storage.asked) <= pieces.CONNECTIONS
 
 
 def test_a_server_that_wants_us_to_wait_for_long_is_told(storage, place):

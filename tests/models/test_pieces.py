@@ -3,7 +3,7 @@ import random
 import pytest
 
 from app.models import pieces
-from app.models.pieces import Board
+from app.models.pieces import Board, Ramp
 
 MB = 1 << 20
 
@@ -57,3 +57,21 @@ def test_what_is_not_divisible_begins_again():
     assert board.take(100.0) is None
     board.put_back(piece)
     assert board.take(0.0).at == 0
+
+
+def test_connections_are_added_as_long_as_that_is_faster():
+    ramp = Ramp(100, 0, 0.0)
+    assert (ramp.connections, ramp.more(10, 0.5)) == (2, 0)
+    assert ramp.more(100 * MB, 1.0) == 2
+    assert ramp.more(300 * MB, 2.0) == 4  # twice as fast
+    assert ramp.more(900 * MB, 3.0) == 0 and ramp.connections == 8  # there are no more
+    slow = Ramp(100, 0, 0.0)
+    assert slow.more(100 * MB, 1.0) == 2
+    assert slow.more(210 * MB, 2.0) == 0  # it was not worth it
+    assert slow.more(410 * MB, 3.0) == 4  # the line has become faster
+
+
+def test_there_are_no_more_connections_than_work():
+    assert Ramp(1, 0, 0.0).connections == 1
+    few = Ramp(3, 0, 0.0)
+    assert few.more(MB, 1.0) == 1 and few.connections == 3

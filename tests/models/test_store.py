@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import ConfigError, TransferError
-from app.models import hub, tiny_writer
+from app.models import tiny_writer
 from app.models.reference import LocalFile, Tiny
 from app.models.store import Store, cache_folder
 
@@ -27,19 +27,6 @@ def locate_and_fetch(store, reference):
         return await store.fetch(await store.locate(reference), "m", lambda _: None)
 
     return asyncio.run(scenario())
-
-
-class Silent(hub.HubBeginning):
-    """A hub that never answers, and a client that does not say why."""
-
-    def _get(self, end):
-        raise TimeoutError()
-
-
-def test_a_time_out_without_a_word_is_told_by_its_kind():
-    located = hub.OnHub("org/repo", "main", "0" * 40, (hub.Part("m.gguf", 100),))
-    with pytest.raises(TransferError, match="its header cannot be read: TimeoutError$"):
-        Silent(located, 0).read(0, 10)
 
 
 def test_the_tiny_model(tmp_path):
