@@ -24,7 +24,7 @@ daemon off; pid {folder}/nginx.pid; error_log stderr; worker_processes 1; master
 events {{}}
 http {{
   access_log off;
-  client_header_timeout 1s; client_body_timeout 1s; keepalive_timeout 1s;
+  client_header_timeout 5s; client_body_timeout 5s; keepalive_timeout 1s;
   proxy_request_buffering off; proxy_http_version 1.1; proxy_set_header Connection "";
   client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;
   fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
@@ -43,9 +43,9 @@ defaults
   mode http
   option http-keep-alive
   timeout connect 5s
-  timeout client 1s
+  timeout client 5s
   timeout server 5s
-  timeout http-request 1s
+  timeout http-request 5s
   timeout http-keep-alive 1s
   retries 0
 frontend in
