@@ -46,7 +46,8 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
         remove(store, arguments.remove)
     if arguments.keep is not None:
         limit = kept.size_of(arguments.keep, "--keep")
-        for each in kept.make_room(store.cache, store.roots, limit, 0):
+        there = kept.listed(store.cache, store.roots)
+        for each in kept.free(there, sum(each.size for each in there) - limit):
             logger.info("removed %s", each.source)
     found = kept.listed(store.cache, store.roots)
     say(as_json(found) if arguments.json else table(found))

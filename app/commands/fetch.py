@@ -6,7 +6,7 @@ import argparse
 import logging
 from collections.abc import Mapping
 
-from app.commands.launch import connect
+from app.commands.launch import launcher
 from app.console import escape, say
 from app.instance.invocation import PROJECT
 from app.models.files import Located, Registered
@@ -36,32 +36,30 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Print the first file of each; what is registered, by its ID."""
-    named = [(text, parse(text, trial=False)) for text in arguments.models]
-    launcher = None
-    if arguments.register:
-        launcher = await connect(environment, offline=arguments.offline)
+    named = {text: parse(text, trial=False) for text in arguments.models}
     task = ClearMLTask(offline=arguments.offline, environment=environment, recorded=False)
     await task.attach()
-    store = Store(
-        arguments.cache_dir,
-        environment,
-        Weights(task),
-        private_urls=arguments.allow_private_urls,
-    )
-    found = [await store.locate(reference) for _, reference in named]
-    check_disk([each for each in found if isinstance(each, Remote)], store)
-    for (text, _), located in zip(named, found, strict=True):
-        name = escape(title(text))
-        files = await store.fetch(located, name, lambda _: None)
-        say(escape(str(files.first)))
-        if launcher is not None:
-            await _register(launcher, located, arguments.project, name)
+    registry = launcher(task) if arguments.register else None
+    weights = Weights(task)
+    private = arguments.allow_private_urls
+    store = Store(arguments.cache_dir, environment, weights, private_urls=private)
+    try:
+        found = {text: await store.locate(reference) for text, reference in named.items()}
+        check_disk([each for each in found.values() if isinstance(each, Remote)], store)
+        for text, located in found.items():
+            name = escape(title(text))
+            files = await store.fetch(located, name, lambda _: None)
+            say(escape(str(files.first)))
+            if registry is not None:
+                await _register(registry, located, arguments.project, name)
+    finally:
+        weights.discard()
     return 0
 
 
-async def _register(launcher: Launcher, located: Located, project: str, name: str) -> None:
+async def _register(registry: Launcher, located: Located, project: str, name: str) -> None:
     known = inputs.source(located)
     if isinstance(known, Registered):
         logger.info("it is registered already: %s", known.id, extra={"subject": name})
         return
-    say(await launcher.register(known, project))
+    say(await registry.register(known, project))

@@ -214,6 +214,11 @@ async def connect(environment: Mapping[str, str], *, offline: bool = False) -> L
     """Raises ConfigError where there is no server."""
     task = ClearMLTask(offline=offline, environment=environment)
     await task.attach()
+    return launcher(task)
+
+
+def launcher(task: ClearMLTask) -> Launcher:
+    """Raises ConfigError where there is no server."""
     if task.offline:
         raise ConfigError("this needs a ClearML server: run clearml-init, or set CLEARML_API_HOST")
     return Launcher(task)

@@ -38,11 +38,22 @@ def check(model: ModelSettings, binary: Binary) -> None:
     if extra.model or extra.endpoint_name or extra.aliases or extra.mmproj:
         raise FormError(EXTRA, "model, name and mmproj have fields of their own")
     _check_options(EXTRA, extra, binary)
+    _check_fields(model, binary)
+
+
+def _check_fields(model: ModelSettings, binary: Binary) -> None:
+    """What is ticked or chosen is not left out without a word."""
     empty = ModelSettings()
     for field in MODEL_FIELDS:
-        ticked = getattr(model, field.name) is True and getattr(empty, field.name) is not True
+        value = getattr(model, field.name)
+        ticked = value is True and getattr(empty, field.name) is not True
         if ticked and field.on and not binary.first_known(*field.on):
             raise FormError(field.key, f"this llama-server knows no {field.on[0][0]}")
+        chosen = field.kind is Kind.DROPDOWN and value and field.flag
+        if chosen and not any(map(binary.knows, field.flag)):
+            raise FormError(field.key, f"this llama-server knows no {field.flag[0]}")
+    if model.speculative == "auto" and not binary.knows("--spec-type"):
+        raise FormError(f"{MODEL}/speculative", "this llama-server knows no --spec-type")
 
 
 def _check_options(key: str, line: CommandLine, binary: Binary) -> None:

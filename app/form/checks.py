@@ -45,6 +45,10 @@ def check_model(model: ModelSettings) -> None:
         raise FormError(f"{MODEL}/rope_scaling", f"{problem}: set only one of them")
     if model.tensor_split:
         check_tensor_split(model.tensor_split)
+    if model.flash_attention == "off" and model.split_mode == "tensor":
+        raise FormError(
+            f"{MODEL}/split_mode", "tensor needs Model/flash_attention: leave that empty"
+        )
     if model.flash_attention == "off" and model.kv_cache_type not in ("", "f32", "f16", "bf16"):
         problem = f"{model.kv_cache_type} needs Model/flash_attention"
         raise FormError(f"{MODEL}/kv_cache_type", f"{problem}: leave that empty, or use f16")

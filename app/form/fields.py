@@ -441,7 +441,7 @@ FIELDS: tuple[Field, ...] = (
         "Guess tokens in advance, and check several at once: faster where guesses are often right. "
         "auto: by the heads for that in the model's file (multi-token prediction), or else by what "
         "the text repeats (n-grams). The scalar Draft Acceptance shows how many guesses are right. "
-        "Empty: off.",
+        "The KV cache of such heads is not part of the planned memory. Empty: off.",
         Kind.DROPDOWN,
         choices=("auto", "off"),
     ),

@@ -91,9 +91,18 @@ def raise_descriptor_limit() -> None:
 
 def disk_free(folder: Path) -> int:
     """Bytes free for us where `folder` is, or is to be made."""
-    while not folder.exists():
-        folder = folder.parent
-    return int(psutil.disk_usage(str(folder)).free)
+    return int(psutil.disk_usage(str(_existing(folder))).free)
+
+
+def same_disk(one: Path, other: Path) -> bool:
+    """Whether two paths are in one file system, or are to be made there."""
+    return _existing(one).stat().st_dev == _existing(other).stat().st_dev
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
 
 
 def in_memory(folder: Path, room: int) -> bool:

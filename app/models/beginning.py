@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from app.errors import TransferError
-from app.models.transfer import CutError, Source
+from app.machine import clock
+from app.models.retry import CutError
+from app.models.transfer import Source
 
 STEP = 1 << 20  # bytes that one request for a header brings at least
 MAX_BEGINNING = 256 << 20
-TRIES = 3
+TRIES = 4  # in a row that bring nothing
+LONGEST_WAIT = 30.0  # seconds that a server may want us to wait
 
 
 class Beginning:
@@ -38,10 +41,14 @@ class Beginning:
         while len(self.data) < end and futile < TRIES:
             before = len(self.data)
             try:
-                self._ask(min(max(end, before + STEP), self._size))
+                # If all is sent again each time, few times.
+                step = STEP if self._ranges else max(STEP, before)
+                self._ask(min(max(end, before + step), self._size))
                 problem = f"{self._source.title}: it ends too early"
             except CutError as error:
                 problem = str(error)
+                if len(self.data) <= before:
+                    clock.sleep(min(LONGEST_WAIT, error.pause(futile)))
             futile = 0 if len(self.data) > before else futile + 1
         if len(self.data) < end:
             raise TransferError(f"{problem}; its header cannot be read")

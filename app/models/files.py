@@ -13,6 +13,7 @@ from app.models import gguf
 from app.models.header import Header
 from app.models.parts import Remote
 from app.models.reference import KEY, LocalFile, choose, choose_of, is_glob, shards, shown
+from app.models.repository import is_projector
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def of_registry(path: Path) -> ModelFiles:
 def only(folder: Path) -> str:
     """The first file of the only model in a folder. Raises FormError."""
     files = [str(file) for file in folder.rglob("*.gguf")]
-    weights = [file for file in files if not Path(file).name.startswith("mmproj")]
+    weights = [file for file in files if not is_projector(file)]
     return choose_of(f"{folder}/**/*.gguf", weights)
 
 

@@ -173,9 +173,10 @@ class Header:
 
     @property
     def predicts_tokens(self) -> bool:
-        """It has heads for multi-token prediction."""
+        """It has heads for multi-token prediction: some files have the key, and leave them out."""
         value = self._value("nextn_predict_layers")
-        return isinstance(value, int) and value > 0
+        told = isinstance(value, int) and value > 0
+        return told and any(".nextn." in tensor.name for tensor in self.tensors)
 
     @property
     def rope_freq_base(self) -> float | None:

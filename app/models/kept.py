@@ -95,8 +95,8 @@ def _whole(cache: Path) -> Iterator[Kept]:
         told = _read(record)
         if told is None:
             continue
-        path, source = cache / told[0], told[1]  # an absolute one stays what it is
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            path, source = (cache / told[0]).resolve(), told[1]  # an absolute one stays what it is
             used = record.stat().st_mtime
             if record != _record(cache, path):  # it tells of another file than its name
                 continue
@@ -172,8 +172,6 @@ def remove(kept: Kept) -> bool:
         for link in _links(kept.path):
             link.unlink(missing_ok=True)
         kept.path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            kept.path.parent.rmdir()
         kept.record.unlink(missing_ok=True)
         return True
 
@@ -186,20 +184,11 @@ def _links(path: Path) -> list[Path]:
     return [link for link in snapshots.rglob("*") if link.is_symlink() and link.resolve() == path]
 
 
-def make_room(
-    cache: Path,
-    roots: Iterable[Path],
-    limit: int,
-    needed: int,
-    spared: Collection[Path] = (),
-    short: int = 0,
-) -> list[Kept]:
-    """Remove what was used longest ago until so many bytes more stay within the limit, and `short`
-    bytes are gone, or nothing is left that may go; `spared` may not. What was removed."""
-    kept = listed(cache, roots)
-    over = max(short, sum(each.size for each in kept) + needed - limit)
+def free(there: Iterable[Kept], over: int, spared: Collection[Path] = ()) -> list[Kept]:
+    """Remove what was used longest ago of what is `there`, until so many bytes are gone, or nothing
+    is left that may go; `spared` may not. What was removed."""
     removed = []
-    for each in kept:
+    for each in there:
         if over <= 0:
             break
         if each.path in spared or each.in_use:

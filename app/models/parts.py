@@ -47,9 +47,14 @@ class Remote(ABC):
     def source(self, part: Part) -> str:
         """Where a part is from, for people."""
 
+    @abstractmethod
     def _name(self, part: Part) -> str:
-        """The same for every model that uses this file."""
-        return f"{self.source(part)} {part.version}"
+        """The same for every model that uses this file, and for no other one."""
+
+    @property
+    def address(self) -> str:
+        """Where the first part is from, if the path of the file does not say it."""
+        return self.source(self.parts[0])
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -96,6 +101,10 @@ class OnHub(Remote):
     def _name(self, part: Part) -> str:
         return f"{self.repo}@{self.commit}/{part.path}"
 
+    @property
+    def address(self) -> str:
+        return ""  # the hub's cache has the repository's name
+
 
 @dataclass(frozen=True)
 class OnWeb(Remote):
@@ -104,3 +113,6 @@ class OnWeb(Remote):
     def source(self, part: Part) -> str:
         assert isinstance(part, WebPart)
         return shown(part.url)
+
+    def _name(self, part: Part) -> str:
+        return str(part.local)

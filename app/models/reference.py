@@ -199,7 +199,8 @@ def _web(text: str) -> WebFile:
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         problem = "is no address: https://…, hf://…, s3://…, gs://…, azure://… or clearml://…"
-        raise FormError(KEY, f"{shown(text)!r} {problem}")
+        scheme = text.partition("://")[0]  # where a password ends, nobody can say
+        raise FormError(KEY, f"'{scheme}://…' {problem}")
     if told is None:
         raise FormError(KEY, f"{shown(text)!r}: after # only sha256=<64 hexadecimal digits>")
     return WebFile(url, (told[1] or "").lower())

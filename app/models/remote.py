@@ -1,4 +1,4 @@
-"""Models of the hub and of the web, of which the store need not know which is which. Blocks.
+"""Models of the hub and of the web: the store need not know which is which. Blocks.
 
 The modules that know the hub and the web are slow to import: only where they are needed.
 """
@@ -83,9 +83,12 @@ def preview(remote: Remote, caches: Caches, folder: Path) -> Preview:
         except HeaderError as error:
             problem = f"{remote.source(part)}: corrupt or incomplete: {error}"
             raise TransferError(problem) from None
-        with paths[-1].open("wb") as file:
-            file.write(begun.data)
-            file.truncate(part.size)
+        try:
+            with paths[-1].open("wb") as file:
+                file.write(begun.data)
+                file.truncate(part.size)
+        except OSError as error:
+            raise TransferError(f"{folder}: {error.strerror}") from None
     return Preview(paths[0], gguf.verify(paths), remote.size)
 
 

@@ -17,7 +17,7 @@ def of_repository(repo: str, kind: str, paths: Iterable[str]) -> str:
     """The first file of a repository's only model, or of its only one of this quantization. Raises
     FormError that offers what there is."""
     files = [path for path in sorted(paths) if path.endswith(".gguf")]
-    firsts = [path for path in files if not _is_projector(path) and _is_first(path)]
+    firsts = [path for path in files if not is_projector(path) and _is_first(path)]
     if not firsts:
         raise FormError(KEY, f"{repo} has no GGUF file")
     found = [path for path in firsts if _is_of(kind, path)] if kind else firsts
@@ -37,7 +37,7 @@ def _is_first(path: str) -> bool:
     return split is None or int(split["number"]) == 1
 
 
-def _is_projector(path: str) -> bool:
+def is_projector(path: str) -> bool:
     return "mmproj" in path.rpartition("/")[2].lower()
 
 

@@ -21,7 +21,8 @@ from app.models.files import (
     of_registry,
     verified,
 )
-from app.models.parts import OnWeb, Remote
+from app.models.kept import Kept
+from app.models.parts import Remote
 from app.models.progress import Arrived, Download, Progress
 from app.models.reference import (
     KEY,
@@ -88,27 +89,38 @@ class Store:
         """The folders with what is fetched."""
         return (self.hub_folder, self._caches.web)
 
-    def coming(self, wanted: Collection[Path]) -> int:
-        """Bytes that other processes fetch at the moment; not of files that are `wanted`, too."""
-        return kept.coming(self.roots, wanted)
+    def coming(self, folder: Path, wanted: Collection[Path]) -> int:
+        """Bytes that other processes are about to write to the disk of a folder; not of files that
+        are `wanted`, too."""
+        roots = [root for root in self.roots if host.same_disk(root, folder)]
+        return kept.coming(roots, wanted)
 
-    def spare(self) -> int:
-        """Bytes that may be freed for others, if there is a limit at all."""
+    def spare(self, folder: Path) -> int:
+        """Bytes that may be freed on the disk of a folder, if there is a limit at all."""
+        return sum(each.size for each in self._removable(folder))
+
+    def _removable(self, folder: Path) -> list[Kept]:
         if self._limit is None:
-            return 0
-        return sum(each.size for each in kept.listed(self.cache, self.roots) if not each.in_use)
+            return []
+        there = kept.listed(self.cache, self.roots)
+        return [each for each in there if not each.in_use and host.same_disk(each.path, folder)]
 
     def folder(self, located: Remote) -> Path:
         """Where its files come to."""
         return self._caches.folder(located)
 
     def _make_room(self, located: Remote) -> None:
-        self._in_use += kept.use(self.cache, located.cached)
+        """For the limit, if there is one, and then also for the disk."""
         if self._limit is None:
             return
-        spared, needed = located.partials, located.missing
-        short = max(0, needed - host.disk_free(self.folder(located)))
-        for each in kept.make_room(self.cache, self.roots, self._limit, needed, spared, short):
+        spared, needed, folder = located.partials, located.missing, self.folder(located)
+        there = kept.listed(self.cache, self.roots)
+        others = kept.coming(self.roots, spared)
+        over = sum(each.size for each in there) + others + needed - self._limit
+        removed = kept.free(there, over, spared)
+        short = needed + self.coming(folder, spared) - host.disk_free(folder)
+        removed += kept.free(self._removable(folder), short, spared)
+        for each in removed:
             logger.info("removed %s, to keep no more than %s says", each.source, kept.VARIABLE)
 
     def _note(self, path: Path, source: str) -> None:
@@ -122,7 +134,7 @@ class Store:
         """Find the files, and download nothing. Raises ConfigError, or TransferError for files on
         this machine that are not whole."""
         if isinstance(reference, HubFile | WebFile):
-            return await threads.run(remote.locate, reference, self._caches)
+            return await threads.run(self._locate, reference)
         if isinstance(reference, ClearMLModel | NamedModel | BucketFile):
             return await self._of_clearml(reference)
         if isinstance(reference, LocalFile):
@@ -132,6 +144,11 @@ class Store:
         except OSError as error:
             raise ConfigError(f"the cache folder {self.cache} cannot be written: {error}") from None
         return await threads.run(verified, [path])
+
+    def _locate(self, reference: HubFile | WebFile) -> Remote:
+        located = remote.locate(reference, self._caches)
+        self._in_use += kept.use(self.cache, located.cached)  # what is there may not go now
+        return located
 
     async def _of_clearml(self, reference: ClearMLModel | NamedModel | BucketFile) -> OfClearML:
         if self._registry is None:
@@ -164,8 +181,8 @@ class Store:
             return located
         if isinstance(located, OfClearML):
             return await threads.run(of_registry, await self._from(located, name, progress))
-        source = located.source(located.parts[0]) if isinstance(located, OnWeb) else ""
-        return await threads.run(verified, await self._download(located, name, progress), source)
+        paths = await self._download(located, name, progress)
+        return await threads.run(verified, paths, located.address)
 
     async def _from(self, located: OfClearML, name: str, progress: Progress) -> Path:
         """The file, or the folder of a package, that ClearML brings."""

@@ -14,21 +14,13 @@ from app.machine import clock, threads
 from app.models.part_file import PartFile
 from app.models.pieces import Board, Piece, Ramp
 from app.models.progress import Arrived
+from app.models.retry import CutError
 
 CHUNK = 1 << 20  # bytes read at once, in each thread
 TRIES = 6  # in a row that bring nothing
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 8.0  # seconds before another try
 MOST_ASKED = 300.0  # seconds that a server may want us to wait
 TICK = 0.1  # seconds
 LAST_WAIT = 2.0  # seconds for the threads to end
-
-
-class CutError(Exception):
-    """It may go better next time. `wait`: seconds that the server wants us to wait."""
-
-    def __init__(self, problem: str, wait: float | None = None) -> None:
-        super().__init__(problem)
-        self.wait = wait
 
 
 class Readable(Protocol):
@@ -207,8 +199,7 @@ class Transfer:
                 raise TransferError(f"{error}; it may be asked again in {error.wait:.0f} s")
             if self._futile >= TRIES:
                 raise TransferError(f"{error} ({self._futile} tries brought nothing)")
-            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._futile)
-            until = clock.now() + (pause if error.wait is None else error.wait)
+            until = clock.now() + error.pause(self._futile)
             while not self._over and clock.now() < until:
                 self._changed.wait(until - clock.now())
 

@@ -4,14 +4,12 @@ end at a host of their own, and whose address may expire."""
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 import requests
@@ -19,9 +17,9 @@ import urllib3
 
 from app.errors import TransferError
 from app.machine import clock
-from app.models.public import Guarded, NotAllowedError
 from app.models.reference import shown
-from app.models.transfer import CutError
+from app.models.retry import CutError
+from app.models.session import NotAllowedError, session
 
 REDIRECTS = 10
 TIMEOUTS = 10.0, 60.0  # seconds to connect, and without a byte
@@ -31,8 +29,6 @@ TO_COME_BACK = (408, 425, 429)
 RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 LENGTH = re.compile(r"\d{1,18}")
 RESET = re.compile(r"\bt=(\d+)")  # of a RateLimit header: seconds until there are requests again
-# Where certificates are: requests reads the former, the hub's library and Python the latter.
-BUNDLES, BUNDLE = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"), "SSL_CERT_FILE"
 # What requests and urllib3 raise where a connection is at fault.
 BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
@@ -53,7 +49,6 @@ class Found:
     size: int
     version: str
     ranges: bool
-    url: str  # where it is in the end
 
 
 class Web:
@@ -75,7 +70,7 @@ class Web:
         self._place = _Place(self._url)
         self._headers = {**named, **(headers or {})}
         self._allows = allows
-        self._session = _session(allows)
+        self._session = session(allows)
 
     def again(self) -> Web:
         other = Web(self._url, self._headers, allows=self._allows, title=self.title)
@@ -92,7 +87,7 @@ class Web:
                 size = told[3] if told else ""
             if not LENGTH.fullmatch(size):
                 raise StatusError(f"{self.title}: the server does not say its size", WHOLE)
-            return Found(int(size), _version(answer), ranges, answer.url)
+            return Found(int(size), _version(answer), ranges)
 
     def get(self, start: int, end: int, size: int, version: str) -> Body:
         """Its bytes from `start` to `end`, of `size`. Where a server sends no parts, `start` is 0
@@ -211,24 +206,6 @@ class _Place:
     url: str
 
 
-class _Session(requests.Session):
-    def resolve_redirects(self, *_: Any, **__: Any) -> Iterator[Any]:
-        """Of the library: it reads the whole body of a redirect, however long, though it is not
-        asked to follow it."""
-        return iter(())
-
-
-def _session(allows: Callable[[str], bool] | None) -> requests.Session:
-    session = _Session()
-    session.auth = lambda request: request  # else a .netrc would replace the token
-    if not any(os.environ.get(name) for name in BUNDLES):
-        session.verify = os.environ.get(BUNDLE) or True
-    if allows is not None:
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, Guarded(allows))
-    return session
-
-
 def _version(answer: requests.Response) -> str:
     """Of the content: a strong ETag, else when it was last changed."""
     etag = answer.headers.get("ETag", "")
@@ -261,9 +238,7 @@ def _without_user(url: str) -> tuple[str, dict[str, str]]:
 def _said(error: BaseException) -> str:
     """What went wrong with a connection, in one line and without the address asked for, whose query
     may be a secret: the innermost reason."""
-    seen = 0
-    while seen < 10:
-        seen += 1
+    for _ in range(10):
         inner = getattr(error, "reason", None) or error.__cause__ or error.__context__
         if not isinstance(inner, BaseException) or inner is error:
             break

@@ -22,7 +22,7 @@ from app.models.part_file import PartFile, bytes_here
 from app.models.parts import OnWeb, WebPart
 from app.models.progress import Arrived
 from app.models.reference import KEY, WebFile, shards, shown
-from app.models.transfer import CutError
+from app.models.retry import CutError
 from app.models.web import Found, StatusError, Web
 
 STRANGE = re.compile(r"[^\w.+ -]", re.A)  # in the name of a file
@@ -34,7 +34,7 @@ ADVICE = {
     404: "there is no such file",
 }
 
-PAUSES = 0.5, 1.0, 2.0  # seconds before a server is asked again what it has
+TRIES = 4  # to ask a server what it has
 LONGEST_WAIT = 30.0  # seconds that it may want us to wait then
 
 Allows = Callable[[str], bool] | None  # whether to connect to an IP address; None: to any
@@ -50,29 +50,33 @@ def locate(file: WebFile, cache: Path, allows: Allows) -> OnWeb:
         )
     home = cache / _key(file.url)
     if file.sha256:
-        kept = _part(urls[0], home / file.sha256[:16], file.sha256)
-        if kept.cached:
-            return OnWeb((kept,))
+        known = _part(urls[0], home / file.sha256[:16], file.sha256)
+        if known.cached:
+            return OnWeb((known,))
+    kept = _newest(urls, home) if not file.sha256 else None
     try:
-        found = [_find(Web(url, allows=allows), patient=not home.exists()) for url in urls]
+        found = [_find(Web(url, allows=allows), 1 if kept else TRIES) for url in urls]
     except StatusError as error:
         advice = ADVICE.get(error.status)
         raise FormError(KEY, f"{error}{f': {advice}' if advice else ''}") from None
     except CutError as error:
-        return _kept(file, urls, home, str(error))
+        if kept is not None:
+            return kept
+        which = "none with this hash" if file.sha256 else "nothing of it"
+        raise FormError(KEY, f"{error}, and the cache has {which}") from None
     versions = [f"{each.version} {each.size}" for each in found]
     folder = home / (file.sha256[:16] or _key(*versions))
     pairs = zip(urls, found, strict=True)
     return OnWeb(tuple(_part(url, folder, file.sha256, each) for url, each in pairs))
 
 
-def _find(web: Web, *, patient: bool) -> Found:
-    """Ask a few times, if nothing can be used instead. Raises CutError, StatusError."""
-    for pause in PAUSES if patient else ():
+def _find(web: Web, tries: int) -> Found:
+    """Raises CutError, StatusError."""
+    for futile in range(tries - 1):
         try:
             return web.find()
         except CutError as error:
-            clock.sleep(min(LONGEST_WAIT, pause if error.wait is None else error.wait))
+            clock.sleep(min(LONGEST_WAIT, error.pause(futile + 1)))
     return web.find()
 
 
@@ -108,16 +112,14 @@ def _size(file: Path) -> int:
         return -1
 
 
-def _kept(file: WebFile, urls: Sequence[str], home: Path, problem: str) -> OnWeb:
-    """What came last, if any will do. Raises FormError if that is nothing whole."""
-    if file.sha256:
-        raise FormError(KEY, f"{problem}, and the cache has none with this hash")
+def _newest(urls: Sequence[str], home: Path) -> OnWeb | None:
+    """What came last of this address, if all of it is there."""
     with contextlib.suppress(OSError):
         for folder in sorted(home.iterdir(), key=lambda f: f.stat().st_mtime, reverse=True):
             parts = tuple(_part(url, folder, "") for url in urls)
             if all(part.cached for part in parts):
                 return OnWeb(parts)
-    raise FormError(KEY, f"{problem}, and it is not in the cache")
+    return None
 
 
 def fetch(located: OnWeb, allows: Allows, arrived: Arrived, note: Note) -> list[Path]:

@@ -12,10 +12,13 @@ from app.models.store import Store
 
 
 def needed(remotes: Collection[Remote], store: Store) -> dict[Path, int]:
-    """Bytes that are still to come into each folder; a file that several use counts once."""
+    """Bytes that are still to come to each disk, by one of its folders; a file that several use
+    counts once."""
     found: dict[Path, dict[str, int]] = {}
     for remote in remotes:
-        found.setdefault(store.folder(remote), {}).update(remote.downloads)
+        folder = store.folder(remote)
+        disk = next((other for other in found if host.same_disk(other, folder)), folder)
+        found.setdefault(disk, {}).update(remote.downloads)
     return {folder: sum(files.values()) for folder, files in found.items()}
 
 
@@ -25,8 +28,8 @@ def check_disk(remotes: Collection[Remote], store: Store) -> None:
     for folder, missing in needed(remotes, store).items():
         if not missing:
             continue
-        free, coming = host.disk_free(folder), store.coming(wanted)
-        if missing > free - coming + store.spare():
+        free, coming = host.disk_free(folder), store.coming(folder, wanted)
+        if missing > free - coming + store.spare(folder):
             others = f", and other instances fetch {coming / 1e9:,.1f} GB" if coming else ""
             raise ConfigError(
                 f"{folder}: {missing / 1e9:,.1f} GB are to be downloaded, but only "

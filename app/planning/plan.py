@@ -193,6 +193,8 @@ async def _find(model: ModelSettings, around: Surroundings, site: Site) -> _Foun
     wanted = memory_wanted(model)
     visible = [device.name for device in gpu.devices()]
     check_gpus(visible, site.capabilities.devices, wanted.gpu_layers)
+    if model.split_mode == "tensor" and not site.capabilities.devices:
+        raise FormError("Model/split_mode", "tensor needs a GPU, and llama-server sees none here")
     weights = await _weights(model, reference, around)
     files = Files(weights.located, await _projector(model, around))
     candidate = Candidate(named(model, reference, files.model), reference, files, wanted)

@@ -49,14 +49,16 @@ def table(plan: Plan) -> list[str]:
 
 
 def _disk(plan: Plan) -> dict[Path, int]:
-    """Bytes that are still to come, by folder; that of the hub, if there are none."""
+    """Bytes that are still to come to each disk; to that of the hub's files, if to none."""
     return needed(plan.remote, plan.store) or {plan.store.hub_folder: 0}
 
 
 def as_json(plan: Plan) -> str:
     """The plan as JSON, in bytes, tokens and minutes."""
-    folder, size = max(_disk(plan).items(), key=lambda each: each[1])
-    disk = {"folder": str(folder), "needed": size, "free": host.disk_free(folder)}
+    disks = [
+        {"folder": str(folder), "needed": size, "free": host.disk_free(folder)}
+        for folder, size in _disk(plan).items()
+    ]
     machine = {
         "memory": plan.site.machine.memory,
         "threads": plan.site.machine.threads,
@@ -66,7 +68,7 @@ def as_json(plan: Plan) -> str:
         "verdict": verdict(plan),
         "llama_server": str(plan.capabilities.path),
         "machine": machine,
-        "disk": disk,
+        "disks": disks,
         "budget": dict(plan.budget),
         "preloaded": list(plan.preloaded),
         "models": [_model(model) for model in plan.models],

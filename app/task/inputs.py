@@ -71,7 +71,7 @@ def source(located: Located) -> Registered | Source:
 def _address(located: InBucket | Remote | ModelFiles) -> str:
     if isinstance(located, InBucket):
         return located.name
-    return located.source(located.parts[0]) if isinstance(located, Remote) else located.source
+    return located.address if isinstance(located, Remote) else located.source
 
 
 def _on_hub(repo: str, commit: str, path: str) -> Source:

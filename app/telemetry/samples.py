@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 HEAD = 4 * 1024  # bytes kept of an answer's beginning
@@ -161,7 +161,7 @@ def _of_choices(first: Tokens, body: bytes, asked: Several) -> Tokens:
         full = its_end == end == "length"
         share = 1.0 if full else len(its_text) / max(1, len(text))
         generated += round(first.generated * share)
-    return Tokens(first.prompt * asked.prompts, first.cached * asked.prompts, generated)
+    return _of(first, asked, generated)
 
 
 def _text(choice: dict[str, Any]) -> str:
@@ -172,8 +172,13 @@ def _text(choice: dict[str, Any]) -> str:
 
 
 def _times(first: Tokens, asked: Several) -> Tokens:
-    generated = first.generated * asked.prompts * asked.choices
-    return Tokens(first.prompt * asked.prompts, first.cached * asked.prompts, generated)
+    return _of(first, asked, first.generated * asked.prompts * asked.choices)
+
+
+def _of(first: Tokens, asked: Several, generated: int) -> Tokens:
+    """All choices, by the first one: of guesses, only its own are told."""
+    prompt, cached = first.prompt * asked.prompts, first.cached * asked.prompts
+    return replace(first, prompt=prompt, cached=cached, generated=generated)
 
 
 def read_tokens(head: bytes, tail: bytes) -> Tokens:

@@ -175,7 +175,7 @@ SCALARS = (
     Scalar(
         key="acceptance",
         title="Draft Acceptance",
-        help="Share of the tokens guessed in advance that were right, of each request",
+        help="Share of the tokens guessed in advance that were right, where llama-server tells it",
         source=Mean(lambda sample: sample.tokens.acceptance),
         unit=PERCENT,
         reported=True,

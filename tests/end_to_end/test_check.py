@@ -66,7 +66,7 @@ def test_as_json_for_programs(check, weights, tmp_path):
     found = check("--json", *config(tmp_path, {"model": "org/repo/large.gguf"}))
     told = json.loads(found.stdout)
     (model,) = told["models"]
-    assert told["verdict"] == "ok" and told["disk"]["needed"] == len(weights["large.gguf"])
+    assert told["verdict"] == "ok" and told["disks"][0]["needed"] == len(weights["large.gguf"])
     assert model["architecture"] == "llama" and model["training_context"] == 4096
     assert model["resolved"]["context"] == 4096 and model["memory"]["host"] > 0
     assert model["to_download"] == model["size"] == len(weights["large.gguf"])
@@ -102,7 +102,7 @@ def test_as_json_for_programs(check, weights, tmp_path):
 def test_a_bad_file_is_refused_with_its_field(check, hub, tmp_path, model, general, problem):
     found = check(*config(tmp_path, model, **general))
     refused(found, problem)
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob("*.part")) and not list(tmp_path.rglob("blobs"))
 
 
 def test_no_room_on_the_disk_is_said_with_the_numbers(check, hub, weights, tmp_path):

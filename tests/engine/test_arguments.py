@@ -201,4 +201,16 @@ def test_speculation_is_by_the_heads_of_the_file_where_it_has_them():
     told = argv(ModelSettings(speculative="auto"), launch=replace(LAUNCH, heads=True))
     assert " --spec-type draft-mtp" in told
     assert "--spec-type" not in argv(ModelSettings(speculative="off"))
-    assert "--spec-type" not in argv(ModelSettings(speculative="auto"), binary=OLD)
+
+
+@pytest.mark.parametrize(
+    "chosen, flag",
+    [
+        ({"speculative": "auto"}, "--spec-type"),
+        ({"kv_cache_type": "q8_0"}, "--cache-type-k"),
+        ({"flash_attention": "on"}, "--flash-attn"),
+    ],
+)
+def test_what_is_chosen_is_not_left_out_without_a_word(chosen, flag):
+    with pytest.raises(FormError, match=f"this llama-server knows no {flag}"):
+        check(ModelSettings(**chosen), OLD)

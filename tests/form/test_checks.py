@@ -77,3 +77,8 @@ def test_a_small_kv_cache_needs_flash_attention():
         check_model(ModelSettings(kv_cache_type="q8_0", flash_attention="off"))
     for fine in ({"kv_cache_type": "f16", "flash_attention": "off"}, {"kv_cache_type": "q4_0"}):
         check_model(ModelSettings(**fine))
+
+
+def test_split_mode_tensor_needs_flash_attention():
+    with pytest.raises(FormError, match="^Model/split_mode: tensor needs Model/flash_attention"):
+        check_model(ModelSettings(split_mode="tensor", flash_attention="off"))

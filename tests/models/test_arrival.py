@@ -9,7 +9,7 @@ import time
 import pytest
 
 from app.errors import TransferError
-from app.models import arrival, part_file, pieces, transfer
+from app.models import arrival, part_file, pieces, retry
 from app.models.arrival import Content, Target
 from app.models.part_file import PartFile, record_of
 from app.models.public import is_public
@@ -26,8 +26,8 @@ NAME = "/m.gguf"
 def small(monkeypatch):
     """Pieces of a small file, and short pauses."""
     monkeypatch.setattr(pieces, "LEAST", 1 << 17)
-    monkeypatch.setattr(transfer, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(transfer, "LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(retry, "LONGEST_PAUSE", 0.02)
 
 
 @pytest.fixture

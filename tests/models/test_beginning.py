@@ -1,8 +1,10 @@
+import time
+
 import pytest
 
 from app.errors import TransferError
 from app.models.beginning import MAX_BEGINNING, STEP, Beginning
-from app.models.transfer import CutError
+from app.models.retry import CutError
 from app.models.web import Web
 from tests.hub.storage import Storage
 
@@ -37,7 +39,23 @@ def test_who_brings_nothing_is_given_up(storage):
     storage.troubles = [("status", 503, {})] * 100
     with pytest.raises(TransferError, match="m.gguf: the server answers 503.*its header cannot"):
         beginning(storage).read(0, 10)
-    assert len(storage.asked) == 3
+    assert len(storage.asked) == 4
+
+
+def test_a_server_that_says_how_long_to_wait_is_obeyed(storage):
+    storage.troubles = [("status", 429, {"Retry-After": "1"})] * 2
+    begun = time.monotonic()
+    assert beginning(storage).read(0, 10) == DATA[:10]
+    assert time.monotonic() - begun >= 2
+
+
+def test_without_ranges_a_long_header_is_not_sent_again_for_each_piece(storage):
+    storage.ranges = False
+    storage.files["/m.gguf"] = bytes(40 * STEP)
+    begun = Beginning(Web(storage.url + "/m.gguf"), 40 * STEP, ranges=False)
+    for offset in range(0, 40 * STEP, STEP // 4):
+        begun.read(offset, STEP // 4)
+    assert len(storage.asked) <= 8
 
 
 class Silent:

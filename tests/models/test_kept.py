@@ -30,8 +30,12 @@ def roots(cache):
     return [cache / "hub", cache / "web"]
 
 
+def listed(cache):
+    return kept.listed(cache, roots(cache))
+
+
 def sources(cache):
-    return [each.source for each in kept.listed(cache, roots(cache))]
+    return [each.source for each in listed(cache)]
 
 
 def test_what_is_kept_is_listed_the_least_recently_used_first(cache):
@@ -49,12 +53,12 @@ def test_what_is_kept_is_listed_the_least_recently_used_first(cache):
 def test_room_is_made_of_what_was_used_longest_ago_and_nothing_uses(cache):
     paths = [fetched(cache, name, 100, used) for used, name in enumerate("abcd")]
     held = kept.use(cache, paths[:1])
-    removed = kept.make_room(cache, roots(cache), limit=350, needed=100)
+    removed = kept.free(listed(cache), 150)
     assert [each.source for each in removed] == ["b", "c"]
     assert [path.exists() for path in paths] == [True, False, False, True]
-    removed = kept.make_room(cache, roots(cache), limit=0, needed=0, spared=paths[3:])
+    removed = kept.free(listed(cache), 1000, spared=paths[3:])
     assert removed == [] and paths[3].exists()
-    assert held and kept.make_room(cache, roots(cache), 0, 0)[0].source == "d"
+    assert held and kept.free(listed(cache), 1)[0].source == "d"
     assert paths[0].exists()  # it is in use
 
 
@@ -62,7 +66,7 @@ def test_what_others_have_put_there_stays(cache):
     blob = cache / "hub" / "models--o--r" / "blobs" / "abc"
     blob.parent.mkdir(parents=True)
     blob.write_bytes(bytes(100))
-    assert kept.make_room(cache, roots(cache), limit=0, needed=1 << 40) == []
+    assert kept.free(listed(cache), 1 << 40) == []
     assert kept.use(cache, [blob]) == [] and sources(cache) == []
     assert blob.exists()
 
@@ -81,6 +85,12 @@ def test_a_blob_goes_with_its_names(cache):
     assert kept.remove(found)
     assert not blob.exists() and not link.is_symlink() and other.exists()
     assert sources(cache) == []
+
+
+def test_a_blob_goes_with_its_names_where_the_cache_is_a_link(cache, tmp_path):
+    (tmp_path / "real").mkdir()
+    cache.symlink_to(tmp_path / "real")
+    test_a_blob_goes_with_its_names(cache)
 
 
 def test_unfinished_downloads(cache):
@@ -123,7 +133,7 @@ def test_a_file_that_is_noted_again_stays_in_use(cache):
     path = fetched(cache, "a", 100, 1)
     held = kept.use(cache, [path])
     kept.note(cache, path, "a")
-    assert held and kept.make_room(cache, roots(cache), 0, 0) == [] and path.exists()
+    assert held and kept.free(listed(cache), 1 << 40) == [] and path.exists()
 
 
 def test_a_record_that_tells_of_another_file_is_none(cache, tmp_path):
@@ -134,7 +144,7 @@ def test_a_record_that_tells_of_another_file_is_none(cache, tmp_path):
     (record,) = (cache / "kept").glob("*.json")
     for path in (theirs, "../theirs"):
         record.write_text(json.dumps({"path": str(path), "source": "a"}))
-        assert kept.make_room(cache, roots(cache), 0, 0) == [] and theirs.exists()
+        assert kept.free(listed(cache), 1 << 40) == [] and theirs.exists()
 
 
 def test_a_cache_may_be_mounted_elsewhere(cache):

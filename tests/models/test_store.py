@@ -1,12 +1,16 @@
 import asyncio
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from app.errors import ConfigError, TransferError
-from app.models import tiny_writer
-from app.models.reference import LocalFile, Tiny
+from app.models import kept, tiny_writer
+from app.models.parts import OnWeb, WebPart
+from app.models.reference import LocalFile, Tiny, WebFile
 from app.models.store import Store, cache_folder
+from tests.hub import Storage
 
 
 @pytest.mark.parametrize(
@@ -57,3 +61,39 @@ def test_a_missing_file_and_a_missing_part(tmp_path):
     (tmp_path / "m-00001-of-00002.gguf").write_bytes(b"GGUF")
     with pytest.raises(TransferError, match="00002-of-00002.gguf: this part of the set is missing"):
         locate_and_fetch(store, LocalFile(str(tmp_path / "m-00001-of-00002.gguf")))
+
+
+@pytest.fixture
+def site():
+    files = {}
+    for name in "ab":
+        with tempfile.TemporaryDirectory() as folder:
+            tiny_writer.write(Path(folder) / "m.gguf", seed=ord(name))
+            files[f"/{name}.gguf"] = (Path(folder) / "m.gguf").read_bytes()
+    with Storage(files) as server:
+        yield server
+
+
+def test_what_one_run_has_found_is_not_removed_for_another_model_of_it(site, tmp_path):
+    """The limit has room for one."""
+    limited = {kept.VARIABLE: "1.5MB"}
+    a, b = (WebFile(f"{site.url}/{name}.gguf") for name in "ab")
+    first = Store(str(tmp_path), {}, private_urls=True)
+    locate_and_fetch(first, a)
+    for held in first._in_use:
+        os.close(held)
+    store = Store(str(tmp_path), limited, private_urls=True)
+
+    async def both():
+        there, other = await store.locate(a), await store.locate(b)
+        await store.fetch(other, "b", lambda _: None)
+        return await store.fetch(there, "a", lambda _: None)
+
+    assert asyncio.run(both()).first.exists()
+
+
+def test_two_addresses_that_differ_by_their_query_are_two_files(tmp_path):
+    parts = [
+        WebPart("get", 60, local=tmp_path / str(n), url=f"https://h/get?id={n}") for n in (1, 2)
+    ]
+    assert len({**OnWeb((parts[0],)).downloads, **OnWeb((parts[1],)).downloads}) == 2

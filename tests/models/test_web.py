@@ -5,8 +5,9 @@ import subprocess
 
 import pytest
 
-from app.models.transfer import CutError
-from app.models.web import BUNDLE, BUNDLES, Web
+from app.models.retry import CutError
+from app.models.session import BUNDLE, BUNDLES
+from app.models.web import Web
 from tests.hub.storage import Storage
 
 

@@ -22,10 +22,10 @@ class HubStore:
         self.cache = self.hub_folder = folder
         self.files = files
 
-    def coming(self, wanted):
+    def coming(self, folder, wanted):
         return 0
 
-    def spare(self):
+    def spare(self, folder):
         return 0
 
     def folder(self, located):
