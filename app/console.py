@@ -14,14 +14,15 @@ from typing import Any
 
 from app.errors import ConfigError
 
-CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 APP = "app"
 STDOUT = 1  # the file
 CLEAR = "\r\x1b[K"  # the line that the cursor is in
 
 
 def escape(text: str) -> str:
-    """Control characters as \\xNN: nobody writes a second line, or a colour, into our log."""
+    """Control characters as \\xNN: nobody writes a second line, or a colour, into our log. And
+    what cannot be written at all."""
     return CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
 
 

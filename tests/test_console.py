@@ -56,7 +56,9 @@ def test_without_a_terminal_nothing_is_said(monkeypatch, tmp_path):
 
 
 def test_nobody_writes_a_second_line_or_a_colour(capsys):
-    text = shown(capsys, lambda logger: logger.info("a\n12:00:00 INFO app forged \x1b[31m\u2028"))
+    text = shown(
+        capsys, lambda logger: logger.info("a\n12:00:00 INFO app forged \x1b[31m\u2028\ud800")
+    )
     assert text.count("\n") == 1 and "\x1b" not in text and "\\x0a" in text
 
 

@@ -44,6 +44,7 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
     private = arguments.allow_private_urls
     store = Store(arguments.cache_dir, environment, weights, private_urls=private)
     try:
+        project = await registry.project(arguments.project) if registry is not None else ""
         found = {text: await store.locate(reference) for text, reference in named.items()}
         check_disk([each for each in found.values() if isinstance(each, Remote)], store)
         for text, located in found.items():
@@ -51,7 +52,7 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
             files = await store.fetch(located, name, lambda _: None)
             say(escape(str(files.first)))
             if registry is not None:
-                await _register(registry, located, arguments.project, name)
+                await _register(registry, located, project, name)
     finally:
         weights.discard()
     return 0

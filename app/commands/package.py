@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from app.console import say
 from app.errors import ConfigError
 from app.form import wizard
 from app.form.checks import TOTAL
+from app.machine import small_file
 from app.task import checkout
 from app.task.presence import EXAMPLE, MODELS_TABLE
 from app.telemetry import scalars
@@ -182,10 +182,7 @@ def _read(path: Path) -> bytes:
 
 def replace_file(target: Path, content: bytes) -> None:
     """Write the file whole, or leave it as it is. Raises ConfigError."""
-    part = target.with_name(f".{target.name}.part")
     try:
-        part.write_bytes(content)
-        os.replace(part, target)
+        small_file.replace(target, content)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise ConfigError(f"{target} cannot be written: {error.strerror}") from None

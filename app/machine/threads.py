@@ -20,6 +20,14 @@ async def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return await asyncio.to_thread(function, *args, **kwargs)
 
 
+def after(seconds: float, function: Callable[[], None]) -> Callable[[], None]:
+    """Call it then, in a thread of its own, unless what is returned is called before."""
+    timer = threading.Timer(seconds, function)
+    timer.daemon = True
+    timer.start()
+    return timer.cancel
+
+
 def daemon(name: str, target: Callable[[], None]) -> threading.Thread:
     """A thread that does not keep the process alive; the caller starts it."""
     return threading.Thread(target=target, name=name, daemon=True)

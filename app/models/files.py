@@ -15,6 +15,8 @@ from app.models.parts import Remote
 from app.models.reference import KEY, LocalFile, choose, choose_of, is_glob, shards, shown
 from app.models.repository import is_projector
 
+MOST_FOLDERS = 1000  # that are looked into for a model
+
 
 @dataclass(frozen=True)
 class ModelFiles:
@@ -88,8 +90,13 @@ def of_registry(path: Path) -> ModelFiles:
 
 
 def only(folder: Path) -> str:
-    """The first file of the only model in a folder. Raises FormError."""
-    files = [str(file) for file in folder.rglob("*.gguf")]
+    """The first file of the only model in a folder, or below it. Raises FormError."""
+    files: list[str] = []
+    # What vanishes meanwhile, or nobody may read, is passed over.
+    for number, (at, _, names) in enumerate(os.walk(folder)):
+        if number == MOST_FOLDERS:
+            raise FormError(KEY, f"{folder} has more than {MOST_FOLDERS} folders: name the file")
+        files += [os.path.join(at, name) for name in names if name.endswith(".gguf")]
     weights = [file for file in files if not is_projector(file)]
     return choose_of(f"{folder}/**/*.gguf", weights)
 
@@ -99,6 +106,15 @@ def verified(paths: Sequence[Path], source: str = "") -> ModelFiles:
 
 
 def local(reference: LocalFile) -> tuple[Path, ...]:
+    """All parts. Raises FormError, TransferError for a set that is not whole."""
+    try:
+        return _local(reference)
+    except (OSError, ValueError) as error:
+        said = error.strerror if isinstance(error, OSError) else error
+        raise FormError(KEY, f"{reference.path[:200]}: {said}") from None
+
+
+def _local(reference: LocalFile) -> tuple[Path, ...]:
     path = os.path.expanduser(reference.path)
     if is_glob(path) and not os.path.exists(path):
         path = choose(path, glob.glob(path))

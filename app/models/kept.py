@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import ConfigError
-from app.machine import chance, clock, small_file
+from app.machine import clock, small_file
 from app.models.part_file import bytes_here, record_of
 
 LARGEST = 1 << 16  # bytes of a record
@@ -61,13 +61,12 @@ def note(cache: Path, path: Path, source: str) -> None:
     record = _record(cache, path)
     if _read(record) is not None:
         return
-    fresh = record.with_suffix(f".{os.getpid()}-{chance.name(4)}.new")
-    fresh.write_text(json.dumps({"path": _told(cache, path), "source": source}))
+    told = json.dumps({"path": _told(cache, path), "source": source}).encode()
     try:
-        os.link(fresh, record)
-        fresh.unlink()
+        small_file.replace(record, told, absent=True)
     except FileExistsError:  # a wrong one, or one that another instance has just made
-        fresh.unlink() if _read(record) is not None else fresh.replace(record)
+        if _read(record) is None:
+            small_file.replace(record, told)
 
 
 def use(cache: Path, paths: Iterable[Path]) -> list[int]:
@@ -83,14 +82,16 @@ def use(cache: Path, paths: Iterable[Path]) -> list[int]:
     return held
 
 
-def listed(cache: Path, roots: Iterable[Path]) -> list[Kept]:
-    """All that is kept, the least recently used first; also what of unfinished downloads is there,
-    below the caches `roots`."""
-    found = [*_whole(cache), *(each for root in roots for each in _unfinished(root))]
+def listed(cache: Path, roots: Collection[Path]) -> list[Kept]:
+    """All that is kept below the caches `roots`, the least recently used first; also what is there
+    of unfinished downloads."""
+    found = [*_whole(cache, roots), *(each for root in roots for each in _unfinished(root))]
     return sorted(found, key=lambda kept: kept.used)
 
 
-def _whole(cache: Path) -> Iterator[Kept]:
+def _whole(cache: Path, roots: Iterable[Path]) -> Iterator[Kept]:
+    """Of nothing elsewhere, whatever a record says."""
+    below = [root.resolve() for root in roots]
     for record in (cache / "kept").glob("*.json"):
         told = _read(record)
         if told is None:
@@ -98,7 +99,8 @@ def _whole(cache: Path) -> Iterator[Kept]:
         with contextlib.suppress(OSError, ValueError, RuntimeError):
             path, source = (cache / told[0]).resolve(), told[1]  # an absolute one stays what it is
             used = record.stat().st_mtime
-            if record != _record(cache, path):  # it tells of another file than its name
+            known = any(path.is_relative_to(root) for root in below)
+            if not known or record != _record(cache, path):  # it tells of another than its name
                 continue
             try:
                 size = path.stat().st_size

@@ -4,9 +4,11 @@ also after a SIGKILL, and for another process that goes on."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from app.models.spans import Spans
 SAVED_EVERY = 0.5  # seconds
 LOOK = 0.3  # seconds between two looks at what another process fetches
 MOST_RECORD = 1 << 20  # bytes
-OPENED = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+OPENED = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class PartFile:
@@ -32,8 +34,12 @@ class PartFile:
         self._spans = Spans(_recorded(path, identity, size))
         self.resumed = self._spans.total
         self._saved = clock.now()
+        for left in path.parent.glob(f"{record_of(path).name}.*.tmp"):  # by one that was killed
+            left.unlink(missing_ok=True)
         self._file = os.open(path, OPENED, 0o666)
         try:
+            if not stat.S_ISREG(os.fstat(self._file).st_mode):
+                raise OSError(errno.EINVAL, "it is no file", str(path))
             os.ftruncate(self._file, size)
             self.save(at_once=True)  # of what is no part of this content nothing may be trusted
         except OSError:
@@ -74,9 +80,7 @@ class PartFile:
         with self._lock:
             spans = self._spans.all
         record = {"identity": self.identity, "size": self.size, "spans": spans}
-        fresh = record_of(self.path).with_suffix(".new")
-        fresh.write_text(json.dumps(record))
-        fresh.replace(record_of(self.path))
+        small_file.replace(record_of(self.path), json.dumps(record).encode())
 
     def close(self) -> None:
         with self._lock:
@@ -118,22 +122,22 @@ def _recorded(path: Path, identity: str | None, size: int | None) -> list[tuple[
 
 
 @contextlib.contextmanager
-def locked(path: Path, waits: Callable[[int], None]) -> Iterator[bool]:
-    """Hold a part file's lock; whether that was at once. While another process or thread has it,
-    `waits` is told how many bytes are there. Raises OSError."""
-    lock = os.open(
-        path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
-    )
+def locked(path: Path, waits: Callable[[int], None]) -> Iterator[None]:
+    """Hold a part file's lock. While another process or thread has it, `waits` is told how many
+    bytes are there. Raises OSError."""
+    lock = os.open(path.with_name(f"{path.name}.lock"), OPENED, 0o666)
     try:
-        at_once = True
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                at_once = False
-                waits(bytes_here(path))
-                clock.sleep(LOOK)
-        yield at_once
+        while not _taken(lock):
+            waits(bytes_here(path))
+            clock.sleep(LOOK)
+        yield
     finally:
         os.close(lock)
+
+
+def _taken(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

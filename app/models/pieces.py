@@ -1,7 +1,7 @@
 """Who fetches which bytes of a file, and over how many connections. Pure.
 
 Threads take pieces from a board. One that finds none left takes the second half of the largest that
-another one is still fetching, or all of one whose connection has all but stopped.
+another one is still fetching.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ GAIN = 1.2  # times higher rate: else they only take CPU time from each other
 LEAST, MOST = 4 << 20, 64 << 20  # bytes of a piece
 SHARES = 32  # into so many a file is divided, within these limits
 WORTH_DIVIDING = 8 << 20  # bytes: what a server has sent already of the second half is lost
-SLOW, SLOW_AFTER = 16_000.0, 10.0  # bytes/s, seconds: of a connection that is given up at the end
+SLOW, SLOW_AFTER = 16_000.0, 10.0  # bytes/s, seconds: of a connection that is given up
 
 
 @dataclass
@@ -28,6 +28,11 @@ class Piece:
     end: int
     begun: float = 0.0  # when a thread took it
     start: int = 0  # where it was then
+
+    def slow(self, now: float) -> bool:
+        """Whether its connection has all but stopped: another one may do better."""
+        seconds = now - self.begun
+        return seconds > SLOW_AFTER and self.at - self.start < SLOW * seconds
 
 
 class Board:
@@ -53,7 +58,7 @@ class Board:
 
     def take(self, now: float) -> Piece | None:
         """None if there is nothing to take at the moment."""
-        piece = self._next(now)
+        piece = self._next()
         if piece is not None:
             piece.begun, piece.start = now, piece.at
             self._active.append(piece)
@@ -67,7 +72,7 @@ class Board:
                 piece.at = 0
             self._free.insert(0, piece)
 
-    def _next(self, now: float) -> Piece | None:
+    def _next(self) -> Piece | None:
         if self._free:
             return self._cut(self._free[0])
         if not self._divisible or not self._active:
@@ -77,11 +82,6 @@ class Board:
             middle = (largest.at + largest.end) // 2
             piece, largest.end = Piece(middle, largest.end), middle
             return piece
-        for slow in self._active:
-            seconds, brought = now - slow.begun, slow.at - slow.start
-            if slow.at < slow.end and seconds > SLOW_AFTER and brought < SLOW * seconds:
-                piece, slow.end = Piece(slow.at, slow.end), slow.at  # it ends with its next bytes
-                return piece
         return None
 
     def _cut(self, free: Piece) -> Piece:

@@ -14,6 +14,7 @@ from app.form.fields import MODEL
 
 KEY = f"{MODEL}/model"
 SHARD = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+MOST_PARTS = 1000  # of a set
 DEFAULT_REVISION = "main"
 CLEARML_ID = re.compile(r"[0-9a-f]{32}")
 CLEARML = "clearml://"  # project/name
@@ -254,6 +255,8 @@ def shards(path: str) -> list[str]:
     if not split:
         return [path]
     count = int(split["count"])
+    if not 1 <= count <= MOST_PARTS:
+        raise FormError(KEY, f"{path}: a set of {count} parts; known are 1 to {MOST_PARTS}")
     if int(split["number"]) != 1:
         first = f"{split['prefix']}-00001-of-{count:05}.gguf"
         raise FormError(KEY, f"{path} is not the first part of its set; name {first}")

@@ -83,7 +83,7 @@ class Transfer:
         ramp = Ramp(self._board.most, told, clock.now())
         try:
             self._start(running, ramp.connections, self._fetch_all)
-            while not self._done() and any(thread.is_alive() for thread in running):
+            while self._error is None and any(thread.is_alive() for thread in running):
                 with self._changed:
                     self._changed.wait(TICK)
                 here = self._part.here
@@ -102,12 +102,6 @@ class Transfer:
         for _ in range(count):
             running.append(self._thread(target))
             running[-1].start()
-
-    def _done(self) -> bool:
-        """Whether nothing is to be waited for: not for a connection that another one has replaced
-        either."""
-        come = self._part.here if self._hasher is None else self._hashed
-        return come >= self._part.size or self._error is not None
 
     def _end(self, running: Sequence[Any]) -> None:
         """The threads end, but for one that waits for a server's first word."""
@@ -183,6 +177,8 @@ class Transfer:
                         if self._ranges:
                             self._futile = 0
                         self._changed.notify_all()
+                    if piece.slow(clock.now()):
+                        raise CutError(f"{self._source.title}: the connection has all but stopped")
             finally:
                 self._bodies.discard(body)
 

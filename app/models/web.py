@@ -22,7 +22,7 @@ from app.models.retry import CutError
 from app.models.session import NotAllowedError, session
 
 REDIRECTS = 10
-TIMEOUTS = 10.0, 60.0  # seconds to connect, and without a byte
+TIMEOUTS = 10.0, 30.0  # seconds to connect, and without a byte
 WHOLE, PARTIAL = 200, 206
 EXPIRED = (401, 403, 404, 410)  # of an address that a redirect has named
 TO_COME_BACK = (408, 425, 429)
@@ -104,6 +104,8 @@ class Web:
         self, answer: requests.Response, start: int, end: int, size: int, version: str
     ) -> None:
         told = RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+        if answer.status_code == PARTIAL and "Content-Range" not in answer.headers:
+            raise CutError(f"{self.title}: the head of its answer is not whole")
         if answer.status_code == PARTIAL:
             right = told is not None and tuple(map(int, told.groups())) == (start, end - 1, size)
         else:
@@ -218,7 +220,7 @@ def _wait(answer: requests.Response) -> float | None:
     after = answer.headers.get("Retry-After", "")
     if LENGTH.fullmatch(after):
         return float(after)
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         return max(0.0, parsedate_to_datetime(after).timestamp() - clock.wall())
     reset = RESET.search(answer.headers.get("RateLimit", ""))
     return float(reset[1]) if reset else None

@@ -6,13 +6,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.machine.small_file import content
+from app.machine import small_file
 from app.planning.amounts import Need
 
 FILE = "footprints.json"
@@ -71,7 +69,7 @@ class Learned:
                 self._write()
 
     def _read(self) -> dict[str, dict[str, int]]:
-        found = content(self._path, LARGEST)
+        found = small_file.content(self._path, LARGEST)
         try:
             read = json.loads(found) if isinstance(found, bytes) else {}
         except (ValueError, RecursionError):
@@ -80,14 +78,7 @@ class Learned:
 
     def _write(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self._path.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w") as file:
-                json.dump(self._usage, file)
-            os.replace(temporary, self._path)
-        except OSError:
-            os.unlink(temporary)
-            raise
+        small_file.replace(self._path, json.dumps(self._usage).encode())
 
 
 @dataclass(frozen=True)

@@ -95,12 +95,12 @@ class Launcher:
         return str((await self._ask("tasks", "create", {**task, "project": where}))["id"])
 
     async def register(self, model: Source, project: str) -> str:
-        """The ID of the model with this address in the registry; it is created if there is none."""
+        """The ID of the model with this address in the registry; it is created if there is none, in
+        a project by its ID."""
         known = (await self._ask("models", "get_all", inputs.wanted(model))).get("models")
         if known:
             return str(known[0]["id"])
-        fields = inputs.described(model, await self.project(project))
-        return str((await self._ask("models", "create", fields))["id"])
+        return str((await self._ask("models", "create", inputs.described(model, project)))["id"])
 
     async def enqueue(self, task: str, queue: str) -> None:
         await self._ask("tasks", "enqueue", {"task": task, "queue": queue})

@@ -1,5 +1,6 @@
 """A server of files by ranges, as the storage behind the hub is: and everything that goes wrong."""
 
+import contextlib
 import re
 import threading
 import time
@@ -15,9 +16,10 @@ class Storage(ThreadedServer):
     """`with Storage({"/m.gguf": bytes}) as storage`.
 
     `troubles` befall the next requests, one each: ("status", code, headers), ("cut", bytes),
-    ("redirect", url), ("hang", an event that ends it), ("etag", text). `ranges` off: every answer
-    is the whole file. `cut`: each answer breaks off after so many bytes. `asked` are (path, first
-    byte, has a token), `sent` the bytes of bodies that were sent. `pause`: seconds for each 64 KiB.
+    ("redirect", url), ("hang" or "slow head", an event that ends it), ("trickle",), ("etag", text).
+    `ranges` off: every answer is the whole file. `cut`: each answer breaks off after so many bytes.
+    `asked` are (path, first byte, has a token), `sent` the bytes of bodies that were sent. `pause`:
+    seconds for each 64 KiB.
     """
 
     def __init__(self, files):
@@ -49,11 +51,14 @@ class Handler(BaseHTTPRequestHandler):
             return self._head(302, {"Content-Length": "0", "Location": of[0]})
         if kind == "hang":
             of[0].wait(100)
+        if kind == "slow head":
+            return self._slow_head(of[0])
         data = storage.files.get(path)
         if data is None:
             return self._head(404, {"Content-Length": "0"})
         etag = of[0] if kind == "etag" else storage.etag
-        self._file(data, span, etag, of[0] if kind == "cut" else storage.cut)
+        cut = of[0] if kind == "cut" else storage.cut
+        self._file(data, span, etag, cut, trickle=kind == "trickle")
 
     def do_HEAD(self):
         """As S3 is asked for an object."""
@@ -69,7 +74,22 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
-    def _file(self, data, span, etag, cut):
+    def _slow_head(self, released):
+        """A byte now and then, and no end."""
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.wfile.write(b"HTTP/1.1 206 Partial Content\r\nX: ")
+            while not released.wait(0.05):
+                self.wfile.write(b"x")
+
+    def _trickle(self, body):
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            for at in range(2000):
+                self.wfile.write(body[at : at + 1])
+                time.sleep(0.01)
+
+    def _file(self, data, span, etag, cut, trickle):
         start, end, status = 0, len(data), 200
         headers = {"ETag": etag} if etag else {}
         if self.storage.ranges:
@@ -77,6 +97,8 @@ class Handler(BaseHTTPRequestHandler):
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
         self._head(status, {**headers, "Content-Length": str(end - start)})
         body = data[start:end] if cut is None else data[start:end][:cut]
+        if trickle:
+            return self._trickle(body)
         for at in range(0, len(body), 65536):
             self.wfile.write(body[at : at + 65536])
             with self.storage.lock:

@@ -143,7 +143,11 @@ def test_a_record_that_tells_of_another_file_is_none(cache, tmp_path):
     theirs.write_text("theirs")
     (record,) = (cache / "kept").glob("*.json")
     for path in (theirs, "../theirs"):
-        record.write_text(json.dumps({"path": str(path), "source": "a"}))
+        told = json.dumps({"path": str(path), "source": "a"})
+        record.write_text(told)
+        assert kept.free(listed(cache), 1 << 40) == [] and theirs.exists()
+        named = kept._record(cache, (cache / path).resolve())
+        named.write_text(told)  # under the name that such a record has
         assert kept.free(listed(cache), 1 << 40) == [] and theirs.exists()
 
 

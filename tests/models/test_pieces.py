@@ -38,15 +38,12 @@ def test_the_largest_piece_is_divided_once_nothing_is_left():
     assert (whole.at, whole.end, half.at, half.end) == (0, 30 * MB, 30 * MB, 60 * MB)
 
 
-def test_a_slow_piece_is_taken_over():
-    board = Board([(0, 4 * MB)], 4 * MB)
-    slow = board.take(0.0)
-    slow.at = 1000
-    assert board.take(pieces.SLOW_AFTER) is None
-    other = board.take(pieces.SLOW_AFTER + 1)
-    assert (slow.at, slow.end, other.at, other.end) == (1000, 1000, 1000, 4 * MB)
-    board.put_back(slow)
-    assert not board.empty
+def test_a_connection_that_all_but_stops_is_slow():
+    piece = Board([(0, 4 * MB)], 4 * MB).take(0.0)
+    piece.at = 1000
+    assert not piece.slow(pieces.SLOW_AFTER) and piece.slow(pieces.SLOW_AFTER + 1)
+    piece.at = 200_000
+    assert not piece.slow(pieces.SLOW_AFTER + 1)
 
 
 def test_what_is_not_divisible_begins_again():

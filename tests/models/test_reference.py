@@ -256,3 +256,9 @@ def test_any_text_is_a_reference_or_a_fault_of_the_field(text):
     except FormError as error:
         assert error.field == "Model/model"
     assert title(text) is not None and shown(text) is not None
+
+
+@pytest.mark.parametrize("count", ["00000", "99999"])
+def test_sets_that_cannot_be(count):
+    with pytest.raises(FormError, match="a set of [0-9]+ parts; known are 1 to 1000"):
+        shards(f"m-00001-of-{count}.gguf")

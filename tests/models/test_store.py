@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.errors import ConfigError, TransferError
+from app.errors import ConfigError, FormError, TransferError
 from app.models import kept, tiny_writer
 from app.models.parts import OnWeb, WebPart
 from app.models.reference import LocalFile, Tiny, WebFile
@@ -97,3 +97,21 @@ def test_two_addresses_that_differ_by_their_query_are_two_files(tmp_path):
         WebPart("get", 60, local=tmp_path / str(n), url=f"https://h/get?id={n}") for n in (1, 2)
     ]
     assert len({**OnWeb((parts[0],)).downloads, **OnWeb((parts[1],)).downloads}) == 2
+
+
+@pytest.mark.parametrize(
+    "path", ["/" + "x" * 300 + ".gguf", "/" + "x/" * 3000 + "m.gguf", "/x\0.gguf", "/dev/null"]
+)
+def test_paths_that_cannot_be_are_a_fault_of_the_field(tmp_path, path):
+    with pytest.raises(FormError, match="^Model/model: /"):
+        asyncio.run(Store(str(tmp_path), {}).locate(LocalFile(path)))
+
+
+def test_a_folder_of_which_parts_cannot_be_read(tmp_path):
+    """/proc has files that vanish, and folders without end."""
+    with pytest.raises(FormError, match="has more than 1000 folders: name the file"):
+        asyncio.run(Store(str(tmp_path), {}).locate(LocalFile("/proc")))
+    tiny_writer.write(tmp_path / "gemma-3.gguf")
+    (tmp_path / "gemma-3-mmproj-f16.gguf").write_bytes(b"GGUF")
+    found = asyncio.run(Store(str(tmp_path), {}).locate(LocalFile(str(tmp_path))))
+    assert found.first.name == "gemma-3.gguf"
