@@ -25,16 +25,17 @@ MAX_REPLY = 16 << 20  # bytes that `get` and `post` accept
 
 @dataclass(frozen=True)
 class Address:
-    """A Unix socket's path, or a TCP port of this machine."""
+    """A Unix socket's path, or a TCP port, by default of this machine."""
 
     path: str = ""
     port: int = 0
+    host: str = network.LOOPBACK
 
     def listen(self) -> tuple[str, ...]:
         """llama-server's arguments to listen here."""
         if self.path:
             return ("--host", self.path)
-        return ("--host", "127.0.0.1", "--port", str(self.port))
+        return ("--host", self.host, "--port", str(self.port))
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Client:
 
     async def _open_transport(self, connection: ChildConnection) -> None:
         if not self.address.path:
-            opening = network.connect(lambda: connection, self.address.port)
+            opening = network.connect(lambda: connection, self.address.port, self.address.host)
             try:
                 await within(CONNECT_TIMEOUT, opening)
             except asyncio.CancelledError:

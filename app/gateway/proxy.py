@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from contextlib import AbstractContextManager
 from functools import partial
+from typing import Protocol
 
-from app.engine.exchange import Exchange
-from app.engine.http import Client
-from app.errors import NotConnectedError, OverflowedError, RequestError, UpstreamError
+from app.errors import RequestError, UpstreamError
 from app.gateway.body.reading import Reading
 from app.gateway.body.room import Holding
-from app.gateway.call import LEFT, Call, Incoming, asking, used
+from app.gateway.call import LEFT, Call, Incoming, used
 from app.gateway.callers import caller_of, own
-from app.gateway.demand import added, fields, kind_of
 from app.gateway.http.request import Request
 from app.gateway.keys_file import UNNAMED, Holder
 from app.gateway.labels import PROJECT, label
@@ -28,6 +26,7 @@ from app.gateway.routes import (
     HEALTH,
     MESSAGES,
     PAGE,
+    PROOF,
     READY,
     ModelNames,
     Options,
@@ -39,24 +38,40 @@ from app.gateway.routes import (
 )
 from app.gateway.rules import Rules
 from app.gateway.streams import stream_of
-from app.gateway.waiting import HEADER, KeptAlive, wait_timeout
+from app.gateway.waiting import KeptAlive
 from app.machine import clock
-from app.memory.lease import Lease
-from app.memory.pool import Pool
-from app.memory.seat import Use
 from app.telemetry.samples import Sample
 
 logger = logging.getLogger(__name__)
 
 # Answers a request for one of our own paths, or for its part on one model, to who holds the key.
 Page = Callable[[Request, str | None, Holder], Awaitable[None] | None]
-TRIES = 5  # of a request whose llama-server has ended before it took it
 FAULT = 500  # an exception that nobody foresaw
-OPEN_PAGES = (HEALTH, READY, PAGE)  # need no key: the page is empty until it has asked for data
+# Need no key: the page is empty until it has asked for data, and a proof proves that we have one.
+OPEN_PAGES = (HEALTH, READY, PAGE, PROOF)
 NOT_YOURS = (
     "this key is a named caller's: what shows or changes what belongs to others needs the "
     f"instance's own key, {KEY_VARIABLE}"
 )
+
+
+class Models(Protocol):
+    """Those that are served, by name: of one instance, or of many."""
+
+    def deny_if_full(self, name: str) -> None:
+        """Raises RequestError 429, 503."""
+
+    def admit(self, name: str) -> AbstractContextManager[None]:
+        """The request counts until the block ends. Raises as `deny_if_full`."""
+
+    async def pass_on(self, call: Call, relay: Relay) -> None:
+        """Send the request to its model, until its answer is told. Raises RequestError,
+        UpstreamError."""
+
+    def broken(self, name: str, error: UpstreamError) -> RequestError:
+        """What a client is told of an answer that broke off."""
+
+    def finished(self, name: str, *, served: bool) -> None: ...
 
 
 class Proxy:
@@ -64,7 +79,7 @@ class Proxy:
 
     def __init__(
         self,
-        pool: Pool[Client],
+        models: Models,
         names: ModelNames,
         rules: Rules,
         pages: Mapping[str, Page],
@@ -72,7 +87,7 @@ class Proxy:
         reading: Reading,
     ) -> None:
         """`pages` answer our own paths; `record` is told of every finished request."""
-        self._pool = pool
+        self._models = models
         self._names = names
         self._rules = rules
         self._pages = pages
@@ -101,15 +116,15 @@ class Proxy:
     async def _pass_on(self, incoming: Incoming, holding: Holding) -> None:
         request, destination = incoming.request, incoming.destination
         if destination.model is not None:
-            self._pool.deny_if_full(destination.model)
+            self._models.deny_if_full(destination.model)
         models = incoming.models()
         body = await self._reading.body(request, models, holding, multipart=destination.multipart)
         model = destination.model or named_in_body({"model": body.model}, incoming.names)
         self._reading.allowed(model).check(body.length or 0, body.media)
         # Only now: a client that sends its body slowly takes no other client's place.
-        with self._pool.admit(model):
-            routed = self._rules.routed
-            caller = caller_of(incoming.holder, request.headers, request.address, routed=routed)
+        with self._models.admit(model):
+            labelled = self._rules.labelled
+            caller = caller_of(incoming.holder, request.headers, request.address, routed=labelled)
             call = Call(request, destination.path, model, body, caller, incoming.quota)
             await self._serve(call)
 
@@ -126,12 +141,12 @@ class Proxy:
 
     async def _serve(self, call: Call) -> None:
         stream = stream_of(call.path, call.model, int(clock.wall()))
-        broken = partial(self._pool.broken, call.model)
+        broken = partial(self._models.broken, call.model)
         relay = Relay(call.request, broken, call.body.several, stream)
         status = FAULT
         try:
             with KeptAlive(relay, streams=call.body.streams):
-                await self._lease_and_relay(call, relay)
+                await self._models.pass_on(call, relay)
             status = relay.status
         except asyncio.CancelledError:
             status = LEFT
@@ -144,63 +159,6 @@ class Proxy:
             relay.refuse(refusal)
         finally:
             self._finished(call, relay, status)
-
-    async def _lease_and_relay(self, call: Call, relay: Relay) -> None:
-        wait = wait_timeout(call.request.header(HEADER), self._rules.wait_timeout)
-        kind = kind_of(call.path)
-        ask = asking(kind, call)
-        until = clock.now() + wait
-        relay.repeatable = call.body.whole is not None
-        refused = 0
-        while True:
-            lease = self._pool.lease(call.model, max(0.0, until - clock.now()), ask)
-            try:
-                async with lease as upstream:
-                    relay.leased_at = clock.now()
-                    if kind is not None and call.body.pieces is not None:
-                        added(call.body.pieces, fields(kind, call.body, lease.seat))
-                        relay.limit(lease.seat.limit or ask.demand.limit)
-                    await self._relay(call, upstream, relay, lease)
-                return
-            except NotConnectedError:
-                # The child has just ended without seeing the request: the next one may answer.
-                refused += 1
-                if refused == TRIES or call.body.pieces is None:
-                    raise
-                await self._pool.gone(call.model)
-                relay.again()
-            except OverflowedError as error:
-                if not relay.repeatable:
-                    raise RequestError(503, f"{call.model}: {error}", retry_after=1) from None
-                relay.again()
-                relay.repeatable = False
-                ask = replace(ask, demand=ask.demand.alone())
-
-    async def _relay(
-        self, call: Call, upstream: Client, relay: Relay, lease: Lease[Client]
-    ) -> None:
-        exchange: Exchange | None = None
-        relay.begun = lease.begun
-        try:
-            body = call.body
-            exchange = await upstream.exchange(call.head(), body.whole, relay, body.length)
-            call.request.flow_from(exchange)
-            if call.body.whole is None:
-                await self._upload(call, exchange, relay)
-            await relay.done
-        finally:
-            call.request.flow_from(None)
-            if exchange is not None:
-                lease.use = use_of(exchange)
-                exchange.abort()  # at once, if the client has left
-
-    async def _upload(self, call: Call, exchange: Exchange, relay: Relay) -> None:
-        """Send the body in pieces, no faster than the child takes them."""
-        async for chunk in self._reading.pieces(call.request, call.body, call.model):
-            if relay.done.done():
-                return  # the child has answered already
-            await exchange.write(chunk)
-        exchange.end()
 
     def _finished(self, call: Call, relay: Relay, status: int) -> None:
         since = call.request.received
@@ -219,7 +177,7 @@ class Proxy:
             overflows=relay.overflows,
         )
         call.quota.take(used(call, relay.pieces, sample), clock.now())
-        self._pool.finished(call.model, served=0 < relay.status < 500)
+        self._models.finished(call.model, served=0 < relay.status < 500)
         self._record(sample)
         if self._rules.debug:
             self._log(call.request, sample)
@@ -236,11 +194,3 @@ class Proxy:
             sample.request,
             extra={"subject": sample.model},
         )
-
-
-def use_of(exchange: Exchange) -> Use:
-    """What llama-server has to do with a request whose answer nobody waits for any more: nothing
-    with one that has not arrived whole."""
-    if exchange.done:
-        return Use.WHOLE
-    return Use.LEFT if exchange.sent else Use.UNSENT

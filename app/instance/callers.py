@@ -6,12 +6,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from app.errors import ConfigError
 from app.form.settings import GeneralSettings
+from app.gateway import trust
 from app.gateway.admission import ALLOW_VARIABLE, Keys, allowed_networks
 from app.gateway.body.sizes import MIB
 from app.gateway.http.limits import Network
 from app.gateway.origins import KEY_VARIABLE, named
 from app.gateway.rules import Rules
+from app.gateway.trust import SECRET_VARIABLE, SHORTEST, Membership
 from app.instance.keys import KeysFile, keys_file_of
 from app.machine import chance
 from app.page import examples
@@ -27,13 +30,23 @@ SHORTEST_KEY = 16  # characters that may be all right
 class Callers:
     """Who may call, and how: `placeholder` stands for the key that they send, "" without one;
     `networks` are those that may connect, all where there is none. `token`: what a caller needs to
-    change models where the instance has no key of its own."""
+    change models where the instance has no key of its own. `membership`: in the route of a
+    door."""
 
     rules: Rules
     placeholder: str
     networks: Sequence[Network] = ()
     token: str = ""
     keys_file: KeysFile | None = None
+    membership: Membership | None = None
+
+
+def secret_of(environment: Mapping[str, str]) -> str:
+    """The secret that doors and their instances share; "" without one. Raises ConfigError."""
+    secret = environment.get(SECRET_VARIABLE, "").strip()
+    if 0 < len(secret) < SHORTEST:
+        raise ConfigError(f"{SECRET_VARIABLE}: fewer than {SHORTEST} characters can be guessed")
+    return secret
 
 
 async def callers_of(
@@ -47,6 +60,9 @@ async def callers_of(
     keys_file = await keys_file_of(environment)
     networks = allowed_networks(environment.get(ALLOW_VARIABLE, ""))
     keys = [key.strip() for key in environment.get(KEY_VARIABLE, "").split(",")]
+    secret = "" if routed or not general.gateway_route or task.offline else secret_of(environment)
+    if secret:
+        keys.append(trust.key(secret, task.task_id))
     if task.under_agent and not any(keys) and not routed:
         keys = [await task.run_key()]
         logger.info("callers need the task's key: python -m app key %s", task.task_id)
@@ -62,6 +78,7 @@ async def callers_of(
         body_limit=round(general.body_limit * MIB) if general.body_limit else None,
         debug=general.debug,
         routed=routed,
+        joined=bool(general.gateway_route) and not routed and not task.offline,
         allowed=named(general.allowed_hosts),
     )
     placeholder = examples.KEY if any(keys) else examples.TOKEN if routed else ""

@@ -12,9 +12,10 @@ from app.gateway.body.reading import Reading
 from app.gateway.body.sizes import Allowance, allowance
 from app.gateway.body.workers import Workers
 from app.gateway.http.request import Request
-from app.gateway.pages import status
+from app.gateway.pages import joined, status
 from app.gateway.pages.admin import pages as admin_pages
 from app.gateway.pages.events import Live, Sources
+from app.gateway.passing import OfPool
 from app.gateway.proxy import Page, Proxy
 from app.gateway.routes import EVENTS, METRICS, PAGE
 from app.gateway.rules import Rules
@@ -84,10 +85,13 @@ class Front:
             )
         )
         ours = status.pages(overview, callers.rules.keys)
-        own = {**ours, **admin_pages(pool, admins), **self._pages()}
+        doors = joined.pages(callers.membership, overview.keeps)
+        own = {**ours, **admin_pages(pool, admins), **doors, **self._pages()}
         self._workers = Workers()
         reading = _reading(self._workers, overview, callers.rules)
-        self._proxy = Proxy(pool, overview.names, callers.rules, own, self._record, reading)
+        rules = callers.rules
+        models = OfPool(pool, rules.wait_timeout, reading)
+        self._proxy = Proxy(models, overview.names, rules, own, self._record, reading)
 
     def start(self, ending: Ending) -> None:
         """Answer all requests, and tell open pages what happens."""

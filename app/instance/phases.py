@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from app.gateway.admission import (
     listening_host,
 )
 from app.gateway.keys_file import OTHER
+from app.instance import joining
 from app.instance.announce import announce, endpoint, tell_token
 from app.instance.bring_up import LlamaServers
 from app.instance.callers import Callers, callers_of
@@ -40,7 +41,6 @@ from app.models.store import Store
 from app.planning import report
 from app.planning.amounts import lasting
 from app.planning.plan import Plan, Surroundings, check_memory, plan
-from app.task import route
 from app.task.clearml_task import ClearMLTask
 from app.task.inputs import inputs
 from app.task.outcome import Outcome
@@ -53,6 +53,7 @@ from app.telemetry.overview import Overview, Phase
 
 logger = logging.getLogger(__name__)
 
+LOOK = 2.0  # seconds between two looks whether a door still needs the instance
 CHILDREN = 12.0  # seconds for llama-servers to end, the last of them by SIGKILL
 
 
@@ -141,22 +142,29 @@ async def prepare(given: Given, settings: Settings) -> Planned:
 async def open_door(given: Given, planned: Planned, listening: Listening) -> Open:
     """What was planned answers the requests."""
     general, callers, port = planned.settings.general, listening.callers, listening.port
+    address = await _address(given, listening)
+    member = await joining.join(given.task, general, given.environment, address, callers)
+    listening = replace(listening, callers=replace(callers, membership=member))
     opened = _assemble(given, planned, listening)
     _start(given, planned, opened)
-    _locate(opened, f"http://{_reachable(listening.address, given.environment)}:{port}")
+    _locate(opened, address)
     if callers.token:
         file = planned.folder.keep(f"token-{port}", callers.token)
         tell_token(callers.token, file, _shown(listening), under_agent=given.task.under_agent)
     if listening.routed:
         await _ask_for_route(given, opened, port, general.gateway_route)
-    elif general.gateway_route:
-        logger.warning("%s is ignored: there is no App Gateway to route", route.FIELD)
     return opened
 
 
 def _shown(listening: Listening) -> str:
     host = f"[{listening.address}]" if ":" in listening.address else listening.address
     return f"http://{host}:{listening.port}"
+
+
+async def _address(given: Given, listening: Listening) -> str:
+    """Where other machines reach the port, as the agent of a container has published it."""
+    port = await given.route.published(listening.port)
+    return f"http://{_reachable(listening.address, given.environment)}:{port}"
 
 
 def _assemble(given: Given, planned: Planned, listening: Listening) -> Open:
@@ -179,7 +187,12 @@ def _assemble(given: Given, planned: Planned, listening: Listening) -> Open:
         given.task, overview, callers.placeholder, usage=planned.settings.general.report_usage
     )
     front = Front(
-        overview, pool, callers, listening.doorway, given.logs, (reports.seen, servers.seen)
+        overview,
+        pool,
+        callers,
+        listening.doorway,
+        given.logs,
+        (reports.seen, servers.seen),
     )
     return Open(overview, pool, servers, front, reports, callers)
 
@@ -238,13 +251,19 @@ async def bring_up(opened: Open) -> None:
 
 async def serve(opened: Open) -> Reason:
     """Until nobody has asked for anything for too long, or nothing can be served."""
-    overview, lost = opened.overview, opened.pool.lost
+    overview, lost, keeps = opened.overview, opened.pool.lost, opened.overview.keeps
     while not lost.done():
-        idle, limit = overview.idle(clock.now()), overview.idle_limit
-        if expired(idle, limit):
+        now = clock.now()
+        idle, limit = overview.idle(now), overview.idle_limit
+        if idle and keeps.released(now):
+            return Reason("its route needs it no more", 0, Outcome.COMPLETED)
+        if expired(idle, limit) and not keeps.held(now):
             text = f"idle for {lasting(limit or 0.0)}, the limit"
             return Reason(text, 0, Outcome.COMPLETED)
-        await asyncio.wait({lost}, timeout=limit - idle if limit else None)
+        wait = max(limit - idle, 0.0) if limit else None
+        if opened.callers.rules.joined:
+            wait = LOOK if wait is None or keeps.held(now) else min(wait, LOOK)
+        await asyncio.wait({lost}, timeout=wait)
     raise LostError(lost.result())
 
 

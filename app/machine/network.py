@@ -18,9 +18,9 @@ async def listen(factory: Factory, host: str, port: int) -> asyncio.Server:
     return await loop.create_server(factory, host, port, backlog=BACKLOG)
 
 
-async def connect(factory: Factory, port: int) -> None:
-    """Connect to a port of this machine. Raises OSError."""
-    await asyncio.get_running_loop().create_connection(factory, LOOPBACK, port)
+async def connect(factory: Factory, port: int, host: str = LOOPBACK) -> None:
+    """Connect to a port, by default of this machine. Raises OSError."""
+    await asyncio.get_running_loop().create_connection(factory, host, port)
 
 
 async def connect_unix(factory: Factory, path: str) -> None:

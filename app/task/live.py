@@ -34,6 +34,8 @@ PROPERTIES = (
     MODELS,
 )
 PREFIX = "llamacpp_"  # of our runtime properties, except those of `task.secret` and `task.route`
+# Where an instance is, and to which route of a door it belongs; `belongs` writes the latter.
+ROUTE, ADDRESS = PREFIX + "route", PREFIX + "address"
 LIVE = ("status", "endpoint", MODELS, "last_activity")
 
 
@@ -79,6 +81,18 @@ def edit(task_id: str, values: Mapping[str, str], remove: Sequence[str] = ()) ->
 def keys(state: Mapping[str, str]) -> dict[str, str]:
     """The runtime properties of a live state."""
     return {PREFIX + key: text for key, text in state.items()}
+
+
+def belongs(route: str, task: str) -> str:
+    """With the task's own ID: a clone on a server that copies runtime properties belongs to
+    none."""
+    return f"{task} {route}"
+
+
+def route_of(runtime: Mapping[str, Any], task: str) -> str:
+    """The route that a task belongs to; "" for none."""
+    owner, _, route = str(runtime.get(ROUTE) or "").partition(" ")
+    return route if owner == task else ""
 
 
 def models(states: Mapping[str, str]) -> str:

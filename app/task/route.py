@@ -22,6 +22,7 @@ POLL = 3.0  # seconds between two looks, until there is an address
 FOLLOW = 30.0  # seconds between two looks, afterwards
 PATIENCE = 90.0  # seconds without an address, until a warning
 FIELD = "General/gateway_route"
+PORTS = "_external_host_tcp_port_mapping"  # a runtime property of the agent's
 
 
 class Route:
@@ -34,6 +35,13 @@ class Route:
         if not self._task.under_agent:
             return False
         return await self._task.call("looking for an App Gateway", _advanced, DEADLINE)
+
+    async def published(self, port: int) -> int:
+        """By which port of its host others reach this port of a container."""
+        if not self._task.under_agent:
+            return port
+        call = "looking for the container's ports"
+        return await self._task.call(call, lambda task: published(mapping(task), port), DEADLINE)
 
     async def request(self, port: int, static: str) -> None:
         """Request a route to this port: the static route of that name, or one of the task's own.
@@ -107,3 +115,27 @@ def _request(task: Any, port: int, static: str) -> None:
 def _read(task: Any) -> str:
     task.reload()
     return str((task._get_runtime_properties() or {}).get("endpoint") or "").rstrip("/")
+
+
+def mapping(task: Any) -> str:
+    """What the agent has told of the ports that it published for a container."""
+    return str((task._get_runtime_properties() or {}).get(PORTS) or "")
+
+
+def published(ports: str, port: int) -> int:
+    """The host's port for one of the container's, by the agent's "host:container,…", each a port
+    or a range (clearml-agent, helper/docker_args.py); the same port where none is told."""
+    for pair in ports.split(","):
+        outside, _, inside = pair.strip().partition(":")
+        try:
+            first, low, high = _range(outside)[0], *_range(inside)
+        except ValueError:
+            continue
+        if low <= port <= high:
+            return first + port - low
+    return port
+
+
+def _range(text: str) -> tuple[int, int]:
+    low, dash, high = text.partition("-")
+    return int(low), int(high if dash else low)

@@ -14,6 +14,7 @@ from app.memory.ledger import ModelState, Tier, View
 from app.planning.amounts import HOST
 from app.telemetry.callers import ByCaller
 from app.telemetry.idle import idle_for
+from app.telemetry.keeps import Keeps
 from app.telemetry.readings import MemoryUse, Readings
 
 SERVABLE = (
@@ -74,6 +75,7 @@ class Overview:
     serving_since: float = field(default_factory=lambda: clock.now())
     readings: Readings = field(default_factory=Readings)
     by_caller: ByCaller | None = None  # with a keys file
+    keeps: Keeps = field(default_factory=Keeps)
 
     @property
     def names(self) -> dict[str, str]:

@@ -12,6 +12,7 @@ from app.gateway.body.sizes import allowance
 from app.gateway.body.workers import Workers
 from app.gateway.pages import admin
 from app.gateway.pages.status import pages
+from app.gateway.passing import OfPool
 from app.gateway.proxy import Proxy
 from app.gateway.rules import Rules
 from app.memory.ledger import Model, Tier
@@ -98,9 +99,8 @@ class Front:
             allow_remote=rules.allow_remote_media,
             room=room,
         )
-        self.proxy = Proxy(
-            self.pool, overview.names, rules, ours, self.samples.append, self.reading
-        )
+        models = OfPool(self.pool, rules.wait_timeout, self.reading)
+        self.proxy = Proxy(models, overview.names, rules, ours, self.samples.append, self.reading)
 
     @contextlib.asynccontextmanager
     async def before(self, socket):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from app.gateway import admission, guesses, proxy
+from app.gateway import admission, guesses, passing
 from app.gateway.admission import Keys
 from app.gateway.rules import Rules
 from tests.fakes import Child, RawClient, body_of, reply, serving, until
@@ -174,7 +174,7 @@ def test_a_request_that_a_dying_child_did_not_take_is_served_by_the_next_one(run
 
 
 def test_after_its_last_try_for_a_dying_child_an_overflow_is_repeated(run, socket, monkeypatch):
-    monkeypatch.setattr(proxy, "TRIES", 2)
+    monkeypatch.setattr(passing, "TRIES", 2)
     full = b'{"error":{"code":500,"message":"Context size has been exceeded"}}'
     answers = iter((reply(full, 500),))
 

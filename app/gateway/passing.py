@@ -1,0 +1,117 @@
+"""A request is passed on: it leases its model, goes to the model's llama-server, and its answer
+comes back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+from app.engine.exchange import Exchange, Headers, Sink
+from app.engine.http import Client
+from app.errors import NotConnectedError, OverflowedError, RequestError
+from app.gateway.body.reading import Reading
+from app.gateway.call import Call, asking
+from app.gateway.demand import added, fields, kind_of
+from app.gateway.relay import Relay
+from app.gateway.waiting import HEADER, wait_timeout
+from app.machine import clock
+from app.memory.pool import Pool
+from app.memory.seat import Use
+
+TRIES = 5  # of a request whose llama-server has ended before it took it
+
+
+class Upstream(Protocol):
+    """Where a request goes: see `engine.http.Client.exchange`."""
+
+    async def exchange(
+        self,
+        head: tuple[str, str, Headers],
+        body: bytes | None,
+        sink: Sink,
+        length: int | None = None,
+    ) -> Exchange: ...
+
+
+class Hold(Protocol):
+    """A request's hold on its upstream: it is told how far the request went."""
+
+    use: Use
+
+
+async def send(reading: Reading, call: Call, upstream: Upstream, relay: Relay, hold: Hold) -> None:
+    """Send a request once, and relay its answer. Raises UpstreamError, RequestError."""
+    exchange: Exchange | None = None
+    try:
+        body = call.body
+        exchange = await upstream.exchange(call.head(), body.whole, relay, body.length)
+        call.request.flow_from(exchange)
+        if call.body.whole is None:
+            await _upload(reading, call, exchange, relay)
+        await relay.done
+    finally:
+        call.request.flow_from(None)
+        if exchange is not None:
+            hold.use = use_of(exchange)
+            exchange.abort()  # at once, if the client has left
+
+
+async def _upload(reading: Reading, call: Call, exchange: Exchange, relay: Relay) -> None:
+    """Send the body in pieces, no faster than they are taken."""
+    async for chunk in reading.pieces(call.request, call.body, call.model):
+        if relay.done.done():
+            return  # the answer has come already
+        await exchange.write(chunk)
+    exchange.end()
+
+
+def use_of(exchange: Exchange) -> Use:
+    """What llama-server has to do with a request whose answer nobody waits for any more: nothing
+    with one that has not arrived whole."""
+    if exchange.done:
+        return Use.WHOLE
+    return Use.LEFT if exchange.sent else Use.UNSENT
+
+
+class OfPool:
+    """The models of one instance, each of which a llama-server serves: `proxy.Models`."""
+
+    def __init__(self, pool: Pool[Client], wait: float, reading: Reading) -> None:
+        """`wait`: seconds for the model, of a request that says nothing of it."""
+        self._pool = pool
+        self._wait = wait
+        self._reading = reading
+        self.deny_if_full, self.admit = pool.deny_if_full, pool.admit
+        self.broken, self.finished = pool.broken, pool.finished
+
+    async def pass_on(self, call: Call, relay: Relay) -> None:
+        wait = wait_timeout(call.request.header(HEADER), self._wait)
+        kind = kind_of(call.path)
+        ask = asking(kind, call)
+        until = clock.now() + wait
+        relay.repeatable = call.body.whole is not None
+        refused = 0
+        while True:
+            lease = self._pool.lease(call.model, max(0.0, until - clock.now()), ask)
+            try:
+                async with lease as upstream:
+                    relay.leased_at = clock.now()
+                    relay.begun = lease.begun
+                    if kind is not None and call.body.pieces is not None:
+                        added(call.body.pieces, fields(kind, call.body, lease.seat))
+                        relay.limit(lease.seat.limit or ask.demand.limit)
+                    await send(self._reading, call, upstream, relay, lease)
+                return
+            except NotConnectedError:
+                # The child has just ended without seeing the request: the next one may answer.
+                refused += 1
+                if refused == TRIES or call.body.pieces is None:
+                    raise
+                await self._pool.gone(call.model)
+                relay.again()
+            except OverflowedError as error:
+                if not relay.repeatable:
+                    raise RequestError(503, f"{call.model}: {error}", retry_after=1) from None
+                relay.again()
+                relay.repeatable = False
+                ask = replace(ask, demand=ask.demand.alone())

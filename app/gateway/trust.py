@@ -1,0 +1,48 @@
+"""How a door and the instances of its routes know each other: by a secret in the environment of
+both, which ClearML's server never sees. Pure.
+
+Every user of an open-source ClearML server can read and rewrite the runtime properties of every
+task. With the secret the key of an instance is in none of them, and an instance proves that it has
+the secret, and that it is at the address that the task tells, before it is sent a key or a prompt.
+The two uses are told apart by their first word (HMAC, RFC 2104).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from dataclasses import dataclass, field
+
+SECRET_VARIABLE = "LLAMACPP_ROUTE_SECRET"  # noqa: S105 the name of a variable
+SHORTEST = 16  # characters of a secret
+NONCE = re.compile(r"[0-9a-f]{32,128}")
+
+
+@dataclass(frozen=True)
+class Membership:
+    """An instance of a route: what its task tells doors. `secret`: "" without one."""
+
+    route: str
+    task: str
+    address: str
+    secret: str = field(default="", repr=False)
+
+
+def key(secret: str, task: str) -> str:
+    """The API key of the instance that this task runs, in hex."""
+    return _sign(secret, "key", task)
+
+
+def proof(secret: str, nonce: str, task: str, address: str) -> str:
+    """What the instance answers to a nonce, in hex. Who passes the question on to another instance
+    has an answer with that one's address."""
+    return _sign(secret, "proof", nonce, task, address)
+
+
+def same(given: object, wanted: str) -> bool:
+    return isinstance(given, str) and hmac.compare_digest(given.encode(), wanted.encode())
+
+
+def _sign(secret: str, *words: str) -> str:
+    return hmac.new(secret.encode(), "\n".join(words).encode(), hashlib.sha256).hexdigest()
