@@ -57,6 +57,10 @@ class NotConnectedError(UpstreamError):
     """The child took no connection, so it has not seen the request: it may be sent again."""
 
 
+class DeclinedError(UpstreamError):
+    """An instance takes no requests now, or not this one: another instance may."""
+
+
 # OpenAI's error types by status: platform.openai.com/docs/guides/error-codes
 ERROR_TYPES = {
     400: "invalid_request_error",

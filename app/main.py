@@ -25,6 +25,7 @@ COMMANDS = {  # with what the help says of each; app/commands has a module for e
     DEFAULT: "Serve GGUF models with llama-server, as a ClearML task or without ClearML.",
     "check": "Show what would be served and whether it fits. Downloads and starts nothing.",
     "launch": "Create a task that serves, enqueue it, and print its ID.",
+    "fleet": "Run a door: one address before the instances of many machines, from zero.",
     "key": "Print the endpoint and the key of a task that serves, or make a key for a caller.",
     "export": "Print the form of a task as JSON, which --config reads.",
     "fetch": "Bring models into this machine's cache, and register them in ClearML.",

@@ -139,6 +139,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "labels",
         "callers",
         "trust",
+        "tls",
         "body.encoding",
         "body.strict",
         "body.media",
@@ -224,12 +225,29 @@ FOLDERS = {  # low to high, each with its modules low to high
         "phases",
         "life",
     ],
+    "fleet": [
+        "config",
+        "ring",
+        "affinity",
+        "listing",
+        "scaling",
+        "member",
+        "orders",
+        "standing",
+        "routes",
+        "watch",
+        "metrics",
+        "pages",
+        "reports",
+        "door",
+    ],
     "commands": [
         "options",
         "paths",
         "serve",
         "check",
         "launch",
+        "fleet",
         "key",
         "export",
         "fetch",
@@ -306,12 +324,17 @@ PURE = {
     "gateway.upstream_error",
     "gateway.streams",
     "instance.seats",
+    "fleet.config",
+    "fleet.ring",
+    "fleet.affinity",
+    "fleet.listing",
+    "fleet.scaling",
     "task.container",
     "task.served",
 }
 PARSERS = {"tomli"}  # of texts: they do no I/O
 OWNERS = {
-    "tomli": {"gateway.keys_file"},  # of Python itself from 3.11 on, as tomllib
+    "tomli": {"gateway.keys_file", "fleet.config"},  # of Python itself from 3.11 on, as tomllib
     "backports": {"gateway.body.encoding"},
     "compression": {"gateway.body.encoding"},  # of Python itself from 3.14 on
     "certifi": {"task.last_will"},  # the certificates of the SDK's client, which brings it
@@ -330,7 +353,7 @@ OWNERS = {
     "httptools": {"gateway.http.reader", "engine.exchange"},
     "huggingface_hub": {"models.hub"},
     "numpy": {"models.tiny_writer"},
-    "prometheus_client": {"telemetry.prometheus"},
+    "prometheus_client": {"telemetry.prometheus", "fleet.metrics"},
     "psutil": {"machine.host"},
     "requests": {"models.session", "models.web"},
     "urllib3": {"models.session", "models.web"},

@@ -105,7 +105,10 @@ class Proxy:
         if isinstance(destination, Own):
             if holder.name and destination.page not in FOR_CALLERS:
                 raise RequestError(403, NOT_YOURS)
-            answered = self._pages[destination.page](request, destination.model, holder)
+            page = self._pages.get(destination.page)
+            if page is None:  # of a door, which has not all of an instance's
+                raise RequestError(404, f"there is no {destination.page} here")
+            answered = page(request, destination.model, holder)
             if answered is not None:
                 await answered
             return

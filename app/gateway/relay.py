@@ -6,15 +6,22 @@ import asyncio
 import json
 from collections.abc import Callable
 
-from app.errors import OverflowedError, RequestError, UpstreamError
+from app.errors import DeclinedError, OverflowedError, RequestError, UpstreamError
 from app.gateway.headers import response_headers
 from app.gateway.http.heads import Headers
 from app.gateway.http.request import JSON, Request
 from app.gateway.streams import Plain
-from app.gateway.upstream_error import LARGEST, failed_together, overflowed, shaped
+from app.gateway.upstream_error import (
+    LARGEST,
+    failed_together,
+    message_of,
+    overflowed,
+    shaped,
+)
 from app.machine import clock
 from app.telemetry.samples import Ends, Several, Whole
 
+UNAVAILABLE = 503
 EVENT_STREAM = b"text/event-stream"
 ONE = Several()
 PLAIN = Plain()
@@ -38,6 +45,7 @@ class Relay:
         self.leased_at: float | None = None  # when the request got its model
         self.pieces = 0  # of a stream: about one for each token
         self.repeatable = False  # the request may be sent again
+        self.elsewhere = False  # if the answer is 503, another instance is asked
         self.overflows = 0  # how often the child has failed it because its KV cache was full
         self._several = several
         self.ends = Whole(several) if several else Ends()
@@ -156,6 +164,9 @@ class Relay:
         if self.status >= 500 and self._to_be_repeated(told):
             self._ended(OverflowedError("its KV cache was full"))
             return
+        if self.status == UNAVAILABLE and self.elsewhere:
+            self._ended(DeclinedError(message_of(self.status, told)))
+            return
         if self.status >= 400:
             told = shaped(self.status, told, named=self._stream.named)
         else:
@@ -176,7 +187,7 @@ class Relay:
 
     def failed(self, error: UpstreamError) -> None:
         """The child broke off: tell the client in the stream, or break off, too."""
-        if not self._request.started:
+        if not self._request.started or not self.status:
             self._ended(error)
             return
         told = self._broken(error)

@@ -45,6 +45,10 @@ def shaped(status: int, body: bytes, *, named: bool = False) -> bytes:
     return json.dumps({"type": "error", **json.loads(told)}).encode() if named else told
 
 
+def message_of(status: int, body: bytes) -> str:
+    return str(json.loads(_shaped(status, body))["error"]["message"])
+
+
 def _shaped(status: int, body: bytes) -> bytes:
     error = _error_in(body)
     message = error.get("message")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 
 from app.gateway.http.pipeline import Handler
 from app.gateway.http.request import Request
@@ -23,11 +24,14 @@ class Doorway:
     """Listens. Until it is opened it answers /health, /ready and the page; every other request
     with a right key waits for what answers then."""
 
-    def __init__(self, callers: Callers) -> None:
-        self.document = Document(assemble("index.html"))
+    def __init__(
+        self, callers: Callers, page: str = "index.html", tls: ssl.SSLContext | None = None
+    ) -> None:
+        """`page`: the file of the page's assets; `tls`: of the listener, None for plain HTTP."""
+        self.document = Document(assemble(page))
         self._rules = callers.rules
         self._behind: asyncio.Future[Handler] = asyncio.get_running_loop().create_future()
-        self._server = HttpServer(self._answer, allowed=callers.networks)
+        self._server = HttpServer(self._answer, allowed=callers.networks, tls=tls)
         self._closing: Step
 
     async def listen(self, host: str, port: int | None, ending: Ending) -> tuple[str, int]:

@@ -164,7 +164,7 @@ def _shown(listening: Listening) -> str:
 async def _address(given: Given, listening: Listening) -> str:
     """Where other machines reach the port, as the agent of a container has published it."""
     port = await given.route.published(listening.port)
-    return f"http://{_reachable(listening.address, given.environment)}:{port}"
+    return f"http://{reachable(listening.address, given.environment)}:{port}"
 
 
 def _assemble(given: Given, planned: Planned, listening: Listening) -> Open:
@@ -282,7 +282,7 @@ async def _drain(opened: Open, seconds: float) -> None:
         await within(seconds, opened.pool.drained())
 
 
-def _reachable(bound: str, environment: Mapping[str, str]) -> str:
+def reachable(bound: str, environment: Mapping[str, str]) -> str:
     """The address for callers: `bound`, unless that stands for all addresses of this machine."""
     if bound in ("0.0.0.0", "::"):
         return environment.get("CLEARML_AGENT_HOST_IP") or network.own_address()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 
 LOOPBACK = "127.0.0.1"
@@ -12,10 +13,12 @@ BACKLOG = 1024
 Factory = Callable[[], asyncio.BaseProtocol]
 
 
-async def listen(factory: Factory, host: str, port: int) -> asyncio.Server:
-    """Accept connections; port 0 is any free one. Raises OSError."""
+async def listen(
+    factory: Factory, host: str, port: int, tls: ssl.SSLContext | None = None
+) -> asyncio.Server:
+    """Accept connections, by TLS with a context; port 0 is any free one. Raises OSError."""
     loop = asyncio.get_running_loop()
-    return await loop.create_server(factory, host, port, backlog=BACKLOG)
+    return await loop.create_server(factory, host, port, backlog=BACKLOG, ssl=tls)
 
 
 async def connect(factory: Factory, port: int, host: str = LOOPBACK) -> None:

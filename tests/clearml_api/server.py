@@ -114,6 +114,7 @@ class Handler(BaseHTTPRequestHandler):
     def _reply(self, code, body, kind="application/json"):
         """Head and body in one piece: in two, each call would wait for a delayed ACK."""
         head = f"HTTP/1.0 {code} X\r\nContent-Type: {kind}\r\n"
+        head += f"Date: {self.date_time_string()}\r\n"
         head += f"Content-Length: {len(body)}\r\n\r\n"
         try:
             self.wfile.write(head.encode() + body)

@@ -209,6 +209,32 @@ class State:
         found = [t for t in self.tasks.values() if not wanted or t["id"] in wanted]
         return {"tasks": [only(task, fields.get("only_fields")) for task in found]}
 
+    def tasks_get_all_ex(self, fields):
+        kept = {name: fields[name] for name in ("project", "status", "type") if fields.get(name)}
+        found = [t for t in self.tasks.values() if all(t[k] in kept[k] for k in kept)]
+        page, size = fields.get("page") or 0, fields.get("page_size") or 500
+        found = found[page * size : (page + 1) * size]
+        return {"tasks": [only(task, fields.get("only_fields")) for task in found]}
+
+    def tasks_delete(self, fields):
+        self._dequeue(self.task(fields))
+        del self.tasks[fields["task"]]
+        return {"deleted": True}
+
+    def tasks_get_configurations(self, fields):
+        found = []
+        for key in fields["tasks"]:
+            held, names = self.tasks[key]["configuration"], fields.get("names")
+            items = [item for name, item in held.items() if not names or name in names]
+            found.append({"task": key, "configuration": items})
+        return {"configurations": found}
+
+    def tasks_edit_configuration(self, fields):
+        task = self.task(fields)
+        for item in fields["configuration"]:
+            task["configuration"][item["name"]] = item
+        return {"updated": 1}
+
     def tasks_edit(self, fields):
         task = self.task(fields)
         for key, value in fields.items():
@@ -290,6 +316,7 @@ class State:
         kept["parent"] = fields["task"]
         clone = self.new_task(**json.loads(json.dumps(kept)))
         clone["name"] = fields.get("new_task_name") or clone["name"]
+        clone["project"] = fields.get("new_task_project") or clone["project"]
         self._no_development(clone)
         return {"id": clone["id"]}
 
@@ -322,7 +349,7 @@ class State:
     # queues, workers
 
     def queues_get_all(self, fields):
-        name = (fields.get("name") or "").strip("^$")
+        name = (fields.get("name") or "").strip("^$").replace("\\", "")
         return {"queues": [q for q in self.queues.values() if name in ("", q["name"])]}
 
     def queues_get_by_id(self, fields):
@@ -331,9 +358,17 @@ class State:
         return {"queue": self.queues[fields["queue"]]}
 
     def queues_create(self, fields):
+        if any(q["name"] == fields["name"] for q in self.queues.values()):
+            raise ApiError(400, 704, "Value combination already exists (unique field already set)")
         queue = {"id": new_id(), "name": fields["name"], "entries": [], "tags": []}
+        queue["created"] = now()
         self.queues[queue["id"]] = queue
         return {"id": queue["id"]}
+
+    def queues_delete(self, fields):
+        if self.queues.pop(fields["queue"], None) is None:
+            raise ApiError(400, 701, "Invalid queue id")
+        return {"deleted": 1}
 
     def queues_get_next_task(self, fields):
         entries = self.queues[fields["queue"]]["entries"]
@@ -342,6 +377,13 @@ class State:
     def workers_register(self, fields):
         self.workers[fields["worker"]] = {"queues": fields.get("queues") or [], "reports": 0}
         return {}
+
+    def workers_get_all(self, _):
+        found = []
+        for worker, told in self.workers.items():
+            queues = [{"id": each} for each in told["queues"]]
+            found.append({"id": worker, "queues": queues})
+        return {"workers": found}
 
     def workers_unregister(self, fields):
         self.workers.pop(fields["worker"], None)

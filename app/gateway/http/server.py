@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import ssl
 from collections.abc import Sequence
 
 from app.errors import ConfigError, RequestError
@@ -31,6 +32,7 @@ class HttpServer:
         handler: Handler,
         limits: Limits | None = None,
         allowed: Sequence[Network] = (),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.allowed = allowed
         self.handler = handler
@@ -38,6 +40,7 @@ class HttpServer:
         self.closing = False
         self._connections = Connections(self.limits)
         self._empty = asyncio.Event()
+        self._tls = tls
         self._listener: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -59,7 +62,7 @@ class HttpServer:
         return address[0], address[1]
 
     async def _listen(self, host: str, port: int) -> asyncio.Server:
-        return await network.listen(lambda: Connection(self), host, port)
+        return await network.listen(lambda: Connection(self), host, port, self._tls)
 
     async def close(self) -> None:
         """Stop listening, give busy connections a moment to finish, and break the rest."""

@@ -1,0 +1,192 @@
+"""The life of a door: it becomes a task, listens, and passes requests on until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from app import __version__, console
+from app.errors import ConfigError
+from app.fleet import config
+from app.fleet.metrics import Metrics
+from app.fleet.orders import Orders
+from app.fleet.pages import Pages
+from app.fleet.reports import Reports
+from app.fleet.routes import Routes
+from app.fleet.watch import Watch
+from app.form.fields import GENERAL
+from app.form.merge import Form, merge, parse
+from app.form.settings import GeneralSettings
+from app.gateway.admission import listening_host
+from app.gateway.body.reading import Reading
+from app.gateway.body.sizes import Allowance, allowance
+from app.gateway.body.workers import Workers
+from app.gateway.proxy import Proxy
+from app.gateway.tls import Certificate
+from app.instance.callers import Callers, callers_of, secret_of
+from app.instance.doorway import CLOSE, Doorway
+from app.instance.ending import Reason, simply
+from app.instance.invocation import PROJECT, Invocation
+from app.instance.life import Instance
+from app.instance.phases import reachable
+from app.machine import chance
+from app.machine.deadline import within
+from app.task.checkout import Script
+from app.task.launch import task_name
+
+logger = logging.getLogger(__name__)
+
+NAME = "llama.cpp door"
+FIELDS = (  # of the form's, those that a door has
+    "host",
+    "port",
+    "wait_timeout",
+    "drain_timeout",
+    "body_limit",
+    "allowed_hosts",
+    "project",
+    "debug",
+)
+LARGEST_CONTEXT = 1 << 20  # tokens: how large bodies may be is the instance's to say
+SERVICE = "/service"  # before a route's name, as ClearML's gateway spells it
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the command line says besides the form's fields. `routes`: their text; "" where the task
+    has them. `script`: what agents run for a route with a form."""
+
+    routes: str = ""
+    script: Script | None = None
+    name: str = ""
+    certificate: str = ""
+    certificate_key: str = ""
+
+
+class Door(Instance):
+    def __init__(self, invocation: Invocation, wish: Wish, environment: Mapping[str, str]) -> None:
+        super().__init__(invocation, environment)
+        self._wish = wish
+
+    async def _live(self) -> Reason:
+        given, wish = self._given, self._wish
+        general = await self._open()
+        given.task.on_taken(self._taken)
+        given.task.on_abort(self._aborted, general.drain_timeout)
+        secret = secret_of(given.environment)
+        orders = Orders(given.task, general.project or PROJECT, wish.script)
+        text = wish.routes or await orders.routes(given.task.task_id)
+        if not text.strip():
+            raise ConfigError("--config: no routes: name a file of TOML with a table for each")
+        routes = Routes(general.wait_timeout, secret)
+        routes.configure(config.parse(text))
+        callers = await callers_of(given.task, general, given.environment, routed=False)
+        if not secret:
+            logger.warning(NO_SECRET)
+        doorway, address = await self._listen(general, callers)
+        if wish.routes:
+            await orders.keep_routes(given.task.task_id, text)
+        watch = Watch(routes, orders, chance.name(8), given.task.task_id)
+        pages = self._serve(routes, callers, doorway, watch, general.drain_timeout)
+        pages.endpoint = address
+        watch.start(text)
+        given.ending.push("the watch", simply(watch.stop))
+        Reports(given.task, routes, address).start(given.ending)
+        console.plain(logger, "ready")
+        for name in routes.states:
+            console.plain(logger, f"route {name}: {address}/service/{name}/v1")
+        await asyncio.Event().wait()
+        raise AssertionError("nothing sets it")
+
+    async def _open(self) -> GeneralSettings:
+        """Become the task and read its form. Raises ConfigError."""
+        given = self._given
+        form = merge(given.invocation.config, {}, given.invocation.overrides)
+        project = form.values[f"{GENERAL}/project"] or PROJECT
+        name = task_name(self._wish.name or NAME)
+        parameters = await given.task.open(project, name)
+        if given.task.offline:
+            raise ConfigError("fleet needs a ClearML server: run clearml-init")
+        form = merge(given.invocation.config, parameters, given.invocation.overrides)
+        for warning in form.warnings:
+            logger.warning("%s", warning)
+        given.task.write_parameters(_own_fields(form))
+        return parse(form).general
+
+    async def _listen(self, general: GeneralSettings, callers: Callers) -> tuple[Doorway, str]:
+        given = self._given
+        host = listening_host(
+            general.host, under_agent=given.task.under_agent, has_key=bool(callers.rules.keys)
+        )
+        tls = self._certificate()
+        doorway = Doorway(callers, "door.html", tls)
+        bound, port = await doorway.listen(host, general.port, given.ending)
+        published = await given.route.published(port)
+        scheme = "http" if tls is None else "https"
+        address = f"{scheme}://{reachable(bound, given.environment)}:{published}"
+        console.plain(logger, f"listening on {scheme}://{bound}:{port}")
+        return doorway, address
+
+    def _certificate(self) -> ssl.SSLContext | None:
+        if not self._wish.certificate:
+            return None
+        certificate = Certificate(self._wish.certificate, self._wish.certificate_key)
+        following = asyncio.create_task(certificate.follow())
+        self._given.ending.push("the certificate", simply(lambda: _cancel(following)))
+        return certificate.context
+
+    def _serve(
+        self, routes: Routes, callers: Callers, doorway: Doorway, watch: Watch, drain: float
+    ) -> Pages:
+        metrics, workers = Metrics(routes.states), Workers()
+        pages = Pages(routes, lambda: watch.listed_at, metrics, doorway.document, __version__)
+        rules = callers.rules
+        limit = rules.body_limit
+
+        def allowed(_: str) -> Allowance:
+            return allowance(LARGEST_CONTEXT, multimodal=True, limit=limit)
+
+        # What a body may name is the instance's to say.
+        reading = Reading(workers, allowed, allow_remote=True)
+        routes.read_by(reading)
+        routes.on_wait = watch.want
+        rules.prefixes.append(SERVICE)
+        proxy = Proxy(routes, routes.names, rules, pages.by_path(), metrics.add, reading)
+
+        async def close(_: float) -> None:
+            try:
+                await doorway.close()
+            finally:
+                await workers.close()
+
+        ending = self._given.ending
+        doorway.open(proxy, ending)
+        ending.push("connections", close, CLOSE)
+        ending.push("requests", lambda seconds: _drain(routes, seconds), drain)
+        return pages
+
+
+NO_SECRET = (
+    "LLAMACPP_ROUTE_SECRET is not set: every user of this ClearML server can read the keys of the "
+    "instances, and lead callers elsewhere"
+)
+
+
+def _own_fields(form: Form) -> dict[str, str]:
+    return {f"{GENERAL}/{name}": form.values[f"{GENERAL}/{name}"] for name in FIELDS}
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+
+
+async def _drain(routes: Routes, seconds: float) -> None:
+    """Running requests may go on for a while; nobody else is served."""
+    routes.close()
+
+    with contextlib.suppress(asyncio.TimeoutError):
+        await within(seconds, routes.drained())

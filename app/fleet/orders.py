@@ -1,0 +1,207 @@
+"""What a door asks of ClearML's server: which instances there are, and to start one.
+
+The server has no compare-and-set for tasks: of sixteen who look and then clone, all sixteen clone.
+Names of queues are unique, so that a queue is the lock of a route while an instance is ordered: of
+all who create it one succeeds. Whoever finds the lock taken leaves the order to its holder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from app.errors import ConfigError
+from app.fleet import listing
+from app.fleet.config import Route
+from app.fleet.listing import Listed, seconds
+from app.form.fields import GENERAL
+from app.form.merge import merge, parse
+from app.form.settings import Settings
+from app.machine import clock
+from app.task import api, launch, live
+from app.task.api import RefusedError
+from app.task.checkout import Script
+from app.task.clearml_task import ClearMLTask
+from app.task.launch import Launcher
+from app.task.served import Served
+
+DEADLINE = 20.0  # seconds
+STALE = 30.0  # seconds of a lock, by the server's clock, whose holder must be gone
+MOST = 500  # tasks of a listing
+CONFIGURATION = "routes"
+ABOUT = "the routes of this door; edited here, they change within seconds"
+ROUTE_FIELD = f"{GENERAL}/gateway_route"
+QUEUE_FIELD = f"{GENERAL}/queue"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a task waits: its place in the queue, from 1 (0: it is not there any more), and how
+    many workers take tasks from that queue."""
+
+    queue: str
+    place: int
+    workers: int
+
+
+class Orders:
+    """Every method raises ClearMLError, and says what the server says."""
+
+    def __init__(self, task: ClearMLTask, project: str, script: Script | None) -> None:
+        """`project`, by name, is where instances are, unless their route names another; `script`:
+        what agents run for a form, None if that is not known."""
+        self._task = task
+        self._project = project
+        self._script = script
+        self._launcher = Launcher(task)
+        self._projects: dict[str, str] = {}
+        self._ahead = 0.0  # of the server's clock, in seconds
+
+    async def listed(self, routes: Sequence[Route]) -> list[Listed]:
+        """The instances of all routes, and those that are to come."""
+        projects = [await self._project_of(route) for route in routes]
+        fields = {
+            "project": sorted(set(projects)),
+            "status": [listing.QUEUED, listing.RUNNING],
+            "only_fields": ["id", *listing.FIELDS],
+            "search_hidden": True,
+            "page": 0,
+            "page_size": MOST,
+        }
+        found = await self._dated("tasks", "get_all_ex", fields)
+        return listing.read(found.get("tasks") or [], self._now())
+
+    async def settings(self, route: Route) -> Settings:
+        """What the route's instances will be told. Raises ConfigError."""
+        return parse(merge(await self._form(route), {}, {}))
+
+    async def start(self, route: Route, wanted: int) -> list[str]:
+        """Start instances until there are `wanted` of the route; the IDs of the tasks. None if
+        another door is at it."""
+        lock = await self._lock(route)
+        if lock is None:
+            return []
+        try:
+            there = [each for each in await self.listed([route]) if each.route == route.name]
+            return [await self._start(route) for _ in range(wanted - len(there))]
+        finally:
+            await self._ask("queues", "delete", {"queue": lock, "force": True})
+
+    async def _start(self, route: Route) -> str:
+        form = await self._form(route)
+        queue = await self._launcher.queue(route.queue or form.get(QUEUE_FIELD, ""))
+        project = await self._project_of(route)
+        task = await self._made(route, form, project)
+        told = {live.ROUTE: live.belongs(route.name, task)}
+        try:
+            await self._ask("tasks", "edit_runtime", live.edit(task, told))
+        except RefusedError as error:
+            if not api.unknown_action(error):
+                raise
+            await self._ask("tasks", "edit", {"task": task, "runtime": told, "force": True})
+        await self._launcher.enqueue(task, queue)
+        return task
+
+    async def _made(self, route: Route, form: Mapping[str, str], project: str) -> str:
+        name = launch.task_name(route.name)
+        if not route.template:
+            if self._script is None:
+                raise ConfigError(
+                    f"route {route.name}: a form needs --repo: what agents are to run"
+                )
+            described = launch.describe(name, self._script, form)
+            return str(
+                (await self._ask("tasks", "create", {**described, "project": project}))["id"]
+            )
+        wish = {"task": route.template, "new_task_name": name, "new_task_project": project}
+        task = str((await self._ask("tasks", "clone", wish))["id"])
+        parameter = {"section": GENERAL, "name": "gateway_route", "value": route.name}
+        change = {"task": task, "hyperparams": [parameter], "replace_hyperparams": "none"}
+        await self._ask("tasks", "edit_hyper_params", change)
+        return task
+
+    async def _form(self, route: Route) -> dict[str, str]:
+        given = dict(route.form) or await self._launcher.parameters(route.template)
+        given[ROUTE_FIELD] = route.name
+        if route.queue:
+            given[QUEUE_FIELD] = route.queue
+        if route.template:
+            return given
+        return merge(given, {}, {}).to_write()
+
+    async def _lock(self, route: Route) -> str | None:
+        """The ID of a queue that nobody else has made; None if another door has."""
+        name = f"llamacpp-route {route.project or self._project} {route.name}"
+        try:
+            return str((await self._ask("queues", "create", {"name": name}))["id"])
+        except RefusedError:
+            found = await self._dated("queues", "get_all", {"name": f"^{re.escape(name)}$"})
+            holders = [each for each in found.get("queues") or [] if each["name"] == name]
+            if not holders:
+                raise  # nobody has it: we may not make any
+            if self._now() - seconds(holders[0].get("created"), self._now()) > STALE:
+                await self._ask("queues", "delete", {"queue": holders[0]["id"], "force": True})
+            return None
+
+    async def standing(self, tasks: Sequence[str]) -> dict[str, Served]:
+        return await self._launcher.served(tasks) if tasks else {}
+
+    async def place(self, task: str, route: Route) -> Place:
+        """Where a queued task waits."""
+        form = await self._form(route)
+        queue = await self._launcher.queue(route.queue or form.get(QUEUE_FIELD, ""))
+        found = (await self._ask("queues", "get_by_id", {"queue": queue}))["queue"]
+        waiting = [str(each["task"]) for each in found.get("entries") or []]
+        workers = (await self._ask("workers", "get_all", {"last_seen": 600})).get("workers") or []
+        serving = [w for w in workers if queue in [q.get("id") for q in w.get("queues") or []]]
+        at = waiting.index(task) + 1 if task in waiting else 0
+        return Place(str(found.get("name") or queue), at, len(serving))
+
+    async def take_back(self, task: str) -> None:
+        """One that no agent has taken yet."""
+        await self._ask("tasks", "dequeue", {"task": task})
+        await self._ask("tasks", "delete", {"task": task, "force": True})
+
+    async def routes(self, task: str) -> str:
+        """The text of the routes that the door's own task has; "" if it has none."""
+        wish = {"tasks": [task], "names": [CONFIGURATION]}
+        found = (await self._ask("tasks", "get_configurations", wish)).get("configurations") or []
+        items = [item for each in found for item in each.get("configuration") or []]
+        return str(items[0].get("value") or "") if items else ""
+
+    async def keep_routes(self, task: str, text: str) -> None:
+        item = {"name": CONFIGURATION, "value": text, "type": "toml", "description": ABOUT}
+        wish = {"task": task, "configuration": [item], "replace_configuration": False}
+        await self._ask("tasks", "edit_configuration", {**wish, "force": True})
+
+    async def _project_of(self, route: Route) -> str:
+        name = route.project or self._project
+        if name not in self._projects:
+            self._projects[name] = await self._launcher.project(name)
+        return self._projects[name]
+
+    def _now(self) -> float:
+        """The server's time, in seconds since 1970."""
+        return clock.wall() + self._ahead
+
+    async def _ask(self, service: str, action: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        return await self._task.ask(service, action, fields, DEADLINE)
+
+    async def _dated(self, service: str, action: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """As `_ask`; the answer's date sets what we take for the server's time."""
+        call = f"{service}.{action}"
+        found, date = await self._task.call(
+            call, lambda _: api.dated(service, action, fields), DEADLINE
+        )
+        self._ahead = (_time(date) or clock.wall()) - clock.wall()
+        return found
+
+
+def _time(date: str) -> float | None:
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (TypeError, ValueError, IndexError):
+        return None

@@ -1,0 +1,274 @@
+"""The models of all routes, as the proxy sees them: a request waits for an instance of its route,
+is sent there, and to another one if that one cannot take it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from app.errors import DeclinedError, NotConnectedError, RequestError, UpstreamError
+from app.fleet.affinity import conversation
+from app.fleet.config import Route
+from app.fleet.listing import Listed
+from app.fleet.member import Member, Through
+from app.fleet.standing import RouteState
+from app.gateway.body.reading import Reading
+from app.gateway.call import Call
+from app.gateway.http.heads import Headers
+from app.gateway.labels import LONGEST, SESSION
+from app.gateway.passing import send
+from app.gateway.relay import Relay
+from app.gateway.waiting import HEADER, wait_timeout
+from app.machine import clock
+from app.memory.seat import Use
+
+logger = logging.getLogger(__name__)
+
+STOPPING = "the door is stopping"
+MOST_WAITING = 10_000  # requests of a route
+TRIES = 5  # instances that a request is sent to while they take no connection
+LOOK = 1.0  # seconds after which one that waits looks again, if nothing is said to have changed
+
+
+class Admitted:
+    """A request among those of its route."""
+
+    def __init__(self, state: RouteState, left: Callable[[], None]) -> None:
+        """`left` is called when the request has ended."""
+        self._state = state
+        self._left = left
+
+    def __enter__(self) -> None:
+        if self._state.admitted >= MOST_WAITING:
+            message = f"{self._state.route.name}: {MOST_WAITING} requests are here, the limit"
+            raise RequestError(503, message, retry_after=10)
+        self._state.admitted += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._state.admitted -= 1
+        self._left()
+
+
+@dataclass
+class Hold:
+    """A request's hold on an instance."""
+
+    member: Member
+    use: Use = Use.UNSENT
+
+    def __enter__(self) -> Hold:
+        self.member.in_flight += 1
+        self.member.used = clock.now()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.member.in_flight -= 1
+        self.member.used = clock.now()
+
+
+@dataclass
+class Journey:
+    """One request's way: until when it may wait, and which instances have not taken it."""
+
+    call: Call
+    until: float
+    key: int
+    tried: set[str] = field(default_factory=set)
+    refused: int = 0
+
+    @property
+    def left(self) -> float:
+        return max(0.0, self.until - clock.now())
+
+
+class Routes:
+    """The models of all routes by "route/model": `proxy.Models`. `names` are all by which callers
+    may choose one; it changes while the door runs."""
+
+    def __init__(self, wait: float, secret: str) -> None:
+        """`wait`: seconds for an instance, of a request that says nothing of it; `secret`: what the
+        door and its instances share."""
+        self.states: dict[str, RouteState] = {}
+        self.names: dict[str, str] = {}
+        self.closed = False
+        self.on_wait: Callable[[], None] = lambda: None  # called when a request has to wait
+        self._wait = wait
+        self._secret = secret
+        self._empty = asyncio.Event()
+        self._reading: Reading
+
+    def read_by(self, reading: Reading) -> None:
+        self._reading = reading
+
+    # Which routes and instances there are.
+
+    def configure(self, routes: Sequence[Route]) -> None:
+        """These routes are served from now on, and no others."""
+        kept = dict(self.states)
+        self.states.clear()
+        for route in routes:
+            state = kept.pop(route.name, None) or RouteState(route)
+            state.route = route
+            self.states[route.name] = state
+        for state in kept.values():
+            state.close()
+            state.tell()
+        self.rename()
+
+    def update(self, listed: Sequence[Listed]) -> None:
+        for name, state in self.states.items():
+            state.update([each for each in listed if each.route == name], self._secret)
+
+    def rename(self) -> None:
+        """An instance may serve other models than the template says now: all of them are here."""
+        names: dict[str, str] = {}
+        for route, state in self.states.items():
+            told = (name for member in state.serving() for name in member.models)
+            for model in dict.fromkeys((*state.models, *told)):
+                names[f"{route}/{model}"] = f"{route}/{model}"
+        for name, target in list(names.items()):
+            route, _, model = name.partition("/")
+            names.setdefault(model, target)
+            names.setdefault(route, target)
+        if names != self.names:
+            self.names.clear()
+            self.names.update(names)
+
+    def split(self, name: str) -> tuple[RouteState, str]:
+        """The route of a model, and the model's name there. Raises RequestError 404 for a route
+        that has been taken out meanwhile."""
+        route, _, model = name.partition("/")
+        if route not in self.states:
+            raise RequestError(404, f"there is no route {route!r} any more")
+        return self.states[route], model
+
+    # `proxy.Models`.
+
+    def deny_if_full(self, name: str) -> None:
+        self.split(name)
+        if self.closed:
+            raise RequestError(503, STOPPING, retry_after=10)
+
+    def admit(self, name: str) -> AbstractContextManager[None]:
+        self.deny_if_full(name)
+        return Admitted(self.split(name)[0], self._left)
+
+    def _left(self) -> None:
+        if not self._requests:
+            self._empty.set()
+
+    @property
+    def _requests(self) -> int:
+        return sum(state.admitted for state in self.states.values())
+
+    def broken(self, name: str, error: UpstreamError) -> RequestError:
+        return RequestError(502, f"{name}: {error}")
+
+    def finished(self, name: str, *, served: bool) -> None:
+        state = self.states.get(name.partition("/")[0])
+        if state is None:
+            return
+        if served:
+            state.served += 1
+            state.demand.served(clock.now())
+        else:
+            state.failed += 1
+
+    async def pass_on(self, call: Call, relay: Relay) -> None:
+        wait = wait_timeout(call.request.header(HEADER), self._wait)
+        key = conversation(call.body.pieces or ())
+        journey = Journey(call, clock.now() + wait, key)
+        relay.elsewhere = call.body.whole is not None
+        state, model = self.split(call.model)
+        while True:
+            member = await self._instance(state, model, journey)
+            relay.leased_at = relay.leased_at or clock.now()
+            try:
+                with Hold(member) as hold:
+                    through = Through(member, model, _headers(call, journey))
+                    await send(self._reading, call, through, relay, hold)
+                return
+            except UpstreamError as error:
+                await self._failed(journey, relay, member, error)
+
+    async def _instance(self, state: RouteState, model: str, journey: Journey) -> Member:
+        """The one that the request is sent to; waits for one. Raises RequestError 503."""
+        while True:
+            if self.closed:
+                raise RequestError(503, STOPPING, retry_after=10)
+            found = state.choose(model, journey.key, journey.tried)
+            if found is None and journey.tried and state.serving():
+                journey.tried.clear()  # none but those: they may take it now
+                found = state.choose(model, journey.key, journey.tried)
+            if found is not None:
+                return found
+            self._check_hope(state, model)
+            if not journey.left:
+                name = state.route.name
+                told = f"{name} has no instance that serves {model} yet: {state.on_the_way()}"
+                raise RequestError(503, told, retry_after=10)
+            self.on_wait()
+            await state.change(min(journey.left, LOOK))
+
+    def _check_hope(self, state: RouteState, model: str) -> None:
+        """Raises RequestError 503 where waiting would be in vain."""
+        name = state.route.name
+        if not state.route.max and not state.members:
+            raise RequestError(503, f"{name}: max is 0, so no instance is started for requests")
+        wait = state.retry_at - clock.now()
+        if state.problem and wait > 0 and not state.coming and not state.serving():
+            raise RequestError(503, f"{name}: {state.problem}", retry_after=wait)
+        hopeless = [each.text for each in state.coming.values() if each.hopeless]
+        if hopeless and len(hopeless) == len(state.coming) and not state.serving():
+            raise RequestError(503, f"{name}: {hopeless[0]}", retry_after=30)
+        serving = state.serving()
+        failed = [m.models[model].state for m in serving if model in m.models]
+        if serving and failed and all(each == "failed" for each in failed):
+            raise RequestError(503, f"{name}: {model} has failed on its instances", retry_after=30)
+
+    async def _failed(
+        self, journey: Journey, relay: Relay, member: Member, error: UpstreamError
+    ) -> None:
+        """The request goes to another instance, or the error is raised: once a byte of the answer
+        has come, or where the request cannot be sent again."""
+        journey.tried.add(member.task)
+        journey.refused += 1
+        if isinstance(error, NotConnectedError):
+            member.lost()
+            again = journey.call.body.pieces is not None and journey.refused < TRIES
+        elif isinstance(error, DeclinedError):
+            await member.look()
+            again = True
+            relay.elsewhere = False  # the next one's word counts
+        else:
+            again = journey.call.body.whole is not None and not relay.status
+            again = again and journey.refused == 1
+        if not again:
+            raise error
+        logger.info("%s: sent to another instance: %s", journey.call.model, error)
+        relay.again()
+
+    async def drained(self) -> None:
+        """Return when no request is here."""
+        while self._requests:
+            self._empty.clear()
+            await self._empty.wait()
+
+    def close(self) -> None:
+        """No request is taken any more."""
+        self.closed = True
+        for state in self.states.values():
+            state.tell()
+
+
+def _headers(call: Call, journey: Journey) -> Headers:
+    """What the instance is told besides: among its callers, each of ours is one."""
+    session = f"{call.caller.kind}:{call.caller.name}"[:LONGEST]
+    return [
+        (b"x-request-id", call.request.id),
+        (b"x-wait-timeout", b"%d" % max(1, min(3600, round(journey.left)))),
+        (SESSION, session.encode()),
+    ]

@@ -1,0 +1,123 @@
+"""One route as it stands: its instances, those that are to come, and the requests that wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from app.fleet.config import Route
+from app.fleet.listing import Listed
+from app.fleet.member import Member
+from app.fleet.ring import Choice, choose
+from app.fleet.scaling import Demand, Instance, Standing
+from app.machine import clock
+
+
+@dataclass(frozen=True)
+class Coming:
+    """An instance that was asked for: how it stands, for people. `hopeless`: no agent will take
+    it."""
+
+    task: str
+    text: str
+    hopeless: bool = False
+
+
+class RouteState:
+    def __init__(self, route: Route) -> None:
+        now = clock.now()
+        self.route = route
+        self.models: tuple[str, ...] = ()  # by endpoint name, as the template or an instance says
+        self.members: dict[str, Member] = {}
+        self.listed: dict[str, Listed] = {}  # queued, or not listening yet
+        self.coming: dict[str, Coming] = {}
+        self.ordering = False  # an instance is being ordered
+        self.problem = ""  # why the last order failed
+        self.failures = 0
+        self.retry_at = 0.0
+        self.demand = Demand(now)
+        self.changed = now
+        self.admitted = 0
+        self.served, self.failed = 0, 0
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def slots(self) -> int:
+        return sum(member.slots for member in self.serving())
+
+    def serving(self) -> list[Member]:
+        return [member for member in self.members.values() if member.serves]
+
+    def standing(self) -> Standing:
+        instances = [Instance(m.task, m.slots, m.used) for m in self.serving()]
+        there = {each.task for each in instances}
+        on_the_way = [t for t in (*self.listed, *self.members) if t not in there and self._comes(t)]
+        coming = len(on_the_way) + self.ordering
+        return Standing(instances, coming, self.waiting, self.changed)
+
+    def _comes(self, task: str) -> bool:
+        member = self.members.get(task)
+        return member is None or (not member.leaving and member.state in ("", "setting up"))
+
+    def choose(self, model: str, key: int, tried: Collection[str]) -> Member | None:
+        """The instance for a conversation; None if none serves the model now."""
+        found = [m for m in self.members.values() if m.has(model) and m.task not in tried]
+        choices = [
+            Choice(m.task, m.models[model].slots, m.in_flight, m.resident(model)) for m in found
+        ]
+        task = choose(key, choices)
+        return None if task is None else self.members[task]
+
+    async def change(self, timeout: float) -> None:
+        """Wait until anything has changed, or for `timeout` seconds."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(future)
+        try:
+            await asyncio.wait({future}, timeout=timeout)
+        finally:
+            self._waiting.discard(future)
+
+    def tell(self) -> None:
+        """Something has changed: whoever waits looks again."""
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def update(self, listed: Sequence[Listed], secret: str) -> None:
+        """What the server lists of this route now."""
+        serving = {each.task: each for each in listed if each.serves}
+        self.listed = {each.task: each for each in listed if not each.serves}
+        for task, each in serving.items():
+            known = self.members.get(task)
+            if known is None or known.listed.address != each.address:
+                if known is not None:
+                    known.close()
+                self.members[task] = Member(each, secret)
+                self.changed = clock.now()
+        for task in self.members.keys() - serving.keys():
+            self.members.pop(task).close()
+            self.changed = clock.now()
+        self.coming = {task: told for task, told in self.coming.items() if task in self.listed}
+        self.tell()
+
+    def on_the_way(self) -> str:
+        """What those are told that wait, for people."""
+        told = [each.text for each in self.coming.values()]
+        told += [
+            f"task {m.task} is {m.state or 'starting'}"
+            for m in self.members.values()
+            if not m.serves and not m.leaving and not m.problem
+        ]
+        told += [m.problem for m in self.members.values() if m.problem]
+        if self.ordering:
+            told.append("an instance is being ordered")
+        return "; ".join(told) or self.problem
+
+    def close(self) -> None:
+        for member in self.members.values():
+            member.close()

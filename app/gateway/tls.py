@@ -1,0 +1,69 @@
+"""TLS of the front: the certificate, read again when its files change."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import ssl
+from collections.abc import Sequence
+
+from app.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+LOOK = 10.0  # seconds between two looks at the files
+PROTOCOLS = ["http/1.1"]
+
+
+class Certificate:
+    """The context of a listener, with the chain of `certificate` and its `key`, both PEM files."""
+
+    def __init__(self, certificate: str, key: str) -> None:
+        """Raises ConfigError where they cannot be read, or do not belong together."""
+        self._files = (certificate, key)
+        self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        self.context.set_alpn_protocols(PROTOCOLS)
+        self._seen = self._stamps()
+        try:
+            self._load()
+        except (OSError, ValueError) as error:  # SSLError is an OSError
+            problem = f"--tls-cert {certificate}, --tls-key {key}: cannot be used: {error}"
+            raise ConfigError(problem) from None
+
+    async def follow(self) -> None:
+        """New connections get the new certificate, once both files fit together."""
+        while True:
+            await asyncio.sleep(LOOK)
+            self.look()
+
+    def look(self) -> None:
+        stamps = self._stamps()
+        if stamps == self._seen:
+            return
+        self._seen = stamps
+        try:
+            self._check()
+            self._load()
+        except (OSError, ValueError) as error:
+            logger.warning("--tls-cert: the new certificate cannot be used yet: %s", error)
+        else:
+            logger.info("--tls-cert: the new certificate is used")
+
+    def _check(self) -> None:
+        """Apart: a failed load would leave half of the new pair in the context."""
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            *self._files, password=""
+        )
+
+    def _load(self) -> None:
+        self.context.load_cert_chain(*self._files, password="")  # else it would ask the terminal
+
+    def _stamps(self) -> Sequence[tuple[int, int, int]]:
+        found = []
+        for name in self._files:
+            with contextlib.suppress(OSError):
+                stat = os.stat(name)
+                found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
+        return found
