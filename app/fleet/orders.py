@@ -135,16 +135,25 @@ class Orders:
     async def _lock(self, route: Route) -> str | None:
         """The ID of a queue that nobody else has made; None if another door has."""
         name = f"llamacpp-route {route.project or self._project} {route.name}"
-        try:
-            return str((await self._ask("queues", "create", {"name": name}))["id"])
-        except RefusedError:
-            found = await self._dated("queues", "get_all", {"name": f"^{re.escape(name)}$"})
-            holders = [each for each in found.get("queues") or [] if each["name"] == name]
-            if not holders:
-                raise  # nobody has it: we may not make any
-            if self._now() - seconds(holders[0].get("created"), self._now()) > STALE:
-                await self._ask("queues", "delete", {"queue": holders[0]["id"], "force": True})
-            return None
+        for last in (False, False, True):
+            try:
+                return str((await self._ask("queues", "create", {"name": name}))["id"])
+            except RefusedError:
+                holder = await self._holder(name)
+                if holder is None and last:
+                    raise  # nobody has it: we may make none
+                if holder is not None:
+                    await self._break_if_stale(holder)
+                    return None
+        raise AssertionError("the last try returns or raises")
+
+    async def _holder(self, name: str) -> Mapping[str, Any] | None:
+        found = await self._dated("queues", "get_all", {"name": f"^{re.escape(name)}$"})
+        return next((each for each in found.get("queues") or [] if each["name"] == name), None)
+
+    async def _break_if_stale(self, lock: Mapping[str, Any]) -> None:
+        if self._now() - seconds(lock.get("created"), self._now()) > STALE:
+            await self._ask("queues", "delete", {"queue": lock["id"], "force": True})
 
     async def standing(self, tasks: Sequence[str]) -> dict[str, Served]:
         return await self._launcher.served(tasks) if tasks else {}

@@ -46,9 +46,10 @@ def choose(key: int, choices: Sequence[Choice]) -> str | None:
     left = {each.task: each for each in choices if _class(each) == best}
     slots = sum(each.slots for each in left.values())
     load = 1 + sum(each.load for each in left.values())
-    for task in _clockwise(key, tuple((each.task, each.slots) for each in left.values())):
-        each = left[task]
-        if each.load < math.ceil(SPREAD * load * each.slots / slots):
+    # Drawn for all of them: what is left changes with each request.
+    for task in _clockwise(key, tuple((each.task, each.slots) for each in choices)):
+        each = left.get(task)
+        if each is not None and each.load < math.ceil(SPREAD * load * each.slots / slots):
             return task
     raise AssertionError("the bounds add up to more than the load")
 
@@ -64,7 +65,12 @@ def _clockwise(key: int, members: tuple[tuple[str, int], ...]) -> Iterator[str]:
     """Each instance once, in the order of their points after the key's."""
     ring = _ring(members)
     start = bisect.bisect(ring, (_hash(str(key)), ""))
-    return iter(dict.fromkeys(task for _, task in (*ring[start:], *ring[:start])))
+    seen: set[str] = set()
+    for at in range(len(ring)):
+        task = ring[(start + at) % len(ring)][1]
+        if task not in seen:
+            seen.add(task)
+            yield task
 
 
 @lru_cache(64)

@@ -39,18 +39,22 @@ class Demand:
     """What has been asked of a route lately: looked at once in a while, by `see`."""
 
     def __init__(self, now: float) -> None:
-        self._begun = now
-        self._seen: deque[tuple[float, int, int]] = deque()  # when, requests, beyond all slots
+        self._slots = 0
+        self._seen: deque[tuple[float, int]] = deque()  # when, requests beyond all slots
         self._served: deque[float] = deque()
         self._peaks: deque[tuple[float, int]] = deque()  # falling requests
         self._history = History(now)
 
     def see(self, now: float, requests: int, slots: int) -> None:
         """So many `requests` are here now, those that wait for an instance included."""
-        self._history.see(now, min(requests, slots), max(0, requests - slots))
-        self._seen.append((now, requests, max(0, requests - slots)))
-        while self._seen[0][0] < now - MINUTE:
-            self._seen.popleft()
+        beyond = max(0, requests - slots)
+        self._history.see(now, requests - beyond, beyond)
+        if slots != self._slots:  # how long requests waited for others tells nothing of these
+            self._slots = slots
+            self._seen.clear()
+            self._served.clear()
+        if slots:  # who waits for the first instance does not show that one is too few
+            self._seen.append((now, beyond))
         while self._peaks and self._peaks[-1][1] <= requests:
             self._peaks.pop()
         self._peaks.append((now, requests))
@@ -62,14 +66,24 @@ class Demand:
         self._served.append(now)
 
     def queue_wait(self, now: float) -> float:
-        """Seconds that requests waited for a slot on average over the last minute."""
-        while self._served and self._served[0] < now - MINUTE:
-            self._served.popleft()
+        """Seconds that requests waited for a slot, on average over the last minute in which there
+        were as many slots as now."""
+        self._forget(now)
         if not self._seen:
             return 0.0
-        waiting = sum(beyond for _, _, beyond in self._seen) / len(self._seen)
-        span = max(1.0, now - max(self._begun, now - MINUTE))
-        return waiting * span / max(1, len(self._served))
+        waiting = sum(beyond for _, beyond in self._seen) / len(self._seen)
+        return waiting * max(1.0, self.span(now)) / max(1, len(self._served))
+
+    def span(self, now: float) -> float:
+        """Over how many seconds that is known."""
+        self._forget(now)
+        return now - self._seen[0][0] if self._seen else 0.0
+
+    def _forget(self, now: float) -> None:
+        while self._seen and self._seen[0][0] < now - MINUTE:
+            self._seen.popleft()
+        while self._served and self._served[0] < now - MINUTE:
+            self._served.popleft()
 
     def peak(self, now: float, window: float) -> int:
         """The most requests at once in the last `window` seconds."""
@@ -114,7 +128,8 @@ def decide(route: Route, standing: Standing, demand: Demand, now: float) -> Deci
         return Decision(start=route.min - total)
     if not total and standing.waiting and route.max:
         return Decision(start=1)
-    slow = demand.queue_wait(now) > route.queue_wait
+    known = demand.span(now) >= route.queue_wait
+    slow = known and demand.queue_wait(now) > route.queue_wait
     if here and slow and not standing.coming and total < route.max:
         return Decision(start=1)
     if here > route.min and not standing.coming and now - standing.changed > route.quiet:

@@ -102,9 +102,11 @@ def models(states: Mapping[str, str]) -> str:
 
 def clear(task: Any, runtime: Runtime, run: str) -> None:
     """Nothing is left of an earlier run, or of the task that this one is a clone of: this `run` of
-    the task begins."""
+    the task begins. What a door has told of a task that it ordered stays: it waits for this run."""
     new = {"status": SETTING_UP, RUN: run}
     api.set_properties(task.id, {**dict.fromkeys(PROPERTIES, ""), **new})
-    left = [key for key in task._get_runtime_properties() or {} if key.startswith(PREFIX)]
+    known = task._get_runtime_properties() or {}
+    kept = ROUTE if route_of(known, str(task.id)) else ""
+    left = [key for key in known if key.startswith(PREFIX) and key != kept]
     if left:
         runtime.edit(task, {}, left)

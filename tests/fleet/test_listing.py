@@ -1,0 +1,85 @@
+import pytest
+
+from app.fleet.listing import LIVING, read, seconds
+
+NOW = 1_800_000_000.0
+STAMP = "2027-01-15T08:00:00.000000+00:00"  # NOW
+
+
+def task(**changes):
+    found = {
+        "id": "t1",
+        "name": "chat",
+        "status": "in_progress",
+        "created": STAMP,
+        "last_update": STAMP,
+        "runtime": {"llamacpp_route": "t1 chat", "llamacpp_address": "http://10.0.0.7:8080"},
+        "hyperparams": {"General": {"gateway_route": {"value": "chat"}}},
+    }
+    for name, value in changes.items():
+        found[name] = {**found[name], **value} if isinstance(value, dict) else value
+    return found
+
+
+def test_an_instance_of_a_route():
+    (found,) = read([task()], NOW)
+    assert (found.task, found.route, found.host, found.port) == ("t1", "chat", "10.0.0.7", 8080)
+    assert found.serves and found.created == NOW
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"runtime": {"llamacpp_route": "t0 chat"}}, id="copied from another task"),
+        pytest.param({"runtime": {"llamacpp_route": ""}}, id="of no route"),
+        pytest.param({"hyperparams": {"General": {}}}, id="its form names no route any more"),
+        pytest.param({"status": "stopped"}, id="it has ended"),
+        pytest.param({"status": "created"}, id="a draft"),
+        pytest.param({"last_update": "2027-01-15T07:57:00"}, id="no sign of life"),
+    ],
+)
+def test_what_does_not_count(changes):
+    assert read([task(**changes)], NOW) == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "https://a:1",
+        "ftp://a",
+        "http://",
+        "http://a:99999",
+        "http://[::1",
+        "file:///etc",
+        "a:1",
+    ],
+)
+def test_an_address_that_is_none(address):
+    (found,) = read([task(runtime={"llamacpp_address": address})], NOW)
+    assert not found.serves
+
+
+def test_one_in_the_queue_is_to_come_however_long_it_waits():
+    (found,) = read([task(status="queued", last_update="2026-01-01T00:00:00")], NOW)
+    assert not found.serves
+
+
+@pytest.mark.parametrize(
+    ("stamp", "told"),
+    [
+        (STAMP, NOW),
+        ("2027-01-15T08:00:00", NOW),
+        ("2027-01-15T08:00:00Z", NOW),
+        ("2027-01-15T10:00:00+02:00", NOW),
+        ("yesterday", 5.0),
+        (None, 5.0),
+    ],
+)
+def test_stamps(stamp, told):
+    assert seconds(stamp, 5.0) == told
+
+
+def test_a_sign_of_life_lasts():
+    assert read([task()], NOW + LIVING - 1)
+    assert not read([task()], NOW + LIVING + 1)
