@@ -41,11 +41,13 @@ class Tokens:
 class Sample:
     """A finished request, times in seconds from its first byte: `latency` to our last byte,
     `first_token` to the first event of a stream (None for an answer that comes whole), `wait`
-    until it leased its model (None where it never did).
+    until it leased its model (None where it never did), `woke`: how much of that the model took
+    to come into memory.
 
     `status` is what the client was told; 499 where it left before the end. `size` in bytes of
     the answer's body; `request` is the name that the client knows it by; `project` is what it says
-    of itself, `caller` the name of its key in the keys file. `overflows`: how often llama-server
+    of itself, `caller` the name of its key in the keys file; `operation` what was asked for, in
+    OpenTelemetry's words ("": nothing of a model). `overflows`: how often llama-server
     failed it beside all others, its KV cache full.
     """
 
@@ -55,11 +57,21 @@ class Sample:
     first_token: float | None
     tokens: Tokens
     wait: float | None = None
+    woke: float = 0.0
     size: int = 0
     request: str = ""
     project: str = ""
     caller: str = ""
+    operation: str = ""
     overflows: int = 0
+
+    @property
+    def per_token(self) -> float | None:
+        """Seconds between two tokens of a stream, after the first one."""
+        more = self.tokens.generated - 1
+        if self.first_token is None or self.status >= 400 or more < 1:
+            return None
+        return max(0.0, self.latency - self.first_token) / more
 
 
 @dataclass(frozen=True)
