@@ -116,6 +116,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "conventions",
         "windows",
         "prometheus",
+        "past",
     ],
     "page": ["assemble", "examples", "plots"],
     "gateway": [
@@ -164,6 +165,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "rules",
         "proxy",
         "pages.status",
+        "pages.past",
         "pages.admin",
         "pages.document",
         "pages.events",
