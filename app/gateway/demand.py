@@ -23,8 +23,10 @@ class Kind:
     of an answer, over all others ("": it generates none); `marked`: unknown fields reach the slot;
     `templated`: messages go through the chat template; `counted` is the path that counts a prompt;
     `default`: the limit of a body that has none (None: what there is room for). `texts` are the
-    fields that have a prompt, or a list of them: each takes a slot."""
+    fields that have a prompt, or a list of them: each takes a slot. `operation` is OpenTelemetry's
+    name for it, or ours where OpenTelemetry has none."""
 
+    operation: str
     limit: str = ""
     marked: bool = False
     templated: bool = False
@@ -34,30 +36,36 @@ class Kind:
 
 
 TOKENIZE = "/tokenize"
-CHAT = Kind("n_predict", True, True, "/v1/chat/completions/input_tokens")
-RESPONSES = Kind("n_predict", True, True, "/v1/responses/input_tokens")
-MESSAGES = Kind("max_tokens", False, True, "/v1/messages/count_tokens")
-COMPLETION = Kind("n_predict", True, counted=TOKENIZE, texts=("prompt",))
-EMBEDDING = Kind(counted=TOKENIZE, texts=("input", "content"))
-RERANK = Kind(texts=("documents", "texts"))
+CHAT = Kind("chat", "n_predict", True, True, "/v1/chat/completions/input_tokens")
+RESPONSES = Kind("chat", "n_predict", True, True, "/v1/responses/input_tokens")
+MESSAGES = Kind("chat", "max_tokens", False, True, "/v1/messages/count_tokens")
+COMPLETION = Kind("text_completion", "n_predict", True, counted=TOKENIZE, texts=("prompt",))
+EMBEDDING = Kind("embeddings", counted=TOKENIZE, texts=("input", "content"))
+RERANK = Kind("rerank", texts=("documents", "texts"))
 KINDS = {
     "/chat/completions": CHAT,
     "/responses": RESPONSES,
     "/messages": MESSAGES,
     "/completions": COMPLETION,
     "/completion": COMPLETION,
-    "/infill": Kind("n_predict", True, default=OF_INFILL),
+    "/infill": Kind("text_completion", "n_predict", True, default=OF_INFILL),
     "/embeddings": EMBEDDING,
     "/embedding": EMBEDDING,
     "/rerank": RERANK,
     "/reranking": RERANK,
-    "/audio/transcriptions": Kind(),
+    "/audio/transcriptions": Kind("transcription"),
 }
 
 
 def kind_of(path: str) -> Kind | None:
     """None for a path of llama-server that needs no slot."""
     return KINDS.get(path.partition("?")[0].removeprefix("/v1"))
+
+
+def operation(path: str) -> str:
+    """What a request for this path asks of a model; "" for one that needs no slot."""
+    kind = kind_of(path)
+    return "" if kind is None else kind.operation
 
 
 def demand(kind: Kind | None, body: Body) -> Demand:

@@ -96,6 +96,7 @@ class OfPool:
             try:
                 async with lease as upstream:
                     relay.leased_at = clock.now()
+                    relay.woke += lease.woke
                     relay.begun = lease.begun
                     if kind is not None and call.body.pieces is not None:
                         added(call.body.pieces, fields(kind, call.body, lease.seat))

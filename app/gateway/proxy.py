@@ -14,6 +14,7 @@ from app.gateway.body.reading import Reading
 from app.gateway.body.room import Holding
 from app.gateway.call import LEFT, Call, Incoming, used
 from app.gateway.callers import caller_of, own
+from app.gateway.demand import operation
 from app.gateway.http.request import Request
 from app.gateway.keys_file import UNNAMED, Holder
 from app.gateway.labels import PROJECT, label
@@ -173,10 +174,12 @@ class Proxy:
             first_token=None if first is None else first - since,
             tokens=relay.ends.tokens(),
             wait=None if leased is None else leased - since,
+            woke=relay.woke,
             size=relay.ends.size,
             request=call.request.id.decode(),
             project=label(call.request.headers, PROJECT),
             caller=call.caller.name if call.caller.kind == "key" else "",
+            operation=operation(call.path),
             overflows=relay.overflows,
         )
         call.quota.take(used(call, relay.pieces, sample), clock.now())

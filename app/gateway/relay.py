@@ -43,6 +43,7 @@ class Relay:
         self.status = 0
         self.first_token: float | None = None  # when a stream began
         self.leased_at: float | None = None  # when the request got its model
+        self.woke = 0.0  # seconds before that in which the model came into memory
         self.pieces = 0  # of a stream: about one for each token
         self.repeatable = False  # the request may be sent again
         self.elsewhere = False  # if the answer is 503, another instance is asked

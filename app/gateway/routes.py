@@ -45,6 +45,7 @@ MULTIPART = ("/v1/audio/transcriptions", "/audio/transcriptions")
 HEALTH, READY, STATUS = "/health", "/ready", "/api/status"
 PAGE, EVENTS, METRICS = "/", "/api/events", "/metrics"
 PROOF, KEEP = "/api/proof", "/api/keep"  # for the doors of a route
+HISTORY = "/api/history"
 ACTIONS_BELOW = "/api/models/"
 ACTION = "/api/models/{{model}}/{action}"
 ACTIONS = ("load", "park", "unload", "pin", "unpin")
@@ -57,7 +58,7 @@ LONGEST_SHOWN = 200  # characters of a name in an error message: a body may have
 # order, a model's endpoint name before its aliases.
 ModelNames = Mapping[str, str]
 # What a caller of the keys file may see of ours: all else shows or changes what belongs to others.
-FOR_CALLERS = (HEALTH, READY, PAGE, PROOF, MODELS, MODEL, STATUS)
+FOR_CALLERS = (HEALTH, READY, PAGE, PROOF, MODELS, MODEL, STATUS, HISTORY)
 MESSAGES = ("/v1/messages", "/v1/messages/count_tokens")  # Anthropic's
 READS, ACTS = ("GET", "HEAD"), ("POST",)  # methods that our pages answer, and all else
 
@@ -120,7 +121,7 @@ def _find(path: str, query: str, called: tuple[tuple[str, str], ...]) -> Own | T
 
 
 def _own(path: str, names: ModelNames) -> Own | None:
-    if path in (HEALTH, READY, STATUS, PAGE, EVENTS, METRICS, PROOF, KEEP):
+    if path in (HEALTH, READY, STATUS, HISTORY, PAGE, EVENTS, METRICS, PROOF, KEEP):
         return Own(path)
     for models in MODELS_SPELLINGS:
         found = _models(path, models, names)

@@ -12,12 +12,12 @@ from app.gateway.body.reading import Reading
 from app.gateway.body.sizes import Allowance, allowance
 from app.gateway.body.workers import Workers
 from app.gateway.http.request import Request
-from app.gateway.pages import joined, status
+from app.gateway.pages import joined, past, status
 from app.gateway.pages.admin import pages as admin_pages
 from app.gateway.pages.events import Live, Sources
 from app.gateway.passing import OfPool
 from app.gateway.proxy import Page, Proxy
-from app.gateway.routes import EVENTS, METRICS, PAGE
+from app.gateway.routes import EVENTS, HISTORY, METRICS, PAGE
 from app.gateway.rules import Rules
 from app.instance.callers import Callers
 from app.instance.doorway import CLOSE, Doorway
@@ -29,6 +29,7 @@ from app.telemetry import prometheus
 from app.telemetry.history import History
 from app.telemetry.logs import LogBook
 from app.telemetry.overview import Overview
+from app.telemetry.past import Past
 from app.telemetry.prometheus import Metrics
 from app.telemetry.samples import Sample
 
@@ -65,7 +66,9 @@ class Front:
         self._metrics = Metrics(overview, lambda: clock.now())
         self._renew = overview.readings.renew
         by_caller = () if overview.by_caller is None else (overview.by_caller.add,)
-        self._listeners = (self._plots.add, self._metrics.add, *by_caller, *listeners)
+        self._past = Past(overview.view)
+        ours = (self._plots.add, self._metrics.add, self._past.add)
+        self._listeners = (*ours, *by_caller, *listeners)
 
         described = self._plots.described
         admins = Admins(callers.rules.keys, callers.token)
@@ -80,13 +83,15 @@ class Front:
                 status=lambda: status.status(overview, clock.now()),
                 values=self._plots.values,
                 history=History(self._plots.columns),
+                past=self._past,
                 logs=logs,
                 renew=overview.readings.renew,
             )
         )
-        ours = status.pages(overview, callers.rules.keys)
+        told = status.pages(overview, callers.rules.keys)
+        told[HISTORY] = past.page(self._past, overview)
         doors = joined.pages(callers.membership, overview.keeps)
-        own = {**ours, **admin_pages(pool, admins), **doors, **self._pages()}
+        own = {**told, **admin_pages(pool, admins), **doors, **self._pages()}
         self._workers = Workers()
         reading = _reading(self._workers, overview, callers.rules)
         rules = callers.rules

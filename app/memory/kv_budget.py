@@ -61,6 +61,14 @@ class KvBudget:
         """Slots."""
         return sum(seat.slots for seat in self._seats)
 
+    @property
+    def usage(self) -> float | None:
+        """The share that is given away, from 0 to 1: of the tokens, or of the slots where each has
+        tokens of its own; None without a bound."""
+        if self.context:
+            return min(1.0, self.used / self.context)
+        return min(1.0, self.taken / self.slots) if self.slots else None
+
     def too_long(self, demand: Demand) -> bool:
         """Whether a counted prompt can never be served."""
         known = demand.exact and not demand.separate and bool(self.each)

@@ -182,6 +182,14 @@ class Lease(Generic[Upstream]):
         assert seat is not None
         return seat
 
+    @property
+    def woke(self) -> float:
+        """Seconds of its wait in which its model came into memory."""
+        if not isinstance(self._place, Waiter):
+            return 0.0
+        waited = self._model.here_since - self._place.since
+        return max(0.0, min(waited, self._model.come_cost))
+
     def begun(self) -> None:
         """The answer has begun."""
         self._leases.begun(self._model, self.seat)

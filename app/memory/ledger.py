@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from app.memory.line import Line
+from app.memory.moves import Moves
 from app.memory.residency import Resident
 from app.memory.seat import SlotState
 from app.memory.stages import Stages
@@ -82,6 +83,7 @@ class Free:
 NOT_KNOWN = Free()
 NOTHING: Need = MappingProxyType({})
 NO_TIME: Mapping[str, float] = MappingProxyType({})
+NO_MOVES = Moves()
 Upstream = TypeVar("Upstream")
 
 
@@ -130,7 +132,9 @@ class View(NamedTuple):
     unused: bool = False  # that is the reason why it is not in memory
     need: Mapping[str, int] = NOTHING
     reserved: int = 0  # tokens of its KV cache
+    kv_usage: float | None = None  # how much of what requests can be given is given, 0 to 1
     stages: Mapping[str, float] = NO_TIME  # seconds of its switches, by stage
+    moves: Moves = NO_MOVES
 
 
 @dataclass(eq=False)
@@ -161,6 +165,7 @@ class Model(Generic[Upstream]):
     leave_cost: float = 0.0  # seconds that leaving took the last time
     come_cost: float = 0.0  # seconds that coming took the last time
     line: Line = field(default_factory=Line)
+    moves: Moves = field(default_factory=Moves)
     coming: asyncio.Task[None] | None = None
     leaving: asyncio.Task[None] | None = None
     watch: asyncio.Task[None] | None = None
@@ -223,7 +228,9 @@ class Model(Generic[Upstream]):
             unused=bool(self.unused and not self.reason),
             need=self.need,
             reserved=self.line.budget.used,
+            kv_usage=self.line.budget.usage,
             stages=self.server.stages.seconds if self.server is not None else NO_TIME,
+            moves=self.moves,
         )
 
 
@@ -262,6 +269,12 @@ class Ledger(Generic[Upstream]):
 
     def others(self, model: Model[Upstream]) -> list[Model[Upstream]]:
         return [other for other in self if other is not model]
+
+    def note_moves(self) -> None:
+        """Keep every change of a model's state. (Called often: mostly, none has changed.)"""
+        for model in self:
+            if model.moves.last != (model.state, model.tier):
+                model.moves.note(self.now(), model.state, model.tier)
 
     def lose_if_given_up(self, reason: str) -> None:
         """Where no model can be served any more. If not one was set up, bring-up says so itself."""

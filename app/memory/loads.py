@@ -16,6 +16,7 @@ from app.errors import AppError, LoadError, RequestError
 from app.memory import backoff, residency, turns
 from app.memory.ledger import MOVING, Ledger, Loadable, Model, ModelState, Tier, Upstream
 from app.memory.line import ASKS
+from app.memory.moves import Departure
 from app.memory.residency import Swap
 from app.memory.stages import SwitchStage
 from app.planning.amounts import HOST, lacking, lasting
@@ -47,9 +48,10 @@ class Loads(Generic[Upstream]):
         self._moves += 1
         model.coming = self._run(self._come(model, after))
 
-    def leave(self, model: Model[Upstream], *, keep: bool = True) -> None:
+    def leave(self, model: Model[Upstream], why: Departure, *, keep: bool = True) -> None:
         """Let a model leave. It uses its memory until it is gone; with `keep` it is kept in a tier
         from which it comes back soon."""
+        model.moves.left(why)
         model.state = ModelState.PARKING if keep else ModelState.STOPPING
         if model.server is not None and model.held_back_since is not None:
             drained = self._ledger.now() - model.held_back_since
@@ -61,7 +63,7 @@ class Loads(Generic[Upstream]):
         """Let a model leave that nobody has used for its time to live."""
         model.unused = reason
         ModelLogger(logger, model.name).info("leaves memory: %s", reason)
-        self.leave(model)
+        self.leave(model, Departure.UNUSED)
 
     async def close(self) -> None:
         """Stop every process; one that cannot be stopped costs the others nothing."""
@@ -139,6 +141,8 @@ class Loads(Generic[Upstream]):
     def _arrived(self, model: Model[Upstream], seconds: float) -> None:
         assert model.server is not None
         now = self._ledger.now()
+        before = Tier.RAM if model.state is ModelState.WAKING else Tier.DISK
+        model.moves.came(before.value, seconds)
         model.state, model.reason, model.tier = ModelState.READY, "", self._ledger.resident_tier
         model.come_cost, model.here_since = seconds, now
         model.line.last_used = max(model.line.last_used, now)
@@ -184,7 +188,7 @@ class Loads(Generic[Upstream]):
             for name in decision.evict if isinstance(decision, Swap) else ():
                 log = ModelLogger(logger, name)
                 log.info("goes on to disk, for %s: %s", model.name, decision.reason)
-                self.leave(self._ledger[name], keep=False)
+                self.leave(self._ledger[name], Departure.RAM, keep=False)
             leaving = [other.leaving for other in parked if other.leaving is not None]
             if leaving:
                 await asyncio.wait(leaving)
@@ -220,7 +224,7 @@ class Loads(Generic[Upstream]):
             return
         for name in turns.overflow(self._ledger.standings(), budget):
             if name != model.name:
-                self.leave(self._ledger[name])
+                self.leave(self._ledger[name], Departure.GROWN)
 
     # A model fails.
 
@@ -230,6 +234,7 @@ class Loads(Generic[Upstream]):
         if model.state not in (ModelState.READY, ModelState.PARKED):
             return  # it was asked to stop
         model.tier = Tier.DISK
+        model.moves.left(Departure.ENDED)
         self._failed(model, server.explain(code))
         self._changed()
         # One that was away because nobody used it stays away.
@@ -256,6 +261,7 @@ class Loads(Generic[Upstream]):
 
     def _failed(self, model: Model[Upstream], reason: str) -> None:
         model.failures += 1
+        model.moves.failed(reason)
         wait = backoff.delay(model.failures)
         model.retry_at = self._ledger.now() + wait
         model.state = ModelState.FAILED if wait else ModelState.COLD

@@ -30,6 +30,7 @@ from app.memory.ledger import (
 )
 from app.memory.line import ASKS
 from app.memory.loads import Loads
+from app.memory.moves import Departure
 from app.memory.room import LOOK, Room
 from app.memory.turns import Turn
 
@@ -163,13 +164,15 @@ class Pool(Generic[Upstream]):
         in use."""
         model = self._idle(name)
         if model.state is ModelState.READY:
-            self._loads.leave(model)
+            self._loads.leave(model, Departure.ASKED)
+            self._notify()
 
     def unload(self, name: str) -> None:
         """End an idle model's process and keep nothing. Raises RequestError 409 if it is in use."""
         model = self._idle(name)
         if model.state in (ModelState.READY, ModelState.PARKED):
-            self._loads.leave(model, keep=False)
+            self._loads.leave(model, Departure.ASKED, keep=False)
+            self._notify()
 
     def _idle(self, name: str) -> Model[Upstream]:
         model = self._ledger[name]
@@ -259,11 +262,12 @@ class Pool(Generic[Upstream]):
     def _begin(self, turn: Turn) -> None:
         model = self._ledger[turn.name]
         for name in turn.evict:
-            self._loads.leave(self._ledger[name])
+            self._loads.leave(self._ledger[name], Departure.ROOM)
             ModelLogger(logger, name).info("makes room for %s: %s", model.name, turn.reason)
         self._loads.come(model, after=[self._ledger[name] for name in turn.after])
 
     def _notify(self) -> None:
+        self._ledger.note_moves()
         if self._changed is not None:
             self._changed.set()
             self._changed = None

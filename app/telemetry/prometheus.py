@@ -10,6 +10,7 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Histogram,
+    ProcessCollector,
     disable_created_metrics,
 )
 from prometheus_client import generate_latest as render
@@ -17,20 +18,20 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
 
-from app.telemetry import scalars
+from app.telemetry.conventions import Exposed, exposed
 from app.telemetry.overview import Overview
 from app.telemetry.samples import Sample
-from app.telemetry.scalars import Metric, Type
-from app.telemetry.sources import OfNow, OfRequests, Source
+from app.telemetry.scalars import Type
+from app.telemetry.sources import OfNow, OfRequests
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-PREFIX = "llamacpp"
 Gathered = CounterMetricFamily | GaugeMetricFamily
 FAMILIES: dict[Type, type[Gathered]] = {
     Type.COUNTER: CounterMetricFamily,
     Type.GAUGE: GaugeMetricFamily,
 }
 Take = Callable[[Sample], float | None]
+By = Callable[[Sample], tuple[object, ...]]  # values of labels
 Step = tuple[Take, Callable[[float], object]]  # a request's part, and what takes it in
 
 
@@ -40,21 +41,22 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # nobody here needs them
         self._registry = CollectorRegistry()
         self._registry.register(_Now(overview, now))
+        ProcessCollector(registry=self._registry)  # start, memory and descriptors of the process
         self._steps: dict[str, list[Step]] = {name: [] for name in overview.models}
-        self._labelled: list[tuple[Take, Callable[[Sample], object], Counter | Histogram]] = []
-        for name, help, source, metric in _rows():
-            if isinstance(source, OfRequests):
-                self._register(name, help, source.take, metric)
+        self._labelled: list[_Labelled] = []
+        for metric in exposed():
+            if isinstance(metric.source, OfRequests):
+                self._register(metric, metric.source.take)
 
-    def _register(self, name: str, help: str, take: Take, metric: Metric) -> None:
-        labels = ("model",) if metric.by is None else ("model", metric.by[0])
+    def _register(self, metric: Exposed, take: Take) -> None:
+        about = (metric.name, metric.help, metric.labels)
         made: Counter | Histogram
         if metric.type is Type.HISTOGRAM:
-            made = Histogram(name, help, labels, registry=self._registry, buckets=metric.buckets)
+            made = Histogram(*about, registry=self._registry, buckets=metric.buckets)
         else:
-            made = Counter(name, help, labels, registry=self._registry)
-        if metric.by is not None:
-            self._labelled.append((take, metric.by[1], made))
+            made = Counter(*about, registry=self._registry)
+        if metric.labels != ("model",):
+            self._labelled.append(_Labelled(take, metric.by, made))
             return
         for model, steps in self._steps.items():
             # A series that is there from the beginning shows its first step, and is found once.
@@ -65,30 +67,36 @@ class Metrics:
             value = take(sample)
             if value is not None:
                 step(value)
-        for take, by, metric in self._labelled:
-            value = take(sample)
-            if value is not None:
-                _taking(metric.labels(sample.model, by(sample)))(value)
+        for metric in self._labelled:
+            metric.add(sample)
 
     def text(self) -> bytes:
         return bytes(render(self._registry))
 
 
+class _Labelled:
+    """A metric whose labels differ from request to request. Each series is found once: statuses,
+    operations and models are few."""
+
+    def __init__(self, take: Take, by: By, metric: Counter | Histogram) -> None:
+        self._take = take
+        self._by = by
+        self._metric = metric
+        self._series: dict[tuple[object, ...], Callable[[float], object]] = {}
+
+    def add(self, sample: Sample) -> None:
+        value = self._take(sample)
+        if value is None:
+            return
+        labels = self._by(sample)
+        step = self._series.get(labels)
+        if step is None:
+            step = self._series[labels] = _taking(self._metric.labels(*labels))
+        step(value)
+
+
 def _taking(metric: Counter | Histogram) -> Callable[[float], object]:
     return metric.inc if isinstance(metric, Counter) else metric.observe
-
-
-def _rows() -> Iterable[tuple[str, str, Source, Metric]]:
-    """Name, help text and source of every metric."""
-    for row in scalars.SCALARS:
-        if row.metric is not None:
-            metric = row.metric
-            yield (
-                f"{PREFIX}_{metric.name}",
-                metric.help or row.help,
-                metric.of or row.source,
-                metric,
-            )
 
 
 class _Now(Collector):
@@ -102,12 +110,12 @@ class _Now(Collector):
         return ()  # or it is asked for its values when it is registered
 
     def collect(self) -> Iterable[Family]:
-        for name, help, source, metric in _rows():
-            if isinstance(source, OfNow):
-                yield self._family(name, help, source, metric)
+        for metric in exposed():
+            if isinstance(metric.source, OfNow):
+                yield self._family(metric, metric.source)
 
-    def _family(self, name: str, help: str, source: OfNow, metric: Metric) -> Family:
-        family: Gathered = FAMILIES[metric.type](name, help, labels=source.labels)
+    def _family(self, metric: Exposed, source: OfNow) -> Family:
+        family: Gathered = FAMILIES[metric.type](metric.name, metric.help, labels=metric.labels)
         for labels, value in source.values(self._overview, self._now()).items():
             if value is not None:
                 family.add_metric(labels, value)

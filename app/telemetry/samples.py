@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 HEAD = 4 * 1024  # bytes kept of an answer's beginning
@@ -30,6 +30,7 @@ class Tokens:
     generated: int = 0
     drafted: int = 0  # guessed in advance (speculative decoding)
     accepted: int = 0  # of those, that were right
+    prefill: float | None = field(default=None, compare=False)  # seconds for the prompt
 
     @property
     def acceptance(self) -> float | None:
@@ -41,11 +42,13 @@ class Tokens:
 class Sample:
     """A finished request, times in seconds from its first byte: `latency` to our last byte,
     `first_token` to the first event of a stream (None for an answer that comes whole), `wait`
-    until it leased its model (None where it never did).
+    until it leased its model (None where it never did), `woke`: how much of that the model took
+    to come into memory.
 
     `status` is what the client was told; 499 where it left before the end. `size` in bytes of
     the answer's body; `request` is the name that the client knows it by; `project` is what it says
-    of itself, `caller` the name of its key in the keys file. `overflows`: how often llama-server
+    of itself, `caller` the name of its key in the keys file; `operation` what was asked for, in
+    OpenTelemetry's words ("": nothing of a model). `overflows`: how often llama-server
     failed it beside all others, its KV cache full.
     """
 
@@ -55,11 +58,28 @@ class Sample:
     first_token: float | None
     tokens: Tokens
     wait: float | None = None
+    woke: float = 0.0
     size: int = 0
     request: str = ""
     project: str = ""
     caller: str = ""
+    operation: str = ""
     overflows: int = 0
+
+    @property
+    def prefill(self) -> float | None:
+        """Seconds for the prompt: until a stream began, or as llama-server tells it."""
+        if self.wait is None:
+            return None
+        return self.tokens.prefill if self.first_token is None else self.first_token - self.wait
+
+    @property
+    def per_token(self) -> float | None:
+        """Seconds between two tokens of a stream, after the first one."""
+        more = self.tokens.generated - 1
+        if self.first_token is None or self.status >= 400 or more < 1:
+            return None
+        return max(0.0, self.latency - self.first_token) / more
 
 
 @dataclass(frozen=True)
@@ -187,7 +207,8 @@ def read_tokens(head: bytes, tail: bytes) -> Tokens:
         cached = _count(timings, "cache_n")
         prompt = cached + _count(timings, "prompt_n")
         guesses = _count(timings, "draft_n"), _count(timings, "draft_n_accepted")
-        return Tokens(prompt, cached, _count(timings, "predicted_n"), *guesses)
+        generated = _count(timings, "predicted_n")
+        return Tokens(prompt, cached, generated, *guesses, prefill=_seconds(timings))
     begun, ended = _last(head, b'"usage":'), _last(tail, b'"usage":')
     generated = _count(ended, "completion_tokens", "output_tokens")
     # Anthropic's input_tokens leave out what came from the cache; a stream tells of it in
@@ -220,6 +241,11 @@ def _object(text: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _seconds(timings: dict[str, Any]) -> float | None:
+    spent = timings.get("prompt_ms")
+    return spent / 1000 if isinstance(spent, int | float) else None
 
 
 def _count(counts: Any, *keys: str) -> int:

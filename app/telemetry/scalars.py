@@ -23,15 +23,18 @@ from app.telemetry.sources import (
     OfMachine,
     OfModel,
     OfNow,
+    OfReason,
     OfSomeModels,
     OfStage,
     OfState,
+    OfTier,
     PerSecond,
     Source,
     Total,
 )
 
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)  # seconds
+TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 
 
 @dataclass(frozen=True)
@@ -224,6 +227,14 @@ SCALARS = (
         metric=Metric(name="time_to_first_token_seconds", type=Type.HISTOGRAM),
     ),
     Scalar(
+        key="per_token",
+        title="Inter-Token Latency",
+        help="From one token of a stream to the next, after the first",
+        source=Mean(lambda sample: sample.per_token),
+        unit=MILLISECONDS,
+        metric=Metric(name="inter_token_seconds", type=Type.HISTOGRAM, buckets=TOKEN_BUCKETS),
+    ),
+    Scalar(
         key="wait",
         title="Queue Wait",
         help="Until a request leased its model",
@@ -297,8 +308,38 @@ SCALARS = (
         title="Switch Time",
         help="Seconds that the model's switches took, by stage: `drain`, `save` (KV caches), `end` "
         "(of the process, to make room), `park`, `start`, `restore` (KV caches), `wake`",
-        source=OfStage(),
+        source=OfStage(lambda view: view.stages),
         metric=Metric(name="model_switch_seconds", type=Type.COUNTER),
+    ),
+    Scalar(
+        key="loads",
+        title="Model Loads",
+        help="How often a model came into memory, by the tier that it came from: `ram` or `disk`",
+        source=OfTier(lambda view: view.moves.loads),
+        metric=Metric(name="model_loads", type=Type.COUNTER),
+    ),
+    Scalar(
+        key="load_seconds",
+        title="Load Time",
+        help="Seconds that these loads took",
+        source=OfTier(lambda view: view.moves.load_seconds),
+        metric=Metric(name="model_load_seconds", type=Type.COUNTER),
+    ),
+    Scalar(
+        key="departures",
+        title="Model Departures",
+        help="How often a model left memory, by the reason: `room` (for another model), `ram` (a "
+        "parked one, for another one), `grown` (a model took more than was predicted), `unused` "
+        "(its time to live), `asked` (by a person), `ended` (its process, by itself)",
+        source=OfReason(lambda view: view.moves.departures),
+        metric=Metric(name="model_departures", type=Type.COUNTER),
+    ),
+    Scalar(
+        key="failures",
+        title="Model Failures",
+        help="How often a model did not load, or its process ended by itself",
+        source=OfModel(lambda overview, view: view.moves.failures),
+        metric=Metric(name="model_failures", type=Type.COUNTER),
     ),
     Scalar(
         key="overflows",
@@ -313,6 +354,14 @@ SCALARS = (
         help="Tokens of KV cache that requests under way may come to use",
         source=OfModel(lambda overview, view: view.reserved),
         metric=Metric(name="kv_tokens_reserved", type=Type.GAUGE),
+    ),
+    Scalar(
+        key="kv_usage",
+        title="KV Cache Usage",
+        help="Share of the KV cache's tokens (of the slots, where each has a context of its own) "
+        "that requests under way may come to use",
+        source=OfSomeModels(lambda overview, view: view.kv_usage),
+        metric=Metric(name="kv_usage_ratio", type=Type.GAUGE),
     ),
     Scalar(
         key="state",

@@ -125,14 +125,32 @@ class OfState(OfNow):
 
 
 @dataclass(frozen=True)
-class OfStage(OfNow):
-    """The seconds of each model and each stage of its switches."""
+class OfParts(OfNow):
+    """A value of each model and each part of it, by the part's name."""
 
-    labels = ("model", "stage")
+    take: Callable[[View], Mapping[str, float]]
 
     def values(self, overview: Overview, now: float) -> Mapping[Labels, float]:
         views = overview.view()
-        return {(v.name, stage): seconds for v in views for stage, seconds in v.stages.items()}
+        return {(v.name, part): value for v in views for part, value in self.take(v).items()}
+
+
+class OfStage(OfParts):
+    """By the stages of a model's switches."""
+
+    labels = ("model", "stage")
+
+
+class OfTier(OfParts):
+    """By the tier that a model came from."""
+
+    labels = ("model", "tier")
+
+
+class OfReason(OfParts):
+    """By the reason why a model left."""
+
+    labels = ("model", "reason")
 
 
 @dataclass(frozen=True)

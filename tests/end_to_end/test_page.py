@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 
+import openai
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
@@ -406,6 +407,12 @@ def test_the_callers_of_a_keys_file_have_a_table(start, open_page, tmp_path):
     wait_for(page, f"{rows}.map((row) => row.cells[1].textContent).join() === '1,1'")
     assert page.locator("#caller-rows th").all_inner_texts() == ["alice", "other"]
     assert page.locator("#caller-rows tr").first.locator("td").last.inner_text() == "8"
+    wait_for(page, "document.querySelectorAll('#request-rows tr').length === 2")
+    assert {row.split("\t")[2] for row in texts(page, "#request-rows tr")} == {"alice", "–"}
+    asked = urllib.request.Request(f"{app.url}/api/history", headers={"X-Api-Key": "alice-key"})
+    with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
+        own = json.loads(answer.read())
+    assert [row["caller"] for row in own["requests"]] == ["alice"]
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
 
@@ -500,3 +507,75 @@ def test_copying_in_a_frame_without_an_origin(two, open_page, allowed):
     assert "/embeddings" in frame.locator("#command").inner_text()
     frame.locator("#tab-python").click()
     assert re.search(r"embeddings\.create", frame.locator("#command").inner_text())
+
+
+def test_what_was_asked_and_which_model_was_in_memory(start, cache, open_page):
+    """1. A request streams, another one fails, a model is unloaded and asked for again. Result: the
+    page that was open all along and one that is opened later show all of it; no text of a prompt
+    is on them."""
+    app = start(*two_models(cache)).ready()
+    first = open_page(app.address)
+    wait_for(first, SERVES)
+    secret = [{"role": "user", "content": "a secret prompt"}]
+    asked = {"model": "alpha", "messages": secret, "max_tokens": 5, "stream": True}
+    assert list(client(app, "alpha").chat.completions.create(**asked))
+    with pytest.raises(openai.APIStatusError):
+        client(app, "alpha").embeddings.create(model="alpha", input="x")
+    first.get_by_role("button", name="Unload alpha").click()
+    wait_for(first, "document.querySelectorAll('#timeline .eviction').length === 1")
+    chat(client(app, "alpha"), 7)
+    late = open_page(app.url)
+    for page in (first, late):
+        wait_for(page, "document.querySelectorAll('#request-rows tr').length === 3")
+        newest, failed, oldest = texts(page, "#request-rows tr")
+        assert newest.split("\t")[-1] == "7" and oldest.split("\t")[-1] == "5"
+        assert "501" in failed and "embeddings" in failed
+        parts = page.locator("#request-rows .parts")
+        assert "wake" in parts.first.get_attribute("aria-label")
+        said = parts.last.get_attribute("aria-label")
+        assert "wake" not in said and "prefill" in said and "generate" in said
+        page.locator("#requests-failed").check()
+        assert page.locator("#request-rows tr").count() == 1
+        assert page.locator("#requests-count").inner_text() == "1 of the last 3"
+        page.locator("#requests-failed").uncheck()
+        page.locator("#requests-of").select_option("team/beta-2.x")
+        assert page.locator("#request-rows tr").count() == 0
+        lanes = texts(page, "#timeline .of")
+        assert lanes == ["alpha", "team/beta-2.x"]
+        alpha = page.locator("#timeline .strip").first
+        assert "left 1 times" in alpha.get_attribute("aria-label")
+        why = alpha.locator(".eviction").get_attribute("title")
+        assert "stopping" in why and "a person asked for it" in why
+        assert "secret" not in page.content()
+
+
+def test_a_busy_instances_table_is_made_as_it_is_read(two, open_page):
+    """Rows come as a person scrolls, and names are text, whatever they are."""
+    page = open_page(two.url)
+    wait_for(page, SERVES)
+    name = "<img src=x onerror=alert(1)>"
+    made = """(name) => {
+        const request = { time: 1, model: name, caller: name, operation: "chat", status: 200,
+            latency: 2, wait: 0.5, woke: 0.25, prefill: 0.5, prompt_tokens: 1, cached_tokens: 0,
+            generated_tokens: 1 };
+        const parts = { box: "requests", body: "request-rows", of: "requests-of",
+            failed: "requests-failed", counted: "requests-count" };
+        for (const key in parts) parts[key] = document.getElementById(parts[key]);
+        const table = new Requests(parts);
+        table.add(Array.from({ length: 700 }, (_, index) => ({ ...request, time: index })));
+        const move = { time: Date.now() / 1000, model: name, state: "failed", tier: "disk" };
+        const get = (id) => document.getElementById(id);
+        new Timeline(get("timeline"), get("timeline-begin")).add([{ ...move, reason: name }]);
+    }"""
+    page.evaluate(made, name)
+    assert page.locator("#request-rows tr").count() == 40
+    assert page.locator("#requests-count").inner_text() == "500 of the last 500"
+    for _ in range(30):
+        page.evaluate("const box = document.getElementById('requests'); box.scrollTop = 1e9")
+        page.wait_for_timeout(30)
+    assert page.locator("#request-rows tr").count() == 500
+    said = page.locator("#request-rows .parts").first.get_attribute("aria-label")
+    assert said == "queue 250 ms, wake 250 ms, prefill 500 ms, generate 1.00 s"
+    assert name in texts(page, "#request-rows tr")[0]
+    assert name in texts(page, "#timeline .of")
+    assert page.locator("main img").count() == 0

@@ -101,7 +101,7 @@ def test_a_crowd_that_comes_at_once_does_not_ask_for_a_second_at_once():
 def test_what_was_waited_for_fewer_instances_does_not_ask_for_more():
     found = demand(*[14] * 60, served=60)
     found.see(60.0, 14, 8)
-    assert decide(ROUTE, Standing([ONE, TWO], 0, 0, 0), found, 70.0) == NOTHING
+    assert decide(ROUTE, Standing([ONE, TWO], 0, 0, 0), found, 61.0) == NOTHING
 
 
 def test_the_peak_is_that_of_the_window():

@@ -5,7 +5,7 @@ import pytest
 from app.errors import RequestError
 from app.gateway.body.asked import TEXTS, asked
 from app.gateway.body.reading import Body
-from app.gateway.demand import KINDS, OF_INFILL, added, demand, fields, kind_of
+from app.gateway.demand import KINDS, OF_INFILL, added, demand, fields, kind_of, operation
 from app.memory.seat import MARK, Demand, Seat
 
 
@@ -120,3 +120,17 @@ def test_a_list_of_prompts_has_a_bound(path, field, most):
 def test_every_list_of_prompts_is_counted_where_the_body_is_read():
     """Else a list of it would count as one prompt."""
     assert {name for kind in KINDS.values() for name in kind.texts} == {*TEXTS}
+
+
+@pytest.mark.parametrize(
+    "path, name",
+    [
+        ("/v1/chat/completions", "chat"),
+        ("/v1/messages?beta=true", "chat"),
+        ("/infill", "text_completion"),
+        ("/v1/embeddings", "embeddings"),
+        ("/tokenize", ""),
+    ],
+)
+def test_operations_have_opentelemetrys_names(path, name):
+    assert operation(path) == name

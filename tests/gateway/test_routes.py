@@ -36,6 +36,7 @@ def test_to_a_model(target, expected):
         ("/health", Own("/health")),
         ("/service/abc/ready", Own("/ready")),
         ("/api/status", Own("/api/status")),
+        ("/api/history", Own("/api/history")),
         ("/v1/models", Own(MODELS)),
         ("/models?x=1", Own(MODELS)),
         ("/tiny/v1/models", Own(MODELS, "tiny")),

@@ -389,3 +389,20 @@ def test_what_takes_no_slot_leaves_nothing_to_be_looked_for():
     assert not budget.unsure(waited_for=True)
     budget.end(asks, Use.LEFT, 0.0)
     assert not budget.unsure(waited_for=True)
+
+
+@pytest.mark.parametrize(
+    "budget, share",
+    [
+        (KvBudget(SLOTS, CONTEXT), 1000 / CONTEXT),
+        (KvBudget(SLOTS, each=512), 1 / SLOTS),
+        (KvBudget(), None),
+    ],
+    ids=["shared", "each its own", "unbounded"],
+)
+def test_how_much_is_given_away(budget, share):
+    assert budget.usage in (0.0, None)
+    seat = budget.seat(counted(1000 - MARGIN - 500, 500), 0.0)
+    assert budget.usage == share
+    budget.free(seat)
+    assert budget.usage in (0.0, None)

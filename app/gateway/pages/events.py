@@ -2,9 +2,10 @@
 
 Format: WHATWG HTML, 9.2. The page reads it with fetch, since EventSource cannot send a key. Events:
 `hello` (once), `status` (like /api/status, when that has changed), `history` (all rows) and `row`
-(one more) for the plots, `log` (a list of lines). Each event is encoded once for all viewers. A
-viewer that does not keep up is sent nothing until it does, and then everything. Viewers keep no
-model in memory, and no instance from its idle end.
+(one more) for the plots, `requests` (a list of those that have ended) and `moves` (of models into
+memory and out of it) like /api/history, `log` (a list of lines). Each event is encoded once for all
+viewers. A viewer that does not keep up is sent nothing until it does, and then everything. Viewers
+keep no model in memory, and no instance from its idle end.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from dataclasses import dataclass
 from app.errors import RequestError
 from app.gateway.http.request import Request
 from app.machine import clock
+from app.memory.moves import Move
 from app.telemetry.history import INTERVAL, History
 from app.telemetry.logs import Entry, LogBook
+from app.telemetry.past import Ended, Past, move_row, request_row
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,7 @@ class Sources:
     status: Callable[[], Mapping[str, object]]
     values: Callable[[], list[float | None]]
     history: History
+    past: Past
     logs: LogBook
     renew: Callable[[], Awaitable[None]]
 
@@ -80,6 +84,8 @@ class Live:
         self._told_status: Mapping[str, object] = {}
         self._told_at = 0.0
         self._told_line = 0
+        self._told_request = 0
+        self._told_moves: dict[str, int] = {}  # by model
 
     def start(self) -> None:
         self._sampling = asyncio.create_task(self._sample())
@@ -147,7 +153,7 @@ class Live:
 
     def _tell(self) -> None:
         status = self._sources.status()
-        news = self._new_lines()
+        news = self._new_requests() + self._new_moves() + self._new_lines()
         now = clock.now()
         if now - self._told_at >= CALM or _happened(status) != _happened(self._told_status):
             self._told_status, self._told_at = status, now
@@ -165,6 +171,20 @@ class Live:
         self._told_line = lines[-1].number
         return _event("log", _lines(lines))
 
+    def _new_requests(self) -> bytes:
+        requests = self._sources.past.requests(self._told_request)
+        if not requests:
+            return b""
+        self._told_request = requests[-1].number
+        return _event("requests", _requests(requests))
+
+    def _new_moves(self) -> bytes:
+        moves = self._sources.past.moves(self._told_moves)
+        if not moves:
+            return b""
+        self._told_moves |= {model: move.number for model, move in moves}
+        return _event("moves", _moves(moves))
+
     def _everything(self, request: Request, status: Mapping[str, object]) -> bytes:
         sources = self._sources
         columns = [list(column) for column in sources.history.columns]
@@ -174,6 +194,8 @@ class Live:
             _event("hello", _json(hello))
             + _event("status", _json(status))
             + _event("history", sources.history.rows())
+            + _event("requests", _requests(sources.past.requests()))
+            + _event("moves", _moves(sources.past.moves({})))
             + _event("log", _lines(kept))
         )
 
@@ -189,6 +211,14 @@ def _happened(status: Mapping[str, object]) -> dict[str, object]:
 def _lines(lines: list[Entry]) -> bytes:
     """Time, level, subject and text of each line."""
     return _json([[round(e.time, 3), e.level, e.subject, e.text] for e in lines])
+
+
+def _requests(requests: list[Ended]) -> bytes:
+    return _json([request_row(ended) for ended in requests])
+
+
+def _moves(moves: list[tuple[str, Move]]) -> bytes:
+    return _json([move_row(model, move) for model, move in moves])
 
 
 def _json(value: object) -> bytes:

@@ -9,6 +9,11 @@
   const models = new Models(get("rows"), get("machine"), announce);
   const plots = new Plots(get("plots"));
   const log = new Log({ box: get("log"), of: get("log-of"), filter: get("log-filter"), follow: get("follow") });
+  const timeline = new Timeline(get("timeline"), get("timeline-begin"));
+  const requests = new Requests({
+    box: get("requests"), body: get("request-rows"), of: get("requests-of"), failed: get("requests-failed"),
+    counted: get("requests-count"),
+  });
   let status = null;
   let hello = { key: "" };
   let heard = 0; // when the status arrived, by this page's clock
@@ -65,6 +70,7 @@
     if (select.options.length !== names.length) {
       select.replaceChildren(...names.map((name) => new Option(name, name)));
       log.setSubjects(names);
+      requests.setModels(names);
     }
     models.show(told);
     showCallers(get("callers"), get("caller-rows"), told.callers);
@@ -136,12 +142,16 @@
       get("admin-hint").hidden = told.admin;
       trouble("");
       log.reset();
+      requests.reset();
+      timeline.reset();
       plots.setColumns(told.columns, told.plots);
       showCommand();
     },
     status: showStatus,
     history: (rows) => plots.setRows(rows),
     row: (row) => plots.addRow(row),
+    requests: (ended) => requests.add(ended),
+    moves: (moves) => timeline.add(moves),
     log: (lines) => log.add(lines),
     async lost(why, code) {
       setText(get("status"), code === 401 ? "key needed" : "not connected");

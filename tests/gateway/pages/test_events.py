@@ -9,10 +9,16 @@ import pytest
 
 from app.gateway.pages import events
 from app.gateway.pages.events import Live, Sources
+from app.machine import clock
+from app.memory.ledger import ModelState, Tier
+from app.memory.moves import Moves
 from app.telemetry.history import History
 from app.telemetry.logs import LogBook
+from app.telemetry.past import Past
 from tests.fakes import RawClient, serving, until
+from tests.telemetry.examples import sample, view
 
+NAMES = ["hello", "status", "history", "requests", "moves", "log"]
 ASK = b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -24,12 +30,15 @@ class Watched:
         self.logs = LogBook()
         self.history = History([("tokens", "total")])
         self.values = 0
+        self.views = []
+        self.past = Past(lambda: self.views)
         self.live = Live(
             Sources(
                 hello=lambda request: {"admin": bool(request.address)},
                 status=lambda: dict(self.status),
                 values=self._values,
                 history=self.history,
+                past=self.past,
                 logs=self.logs,
                 renew=self._renew,
             )
@@ -97,7 +106,7 @@ def test_a_viewer_is_told_everything_and_then_what_is_new(run):
         async with watched.serving():
             client = await watched.viewer()
             first = await event(client)
-            assert [name for name, _ in first] == ["hello", "status", "history", "log"]
+            assert [name for name, _ in first] == NAMES
             told = dict(first)
             assert told["hello"]["admin"] and told["hello"]["columns"] == [["tokens", "total"]]
             assert told["history"][0] == [1000, 5]
@@ -108,6 +117,28 @@ def test_a_viewer_is_told_everything_and_then_what_is_new(run):
             assert await next_of(client, "log") == [[2.0, "error", "a", "after"]]
             row = await next_of(client, "row")
             assert row[1] == (await next_of(client, "row"))[1] - 1
+
+    run(scenario)
+
+
+def test_only_new_requests_and_moves_are_told(run):
+    async def scenario():
+        watched, moves = Watched(), Moves()
+        watched.views = [view("a", moves=moves)]
+        moves.note(clock.now(), ModelState.COLD, Tier.DISK)
+        watched.past.add(sample("a", status=200))
+        async with watched.serving():
+            client = await watched.viewer()
+            first = dict(await event(client))
+            assert [row["status"] for row in first["requests"]] == [200]
+            assert [row["state"] for row in first["moves"]] == ["cold"]
+            watched.past.add(sample("a", status=502))
+            assert [row["status"] for row in await next_of(client, "requests")] == [502]
+            moves.note(clock.now(), ModelState.LOADING, Tier.DISK)
+            assert [row["state"] for row in await next_of(client, "moves")] == ["loading"]
+            late = dict(await event(await watched.viewer()))
+            assert [row["status"] for row in late["requests"]] == [200, 502]
+            assert [row["state"] for row in late["moves"]] == ["cold", "loading"]
 
     run(scenario)
 
