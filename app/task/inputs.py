@@ -45,13 +45,15 @@ class Input:
 
 
 def inputs(models: Iterable[Candidate]) -> list[Input]:
-    """The weights of each model, and its projector. Not the app's own tiny model."""
+    """The weights of each model, of its projector and its draft model. Not our own tiny model."""
     found = []
     for model in models:
         if not isinstance(model.reference, Tiny):
             found.append(Input(model.name, source(model.files.model)))
         if model.files.mmproj is not None:
             found.append(Input(f"{model.name} (projector)", source(model.files.mmproj)))
+        if model.files.draft is not None:
+            found.append(Input(f"{model.name} (draft)", source(model.files.draft)))
     return found
 
 

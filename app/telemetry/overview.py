@@ -15,6 +15,7 @@ from app.planning.amounts import HOST
 from app.telemetry.callers import ByCaller
 from app.telemetry.idle import idle_for
 from app.telemetry.readings import MemoryUse, Readings
+from app.telemetry.speculation import Speculation
 
 SERVABLE = (
     ModelState.READY,
@@ -46,6 +47,7 @@ class Details:
     placed: str = ""  # where its memory lies, for people
     cache: int = 0
     multimodal: bool = False  # it has a projector
+    speculation: Speculation | None = None  # where tokens are guessed in advance
     aliases: tuple[str, ...] = ()
     meta: Callable[[], Mapping[str, object]] = dict
     memory: Callable[[], MemoryUse] = MemoryUse

@@ -30,6 +30,7 @@ class Tokens:
     generated: int = 0
     drafted: int = 0  # guessed in advance (speculative decoding)
     accepted: int = 0  # of those, that were right
+    seconds: float = 0.0  # that the generation took, as llama-server measured it
 
     @property
     def acceptance(self) -> float | None:
@@ -142,7 +143,8 @@ def _sum(told: list[dict[str, Any]], asked: Several) -> Tokens:
     shared = min(cached) if asked.prompts == 1 else sum(cached) // asked.choices
     drafted = sum(_count(timings, "draft_n") for timings in told)
     accepted = sum(_count(timings, "draft_n_accepted") for timings in told)
-    return Tokens(prompt // asked.choices, shared, generated, drafted, accepted)
+    seconds = sum(map(_seconds, told))
+    return Tokens(prompt // asked.choices, shared, generated, drafted, accepted, seconds)
 
 
 def _of_choices(first: Tokens, body: bytes, asked: Several) -> Tokens:
@@ -176,9 +178,9 @@ def _times(first: Tokens, asked: Several) -> Tokens:
 
 
 def _of(first: Tokens, asked: Several, generated: int) -> Tokens:
-    """All choices, by the first one: of guesses, only its own are told."""
+    """All choices, by the first one: of guesses, only its own are told, and of the time."""
     prompt, cached = first.prompt * asked.prompts, first.cached * asked.prompts
-    return replace(first, prompt=prompt, cached=cached, generated=generated)
+    return replace(first, prompt=prompt, cached=cached, generated=generated, seconds=0.0)
 
 
 def read_tokens(head: bytes, tail: bytes) -> Tokens:
@@ -187,7 +189,7 @@ def read_tokens(head: bytes, tail: bytes) -> Tokens:
         cached = _count(timings, "cache_n")
         prompt = cached + _count(timings, "prompt_n")
         guesses = _count(timings, "draft_n"), _count(timings, "draft_n_accepted")
-        return Tokens(prompt, cached, _count(timings, "predicted_n"), *guesses)
+        return Tokens(prompt, cached, _count(timings, "predicted_n"), *guesses, _seconds(timings))
     begun, ended = _last(head, b'"usage":'), _last(tail, b'"usage":')
     generated = _count(ended, "completion_tokens", "output_tokens")
     # Anthropic's input_tokens leave out what came from the cache; a stream tells of it in
@@ -220,6 +222,12 @@ def _object(text: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _seconds(timings: dict[str, Any]) -> float:
+    """Of the generation."""
+    value = timings.get("predicted_ms")
+    return value / 1000 if isinstance(value, int | float) and value >= 0 else 0.0
 
 
 def _count(counts: Any, *keys: str) -> int:
