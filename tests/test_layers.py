@@ -189,6 +189,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "script",
         "session",
         "clearml_task",
+        "shards",
         "downloads",
         "weights",
         "route",
