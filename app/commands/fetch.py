@@ -59,8 +59,8 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
 
 
 async def _register(registry: Launcher, located: Located, project: str, name: str) -> None:
-    known = inputs.source(located)
-    if isinstance(known, Registered):
-        logger.info("it is registered already: %s", known.id, extra={"subject": name})
-        return
-    say(await registry.register(known, project))
+    for known in inputs.parts(located):
+        if isinstance(known, Registered):
+            logger.info("it is registered already: %s", known.id, extra={"subject": name})
+        else:
+            say(await registry.register(known, project))

@@ -13,7 +13,7 @@ from app.form.fields import MODEL, MODELS_KEY
 from app.instance.invocation import Invocation
 from app.models.reference import is_path
 
-NAMING_FILES = ("model", "mmproj")  # fields of a model whose text may be a path
+NAMING_FILES = ("model", "mmproj", "speculative")  # fields of a model whose text may be a path
 
 
 def whole(wanted: Invocation) -> Invocation:

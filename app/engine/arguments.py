@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from app.engine import rope
-from app.engine.flags import CACHE_RAM, FIT, RESOLVED, UNIFIED, Binary
-from app.engine.resolved import EXTRA, Resolved, Wanted
+from app.engine.flags import (
+    CACHE_RAM,
+    DRAFT_LAYERS,
+    DRAFT_MODEL,
+    FIT,
+    RESOLVED,
+    SHARED_WITH_DRAFT,
+    UNIFIED,
+    Binary,
+)
+from app.engine.resolved import ALL_LAYERS, EXTRA, Resolved, Wanted
 from app.errors import FormError
 from app.form import pasted
 from app.form.fields import MODEL, MODEL_FIELDS, Field, Kind
@@ -15,7 +25,8 @@ from app.form.pasted import CommandLine
 from app.form.settings import ModelSettings, given_fields
 
 EMBEDDING_BATCH = 8192  # tokens; the compute buffer grows with it
-BY_HEADS, BY_TEXT = "draft-mtp", "ngram-mod"  # kinds of speculative decoding
+# Kinds of speculative decoding.
+BY_DRAFT, BY_HEADS, BY_TEXT = "draft-simple", "draft-mtp", "ngram-mod"
 
 
 def ignored_by_cli(model: ModelSettings) -> list[str]:
@@ -52,8 +63,10 @@ def _check_fields(model: ModelSettings, binary: Binary) -> None:
         chosen = field.kind is Kind.DROPDOWN and value and field.flag
         if chosen and not any(map(binary.knows, field.flag)):
             raise FormError(field.key, f"this llama-server knows no {field.flag[0]}")
-    if model.speculative == "auto" and not binary.knows("--spec-type"):
+    if (model.guesses or model.draft) and not binary.knows("--spec-type"):
         raise FormError(f"{MODEL}/speculative", "this llama-server knows no --spec-type")
+    if model.draft and model.embedding:
+        raise FormError(f"{MODEL}/speculative", "a model for embeddings generates no tokens")
 
 
 def _check_options(key: str, line: CommandLine, binary: Binary) -> None:
@@ -78,6 +91,8 @@ class Launch:
     yarn: bool = False  # the file says that YaRN stretches the context
     heads: bool = False  # the file has heads for multi-token prediction
     mmproj: str = ""  # the projector's file
+    draft: str = ""  # the draft model's first file
+    draft_kind: str = BY_DRAFT
     slots: str = ""  # the folder for KV caches that are saved
     debug: bool = False
 
@@ -102,10 +117,27 @@ def build(model: ModelSettings, resolved: Resolved, launch: Launch, binary: Bina
         argv += ["--batch-size", batch, "--ubatch-size", batch]
     for field in MODEL_FIELDS:
         argv += _field(field, getattr(model, field.name), binary)
-    if model.speculative == "auto":
-        argv += binary.first_known(("--spec-type", BY_HEADS if launch.heads else BY_TEXT))
+    argv += _guesses(model, resolved, launch, binary)
     argv += rope.build(model, yarn=launch.yarn)
     return [*argv, *_unresolved(pasted.read(model.extra_args, EXTRA))]
+
+
+def _guesses(
+    model: ModelSettings, resolved: Resolved, launch: Launch, binary: Binary
+) -> Iterator[str]:
+    if model.guesses:
+        yield from binary.first_known(("--spec-type", BY_HEADS if launch.heads else BY_TEXT))
+    if launch.draft:
+        yield from binary.first_known(("--spec-type", launch.draft_kind))
+        yield from binary.first_known(*((flag, launch.draft) for flag in DRAFT_MODEL))
+        if resolved.gpu_layers is not None:
+            layers = _draft_layers(resolved.gpu_layers)
+            yield from binary.first_known(*((flag, layers) for flag in DRAFT_LAYERS))
+
+
+def _draft_layers(layers: int) -> str:
+    """A draft model is on the GPU as a whole, where there is anything of its model."""
+    return str(ALL_LAYERS if layers else 0)
 
 
 def again(model: ModelSettings, binary: Binary) -> Sequence[str]:
@@ -126,6 +158,17 @@ def planning(model: ModelSettings, resolved: Resolved, wanted: Wanted) -> list[s
         batch = str(min(resolved.context, EMBEDDING_BATCH))
         argv += ["-b", batch, "-ub", batch]
     return [*argv, *wanted.placement, *resolved.placement]
+
+
+def draft_planning(resolved: Resolved, wanted: Wanted) -> list[str]:
+    """The same for a draft model: it has the context and the devices of its model, and a KV cache
+    in 16-bit floats."""
+    argv = ["-c", str(resolved.context), "-np", str(resolved.parallel)]
+    if resolved.gpu_layers is not None:
+        argv += ["-ngl", _draft_layers(resolved.gpu_layers)]
+    line = pasted.read(shlex.join((*wanted.placement, *resolved.placement)))
+    shared = tuple(option for option in line.options if option.flag in SHARED_WITH_DRAFT)
+    return [*argv, *CommandLine(options=shared).argv()]
 
 
 def _resolved(resolved: Resolved, binary: Binary) -> Iterator[str]:

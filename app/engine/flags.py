@@ -19,12 +19,22 @@ UNIFIED = ("-kvu", "--kv-unified", "--kv-unified-per-slot", *SPLIT)
 SHARED = ("-kvu", "--kv-unified", "--kv-unified-per-slot")
 PREDICT = ("-n", "--predict", "--n-predict")
 SHIFTS = ("--context-shift",)
-DRAFTS = ("-md", "--model-draft", "--spec-type", "-hfd", "-hfrd", "--hf-repo-draft")
+DRAFTS = tuple(
+    "-md --model-draft --spec-draft-model --spec-type --spec-default "
+    "-hfd -hfrd --hf-repo-draft --spec-draft-hf".split()
+)
+DRAFT_MODEL = ("--spec-draft-model", "--model-draft")
+DRAFT_LAYERS = ("--spec-draft-ngl", "--gpu-layers-draft")
 # Further options of a command line that decide how much memory goes where.
 PLACEMENT = tuple(
     "-ts --tensor-split -sm --split-mode -mg --main-gpu -dev --device -ot --override-tensor "
     "-cmoe --cpu-moe -ncmoe --n-cpu-moe -ctk --cache-type-k -ctv --cache-type-v -fa --flash-attn "
     "-b --batch-size -ub --ubatch-size -lm --load-mode -nkvo --no-kv-offload".split()
+)
+# Those that a draft model has of its model.
+SHARED_WITH_DRAFT = tuple(
+    "-ts --tensor-split -sm --split-mode -mg --main-gpu -dev --device -fa --flash-attn "
+    "-b --batch-size -ub --ubatch-size".split()
 )
 RESOLVED = (*CONTEXT, *GPU_LAYERS, *PARALLEL, *THREADS, *THREADS_BATCH, *CACHE_RAM, *FIT)
 

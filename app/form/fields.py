@@ -440,10 +440,9 @@ FIELDS: tuple[Field, ...] = (
         "Speculative Decoding",
         "Guess tokens in advance, and check several at once: faster where guesses are often right. "
         "auto: by the heads for that in the model's file (multi-token prediction), or else by what "
-        "the text repeats (n-grams). The scalar Draft Acceptance shows how many guesses are right. "
-        "The KV cache of such heads is not part of the planned memory. Empty: off.",
-        Kind.DROPDOWN,
-        choices=("auto", "off"),
+        "the text repeats (n-grams). Or name a small draft model with the same vocabulary, in the "
+        "same ways as Model. The scalar Draft Acceptance shows how many guesses are right. "
+        "Empty, or off: none.",
     ),
     Field(
         MODEL,

@@ -64,6 +64,17 @@ class ModelSettings:
     ttl: float | None = None
     extra_args: str = ""
 
+    @property
+    def guesses(self) -> bool:
+        """Tokens are guessed in advance, in the way that suits the file."""
+        return not self.cli and self.speculative.lower() == "auto"
+
+    @property
+    def draft(self) -> str:
+        """The reference of the model that guesses tokens in advance; "" without one."""
+        chosen = self.cli or self.speculative.lower() in ("", "off", "auto")
+        return "" if chosen else self.speculative
+
 
 @dataclass(frozen=True)
 class GeneralSettings:

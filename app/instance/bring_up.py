@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.console import ModelLogger
@@ -17,6 +17,7 @@ from app.engine.process import SHOWN, Program
 from app.engine.server import LlamaServer
 from app.errors import AppError, LoadError, RequestError
 from app.form.settings import GeneralSettings, ModelSettings
+from app.instance.fetched import Fetched, speculation_of
 from app.instance.measured import MemoryMeter, on_gpus, on_host
 from app.instance.parking import find_checkpoints
 from app.instance.places import Place, Places
@@ -25,8 +26,8 @@ from app.memory.checkpoint import Checkpoints
 from app.memory.kv import Slots, of_use
 from app.memory.pool import Pool
 from app.memory.tiers import Parts, Tiered
-from app.models.files import ModelFiles
-from app.planning import learned
+from app.models.files import Located, ModelFiles
+from app.planning import draft, learned
 from app.planning.allot import allot, vacancy
 from app.planning.amounts import Need
 from app.planning.budget import need, on_devices
@@ -38,18 +39,6 @@ from app.telemetry.overview import Overview
 from app.telemetry.samples import Sample
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A model's files on this machine, and its projector's if it has one."""
-
-    model: ModelFiles
-    mmproj: ModelFiles | None = None
-
-    @property
-    def size(self) -> int:
-        return self.model.size + (self.mmproj.size if self.mmproj else 0)
 
 
 @dataclass
@@ -98,8 +87,8 @@ class LlamaServers:
     async def _bring(self, model: Candidate) -> None:
         try:
             files = await self._fetch(model)
-            allotted = await self._allot(model, files.model)
-            record = self._record(allotted, files.model)
+            allotted = await self._allot(model, files)
+            record = self._record(allotted, files)
             needed = record.at_least(need(allotted.footprint))
             server = self._server(allotted, files, record, needed)
             seated = seats(server.server.process.argv, allotted.resolved)
@@ -115,15 +104,17 @@ class LlamaServers:
         if not isinstance(files.model, ModelFiles):
             pool.downloading(name)
         weights = await fetch(files.model, name, lambda done: pool.downloading(name, done))
-        if files.mmproj is None:
-            return Fetched(weights)
-        return Fetched(weights, await fetch(files.mmproj, name, lambda _: None))
 
-    async def _allot(self, model: Candidate, files: ModelFiles) -> Allotted:
+        async def beside(located: Located | None) -> ModelFiles | None:
+            return None if located is None else await fetch(located, name, lambda _: None)
+
+        return Fetched(weights, await beside(files.mmproj), await beside(files.draft))
+
+    async def _allot(self, model: Candidate, files: Fetched) -> Allotted:
         """The model with its memory. Of one that the plan knew nothing of, it is logged now."""
         about = {"subject": model.name}
         allotted = model if isinstance(model, Allotted) else await self._allot_late(model, files)
-        header = files.header
+        header = files.model.header
         for warning in rope.warnings(
             model.settings, yarn=header.yarn, freq_base=header.rope_freq_base
         ):
@@ -132,11 +123,12 @@ class LlamaServers:
             logger.info("resolved: %s", resolved_text(allotted), extra=about)
         return allotted
 
-    async def _allot_late(self, model: Candidate, files: ModelFiles) -> Allotted:
+    async def _allot_late(self, model: Candidate, files: Fetched) -> Allotted:
         """One after the other: each beside those before it."""
         async with self._allotting:
             room = vacancy(list(self._models.values()), self.plan.budget)
-            allotted = await allot(model, files, self.plan.site, room)
+            model = replace(model, drafting=files.draft)
+            allotted = await allot(model, files.model, self.plan.site, room)
             self._models[model.name] = allotted
             return allotted
 
@@ -167,6 +159,8 @@ class LlamaServers:
             yarn=files.model.header.yarn,
             heads=files.model.header.predicts_tokens,
             mmproj=str(files.mmproj.first) if files.mmproj else "",
+            draft=str(files.draft.first) if files.draft else "",
+            draft_kind=draft.kind(files.draft.header) if files.draft else "",
             slots=str(place.kv or ""),
             debug=self.general.debug,
         )
@@ -189,18 +183,20 @@ class LlamaServers:
             return ()
         return SHOWN if model.verbose or self.general.debug else ("error",)
 
-    def _record(self, model: Allotted, files: ModelFiles) -> Record:
+    def _record(self, model: Allotted, files: Fetched) -> Record:
         """What runs with the same files, arguments, GPUs and llama-server have seen."""
         capabilities = self.plan.capabilities
         argv = arguments.planning(model.settings, model.resolved, model.wanted)
+        argv += ["--spec-type"] if model.settings.guesses else []
         where = learned.place(capabilities.path, capabilities.device_memory)
-        return Record(self._learned, learned.key(files.paths, argv, where))
+        return Record(self._learned, learned.key(files.deciding, argv, where))
 
     def _describe(self, model: Allotted, server: LlamaServer, files: Fetched) -> None:
         details, readings = self.overview.models[model.name], self.overview.readings
         details.context, details.slots = model.resolved.context, model.resolved.parallel
         details.placed = placed_text(model)
         details.cache = model.resolved.prompt_cache(self.plan.capabilities)
+        details.speculation = speculation_of(model, files)
         details.memory = lambda: readings.of(server.process)
         readings.follow(server.process)
         parts = min(model.wanted.slots(self.plan.capabilities), details.slots)
@@ -217,6 +213,10 @@ class LlamaServers:
         """A request has ended: whether the KV cache that was kept for its model was of use."""
         if slots := self._slots.get(sample.model):
             slots.seen(sample.tokens.prompt, sample.tokens.cached)
+        speculation = self.overview.models[sample.model].speculation
+        if speculation is not None and (slower := speculation.seen(sample.tokens)):
+            about = {"subject": sample.model}
+            logger.warning("Speculative Decoding makes it slower: %s", slower, extra=about)
 
     def kill(self) -> None:
         """SIGKILL every child, without waiting."""

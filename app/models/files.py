@@ -51,11 +51,20 @@ Inspected = ModelFiles | Preview  # its headers have been read
 
 
 @dataclass(frozen=True)
+class Shard:
+    """A part of a split model, as a model of ClearML's registry: its file's name, and its ID."""
+
+    file: str
+    id: str
+
+
+@dataclass(frozen=True)
 class Registered:
-    """A model of ClearML's registry."""
+    """A model of ClearML's registry. `shards`: all parts, where each is a model of its own."""
 
     id: str
     name: str
+    shards: tuple[Shard, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,7 @@ def of_registry(path: Path) -> ModelFiles:
         raise TransferError(f"{path}: {error.problem}") from None
     missing = [part for part in parts if not part.is_file()]
     if missing:
-        raise TransferError(f"{missing[0]} is missing: register a split model as one package")
+        raise TransferError(f"{missing[0]} is missing: register all parts of a split model")
     return verified(parts)
 
 

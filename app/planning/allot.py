@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 
 from app.engine import arguments
 from app.engine.resolved import Resolved
+from app.errors import FormError
+from app.form.fields import MODEL
 from app.models.files import Inspected
-from app.planning import footprint, placement
+from app.models.reference import shown
+from app.planning import draft, footprint, placement
 from app.planning.amounts import HOST, Need, at_once, lacking, together
 from app.planning.budget import need
 from app.planning.candidate import Allotted, Candidate
@@ -52,6 +55,7 @@ async def allot(candidate: Candidate, contents: Inspected, site: Site, room: Vac
     fits beside the models before it. A model is cut only where it fits nowhere as a whole. Raises
     ConfigError.
     """
+    _check_draft(candidate, contents)
     trial = _Trial(candidate, contents, site, room)
     devices, given = site.capabilities.devices, candidate.wanted.placement
     alone: Allotted | None = None  # the first that fits, if the models before it leave
@@ -63,6 +67,16 @@ async def allot(candidate: Candidate, contents: Inspected, site: Site, room: Vac
         if fits and alone is None:
             alone = model
     return alone or await trial.cut()
+
+
+def _check_draft(candidate: Candidate, contents: Inspected) -> None:
+    """Raises FormError."""
+    if candidate.drafting is None:
+        return
+    problem = draft.mismatch(contents.header, candidate.drafting.header)
+    if problem:
+        name = shown(candidate.settings.draft)
+        raise FormError(f"{MODEL}/speculative", f"the draft model {name} {problem}")
 
 
 def run_at_once(models: Sequence[Candidate], budget: Need) -> int:
@@ -127,7 +141,21 @@ class _Trial:
         divided = candidate.wanted.slots(capabilities) > 1
         taken = await footprint.predict(argv, self.contents, self.site, divided=divided)
         taken = taken.plus(candidate.files.projector_size)
+        taken = await self._with_guesses(taken, resolved, divided=divided)
         if candidate.wanted.cache_ram is None:  # the prompt cache takes only what nobody needs
             resolved = resolved.with_cache_within(self.room.left_of_host(taken))
         taken = replace(taken, cache=resolved.prompt_cache(capabilities))
         return candidate.allotted(self.contents, resolved, taken)
+
+    async def _with_guesses(
+        self, taken: Footprint, resolved: Resolved, *, divided: bool
+    ) -> Footprint:
+        """With what guesses tokens in advance: a draft model, or the context of a file's heads."""
+        candidate, header = self.candidate, self.contents.header
+        if candidate.drafting is not None:
+            argv = arguments.draft_planning(resolved, candidate.wanted)
+            beside = await footprint.predict(argv, candidate.drafting, self.site, divided=divided)
+            return taken.beside(beside)
+        if candidate.settings.guesses and header.predicts_tokens:
+            return taken.plus(draft.heads_context(header, resolved.context))
+        return taken

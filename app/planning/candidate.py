@@ -16,16 +16,17 @@ from app.planning.settle import TINY_NAME
 
 @dataclass(frozen=True)
 class Files:
-    """Where a model's files are, and its projector's if it has one."""
+    """Where a model's files are, and those of its projector and of its draft model, if it has
+    them."""
 
     model: Located
     mmproj: Located | None = None
+    draft: Located | None = None
 
     @property
     def size(self) -> int:
         """Bytes, of the files whose size is known."""
-        both = (self.model, self.mmproj)
-        return sum(each.size for each in both if isinstance(each, Remote | ModelFiles))
+        return sum(each.size for each in self._all if isinstance(each, Remote | ModelFiles))
 
     @property
     def projector_size(self) -> int:
@@ -35,7 +36,11 @@ class Files:
     @property
     def remote(self) -> tuple[Remote, ...]:
         """What is still to be downloaded, if its size is known."""
-        return tuple(each for each in (self.model, self.mmproj) if isinstance(each, Remote))
+        return tuple(each for each in self._all if isinstance(each, Remote))
+
+    @property
+    def _all(self) -> tuple[Located | None, ...]:
+        return (self.model, self.mmproj, self.draft)
 
     @property
     def missing(self) -> int:
@@ -52,6 +57,7 @@ class Candidate:
     reference: Reference
     files: Files
     wanted: Wanted
+    drafting: Inspected | None = None  # its draft model's, once its header was read
 
     @property
     def name(self) -> str:
@@ -67,13 +73,14 @@ class Candidate:
             reference=self.reference,
             files=self.files,
             wanted=self.wanted,
+            drafting=self.drafting,
             contents=contents,
             resolved=resolved,
             footprint=footprint,
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Allotted(Candidate):
     """A candidate whose headers were read: with its memory-deciding arguments, and its footprint
     with these."""

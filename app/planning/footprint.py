@@ -13,7 +13,7 @@ from app.errors import ConfigError
 from app.models.files import Inspected, ModelFiles
 from app.models.header import Header
 from app.planning import arithmetic, fit_params, learned, placement
-from app.planning.amounts import HOST
+from app.planning.amounts import HOST, together
 from app.planning.fit_params import Fitted
 from app.planning.site import Site
 
@@ -45,6 +45,11 @@ class Footprint:
             return replace(self, host=self.host + size)
         first = next(iter(self.devices))
         return replace(self, devices={**self.devices, first: self.devices[first] + size})
+
+    def beside(self, other: Footprint) -> Footprint:
+        """Of both together, without the other's prompt cache: it has none."""
+        devices = together([self.devices, other.devices])
+        return replace(self, devices=devices, host=self.host + other.host)
 
 
 def whole(wanted: Wanted, header: Header, site: Site) -> Resolved:

@@ -196,8 +196,14 @@ async def _find(model: ModelSettings, around: Surroundings, site: Site) -> _Foun
     if model.split_mode == "tensor" and not site.capabilities.devices:
         raise FormError("Model/split_mode", "tensor needs a GPU, and llama-server sees none here")
     weights = await _weights(model, reference, around)
-    files = Files(weights.located, await _projector(model, around))
-    candidate = Candidate(named(model, reference, files.model), reference, files, wanted)
+    draft = await _draft(model, around)
+    drafting = None if draft is None else draft.contents
+    files = Files(
+        weights.located,
+        mmproj=await _projector(model, around),
+        draft=None if draft is None else draft.located,
+    )
+    candidate = Candidate(named(model, reference, files.model), reference, files, wanted, drafting)
     return _Found(candidate, weights.contents)
 
 
@@ -213,7 +219,8 @@ def _heed(find: asyncio.Future[_Found]) -> None:
 
 async def _allotted(found: _Found, site: Site, room: Vacancy) -> Candidate:
     """Beside those before it."""
-    if found.contents is None:
+    unread = found.candidate.files.draft is not None and found.candidate.drafting is None
+    if found.contents is None or unread:
         return found.candidate
     return await allot(found.candidate, found.contents, site, room)
 
@@ -237,6 +244,14 @@ async def _projector(model: ModelSettings, around: Surroundings) -> Located | No
             problem = f"{shown(model.mmproj)} is no projector, but a {architecture} model"
             raise FormError("Model/model", problem)
     return source.located
+
+
+async def _draft(model: ModelSettings, around: Surroundings) -> _Source | None:
+    """The draft model, if the form names one. Raises FormError."""
+    if not model.draft:
+        return None
+    with naming_field("speculative"):
+        return await _look_up(parse(model.draft, trial=False), around)
 
 
 async def _look_up(reference: Reference, around: Surroundings) -> _Source:

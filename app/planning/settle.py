@@ -33,6 +33,9 @@ def check_form(settings: Settings) -> None:
             if model.mmproj:
                 with naming_field("mmproj"):
                     reference.parse(model.mmproj, trial=False)
+            if model.draft:
+                with naming_field("speculative"):
+                    reference.parse(model.draft, trial=False)
             name = model.endpoint_name or default_endpoint_name(reference.title(model.model))
             models.append(replace(model, endpoint_name=name))
             check_names(models)

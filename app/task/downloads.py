@@ -41,6 +41,11 @@ class Downloads:
         with the time."""
         return f".{self._owner.path.name}"
 
+    @property
+    def ours(self) -> Path:
+        """A folder that is removed with us."""
+        return self._owner.path
+
     def discard(self) -> None:
         """Remove all that is not whole. Never raises."""
         _remove(self._folder, lambda owner: owner == self._owner.path.name)

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from app.models.files import InBucket, Located, ModelFiles, Registered
-from app.models.parts import OnHub, Remote
+from app.models.parts import OnHub, OnWeb, Remote
 from app.models.reference import Tiny
 from app.planning.candidate import Candidate
 from app.task import api
@@ -45,13 +45,15 @@ class Input:
 
 
 def inputs(models: Iterable[Candidate]) -> list[Input]:
-    """The weights of each model, and its projector. Not the app's own tiny model."""
+    """The weights of each model, of its projector and its draft model. Not our own tiny model."""
     found = []
     for model in models:
         if not isinstance(model.reference, Tiny):
             found.append(Input(model.name, source(model.files.model)))
         if model.files.mmproj is not None:
             found.append(Input(f"{model.name} (projector)", source(model.files.mmproj)))
+        if model.files.draft is not None:
+            found.append(Input(f"{model.name} (draft)", source(model.files.draft)))
     return found
 
 
@@ -66,6 +68,17 @@ def source(located: Located) -> Registered | Source:
         repo = f"{cached['owner']}/{cached['repo']}"
         return _on_hub(repo, cached["commit"], cached["path"])
     return Source(Path(located.first).as_uri(), ON_DISK)
+
+
+def parts(located: Located) -> list[Registered | Source]:
+    """Each file of a model, the first one first: of a split one, each becomes a model."""
+    if isinstance(located, OnHub):
+        return [_on_hub(located.repo, located.commit, path) for path in located.paths]
+    if isinstance(located, OnWeb):
+        return [Source(located.source(part), ON_WEB) for part in located.parts]
+    if isinstance(located, ModelFiles) and not located.source:
+        return [source(replace(located, paths=(path,))) for path in located.paths]
+    return [source(located)]
 
 
 def _address(located: InBucket | Remote | ModelFiles) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from app.errors import FormError, TransferError
 from app.machine import threads
 from app.models.files import InBucket, Registered
-from app.models.reference import KEY, censored
+from app.models.reference import KEY, censored, title
 from app.models.repository import nearest
-from app.task import downloads
+from app.task import downloads, shards
 from app.task.clearml_task import ClearMLTask
 from app.task.downloads import Begin, Downloads
 from app.task.sdk import ClearMLError, one_line
@@ -34,7 +35,7 @@ class Weights:
         models = await self._get_all(model_id, "models", {"id": [model_id]})
         if not models:
             raise FormError(KEY, f"there is no model {model_id} in ClearML")
-        return Registered(model_id, str(models[0].get("name") or model_id))
+        return await self._registered(models[0])
 
     async def find_named(self, project: str, name: str) -> Registered:
         """The newest model of this name in a project. Raises FormError that lists others."""
@@ -47,7 +48,7 @@ class Weights:
             raise FormError(KEY, f"there is no project {project!r} in ClearML")
         query = {
             "project": [each["id"] for each in projects],
-            "only_fields": ["id", "name"],
+            "only_fields": shards.FIELDS,
             "order_by": ["-created"],
         }
         models = await self._get_all(wanted, "models", query)
@@ -56,7 +57,17 @@ class Weights:
             names = dict.fromkeys(str(each.get("name")) for each in models)
             there = f"it has {', '.join(nearest(name, names))}" if names else "it has no model"
             raise FormError(KEY, f"the project {project!r} has no model {name!r}: {there}")
-        return Registered(found[0]["id"], name)
+        return await self._registered(found[0])
+
+    async def _registered(self, model: Mapping[str, Any]) -> Registered:
+        """With the other parts of its set, if it is the first one. Raises FormError."""
+        found, files = str(model["id"]), shards.files_of(model)
+        name = str(model.get("name") or found)
+        if not files:
+            return Registered(found, name)
+        query = shards.query(model, files)
+        others = await self._get_all(name, "models", query) if len(files) > 1 else []
+        return Registered(found, title(files[0]), shards.whole(model, files, others))
 
     async def _get_all(self, wanted: str, service: str, query: dict[str, Any]) -> list[Any]:
         try:
@@ -74,7 +85,7 @@ class Weights:
         try:
             async with self._preparing:
                 self._downloads = self._downloads or await threads.run(_prepared)
-            path = await threads.run(_download, found, begin)
+            path = await self._brought(found, begin)
         except Exception as error:  # noqa: BLE001 the SDK's edge: any failure is one of the transfer
             raise TransferError(f"{_named(found)}: {censored(one_line(error))}") from None
         if not path:
@@ -82,6 +93,18 @@ class Weights:
                 f"{_named(found)}: ClearML could not bring its files{_advice(found)}"
             )
         return Path(path)
+
+    async def _brought(self, found: Registered | InBucket, begin: Begin) -> Path | str | None:
+        if not isinstance(found, Registered) or len(found.shards) < 2:
+            return await threads.run(_download, found, begin)
+        parts = {}
+        for shard in found.shards:
+            path = await threads.run(_download, Registered(shard.id, shard.file), begin)
+            if not path:
+                raise TransferError(f"ClearML could not bring {shard.file} ({shard.id})")
+            parts[shard.file] = Path(path)
+        assert self._downloads is not None
+        return await threads.run(shards.link, self._downloads.ours / found.id, parts)
 
     def discard(self) -> None:
         """The end: no file stays that is not whole. A thread that still downloads ends with us."""

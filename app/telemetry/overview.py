@@ -16,6 +16,7 @@ from app.telemetry.callers import ByCaller
 from app.telemetry.idle import idle_for
 from app.telemetry.keeps import Keeps
 from app.telemetry.readings import MemoryUse, Readings
+from app.telemetry.speculation import Speculation
 
 SERVABLE = (
     ModelState.READY,
@@ -47,6 +48,7 @@ class Details:
     placed: str = ""  # where its memory lies, for people
     cache: int = 0
     multimodal: bool = False  # it has a projector
+    speculation: Speculation | None = None  # where tokens are guessed in advance
     aliases: tuple[str, ...] = ()
     meta: Callable[[], Mapping[str, object]] = dict
     memory: Callable[[], MemoryUse] = MemoryUse

@@ -31,6 +31,7 @@ class Tokens:
     drafted: int = 0  # guessed in advance (speculative decoding)
     accepted: int = 0  # of those, that were right
     prefill: float | None = field(default=None, compare=False)  # seconds for the prompt
+    seconds: float = 0.0  # that the generation took, as llama-server measured it
 
     @property
     def acceptance(self) -> float | None:
@@ -162,7 +163,9 @@ def _sum(told: list[dict[str, Any]], asked: Several) -> Tokens:
     shared = min(cached) if asked.prompts == 1 else sum(cached) // asked.choices
     drafted = sum(_count(timings, "draft_n") for timings in told)
     accepted = sum(_count(timings, "draft_n_accepted") for timings in told)
-    return Tokens(prompt // asked.choices, shared, generated, drafted, accepted)
+    seconds = sum(_seconds(timings, "predicted_ms") or 0.0 for timings in told)
+    guesses = drafted, accepted
+    return Tokens(prompt // asked.choices, shared, generated, *guesses, seconds=seconds)
 
 
 def _of_choices(first: Tokens, body: bytes, asked: Several) -> Tokens:
@@ -196,9 +199,9 @@ def _times(first: Tokens, asked: Several) -> Tokens:
 
 
 def _of(first: Tokens, asked: Several, generated: int) -> Tokens:
-    """All choices, by the first one: of guesses, only its own are told."""
+    """All choices, by the first one: of guesses, only its own are told, and of the time."""
     prompt, cached = first.prompt * asked.prompts, first.cached * asked.prompts
-    return replace(first, prompt=prompt, cached=cached, generated=generated)
+    return replace(first, prompt=prompt, cached=cached, generated=generated, seconds=0.0)
 
 
 def read_tokens(head: bytes, tail: bytes) -> Tokens:
@@ -207,8 +210,9 @@ def read_tokens(head: bytes, tail: bytes) -> Tokens:
         cached = _count(timings, "cache_n")
         prompt = cached + _count(timings, "prompt_n")
         guesses = _count(timings, "draft_n"), _count(timings, "draft_n_accepted")
-        generated = _count(timings, "predicted_n")
-        return Tokens(prompt, cached, generated, *guesses, prefill=_seconds(timings))
+        generated, spent = _count(timings, "predicted_n"), _seconds(timings, "predicted_ms") or 0.0
+        prefill = _seconds(timings, "prompt_ms")
+        return Tokens(prompt, cached, generated, *guesses, prefill=prefill, seconds=spent)
     begun, ended = _last(head, b'"usage":'), _last(tail, b'"usage":')
     generated = _count(ended, "completion_tokens", "output_tokens")
     # Anthropic's input_tokens leave out what came from the cache; a stream tells of it in
@@ -243,9 +247,9 @@ def _object(text: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _seconds(timings: dict[str, Any]) -> float | None:
-    spent = timings.get("prompt_ms")
-    return spent / 1000 if isinstance(spent, int | float) else None
+def _seconds(timings: dict[str, Any], key: str) -> float | None:
+    spent = timings.get(key)
+    return spent / 1000 if isinstance(spent, int | float) and spent >= 0 else None
 
 
 def _count(counts: Any, *keys: str) -> int:

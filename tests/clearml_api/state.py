@@ -1,6 +1,7 @@
 """What the server knows, and its actions: `service.action` → a method on the request's fields."""
 
 import json
+import re
 import time
 import uuid
 
@@ -145,7 +146,7 @@ class State:
 
     # models
 
-    def new_model(self, name, uri, system_tags=()):
+    def new_model(self, name, uri, system_tags=(), project=None):
         model = {
             "id": new_id(),
             "name": name,
@@ -158,6 +159,7 @@ class State:
             "design": {},
             "metadata": {},
             "task": None,
+            "project": project,
         }
         self.models[model["id"]] = model
         return model["id"]
@@ -169,8 +171,14 @@ class State:
 
     def models_get_all(self, fields):
         wanted = {key: fields[key] for key in ("id", "uri") if fields.get(key)}
-        found = self.models.values()
-        return {"models": [m for m in found if all(m[k] in wanted[k] for k in wanted)]}
+        found = [m for m in self.models.values() if all(m[k] in wanted[k] for k in wanted)]
+        if projects := fields.get("project"):
+            found = [m for m in found if m.get("project") in projects]
+        if any_of := fields.get("_any_"):
+            matches = re.compile(any_of["pattern"], re.IGNORECASE).search
+            found = [m for m in found if any(matches(m[key]) for key in any_of["fields"])]
+        newest = "-created" in (fields.get("order_by") or ())
+        return {"models": found[::-1] if newest else found}
 
     def models_create(self, fields):
         missing = next((name for name in ("uri", "name") if not fields.get(name)), None)

@@ -14,6 +14,7 @@ import pytest
 
 from app.engine.capabilities import find
 from app.form.fields import MODEL_FIELDS
+from app.models import tiny_writer
 from tests.end_to_end.conftest import PATIENCE
 
 # Two threads that share a busy core wait for each other.
@@ -398,3 +399,30 @@ def test_guesses_are_counted(start):
     drafted = float(told['llamacpp_draft_tokens_total{model="tiny"}'])
     accepted = float(told['llamacpp_draft_tokens_accepted_total{model="tiny"}'])
     assert 0 < accepted <= drafted
+    share = status(app)["speculation"]["acceptance"]
+    assert share == round(100 * accepted / drafted, 1)
+
+
+def test_a_draft_model_guesses(start, tmp_path):
+    """A model is its own draft model, and then another one is. Result: all guesses are right; or
+    none is, which is said once."""
+    for seed in (1, 2):
+        tiny_writer.write(tmp_path / f"{seed}.gguf", seed=seed)
+    body = {"prompt": "hello", "max_tokens": 200, "temperature": 0}
+    given = ["--set", f"Model/model={tmp_path / '1.gguf'}", *ONE]
+    for seed, good in ((1, True), (2, False)):
+        app = start(*given, "--set", f"Model/speculative={tmp_path / f'{seed}.gguf'}").ready()
+        for _ in range(3):
+            httpx.post(app.url + "/v1/completions", json=body, timeout=PATIENCE)
+        found = status(app)["speculation"]
+        assert found["acceptance"] > 90 if good else found["acceptance"] < 10
+        slower = [line for line in app.output.splitlines() if "makes it slower" in line]
+        assert (len(slower), bool(found["slower"])) == ((0, False) if good else (1, True))
+        app.end()
+
+
+def test_a_draft_model_that_cannot_guess_is_refused_before_the_start(start, tmp_path):
+    tiny_writer.write(tmp_path / "d.gguf", vocabulary=640)
+    app = start("--set", f"Model/speculative={tmp_path / 'd.gguf'}")
+    assert app.wait() == 2
+    assert "Model/speculative: the draft model" in app.output and "640 tokens" in app.output

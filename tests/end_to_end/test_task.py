@@ -210,6 +210,31 @@ def test_clearml_models_beside_each_other(start, api, tmp_path):
     assert sorted(task["models"]["input"], key=str) == sorted(listed, key=str)
 
 
+def test_parts_that_are_clearml_models_each(start, api, tmp_path):
+    """A split model, each part of it registered as a model in one project; by the ID of the first,
+    and by project and name. Result: it is served, under the name of the set; a part that is not
+    registered is named."""
+    tiny_writer.write(tmp_path / "big.gguf", shard_tensors=8)
+    paths = sorted(tmp_path.glob("big-*.gguf"))
+    project = api.state.act("projects.create", {"name": "team"})["id"]
+    with Hub({"org/repo": {path.name: path.read_bytes() for path in paths}}) as files:
+        ids = [
+            api.state.new_model(
+                path.stem, f"{files.url}/org/repo/resolve/main/{path.name}", project=project
+            )
+            for path in paths
+        ]
+        for given in (ids[0], f"clearml://team/{paths[0].stem}"):
+            app = online(start, api, "--model", given).ready()
+            assert app.line("^big +ready ")
+            assert chat(client(app, "big")).usage.completion_tokens == 8
+            app.end()
+        del api.state.models[ids[1]]
+        app = online(start, api, "--model", ids[0])
+        assert app.wait() == 2
+        assert f"its project has no model '{paths[1].name}'" in app.output
+
+
 def test_the_task_is_told_while_a_clearml_model_comes(start, api, tmp_path):
     """A download of minutes, aborted in the UI. Result: the task says what it is doing, and then
     why it ended; nobody waits for the download."""

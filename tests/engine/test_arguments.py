@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from app.engine.arguments import Launch, build, check, ignored_by_cli
+from app.engine.arguments import Launch, build, check, draft_planning, ignored_by_cli
 from app.engine.flags import Binary
 from app.engine.resolved import Resolved, Wanted, memory_wanted
 from app.engine.rope import YARN_FIELDS
@@ -17,7 +17,7 @@ NEW = Binary(
             "--model --ctx-size --load-mode --log-jsonl --fit --kv-unified --no-cache-idle-slots "
             "--cache-ram --no-ui --verbosity --cont-batching --no-cont-batching --embedding "
             "--temperature -c --gpu-layers --jinja --flash-attn -np -ngl --numa --no-kv-unified "
-            "--cache-type-k --cache-type-v --spec-type"
+            "--cache-type-k --cache-type-v --spec-type --spec-draft-model --spec-draft-ngl"
         ).split()
     }
 )
@@ -203,10 +203,33 @@ def test_speculation_is_by_the_heads_of_the_file_where_it_has_them():
     assert "--spec-type" not in argv(ModelSettings(speculative="off"))
 
 
+def test_a_draft_model_is_told_with_its_kind():
+    model, launch = ModelSettings(speculative="d.gguf"), replace(LAUNCH, draft="/d.gguf")
+    told = argv(model, launch=launch)
+    assert " --spec-type draft-simple --spec-draft-model /d.gguf" in told
+    assert "--spec-draft-ngl" not in told
+    for layers, of_draft in ((33, 9999), (0, 0)):
+        resolved = Resolved(4096, layers, 4, 2, 2, 100)
+        assert f" --spec-draft-ngl {of_draft}" in argv(model, resolved, launch)
+
+
+def test_a_draft_model_is_planned_with_its_models_context_and_devices():
+    wanted = Wanted(placement=("--cache-type-k", "q8_0", "--flash-attn", "on"))
+    resolved = Resolved(4096, 33, 4, 2, 2, 100, ("-ts", "3,1", "-ot", "x=CPU"))
+    told = draft_planning(resolved, wanted)
+    assert told == "-c 4096 -np 4 -ngl 9999 --flash-attn on -ts 3,1".split()
+
+
+def test_a_model_for_embeddings_has_no_draft_model():
+    with pytest.raises(FormError, match="generates no tokens"):
+        check(ModelSettings(speculative="d.gguf", embedding=True), NEW)
+
+
 @pytest.mark.parametrize(
     "chosen, flag",
     [
         ({"speculative": "auto"}, "--spec-type"),
+        ({"speculative": "d.gguf"}, "--spec-type"),
         ({"kv_cache_type": "q8_0"}, "--cache-type-k"),
         ({"flash_attention": "on"}, "--flash-attn"),
     ],

@@ -21,6 +21,7 @@ SPECIAL = {
     "endpoint_name": st.sampled_from(["", "a", "a/b.c", "x_1"]),
     "rope_scaling": st.sampled_from(["", "yarn", "Linear", "2", "0.5"]),
     "tensor_split": st.sampled_from(["", "3,2", "1/1", "0,1"]),
+    "speculative": st.sampled_from(["", "auto", "OFF", "org/repo/d.gguf"]),
     "hf_token": st.just(""),  # taken out before a form is parsed
 }
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ from tests.fakes import until
 GIB = 1 << 30
 METADATA = {"general.architecture": "llama", "llama.context_length": 512}
 HEADER = Header({**METADATA, "llama.block_count": 2}, (), 0)
-FLAGS = {"--cache-ram": ("--cache-ram",)}
+FLAGS = {flag: (flag,) for flag in ("--cache-ram", "--spec-type", "--spec-draft-model")}
 
 
 class Store:
@@ -358,6 +359,31 @@ def test_a_projector_is_fetched_too(run, instance):
         assert argv[argv.index("--mmproj") + 1] == str(instance.folder / "mmproj.gguf")
 
     run(scenario)
+
+
+def test_a_draft_model_is_fetched_too_and_what_it_is_worth_is_told_once(run, instance, caplog):
+    """Result: its kind is in argv; that it makes the model slower is logged, once."""
+
+    async def scenario():
+        instance.local("a", speculative="d.gguf")
+        (model,) = instance.models
+        files = Files(model.files.model, draft=instance.file("d"))
+        instance.models = [replace(model, files=files)]
+        await instance.bring_up()
+        argv = instance.argv("a")
+        assert argv[argv.index("--spec-type") + 1] == "draft-simple"
+        assert argv[argv.index("--spec-draft-model") + 1] == str(instance.folder / "d.gguf")
+        tokens = Tokens(generated=500, drafted=300, accepted=100)  # the draft is as large as all
+        sample = Sample(model="a", status=200, latency=1, first_token=1, tokens=tokens)
+        for _ in range(2):
+            instance.all.seen(sample)
+
+    run(scenario)
+    told = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert told == [
+        "Speculative Decoding makes it slower: 33 % of the guesses are right, and a guess costs "
+        "100 % of a token or more"
+    ]
 
 
 def test_its_lines_are_heard_and_its_last_words_are_learned(run, instance):

@@ -1,11 +1,13 @@
 """Where models go on a machine with two GPUs, by what a planning tool says of them."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from app.engine.capabilities import Capabilities
 from app.engine.resolved import Resolved, Wanted
+from app.errors import FormError
 from app.form.settings import ModelSettings
 from app.models.files import ModelFiles
 from app.models.header import Header
@@ -47,7 +49,7 @@ else:
 def allotted(tmp_path):
     """`allotted(room, size in MiB)`: what was resolved, GiB by device, and what was asked."""
 
-    def allotted(room, size, cut="-c 8192 -ngl -1", gpus=2, projector=0, memory=0):
+    def allotted(room, size, cut="-c 8192 -ngl -1", gpus=2, projector=0, memory=0, draft=None):
         tool = tmp_path / "llama-fit-params"
         tool.write_text(TOOL.format(size=size, cut=cut))
         tool.chmod(0o755)
@@ -60,9 +62,14 @@ def allotted(tmp_path):
             mmproj = ModelFiles((tmp_path / "p.gguf",), HEADER)
             with mmproj.first.open("wb") as file:
                 file.truncate(projector << 20)  # a sparse one
+        drafting = None
+        if draft is not None:
+            drafting = ModelFiles((tmp_path / "d.gguf",), Header(draft, (), 0))
         machine = Machine(memory, 4, 1, {}, headroom(sizes, room.budget))
         site = Site(capabilities, machine)
-        model = asyncio.run(allot(candidate(Files(files, mmproj)), files, site, room))
+        model = asyncio.run(
+            allot(replace(candidate(Files(files, mmproj)), drafting=drafting), files, site, room)
+        )
         devices = {name: size >> 30 for name, size in model.footprint.devices.items()}
         return model, devices, (tmp_path / "llama-fit-params.asked").read_text()
 
@@ -120,6 +127,21 @@ def test_a_projector_has_to_find_room_as_well(allotted):
     assert model.resolved.placement == ("--device", "CUDA0") and devices == {"CUDA0": 22}
     model, devices, _ = allotted(room(), 21 << 10, projector=3 << 10)
     assert model.resolved.placement[0] == "--tensor-split" and devices == {"CUDA0": 13, "CUDA1": 10}
+
+
+def test_a_draft_model_has_to_find_room_as_well(allotted):
+    """It is as large as the model, for this tool."""
+    model, devices, asked = allotted(room(), 10 << 10, draft=HEADER.metadata)
+    assert model.resolved.placement == ("--device", "CUDA0") and devices == {"CUDA0": 20}
+    model, devices, _ = allotted(room(), 13 << 10, draft=HEADER.metadata)
+    assert model.resolved.placement[0] == "--tensor-split" and devices == {"CUDA0": 13, "CUDA1": 13}
+    assert "d.gguf" in asked
+
+
+def test_a_draft_model_that_cannot_guess_is_refused(allotted):
+    with pytest.raises(FormError, match="another vocabulary") as raised:
+        allotted(room(), 10, draft={**HEADER.metadata, "tokenizer.ggml.model": "gpt2"})
+    assert raised.value.field == "Model/speculative"
 
 
 def test_one_that_is_too_large_for_both_is_cut(allotted):

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from app.models.files import ModelFiles, Registered
-from app.models.parts import OnHub, Part
+from app.models.parts import OnHub, OnWeb, Part, WebPart
 from app.task import api, inputs
 from app.task.api import RefusedError
-from app.task.inputs import Input, Source, show, source
+from app.task.inputs import Input, Source, parts, show, source
 
 COMMIT = "0a" * 20
 URI = f"https://huggingface.co/org/repo/resolve/{COMMIT}/dir/m.gguf"
@@ -29,6 +29,22 @@ def files(path):
 )
 def test_a_source_says_where_the_file_comes_from(located, expected):
     assert source(located) == expected
+
+
+def test_each_part_of_a_split_model_is_one_to_register():
+    names = [f"dir/m-0000{number}-of-00002.gguf" for number in (1, 2)]
+    at = f"https://huggingface.co/org/repo/resolve/{COMMIT}"
+    on_hub = OnHub("org/repo", "main", COMMIT, tuple(Part(name, 9) for name in names))
+    sources = [Source(f"{at}/{name}", "Hugging Face") for name in names]
+    assert parts(on_hub) == sources and sources[0] == source(on_hub)
+    cached = Path(f"/c/hub/models--org--repo/snapshots/{COMMIT}")
+    assert parts(ModelFiles(tuple(cached / name for name in names), header=None)) == sources
+    web = [WebPart(f"m{n}.gguf", 9, url=f"https://h/m{n}.gguf?key=1") for n in (1, 2)]
+    assert [each.uri for each in parts(OnWeb(tuple(web)))] == [
+        "https://h/m1.gguf",
+        "https://h/m2.gguf",
+    ]
+    assert parts(Registered("m1", "My Model")) == [Registered("m1", "My Model")]
 
 
 @pytest.fixture

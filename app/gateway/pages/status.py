@@ -14,6 +14,7 @@ from app.gateway.routes import HEALTH, MODEL, MODELS, READY, STATUS
 from app.machine import clock
 from app.memory.ledger import ModelState, View
 from app.telemetry.overview import SERVABLE, Details, Overview, Phase, last_activity
+from app.telemetry.speculation import Speculation
 
 
 class Health(enum.Enum):
@@ -139,6 +140,7 @@ def _model(overview: Overview, view: View) -> dict[str, object]:
         "prompt_cache": details.cache,
         "placed": details.placed,
         "embedding": details.embedding,
+        "speculation": _speculation(details.speculation),
         "in_flight": view.leased,
         "queued": view.admitted - view.leased,
         "requests": view.requests,
@@ -147,6 +149,15 @@ def _model(overview: Overview, view: View) -> dict[str, object]:
         "pinned": view.pinned,
         "endpoint": details.endpoint,
     }
+
+
+def _speculation(found: Speculation | None) -> dict[str, object] | None:
+    """In percent, how many guesses of the last requests were right; and why they make the model
+    slower, where they do."""
+    if found is None:
+        return None
+    share = found.acceptance
+    return {"acceptance": None if share is None else round(share, 1), "slower": found.slower}
 
 
 def _coming(overview: Overview, holder: Holder) -> dict[str, object]:

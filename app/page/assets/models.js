@@ -8,6 +8,13 @@ const MOODS = {
 const TIERS = { gpu: "on the GPU", ram: "in RAM", disk: "on disk", none: "" };
 const AWAY = ["cold", "parked", "failed"];
 
+// How many tokens that were guessed in advance were right, and whether that is too few.
+function guessed(speculation) {
+  if (!speculation || speculation.acceptance === null) return "";
+  const slower = speculation.slower && `; slower than without: ${speculation.slower}`;
+  return `${Math.round(speculation.acceptance)} % of guesses right${slower}`;
+}
+
 class Models {
   constructor(body, machine, announce) {
     this.body = body;
@@ -50,7 +57,7 @@ class Models {
     const row = {
       url: h("span", { id: `url-${this.rows.size}` }), pill: h("span", { className: "pill" }),
       tier: h("span", { className: "tier" }), reason: h("span", { className: "reason" }),
-      coming: h("span"), held: h("span"), placed: h("span", { className: "placed" }), share: h("span"), context: cell("Context"),
+      coming: h("span"), held: h("span"), placed: h("span", { className: "placed" }), guesses: h("span", { className: "placed" }), share: h("span"), context: cell("Context"),
       slots: cell("Slots"), flight: cell("In flight"), waiting: cell("Waiting"),
       requests: cell("Requests"), denied: cell("Denied"), buttons: {},
     };
@@ -68,7 +75,7 @@ class Models {
     this.body.append(h("tr", {},
       h("th", { scope: "row" }, model.name, h("span", { className: "aliases" }, model.aliases.join(", ")),
         h("span", { className: "url" }, row.url, " ", copy)),
-      h("td", {}, row.pill, row.tier, row.progress, row.reason),
+      h("td", {}, row.pill, row.tier, row.progress, row.reason, row.guesses),
       h("td", { className: "memory" }, row.held, row.memory, row.placed),
       row.context, row.slots, row.flight, row.waiting, row.requests, row.denied,
       h("td", {}, actions)));
@@ -95,6 +102,7 @@ class Models {
     const said = held ? `${bytes(held)} held` : needed ? `needs ${bytes(needed)}` : "–";
     setText(row.held, said);
     setText(row.placed, model.placed && `planned: ${model.placed}`);
+    setText(row.guesses, guessed(model.speculation));
     row.memory.setAttribute("aria-label", `Memory of ${model.name}: ${said}`);
     row.share.style.width = `${Math.min(100, (100 * held) / (devices ? totals.onGpus : totals.onHost))}%`;
     setText(row.context, model.context === null ? "–" : String(model.context));

@@ -10,6 +10,8 @@ from app.gateway.routes import MODEL, MODELS
 from app.machine.gpu import Device
 from app.memory.ledger import ModelState, Tier
 from app.telemetry.overview import Details, MemoryUse, Overview, Phase
+from app.telemetry.samples import Tokens
+from app.telemetry.speculation import Speculation
 from tests.telemetry.examples import view
 
 S = ModelState
@@ -183,6 +185,7 @@ def test_the_whole_status():
         "prompt_cache": 0,
         "placed": "",
         "embedding": False,
+        "speculation": None,
         "in_flight": 2,
         "queued": 1,
         "requests": 3,
@@ -196,6 +199,17 @@ def test_the_whole_status():
 def test_what_waits_for_a_load_is_queued():
     (model,) = status(overview(S.LOADING, admitted=3), now=1.0)["models"]
     assert (model["in_flight"], model["queued"]) == (0, 3)
+
+
+def test_how_well_tokens_are_guessed():
+    found = overview(S.READY)
+    found.models["m0"].speculation = Speculation(cost=0.5)
+    (model,) = status(found, now=1.0)["models"]
+    assert model["speculation"] == {"acceptance": None, "slower": ""}
+    found.models["m0"].speculation.seen(Tokens(generated=500, drafted=300, accepted=100))
+    (model,) = status(found, now=1.0)["models"]
+    assert model["speculation"]["acceptance"] == 33.3
+    assert "33 % of the guesses are right" in model["speculation"]["slower"]
 
 
 @pytest.mark.parametrize(

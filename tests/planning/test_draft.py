@@ -1,0 +1,83 @@
+import pytest
+
+from app.engine.arguments import BY_DRAFT, BY_HEADS
+from app.models import gguf, tiny_writer
+from app.models.files import Preview
+from app.models.header import Header, Tensor
+from app.planning.arithmetic import LEAST_COMPUTE
+from app.planning.draft import cost, heads_context, kind, mismatch
+
+F16 = 1
+METADATA = {
+    "general.architecture": "llama",
+    "llama.block_count": 3,
+    "llama.attention.head_count": 4,
+    "llama.attention.key_length": 64,
+    "llama.attention.value_length": 64,
+    "llama.nextn_predict_layers": 1,
+}
+
+
+def header(*names, size=100, **metadata):
+    tensors = tuple(Tensor(name, (size, 1), F16, 0) for name in names)
+    return Header({**METADATA, **metadata}, tensors, 0)
+
+
+HEADS = header("blk.0.a", "blk.1.a", "blk.2.a", "blk.2.nextn.eh_proj.weight")
+
+
+@pytest.mark.parametrize(
+    "draft, expected",
+    [
+        (header("blk.0.a"), BY_DRAFT),
+        (HEADS, BY_HEADS),
+        (header(**{"general.architecture": "eagle3"}), "draft-eagle3"),
+        (header(**{"general.architecture": "dflash"}), "draft-dflash"),
+        (header("markov_w1.weight", **{"general.architecture": "dflash"}), "draft-dspark"),
+    ],
+)
+def test_the_kind_of_a_draft_model(draft, expected):
+    assert kind(draft) == expected
+
+
+def spoken(tokens="abcdefgh", model="gpt2", bos=1, size=8):
+    told = {"tokens": list(tokens), "model": model, "bos_token_id": bos}
+    metadata = {f"tokenizer.ggml.{key}": value for key, value in told.items()}
+    return Header({**METADATA, **metadata}, (Tensor("token_embd.weight", (4, size), F16, 0),), 0)
+
+
+@pytest.mark.parametrize(
+    "draft, problem",
+    [
+        (spoken(), ""),
+        (spoken("ABCDEfgh"), ""),  # the first ones may differ
+        (spoken(size=136), ""),
+        (spoken(size=137), "137 tokens, not 8"),
+        (spoken("abcdeFgh"), "its tokens are not the model's"),
+        (spoken(model="llama"), "tokenizer.ggml.model is llama, not gpt2"),
+        (spoken(bos=2), "bos_token_id is 2, not 1"),
+        (Header({"general.architecture": "clip"}, (), 0), "is a projector"),
+        (Header({"general.architecture": "eagle3"}, (), 0), ""),
+    ],
+)
+def test_a_draft_model_speaks_as_its_model_does(draft, problem):
+    found = mismatch(spoken(), draft)
+    assert problem in found and bool(problem) == bool(found)
+
+
+def test_real_headers_of_two_vocabularies(tmp_path):
+    for name, tokens in (("a", 0), ("b", 640)):
+        tiny_writer.write(tmp_path / name, vocabulary=tokens)
+    small, large = (gguf.verify([tmp_path / name]) for name in "ab")
+    assert mismatch(small, small) == "" and "640 tokens" in mismatch(small, large)
+
+
+def test_heads_have_a_context_of_their_own():
+    assert heads_context(HEADS, 1000) == 4 * 2 * 64 * 2 * 1000 + LEAST_COMPUTE
+
+
+def test_a_guess_costs_what_is_read_for_it(tmp_path):
+    model, draft = Preview(tmp_path, HEADS, 800), Preview(tmp_path, header("blk.0.a"), 200)
+    assert cost(model, draft, heads=True) == 0.25
+    assert cost(model, None, heads=True) == 0.5  # two of four tensors, of the same size
+    assert cost(model, None, heads=False) == 0
