@@ -10,7 +10,7 @@ from functools import partial
 
 from app.engine.exchange import Exchange
 from app.engine.http import Client
-from app.errors import NotConnectedError, OverflowedError, RequestError, UpstreamError
+from app.errors import NotConnectedError, OverflowedError, RequestError, StuckError, UpstreamError
 from app.gateway.body.reading import Reading
 from app.gateway.body.room import Holding
 from app.gateway.call import LEFT, Call, Incoming, asking, used
@@ -41,7 +41,7 @@ from app.gateway.rules import Rules
 from app.gateway.streams import stream_of
 from app.gateway.waiting import HEADER, KeptAlive, wait_timeout
 from app.machine import clock
-from app.memory.lease import Lease
+from app.memory.lease import Ask, Lease
 from app.memory.pool import Pool
 from app.memory.seat import Use
 from app.telemetry.samples import Sample
@@ -147,20 +147,13 @@ class Proxy:
 
     async def _lease_and_relay(self, call: Call, relay: Relay) -> None:
         wait = wait_timeout(call.request.header(HEADER), self._rules.wait_timeout)
-        kind = kind_of(call.path)
-        ask = asking(kind, call)
+        ask = asking(kind_of(call.path), call)
         until = clock.now() + wait
         relay.repeatable = call.body.whole is not None
         refused = 0
         while True:
-            lease = self._pool.lease(call.model, max(0.0, until - clock.now()), ask)
             try:
-                async with lease as upstream:
-                    relay.leased_at = clock.now()
-                    if kind is not None and call.body.pieces is not None:
-                        added(call.body.pieces, fields(kind, call.body, lease.seat))
-                        relay.limit(lease.seat.limit or ask.demand.limit)
-                    await self._relay(call, upstream, relay, lease)
+                await self._attempt(call, relay, ask, until)
                 return
             except NotConnectedError:
                 # The child has just ended without seeing the request: the next one may answer.
@@ -169,12 +162,29 @@ class Proxy:
                     raise
                 await self._pool.gone(call.model)
                 relay.again()
+            except StuckError:
+                if not relay.repeatable:
+                    raise
+                await self._pool.gone(call.model)
+                until = clock.now() + wait  # what it waited for has come to nothing
+                relay.again()
+                relay.repeatable = False
             except OverflowedError as error:
                 if not relay.repeatable:
                     raise RequestError(503, f"{call.model}: {error}", retry_after=1) from None
                 relay.again()
                 relay.repeatable = False
                 ask = replace(ask, demand=ask.demand.alone())
+
+    async def _attempt(self, call: Call, relay: Relay, ask: Ask[Client], until: float) -> None:
+        kind = kind_of(call.path)
+        lease = self._pool.lease(call.model, max(0.0, until - clock.now()), ask)
+        async with lease as upstream:
+            relay.leased_at = clock.now()
+            if kind is not None and call.body.pieces is not None:
+                added(call.body.pieces, fields(kind, call.body, lease.seat))
+                relay.limit(lease.seat.limit or ask.demand.limit)
+            await self._relay(call, upstream, relay, lease)
 
     async def _relay(
         self, call: Call, upstream: Client, relay: Relay, lease: Lease[Client]
