@@ -81,7 +81,7 @@ class ClearML:
         if isinstance(server, Finding):
             return server
         names = await self._survey.queues()
-        shown = f"{len(names)} queues may be used"
+        shown = f"queues that we may see: {len(names)}"
         if self._queue and self._queue not in names:
             known = ", ".join(names) or "none"
             return problem(f"no queue {self._queue}; there is: {known}", "correct General/queue")
@@ -89,7 +89,7 @@ class ClearML:
             return warning(
                 shown, "create a queue, or ask for the right to see one, to launch there"
             )
-        return ok(f"{shown}, {self._queue} among them" if self._queue else shown)
+        return ok(f"{shown}, with {self._queue}" if self._queue else shown)
 
     async def clock(self) -> Finding:
         server = await self._behind()
@@ -98,8 +98,8 @@ class ClearML:
         if server.skew is None:
             return not_checked("the server does not tell its time")
         away = round(abs(server.skew))
-        which = "ahead" if server.skew > 0 else "behind"
+        which = "ahead of" if server.skew > 0 else "behind"
         if away > SKEWED:
             advice = "set this machine's clock (NTP): tokens and curves depend on it"
-            return warning(f"the server is {away} s {which} of this machine", advice)
+            return warning(f"the server is {away} s {which} this machine", advice)
         return ok(f"at most {away + 1} s from the server's")

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import resource
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,9 +106,11 @@ def same_disk(one: Path, other: Path) -> bool:
 
 
 def writable(folder: Path) -> bool:
-    """Whether we may write to `folder`, or make it."""
+    """Whether we can write to `folder`, or to where it is to be made: with a file that is gone at
+    once. Permissions alone do not tell."""
     try:
-        return os.access(_existing(folder), os.W_OK | os.X_OK) and not folder.is_file()
+        with tempfile.TemporaryFile(dir=_existing(folder)):
+            return True
     except OSError:
         return False
 
