@@ -53,6 +53,11 @@ class OverflowedError(UpstreamError):
     was at fault. Nothing of the answer was told: the request may be sent again."""
 
 
+class StuckError(UpstreamError):
+    """The child made no progress with what it owes, and was ended. A request of whose answer
+    nothing was told may be sent again."""
+
+
 class NotConnectedError(UpstreamError):
     """The child took no connection, so it has not seen the request: it may be sent again."""
 

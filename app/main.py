@@ -24,6 +24,7 @@ INTERRUPTED = 130  # exit status
 COMMANDS = {  # with what the help says of each; app/commands has a module for each
     DEFAULT: "Serve GGUF models with llama-server, as a ClearML task or without ClearML.",
     "check": "Show what would be served and whether it fits. Downloads and starts nothing.",
+    "doctor": "Look at this machine, llama-server, ClearML and the hub; say what is wrong.",
     "launch": "Create a task that serves, enqueue it, and print its ID.",
     "fleet": "Run a door: one address before the instances of many machines, from zero.",
     "key": "Print the endpoint and the key of a task that serves, or make a key for a caller.",

@@ -85,6 +85,11 @@ async def probe(path: Path, environment: Mapping[str, str]) -> Capabilities:
     return Capabilities(flags, path, totals, free, unix, removed=removed)
 
 
+async def version(path: Path, environment: Mapping[str, str]) -> str:
+    """What the binary says of its version. Raises ConfigError."""
+    return await _ask(path, environment, "--version")
+
+
 def parse_help(text: str) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     """Every flag with all its spellings; and the flags that it refuses, with its advice."""
     flags: dict[str, tuple[str, ...]] = {}

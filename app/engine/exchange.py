@@ -15,6 +15,7 @@ import httptools
 from app.errors import UpstreamError
 
 Headers = list[tuple[bytes, bytes]]  # names in lower case
+COMMENT = b":"  # begins what llama-server sends in a stream, only so that the connection is kept
 
 
 class Sink(Protocol):
@@ -33,7 +34,10 @@ class Sink(Protocol):
 
 
 class Connections(Protocol):
-    """Where an exchange gets its connection, and a connection goes afterwards."""
+    """Where an exchange gets its connection, and a connection goes afterwards. `progress` counts
+    the signs that the child works on requests of others than us."""
+
+    progress: int
 
     async def acquire(self, fresh: bool = False) -> ChildConnection: ...
 
@@ -90,6 +94,8 @@ class ChildConnection(asyncio.Protocol):
         if chunks:
             chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             chunks.clear()
+            if not (exchange.ours or chunk.startswith(COMMENT)):
+                self._connections.progress += 1
             exchange.sink.data(chunk)
         elif self._head_only and not self._complete:
             exchange.sink.flush()
@@ -119,6 +125,7 @@ class ChildConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         if self.exchange is not None:
+            self._connections.progress += 1
             self.exchange.writable.set()
 
     # httptools
@@ -156,13 +163,19 @@ class ChildConnection(asyncio.Protocol):
         exchange.end_with(exchange.sink.complete)
 
     def _fail(self, error: UpstreamError) -> None:
-        exchange, self.exchange = self.exchange, None
-        self.close()
-        if exchange is None:
-            return
-        if self.served and not exchange.started and exchange.replayable:
+        exchange = self.exchange
+        if exchange and self.served and not exchange.started and exchange.replayable:
+            self.exchange = None
+            self.close()
             exchange.replay()
         else:
+            self.fail(error)
+
+    def fail(self, error: UpstreamError) -> None:
+        """Close it: the exchange under way, if there is one, has failed."""
+        exchange, self.exchange = self.exchange, None
+        self.close()
+        if exchange is not None:
             exchange.end_with(lambda: exchange.sink.failed(error))
 
     def close(self) -> None:
@@ -177,9 +190,18 @@ class ChildConnection(asyncio.Protocol):
 class Exchange:
     """One request to the child and its answer."""
 
-    def __init__(self, connections: Connections, request: Sequence[bytes], sink: Sink) -> None:
-        """`request`: its head and what of its body is there, in pieces that are written at once."""
+    def __init__(
+        self,
+        connections: Connections,
+        request: Sequence[bytes],
+        sink: Sink,
+        *,
+        ours: bool = False,
+    ) -> None:
+        """`request`: its head and what of its body is there, in pieces that are written at once.
+        `ours`: nobody but us asks, and we have a deadline."""
         self.sink = sink
+        self.ours = ours
         self.started = False  # the answer has begun
         self.done = False
         self.sent = True  # False while a request body is still being written
@@ -192,6 +214,12 @@ class Exchange:
         self._request = request
         self._connection: ChildConnection | None = None
         self._replay: asyncio.Task[None] | None = None
+
+    @property
+    def owed(self) -> bool:
+        """It is the child's turn: it has the request, or does not take what is sent of it; and
+        whoever waits for the answer takes what comes."""
+        return not (self.ours or self._paused) and (self.sent or not self.writable.is_set())
 
     async def begin(self, *, fresh: bool = False) -> None:
         """Send the request. Raises NotConnectedError."""

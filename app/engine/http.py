@@ -54,6 +54,8 @@ class Client:
     def __init__(self, address: Address, api_key: str) -> None:
         self.address = address
         self._authorization = f"Bearer {api_key}".encode()
+        self.progress = 0
+        self._given_up = False
         self._idle: deque[ChildConnection] = deque()
         self._open: set[ChildConnection] = set()
 
@@ -63,15 +65,18 @@ class Client:
         body: bytes | None,
         sink: Sink,
         length: int | None = None,
+        *,
+        ours: bool = False,
     ) -> Exchange:
         """Send a request: method, target and headers; its body, or None if the body follows by
-        `Exchange.write`, in `length` bytes or in chunks.
+        `Exchange.write`, in `length` bytes or in chunks. `ours`: no client waits for the answer.
 
         Raises NotConnectedError if the child takes no connection.
         """
         method, target, headers = head
         size = length if body is None else len(body)
-        exchange = Exchange(self, _pieces(self._head(method, target, headers, size), body), sink)
+        pieces = _pieces(self._head(method, target, headers, size), body)
+        exchange = Exchange(self, pieces, sink, ours=ours)
         if body is None:
             exchange.stream_body(chunked=length is None)
         # A body in pieces cannot be sent again, as others are if the child has just closed an idle
@@ -102,7 +107,7 @@ class Client:
         collector = _Collector()
         head = method, target, [(b"content-type", b"application/json")]
         whole, length = (pieces[0], None) if len(pieces) == 1 else (None, sum(map(len, pieces)))
-        exchange = await self.exchange(head, whole, collector, length)
+        exchange = await self.exchange(head, whole, collector, length, ours=True)
         try:
             if whole is None:
                 for piece in pieces:
@@ -123,7 +128,26 @@ class Client:
             lines.append(b"content-length: %d" % size)
         return b"\r\n".join(lines) + b"\r\n\r\n"
 
+    @property
+    def owed(self) -> int:
+        """Answers to requests of clients that the child has to go on with."""
+        exchanges = (connection.exchange for connection in self._open)
+        return sum(exchange is not None and exchange.owed for exchange in exchanges)
+
+    def give_up(self, error: UpstreamError) -> None:
+        """The child is being ended: every exchange under way has failed with this error, and none
+        begins until `reopen`."""
+        self._given_up = True
+        for connection in list(self._open):
+            connection.fail(error)
+
+    def reopen(self) -> None:
+        """There is another child."""
+        self._given_up = False
+
     async def acquire(self, fresh: bool = False) -> ChildConnection:
+        if self._given_up:
+            raise NotConnectedError("llama-server is being ended")
         now = asyncio.get_running_loop().time()
         while self._idle and not fresh:
             connection = self._idle.pop()

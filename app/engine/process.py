@@ -10,15 +10,17 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from app.console import ModelLogger
 from app.engine import output
 from app.engine.lifecycle import Event, State, next_state
 from app.engine.speech import Speech
 from app.errors import LoadError
-from app.machine import children, clock
+from app.machine import activity, children, clock
+from app.machine.activity import Standing
 from app.machine.children import exit_status
 
 POLL_INTERVAL = 0.02
@@ -51,21 +53,25 @@ class Process:
         program: Program,
         ready: Callable[[], Awaitable[bool]],
         *,
+        beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
         stall_timeout: float = 600,
         grace: float = 10,
     ) -> None:
-        """`ready` asks the child once. A load ends after `stall_timeout` seconds without a sign of
-        life. SIGKILL follows `grace` seconds after the request to stop."""
+        """`ready` asks the child once; `beside` runs from the child's start to its end. A load ends
+        after `stall_timeout` seconds without a sign of life. SIGKILL follows `grace` seconds after
+        the request to stop."""
         self.name = name
         self.state = State.STOPPED
         self._program = program
         self._ready = ready
+        self._beside = beside
         self._stall_timeout = stall_timeout
         self._grace = grace
         self._log = ModelLogger(logging.getLogger(__name__), name)
         self._lock = asyncio.Lock()  # one start or stop at a time; a start waits for a stop
         self._speech = Speech(self._tell, program.on_buffers)
         self._was_ready = False
+        self._given_up = ""  # for which reason
         self._again: Sequence[str] = ()
         self._stdin = -1
         self._child: children.Child
@@ -119,6 +125,16 @@ class Process:
         """The exit code, once the process has ended; negative for a signal."""
         return await asyncio.shield(self._exit)
 
+    async def ends(self, within: float) -> bool:
+        """Whether it has ended, at the latest after so many seconds."""
+        await asyncio.wait({self._exit}, timeout=within)
+        return self._exit.done()
+
+    def give_up(self, reason: str) -> None:
+        """SIGKILL it for this reason, which explains its end."""
+        self._given_up = reason
+        self.kill()
+
     def kill(self) -> None:
         """SIGKILL, without waiting: for an end that cannot wait."""
         if self.running:
@@ -126,6 +142,8 @@ class Process:
 
     def explain(self, code: int) -> str:
         """Why it ended: its exit status, and its own complaints if it had any."""
+        if self._given_up:
+            return f"llama-server was ended: {self._given_up}"
         what = f"killed by signal {-code}" if code < 0 else f"ended with {code}"
         if code == -signal.SIGILL:
             what += " (built for another processor than this: build it here, or give --no-repack)"
@@ -136,6 +154,7 @@ class Process:
         self._speech = Speech(self._tell, self._program.on_buffers)
         self._speech.progress = 0.0
         self._was_ready = False
+        self._given_up = ""
         # Our own pipes: with PIPE, asyncio's wait() lasts until the last process that has inherited
         # them is gone.
         output_end, child_output = os.pipe()
@@ -159,7 +178,18 @@ class Process:
             os.close(child_input)
         self._move(Event.SPAWNED)
         self._relay = asyncio.create_task(self._relay_output(output_end))
-        self._exit = asyncio.create_task(self._reap(self._stdin))
+        self._exit = asyncio.create_task(self._reap(self._stdin, self._accompany()))
+
+    def _accompany(self) -> asyncio.Task[None] | None:
+        if self._beside is None:
+            return None
+        task = asyncio.create_task(self._beside())
+        task.add_done_callback(self._left_alone)
+        return task
+
+    def _left_alone(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("nobody looks after llama-server any more", exc_info=error)
 
     async def _relay_output(self, source: int) -> None:
         reader = asyncio.StreamReader()
@@ -178,8 +208,10 @@ class Process:
             level, child = LEVELS.get(line.level, logging.INFO), {"child": True}
             self._log.log(level, "%s", line.message, extra=child)
 
-    async def _reap(self, stdin: int) -> int:
+    async def _reap(self, stdin: int, beside: asyncio.Task[None] | None) -> int:
         code = await exit_status(self._child)
+        if beside is not None:
+            beside.cancel()
         await asyncio.wait({self._relay}, timeout=RELAY_DRAIN)
         self._relay.cancel()
         os.close(stdin)
@@ -227,9 +259,11 @@ class Process:
         self._move(Event.STOP_REQUESTED)
         with contextlib.suppress(OSError):  # it has closed the pipe, or does not read it
             os.write(self._stdin, LEAVE)
+        stopped = activity.of(self.pid).standing is Standing.STOPPED  # it would not hear SIGTERM
+        grace = 0.0 if stopped else self._grace
         for signum, patience in (
-            (signal.SIGTERM, min(SECOND_SIGTERM, self._grace)),
-            (signal.SIGTERM, max(0.0, self._grace - SECOND_SIGTERM)),
+            (signal.SIGTERM, min(SECOND_SIGTERM, grace)),
+            (signal.SIGTERM, max(0.0, grace - SECOND_SIGTERM)),
             (signal.SIGKILL, None),
         ):
             self._signal(signum)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from app.engine import guard
 from app.engine.http import Client
 from app.engine.lifecycle import State
 from app.engine.process import Process, Program
@@ -25,16 +26,18 @@ class LlamaServer:
         self.client = client
         self.meta: Mapping[str, object] = {}  # what it says of its model, once it was ready
         self.template: int | None = None  # bytes that its chat template adds
-        self.process = Process(name, program, self._answers, grace=grace)
+        self.process = Process(name, program, self._answers, beside=self._guard, grace=grace)
 
     @property
     def progress(self) -> float | None:
         return self.process.progress
 
     async def start(self) -> None:
-        if self.client.address.path and self.process.state is not State.READY:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self.client.address.path)  # a child that died has left its socket
+        if self.process.state is not State.READY:
+            if self.client.address.path:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.client.address.path)  # a child that died has left its socket
+            self.client.reopen()
         await self.process.start()
         if not self.meta:
             self.meta = await meta_of(self.client)
@@ -59,6 +62,9 @@ class LlamaServer:
             return None
         well = isinstance(found, list) and all(isinstance(slot, dict) for slot in found)
         return found if well else None
+
+    async def _guard(self) -> None:
+        await guard.guard(self.process, self.client, self.slots)
 
     async def _answers(self) -> bool:
         try:

@@ -8,13 +8,14 @@ from typing import Protocol
 
 from app.engine.exchange import Exchange, Headers, Sink
 from app.engine.http import Client
-from app.errors import NotConnectedError, OverflowedError, RequestError
+from app.errors import NotConnectedError, OverflowedError, RequestError, StuckError
 from app.gateway.body.reading import Reading
 from app.gateway.call import Call, asking
 from app.gateway.demand import added, fields, kind_of
 from app.gateway.relay import Relay
 from app.gateway.waiting import HEADER, wait_timeout
 from app.machine import clock
+from app.memory.lease import Ask
 from app.memory.pool import Pool
 from app.memory.seat import Use
 
@@ -86,22 +87,13 @@ class OfPool:
 
     async def pass_on(self, call: Call, relay: Relay) -> None:
         wait = wait_timeout(call.request.header(HEADER), self._wait)
-        kind = kind_of(call.path)
-        ask = asking(kind, call)
+        ask = asking(kind_of(call.path), call)
         until = clock.now() + wait
         relay.repeatable = call.body.whole is not None
         refused = 0
         while True:
-            lease = self._pool.lease(call.model, max(0.0, until - clock.now()), ask)
             try:
-                async with lease as upstream:
-                    relay.leased_at = clock.now()
-                    relay.woke += lease.woke
-                    relay.begun = lease.begun
-                    if kind is not None and call.body.pieces is not None:
-                        added(call.body.pieces, fields(kind, call.body, lease.seat))
-                        relay.limit(lease.seat.limit or ask.demand.limit)
-                    await send(self._reading, call, upstream, relay, lease)
+                await self._attempt(call, relay, ask, until)
                 return
             except NotConnectedError:
                 # The child has just ended without seeing the request: the next one may answer.
@@ -110,9 +102,28 @@ class OfPool:
                     raise
                 await self._pool.gone(call.model)
                 relay.again()
+            except StuckError:
+                if not relay.repeatable:
+                    raise
+                await self._pool.gone(call.model)
+                until = clock.now() + wait  # what it waited for has come to nothing
+                relay.again()
+                relay.repeatable = False
             except OverflowedError as error:
                 if not relay.repeatable:
                     raise RequestError(503, f"{call.model}: {error}", retry_after=1) from None
                 relay.again()
                 relay.repeatable = False
                 ask = replace(ask, demand=ask.demand.alone())
+
+    async def _attempt(self, call: Call, relay: Relay, ask: Ask[Client], until: float) -> None:
+        kind = kind_of(call.path)
+        lease = self._pool.lease(call.model, max(0.0, until - clock.now()), ask)
+        async with lease as upstream:
+            relay.leased_at = clock.now()
+            relay.woke += lease.woke
+            relay.begun = lease.begun
+            if kind is not None and call.body.pieces is not None:
+                added(call.body.pieces, fields(kind, call.body, lease.seat))
+                relay.limit(lease.seat.limit or ask.demand.limit)
+            await send(self._reading, call, upstream, relay, lease)

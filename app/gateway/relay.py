@@ -6,7 +6,8 @@ import asyncio
 import json
 from collections.abc import Callable
 
-from app.errors import DeclinedError, OverflowedError, RequestError, UpstreamError
+from app.engine.exchange import COMMENT
+from app.errors import DeclinedError, OverflowedError, RequestError, StuckError, UpstreamError
 from app.gateway.headers import response_headers
 from app.gateway.http.heads import Headers
 from app.gateway.http.request import JSON, Request
@@ -108,7 +109,7 @@ class Relay:
         self._request.flush()
 
     def data(self, chunk: bytes) -> None:
-        if self._events:
+        if self._events and not chunk.startswith(COMMENT):
             self.pieces += 1
             if self.first_token is None:
                 self.first_token = clock.now()
@@ -140,8 +141,15 @@ class Relay:
         """The most that the answer may have."""
         self._stream.limit = tokens
 
+    @property
+    def untold(self) -> bool:
+        """The client has nothing of the answer yet, but for the head of a stream and comments."""
+        begun = self._request.started and self.status and self._take != self._keep
+        return not begun or (self._events and not self.pieces)
+
     def again(self) -> None:
         """Nothing was told of the answer: another one comes."""
+        self.pinged = self._request.started
         self.status, self._pieces = 0, []
         self.ends = Whole(self._several) if self._several else Ends()
         self.done = asyncio.get_running_loop().create_future()
@@ -187,8 +195,10 @@ class Relay:
         return full or (self.repeatable and failed_together(told))
 
     def failed(self, error: UpstreamError) -> None:
-        """The child broke off: tell the client in the stream, or break off, too."""
-        if not self._request.started or not self.status:
+        """The child broke off: tell the client in the stream, or break off, too. Whoever sent the
+        request is told instead where it may be sent again."""
+        again = isinstance(error, StuckError) and self.untold and self.repeatable
+        if again or not self.status or not self._request.started:
             self._ended(error)
             return
         told = self._broken(error)

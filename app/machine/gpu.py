@@ -8,9 +8,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pynvml
+
+NVIDIA, DISPLAY = "0x10de", "0x03"  # on the PCI bus: the vendor, and the class of GPUs
+PCI = Path("/sys/bus/pci/devices")
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,39 @@ def _named(name: str, found: Sequence[tuple[str, Any]]) -> tuple[str, Any] | Non
         return None
     meant = [each for each in found if str(pynvml.nvmlDeviceGetUUID(each[1])).startswith(name)]
     return meant[0] if len(meant) == 1 else None
+
+
+def count() -> int:
+    """GPUs that the driver shows, those that CUDA_VISIBLE_DEVICES hides included."""
+    with contextlib.suppress(pynvml.NVMLError):
+        return int(pynvml.nvmlDeviceGetCount()) if _driver() else 0
+    return 0
+
+
+def driver() -> str:
+    """The driver's version; "" where there is none."""
+    with contextlib.suppress(pynvml.NVMLError):
+        return str(pynvml.nvmlSystemGetDriverVersion()) if _driver() else ""
+    return ""
+
+
+def trouble() -> str:
+    """Why NVML cannot be used; "" if it can."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        return str(error)
+    return ""
+
+
+def built_in(bus: Path = PCI) -> int:
+    """NVIDIA's GPUs on the bus of the machine, with or without a driver."""
+    found = 0
+    for device in bus.glob("*"):
+        with contextlib.suppress(OSError):
+            vendor, kind = ((device / name).read_text() for name in ("vendor", "class"))
+            found += vendor.strip() == NVIDIA and kind.startswith(DISPLAY)
+    return found
 
 
 def devices() -> list[Device]:

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import resource
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +18,14 @@ from app.machine import clock
 CGROUP = Path("/sys/fs/cgroup")
 
 
+def memory_installed() -> int:
+    """Bytes of the machine, whatever of them is ours."""
+    return int(psutil.virtual_memory().total)
+
+
 def memory_limit(cgroup: Path = CGROUP) -> int:
     """Bytes this process may use: the machine's memory, or the cgroup's limit if that is less."""
-    total = int(psutil.virtual_memory().total)
+    total = memory_installed()
     limits = [
         _number(cgroup / "memory.max"),  # cgroup v2
         _number(cgroup / "memory" / "memory.limit_in_bytes"),  # cgroup v1
@@ -99,17 +105,32 @@ def same_disk(one: Path, other: Path) -> bool:
     return _existing(one).stat().st_dev == _existing(other).stat().st_dev
 
 
+def writable(folder: Path) -> bool:
+    """Whether we can write to `folder`, or to where it is to be made: with a file that is gone at
+    once. Permissions alone do not tell."""
+    try:
+        with tempfile.TemporaryFile(dir=_existing(folder)):
+            return True
+    except OSError:
+        return False
+
+
 def _existing(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
 
 
-def in_memory(folder: Path, room: int) -> bool:
-    """Whether `folder` lies in a memory file system with so many bytes free."""
+def file_system(folder: Path) -> str:
+    """The kind of file system that `folder` lies in; "" where that is not known."""
     mounts = sorted(psutil.disk_partitions(all=True), key=lambda m: len(m.mountpoint))
     over = [mount for mount in mounts if folder.is_relative_to(mount.mountpoint)]
-    return bool(over) and over[-1].fstype in ("tmpfs", "ramfs") and disk_free(folder) >= room
+    return str(over[-1].fstype) if over else ""
+
+
+def in_memory(folder: Path, room: int) -> bool:
+    """Whether `folder` lies in a memory file system with so many bytes free."""
+    return file_system(folder) in ("tmpfs", "ramfs") and disk_free(folder) >= room
 
 
 def private_memory(pid: int) -> int:

@@ -12,6 +12,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from typing import Any
 
@@ -59,7 +60,7 @@ async def _attempt(sdk: SdkThread, address: str) -> None:
     try:
         await sdk.call("auth.login", lambda: log_in(ATTEMPT), ATTEMPT)
     except NoAnswerError:  # names that do not resolve, and bytes that trickle, know no timeout
-        raise UnreachableError(_unanswered(address)) from None
+        raise UnreachableError(unanswered(address)) from None
 
 
 def shown_address() -> str:
@@ -67,18 +68,26 @@ def shown_address() -> str:
     return CREDENTIALS.sub("", _host()).partition("?")[0]
 
 
-def log_in(timeout: float) -> None:
+@dataclass(frozen=True)
+class Entry:
+    """What lets us in: a token, and the server's `Date` with it."""
+
+    token: str = field(repr=False)
+    date: str = ""
+
+
+def log_in(timeout: float) -> Entry:
     """Ask for a token. Raises UnreachableError, RefusedError, or ClearMLError where there are no
     credentials."""
     try:
         response = _send(timeout)
     except (OSError, ValueError, HTTPException) as error:  # those of requests are OSErrors
         raise UnreachableError(f"ClearML: {shown_address()} {_why(error)}") from None
-    check(response)
+    return Entry(check(response), response.headers.get("Date") or "")
 
 
-def check(response: Any) -> None:
-    """Raises UnreachableError or RefusedError where the answer holds no token."""
+def check(response: Any) -> str:
+    """The token. Raises UnreachableError or RefusedError where the answer holds none."""
     address, status = shown_address(), response.status_code
     try:
         answered = api.data("auth.login", response)
@@ -91,8 +100,10 @@ def check(response: Any) -> None:
         raise RefusedError(problem, status) from None
     except ClearMLError:
         raise UnreachableError(_not_ours(address, response)) from None
-    if not _is_token(answered.get("token")):
+    token = answered.get("token")
+    if not _is_token(token):
         raise UnreachableError(_not_ours(address, response))
+    return str(token)
 
 
 def _is_token(text: object) -> bool:
@@ -116,7 +127,8 @@ def _not_ours(address: str, response: Any) -> str:
     )
 
 
-def _unanswered(address: str) -> str:
+def unanswered(address: str) -> str:
+    """What to say of a server that keeps us waiting."""
     return f"ClearML: {address} does not answer in {ATTEMPT:g} s: check {_setting()}"
 
 

@@ -7,6 +7,7 @@ import email
 import json
 import threading
 import time
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler
 from urllib.parse import parse_qs, unquote, urlparse
 
@@ -20,14 +21,14 @@ class ApiServer(ThreadedServer):
     `calls` are the actions in their order; `delay` holds every answer back by so many seconds;
     `failing` maps actions to the HTTP status they get; `behind` is the status of a proxy that
     answers everything but logins itself, with a page of HTML; while `locked` nobody is let in, and
-    nobody gets a token; `files` are those uploaded, by path.
+    nobody gets a token; `files` are those uploaded, by path; `ahead` are seconds of its clock.
     """
 
     def __init__(self, **options):
         self.state = State(**options)
         self.calls, self.delay, self.failing = [], 0.0, {}
         self.behind, self.locked = None, False
-        self.files = {}
+        self.files, self.ahead = {}, 0.0
         self.lock = threading.RLock()
 
     def handler(self):
@@ -114,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
     def _reply(self, code, body, kind="application/json"):
         """Head and body in one piece: in two, each call would wait for a delayed ACK."""
         head = f"HTTP/1.0 {code} X\r\nContent-Type: {kind}\r\n"
-        head += f"Date: {self.date_time_string()}\r\n"
+        head += f"Date: {formatdate(time.time() + self.api.ahead, usegmt=True)}\r\n"
         head += f"Content-Length: {len(body)}\r\n\r\n"
         try:
             self.wfile.write(head.encode() + body)

@@ -421,6 +421,9 @@ class State:
         self.containers.setdefault(fields["container_id"], {}).update(fields)
         return {}
 
+    def serving_get_endpoints(self, _):
+        return {"endpoints": []}
+
     def serving_unregister_container(self, fields):
         self.containers.pop(fields["container_id"], None)
         self.gone.append(fields["container_id"])

@@ -22,7 +22,7 @@ class Hub(ThreadedServer):
     many bytes; `pause` holds each 64 KiB back by so many seconds. `requests` are (method, path,
     has a token); `sent` the bytes of bodies that were sent. `claimed` are sizes that a HEAD tells
     instead of the true ones. Downloads are redirected to a `storage`, if there is one, whose ETags
-    are its own.
+    are its own. Who has a token of a private repository is somebody.
     """
 
     def __init__(self, repositories, private=None):
@@ -46,6 +46,14 @@ class Handler(BaseHTTPRequestHandler):
         path = unquote(urlparse(self.path).path)
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         self.hub.requests.append((self.command, path, bool(token)))
+        if path == "/api/models":
+            self._send(200, b"[]", {"Content-Type": "application/json"})
+            return
+        if path == "/api/whoami-v2":
+            known = token in self.hub.private.values()
+            body = b'{"name":"somebody","type":"user"}' if known else b'{"error":"Invalid"}'
+            self._send(200 if known else 401, body, {"Content-Type": "application/json"})
+            return
         info, file = INFO.match(path), RESOLVE.match(path)
         repository = (info or file)[1] if info or file else None
         revision = (info or file)[2] if repository else ""

@@ -60,6 +60,11 @@ int nvmlInitWithFlags(unsigned flags) {
 }
 int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 int nvmlShutdown(void) { return OK; }
+int nvmlSystemGetDriverVersion(char *version, unsigned size) {
+    const char *given = getenv("FAKE_NVML_DRIVER");
+    snprintf(version, size, "%s", given ? given : "580.65.06");
+    return OK;
+}
 const char *nvmlErrorString(int code) { return code == NOT_SUPPORTED ? "Not Supported" : "Error"; }
 
 int nvmlDeviceGetCount_v2(unsigned *count) {

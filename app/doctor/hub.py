@@ -1,0 +1,27 @@
+"""The Hugging Face hub."""
+
+from __future__ import annotations
+
+from app.doctor.finding import Finding, not_checked, ok, warning
+from app.errors import TransferError
+from app.machine import threads
+
+PUBLIC = "public models can be fetched, gated and private ones need HF_TOKEN"
+WITHOUT = (
+    "check the network, proxies and HF_TOKEN; models that are in the cache, and those of ClearML "
+    "and the web, are served all the same"
+)
+
+
+async def hub() -> Finding:
+    from app.models import greeting  # takes half a second to import: the others need not wait
+
+    if greeting.offline():
+        return not_checked("HF_HUB_OFFLINE is set: only models in the cache can be served")
+    try:
+        found = await threads.run(greeting.greet)
+    except TransferError as error:
+        return warning(str(error), WITHOUT)
+    if found.user:
+        return ok(f"{found.endpoint} knows the token, as {found.user}'s")
+    return ok(f"{found.endpoint} answers; no token: {PUBLIC}")

@@ -1,0 +1,43 @@
+"""Looks after one llama-server: one that is stuck is ended, so that the pool loads it again."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from app.engine.http import Client
+from app.engine.lifecycle import State
+from app.engine.process import Process
+from app.engine.stuck import PATIENCE, Look, Patience, Suspicion
+from app.errors import StuckError
+from app.machine import activity, clock
+from app.machine.activity import Standing
+
+EVERY = 2.0  # seconds between two looks
+ASKED = 10.0  # seconds of silence, from which on it is asked for its slots
+
+Slots = Callable[[], Awaitable[object]]  # what /slots says; None: nothing
+
+
+async def guard(
+    process: Process, client: Client, slots: Slots, patience: Patience = PATIENCE
+) -> None:
+    """Return when the process has ended, or is being ended because it was stuck."""
+    suspicion = Suspicion(patience)
+    counted, then = client.progress, clock.now()
+    shown: object = None
+    while not await process.ends(EVERY):
+        now, loading = clock.now(), process.state is State.STARTING
+        owes, doing = loading or client.owed > 0, activity.of(process.pid)
+        moved = loading or client.progress != counted
+        counted = client.progress
+        deaf = doing.standing in (Standing.STOPPED, Standing.TRACED)
+        if owes and not (moved or deaf) and suspicion.silent >= ASKED:
+            told = await slots()
+            moved = told is not None and shown is not None and told != shown
+            shown = told or shown
+        why = suspicion.look(Look(now - then, owes, moved, doing))
+        then = now
+        if why:
+            process.give_up(why)
+            client.give_up(StuckError(f"llama-server was ended: {why}"))
+            return

@@ -1,0 +1,56 @@
+"""What the kernel shows of a process at work. proc(5) has the format of its files."""
+
+from __future__ import annotations
+
+import enum
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")  # of CPU time, in a second
+
+
+class Standing(enum.Enum):
+    STOPPED = "stopped"  # by a signal
+    TRACED = "traced"  # a debugger holds it
+    ACTIVE = "active"  # a thread runs, or could run, or waits for a disk
+    ASLEEP = "asleep"  # every thread waits for something else
+    GONE = "gone"
+
+
+@dataclass(frozen=True)
+class Activity:
+    """`cpu`: seconds of it that all threads have used; `faults`: how often one waited for a page
+    from a disk."""
+
+    standing: Standing
+    cpu: float = 0.0
+    faults: int = 0
+
+
+def of(pid: int) -> Activity:
+    """What it does now. `GONE` where the kernel shows no such process."""
+    folder = Path(f"/proc/{pid}")
+    try:
+        fields = _fields(folder / "stat")
+        threads = {_fields(thread / "stat")[0] for thread in (folder / "task").iterdir()}
+    except (OSError, IndexError):  # it has ended, or one of its threads
+        return Activity(Standing.GONE)
+    cpu = (int(fields[11]) + int(fields[12])) / TICKS
+    return Activity(_standing(threads), cpu, int(fields[9]))
+
+
+def _fields(path: Path) -> list[str]:
+    """What follows the name, which may hold anything."""
+    return path.read_text(errors="replace").rpartition(")")[2].split()
+
+
+def _standing(threads: set[str]) -> Standing:
+    """Of a process whose threads are in these states."""
+    if "t" in threads:
+        return Standing.TRACED
+    if "T" in threads:
+        return Standing.STOPPED
+    if threads <= {"Z", "X"}:
+        return Standing.GONE
+    return Standing.ACTIVE if threads & {"R", "D"} else Standing.ASLEEP

@@ -1,0 +1,49 @@
+"""A llama-server that a signal stops, under an instance at work."""
+
+import os
+import signal
+import threading
+
+import openai
+
+from tests.end_to_end.test_serving import chat, client, until
+
+
+def test_a_llama_server_that_is_stopped_is_replaced(start, endless):
+    """1. A stream is under way. 2. SIGSTOP. 3. Two more callers ask. Result: the process is ended
+    within its time, the caller of the stream gets an error in it, and the others their answers."""
+    app = start("--model", str(endless), "--set", "Model/endpoint_name=tiny").ready()
+    (stuck,) = app.children
+    stream = chat(client(app), tokens=100_000, stream=True)
+    next(stream)
+    os.kill(stuck, signal.SIGSTOP)
+    answers = []
+
+    def ask(**options):
+        answer = chat(client(app), **options)
+        answers.append("".join(c.choices[0].delta.content or "" for c in answer) if options else "")
+
+    waiting = [threading.Thread(target=ask), threading.Thread(target=ask, kwargs={"stream": True})]
+    for thread in waiting:
+        thread.start()
+    try:
+        for _ in stream:
+            pass
+        told = ""
+    except openai.APIError as error:
+        told = str(error)
+    assert "stopped by a signal (SIGSTOP)" in told
+    for thread in waiting:
+        thread.join(60)
+    assert len(answers) == 2 and any(answers)
+    app.line("ERROR tiny llama-server was ended: stopped by a signal")
+    assert stuck not in app.children
+    assert app.end() == 143
+
+
+def test_an_instance_ends_while_its_llama_server_is_stopped(start):
+    app = start().ready()
+    (stuck,) = app.children
+    os.kill(stuck, signal.SIGSTOP)
+    assert app.end(timeout=20) == 143
+    until(lambda: not os.path.exists(f"/proc/{stuck}"))

@@ -1,0 +1,172 @@
+"""With the real llama-server, looked after as an instance does it."""
+
+import asyncio
+import json
+import os
+import signal
+
+import pytest
+
+from app.engine import guard as guarding
+from app.engine.capabilities import find
+from app.engine.environment import child_environment
+from app.engine.http import Address, Client
+from app.engine.lifecycle import State
+from app.engine.process import Program
+from app.engine.server import LlamaServer
+from app.engine.stuck import Patience
+from app.errors import LoadError, NotConnectedError, StuckError
+from app.machine import activity
+from app.machine.activity import Standing
+from app.models import tiny_writer
+from tests.fakes import until
+
+HASTY = Patience(stopped=0.2, still=1e9, silent=1e9)
+PROMPT = {"prompt": " time" * 12000, "max_tokens": 4, "stream": True}
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory):
+    """A tiny model that a CPU reads a prompt of many seconds with."""
+    path = tmp_path_factory.mktemp("long") / "long.gguf"
+    tiny_writer.write(path, context=1 << 17)
+    return path
+
+
+class Told:
+    """A sink that counts what it is told."""
+
+    def __init__(self):
+        self.chunks, self.error = [], None
+        self.ended = asyncio.Event()
+
+    def head(self, status, headers):
+        self.status = status
+
+    def flush(self): ...
+
+    def data(self, chunk):
+        self.chunks.append(chunk)
+
+    def complete(self):
+        self.ended.set()
+
+    def failed(self, error):
+        self.error = error
+        self.ended.set()
+
+
+def server(folder, model, *more, patience):
+    environment = child_environment(os.environ, str(folder), api_key="k")
+    client = Client(Address(str(folder / "x.sock")), "k")
+    nice = ["nice", "-n", "19"]  # it gets what others leave
+    argv = [*nice, str(find("", os.environ)), "-m", str(model), "--host", str(folder / "x.sock")]
+    argv += ["-t", "1", "-np", "1", "-ub", "64", "-b", "256", "--slots", "--no-ui", *more]
+
+    class Guarded(LlamaServer):
+        async def _guard(self):
+            await guarding.guard(self.process, self.client, self.slots, patience)
+
+    return Guarded("m", Program(argv, environment), client)
+
+
+async def ask(server, body=PROMPT):
+    sink = Told()
+    head = "POST", "/v1/completions", [(b"content-type", b"application/json")]
+    await server.client.exchange(head, json.dumps(body).encode(), sink)
+    return sink
+
+
+@pytest.fixture
+def often(monkeypatch):
+    monkeypatch.setattr(guarding, "EVERY", 0.05)
+    monkeypatch.setattr(guarding, "ASKED", 0.0)
+
+
+def test_one_that_a_signal_stops_is_ended_and_can_be_started_again(run, tmp_path, long, often):
+    async def scenario():
+        stopped = server(tmp_path, long, patience=HASTY)
+        await stopped.start()
+        asked = await ask(stopped)
+        os.kill(stopped.process.pid, signal.SIGSTOP)
+        await asked.ended.wait()
+        assert isinstance(asked.error, StuckError) and "SIGSTOP" in str(asked.error)
+        with pytest.raises(NotConnectedError):
+            await ask(stopped)
+        code = await stopped.exited()
+        assert code == -signal.SIGKILL
+        assert "ended: stopped by a signal (SIGSTOP)" in stopped.explain(code)
+        await stopped.start()
+        again = await ask(stopped, {"prompt": "a", "max_tokens": 2})
+        await again.ended.wait()
+        assert again.error is None
+        await stopped.stop()
+        assert "SIGSTOP" not in stopped.explain(await stopped.exited())
+
+    run(scenario)
+
+
+def test_one_that_is_stopped_while_nobody_asks_is_let_be(run, tmp_path, long, often):
+    async def scenario():
+        idle = server(tmp_path, long, patience=HASTY)
+        await idle.start()
+        os.kill(idle.process.pid, signal.SIGSTOP)
+        await until(lambda: activity.of(idle.process.pid).standing is Standing.STOPPED)
+        await asyncio.sleep(1)
+        assert idle.process.state is State.READY
+        os.kill(idle.process.pid, signal.SIGCONT)
+        await idle.stop()
+
+    run(scenario)
+
+
+def test_one_that_is_stopped_does_not_keep_us_from_ending(run, tmp_path, long):
+    """Its grace is longer than this test may take."""
+
+    async def scenario():
+        stopped = server(tmp_path, long, patience=Patience())
+        stopped.process._grace = 3600
+        await stopped.start()
+        os.kill(stopped.process.pid, signal.SIGSTOP)
+        await until(lambda: activity.of(stopped.process.pid).standing is Standing.STOPPED)
+        await stopped.stop()
+        assert await stopped.exited() == -signal.SIGKILL
+
+    run(scenario)
+
+
+def test_a_load_that_is_stopped_fails_and_says_why(run, tmp_path, long, often):
+    async def scenario():
+        stopped = server(tmp_path, long, patience=HASTY)
+        starting = asyncio.ensure_future(stopped.start())
+        await until(lambda: stopped.process.state is State.STARTING)
+        os.kill(stopped.process.pid, signal.SIGSTOP)
+        with pytest.raises(LoadError, match="SIGSTOP"):
+            await starting
+
+    run(scenario)
+
+
+def test_one_at_work_on_a_long_prompt_is_not_stuck(run, tmp_path, long, often):
+    """It runs at the lowest priority, sends nothing, and is looked at by a guard with
+    no patience. Its slots tell the progress of its prompt."""
+    looks = []
+
+    async def scenario():
+        busy = server(tmp_path, long, "-c", "131072", patience=Patience(0.2, 1.0, 5.0))
+        told = busy.slots
+
+        async def slots():
+            shown = await told()
+            looks.append(shown and shown[0].get("n_prompt_tokens_processed"))
+            return shown
+
+        busy.slots = slots
+        await busy.start()
+        asked = await ask(busy)
+        await until(lambda: len(set(looks)) > 4, timeout=25)
+        assert asked.error is None and busy.process.state is State.READY
+        assert not busy.client.progress
+        await busy.stop()
+
+    run(scenario)

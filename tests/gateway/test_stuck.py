@@ -1,0 +1,126 @@
+"""The child is stuck and is ended: what its callers get."""
+
+import asyncio
+import json
+
+import pytest
+
+from app.errors import StuckError
+from tests.fakes import Child, body_of, reply, until
+from tests.gateway.front import CHUNKED, EVENTS, Front
+
+WHY = "llama-server was ended: stopped"
+
+
+def piece(data):
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class Stuck:
+    """A child that begins an answer, and then does no more; the next one answers."""
+
+    def __init__(self, begins, then=None):
+        self.begins, self.then, self.asked = begins, then, []
+
+    async def __call__(self, reader, writer, head):
+        self.asked.append(await body_of(reader, head))
+        if len(self.asked) > 1 and self.then is not None:
+            writer.write(self.then)
+            return
+        writer.write(self.begins)
+        await writer.drain()
+
+
+ANSWER = EVENTS + piece(b"data: all\n\n") + b"0\r\n\r\n"
+
+
+async def ended(front, client, child, times=1):
+    """Let the child be ended as its guard does it, once it has been asked so often."""
+    await until(lambda: len(child.asked) == times)
+    await asyncio.sleep(0.05)  # what it began is here by then
+    upstream = front.pool._ledger["tiny"].upstream
+    upstream.give_up(StuckError(WHY))
+    front.servers["tiny"].ended.set_result(-9)
+    front.servers["tiny"].ended = asyncio.get_running_loop().create_future()
+    upstream.reopen()  # as it does when it is started again
+
+
+@pytest.mark.parametrize(
+    "begins",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(EVENTS, id="the head of a stream"),
+        pytest.param(EVENTS + piece(b":\n\n"), id="and a comment"),
+    ],
+)
+def test_who_got_nothing_yet_is_served_again(run, socket, begins):
+    async def scenario():
+        child, front = Stuck(begins, ANSWER), Front(("tiny",))
+        async with Child(socket, child), front.before(socket):
+            client = await front.begin(body=b'{"stream":true}')
+            await ended(front, client, child)
+            status, headers, body = await client.response()
+            assert status == 200 and headers["content-type"] == "text/event-stream"
+            assert body.replace(b":\n\n", b"") == b"data: all\n\n"
+            assert child.asked[0] == child.asked[1]
+            assert [sample.status for sample in front.samples] == [200]
+            assert front.pool.view()[0].admitted == front.pool.view()[0].leased == 0
+
+    run(scenario)
+
+
+def test_one_answer_that_is_no_stream(run, socket):
+    async def scenario():
+        child, front = Stuck(b"", reply(b'{"a":1}')), Front(("tiny",))
+        async with Child(socket, child), front.before(socket):
+            client = await front.begin()
+            await ended(front, client, child)
+            assert (await client.response())[::2] == (200, b'{"a":1}')
+
+    run(scenario)
+
+
+def test_who_got_the_beginning_is_told_in_the_stream(run, socket):
+    async def scenario():
+        child, front = Stuck(EVENTS + piece(b"data: a\n\n"), ANSWER), Front(("tiny",))
+        async with Child(socket, child), front.before(socket):
+            client = await front.begin(body=b'{"stream":true}')
+            await ended(front, client, child)
+            status, _, body = await client.response()
+            first, _, error = body.partition(b"\n\n")
+            assert (status, first) == (200, b"data: a")
+            told = json.loads(error.strip().removeprefix(b"data: "))["error"]
+            assert told["code"] == 502 and WHY in told["message"]
+            assert len(child.asked) == 1
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("begins", [b"", EVENTS], ids=["nothing", "the head of a stream"])
+def test_a_request_is_served_again_only_once(run, socket, begins):
+    async def scenario():
+        child, front = Stuck(begins), Front(("tiny",))
+        async with Child(socket, child), front.before(socket):
+            client = await front.begin(body=b'{"stream":true}')
+            await ended(front, client, child)
+            await ended(front, client, child, times=2)
+            status, _, body = await client.response()
+            assert status == (200 if begins else 502) and WHY.encode() in body
+            assert len(child.asked) == 2
+
+    run(scenario)
+
+
+def test_part_of_a_whole_answer_cannot_be_told_twice(run, socket):
+    """Its client sees that the answer is not whole."""
+
+    async def scenario():
+        child, front = Stuck(CHUNKED + b"\r\n" + piece(b'{"a":'), ANSWER), Front(("tiny",))
+        async with Child(socket, child), front.before(socket):
+            client = await front.begin()
+            await ended(front, client, child)
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError, ValueError)):
+                await client.response()
+            assert len(child.asked) == 1
+
+    run(scenario)
