@@ -19,7 +19,6 @@ from app.engine.lifecycle import Event, State, next_state
 from app.engine.speech import Speech
 from app.errors import LoadError
 from app.machine import children, clock
-from app.machine.children import exit_status
 
 POLL_INTERVAL = 0.02
 RELAY_DRAIN = 1.0  # seconds that output may still come after the exit
@@ -122,7 +121,7 @@ class Process:
     def kill(self) -> None:
         """SIGKILL, without waiting: for an end that cannot wait."""
         if self.running:
-            self._signal(signal.SIGKILL)
+            children.signal_group(self._child, signal.SIGKILL)
 
     def explain(self, code: int) -> str:
         """Why it ended: its exit status, and its own complaints if it had any."""
@@ -179,7 +178,7 @@ class Process:
             self._log.log(level, "%s", line.message, extra=child)
 
     async def _reap(self, stdin: int) -> int:
-        code = await exit_status(self._child)
+        code = await children.exit_status(self._child)
         await asyncio.wait({self._relay}, timeout=RELAY_DRAIN)
         self._relay.cancel()
         os.close(stdin)
@@ -232,15 +231,11 @@ class Process:
             (signal.SIGTERM, max(0.0, self._grace - SECOND_SIGTERM)),
             (signal.SIGKILL, None),
         ):
-            self._signal(signum)
+            children.signal_group(self._child, signum)
             await asyncio.wait({self._exit}, timeout=patience)
             if self._exit.done():
                 break
         await self._exit
-
-    def _signal(self, signum: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._child.pid, signum)
 
     def _move(self, event: Event) -> None:
         self.state = next_state(self.state, event)
