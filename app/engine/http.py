@@ -171,8 +171,10 @@ class Client:
             self._idle.remove(connection)
 
     def close(self) -> None:
-        """Close every connection: exchanges under way fail."""
+        """Close every connection: exchanges under way fail, and none is tried once more."""
         for connection in list(self._open):
+            if connection.exchange is not None:
+                connection.exchange.replayable = False
             connection.close()
 
 
