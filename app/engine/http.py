@@ -54,7 +54,7 @@ class Client:
         self.address = address
         self._authorization = f"Bearer {api_key}".encode()
         self._idle: deque[ChildConnection] = deque()
-        self._open: set[ChildConnection] = set()
+        self._open: dict[ChildConnection, None] = {}  # in the order in which they were made
 
     async def exchange(
         self,
@@ -137,7 +137,7 @@ class Client:
             await self._open_transport(connection)
         except (OSError, asyncio.TimeoutError) as error:
             raise NotConnectedError(f"llama-server takes no connection: {error}") from None
-        self._open.add(connection)
+        self._open[connection] = None
         return connection
 
     async def _open_transport(self, connection: ChildConnection) -> None:
@@ -166,7 +166,7 @@ class Client:
             self._idle.popleft().close()
 
     def forget(self, connection: ChildConnection) -> None:
-        self._open.discard(connection)
+        self._open.pop(connection, None)
         with contextlib.suppress(ValueError):
             self._idle.remove(connection)
 
