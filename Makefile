@@ -1,7 +1,7 @@
 # make run [MODEL=provider/repo/file.gguf] [PORT=8080]
 export MODEL PORT PYTHON
 
-.PHONY: install run check test every-way bench bench-memory package
+.PHONY: install run check test every-way simulate bench bench-memory package
 
 install:
 	scripts/install
@@ -20,6 +20,11 @@ test: check
 # every package anew once: 7 minutes.
 every-way: check
 	EVERY_WAY=1 scripts/test -n 3 tests/end_to_end/test_every_way.py tests/end_to_end/test_agent.py
+
+# make simulate [SEEDS=1000] [FIRST=0] [LONG=1]: the whole app on a virtual clock, one world a seed.
+simulate:
+	scripts/install --dev
+	.venv/bin/python -m tests.simulation --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0) $(if $(LONG),--long)
 
 bench-memory:
 	scripts/install --dev

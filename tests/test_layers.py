@@ -401,9 +401,10 @@ SEAMS = {
     "machine.chance": {"secrets.token_hex", "secrets.token_urlsafe", "os.urandom"},
 }
 SEAMS["machine.network"] |= {"create_connection", "create_unix_connection", "asyncio.start_server"}
-SEAMS["machine.threads"] |= {"run_in_executor", "ThreadPoolExecutor"}
+SEAMS["machine.threads"] |= {"run_in_executor", "ThreadPoolExecutor", "queue.Queue"}
 SEAMS["machine.chance"] |= {"random.random", "random.choice", "random.randint", "uuid.uuid4"}
 SEAMS["machine.children"] |= {"create_subprocess_exec", "create_subprocess_shell", "os.system"}
+SEAMS["machine.children"] |= {"os.killpg", "os.pidfd_open"}
 IO = {"asyncio", "subprocess", "socket", "threading", "time", "os", "pathlib"}
 
 

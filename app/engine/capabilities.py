@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +12,7 @@ from pathlib import Path
 
 from app.engine.flags import Binary
 from app.errors import ConfigError
-from app.machine import threads
-from app.machine.children import run
+from app.machine import children, threads
 
 CONTAINER = Path("/app/llama-server")
 IMAGE_VARIABLE = "CLEARML_DOCKER_IMAGE"  # set by an agent in docker mode
@@ -146,10 +144,10 @@ def check_gpus(visible: Sequence[str], used: Sequence[str], wanted_layers: int |
 
 async def _ask(path: Path, environment: Mapping[str, str], flag: str) -> str:
     try:
-        done = await threads.run(run, [str(path), flag], environment, TIMEOUT)
+        done = await threads.run(children.run, [str(path), flag], environment, TIMEOUT)
     except OSError as error:
         raise ConfigError(f"{path} cannot be run: {error.strerror}") from None
-    except subprocess.TimeoutExpired:
+    except children.TimeoutExpired:
         raise ConfigError(f"{path} {flag} did not answer in {TIMEOUT:.0f} s") from None
     text = done.output + done.errors
     if done.status:

@@ -57,7 +57,7 @@ class Client:
         self.progress = 0
         self._given_up = False
         self._idle: deque[ChildConnection] = deque()
-        self._open: set[ChildConnection] = set()
+        self._open: dict[ChildConnection, None] = {}  # in the order in which they were made
 
     async def exchange(
         self,
@@ -162,7 +162,7 @@ class Client:
             await self._open_transport(connection)
         except (OSError, asyncio.TimeoutError) as error:
             raise NotConnectedError(f"llama-server takes no connection: {error}") from None
-        self._open.add(connection)
+        self._open[connection] = None
         return connection
 
     async def _open_transport(self, connection: ChildConnection) -> None:
@@ -191,13 +191,15 @@ class Client:
             self._idle.popleft().close()
 
     def forget(self, connection: ChildConnection) -> None:
-        self._open.discard(connection)
+        self._open.pop(connection, None)
         with contextlib.suppress(ValueError):
             self._idle.remove(connection)
 
     def close(self) -> None:
-        """Close every connection: exchanges under way fail."""
+        """Close every connection: exchanges under way fail, and none is tried once more."""
         for connection in list(self._open):
+            if connection.exchange is not None:
+                connection.exchange.replayable = False
             connection.close()
 
 

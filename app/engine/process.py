@@ -21,7 +21,6 @@ from app.engine.speech import Speech
 from app.errors import LoadError
 from app.machine import activity, children, clock
 from app.machine.activity import Standing
-from app.machine.children import exit_status
 
 POLL_INTERVAL = 0.02
 RELAY_DRAIN = 1.0  # seconds that output may still come after the exit
@@ -138,7 +137,7 @@ class Process:
     def kill(self) -> None:
         """SIGKILL, without waiting: for an end that cannot wait."""
         if self.running:
-            self._signal(signal.SIGKILL)
+            children.signal_group(self._child, signal.SIGKILL)
 
     def explain(self, code: int) -> str:
         """Why it ended: its exit status, and its own complaints if it had any."""
@@ -209,7 +208,7 @@ class Process:
             self._log.log(level, "%s", line.message, extra=child)
 
     async def _reap(self, stdin: int, beside: asyncio.Task[None] | None) -> int:
-        code = await exit_status(self._child)
+        code = await children.exit_status(self._child)
         if beside is not None:
             beside.cancel()
         await asyncio.wait({self._relay}, timeout=RELAY_DRAIN)
@@ -266,15 +265,11 @@ class Process:
             (signal.SIGTERM, max(0.0, grace - SECOND_SIGTERM)),
             (signal.SIGKILL, None),
         ):
-            self._signal(signum)
+            children.signal_group(self._child, signum)
             await asyncio.wait({self._exit}, timeout=patience)
             if self._exit.done():
                 break
         await self._exit
-
-    def _signal(self, signum: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._child.pid, signum)
 
     def _move(self, event: Event) -> None:
         self.state = next_state(self.state, event)

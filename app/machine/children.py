@@ -9,9 +9,11 @@ the loop waits for them. `subprocess` uses vfork, and runs nothing of Python's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,6 +98,12 @@ async def exit_status(child: Child) -> int:
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
+
+
+def signal_group(child: Child, signum: signal.Signals) -> None:
+    """To a child of `spawn` and to all that it has started; nothing if it is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signum)
 
 
 def die_with_us() -> list[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -12,12 +14,20 @@ T = TypeVar("T")
 
 Lock = threading.Lock
 Condition = threading.Condition
+Queue = queue.Queue
+Full = queue.Full
 
 
 async def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """What `function` returns or raises, called in a thread of the loop's pool. Who is cancelled
     meanwhile goes on at once; the thread ends when it ends."""
     return await asyncio.to_thread(function, *args, **kwargs)
+
+
+def result(future: Future[T], timeout: float) -> T:
+    """Wait in a thread for what another one makes. Raises what that raises, and
+    concurrent.futures.TimeoutError."""
+    return future.result(timeout)
 
 
 def after(seconds: float, function: Callable[[], None]) -> Callable[[], None]:

@@ -44,7 +44,7 @@ class KvBudget:
         self._limit = limit
         self.template = LONGEST_TEMPLATE
         self._margin = MARGIN + drafted
-        self._seats: set[Seat] = set()
+        self._seats: dict[Seat, None] = {}  # in the order in which they were given
         self._idle: list[int] = []  # tokens that slots hold whose requests have ended
         self._numbers = itertools.count()
         self._kept: deque[tuple[int, int]] = deque(maxlen=max(1, slots))
@@ -104,7 +104,7 @@ class KvBudget:
         marked = demand.marked and self.marks
         number = 1 + next(self._numbers) % MOST_NUMBERS
         seat = Seat(number, slots, tokens, limit, marked, begun=not slots, begins=demand.begins)
-        self._seats.add(seat)
+        self._seats[seat] = None
         return seat
 
     def _may_wait_inside(self, demand: Demand, slots: int) -> bool:
@@ -176,7 +176,7 @@ class KvBudget:
     def end(self, seat: Seat, use: Use, now: float) -> None:
         """The request has ended, and its client is not there any more."""
         if use is Use.UNSENT or not seat.slots:
-            self._seats.discard(seat)  # its slots, if any, hold what they held
+            self._seats.pop(seat, None)  # its slots, if any, hold what they held
         elif use is Use.WHOLE:
             self.free(seat)
         elif seat in self._seats:
@@ -186,7 +186,7 @@ class KvBudget:
         """Its slots are at work no more."""
         if seat in self._seats:
             self.begin(seat)
-            self._seats.remove(seat)
+            del self._seats[seat]
             if self.context is not None and seat.slots:
                 ended = [seat.tokens // seat.slots] * seat.slots
                 self._idle = sorted([*self._idle, *ended], reverse=True)[: self.slots]
@@ -203,7 +203,7 @@ class KvBudget:
         """Another process serves from now on: it knows of no request that has left. `template`:
         tokens that its chat template adds, at most."""
         self.template = LONGEST_TEMPLATE if template is None else template
-        self._seats = {seat for seat in self._seats if seat.left is None}
+        self._seats = {seat: None for seat in self._seats if seat.left is None}
         self._idle = []
         self._kept.clear()
 

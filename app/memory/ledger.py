@@ -126,6 +126,7 @@ class View(NamedTuple):
     requests: int = 0
     denied: int = 0
     last_used: float = 0.0
+    gave_up: float = 0.0  # when a request last waited in vain
     waiting: int = 0
     switches: int = 0
     pinned: bool = False
@@ -222,6 +223,7 @@ class Model(Generic[Upstream]):
             requests=self.requests,
             denied=self.denied,
             last_used=self.line.last_used,
+            gave_up=self.line.gave_up,
             waiting=self.line.waiting,
             switches=self.switches,
             pinned=self.pinned,

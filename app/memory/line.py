@@ -39,6 +39,7 @@ class Line:
         self.budget = KvBudget()
         self.leased = 0  # requests that lease the model: granted, and not ended
         self.last_used = 0.0
+        self.gave_up = 0.0  # when a request last waited in vain
         self.gap: float | None = None  # from the model's last idle moment to the request after it
         self._waiters: Fair[Waiter] = Fair()
         self._asking: deque[Waiter] = deque()  # they want no slot
@@ -203,6 +204,8 @@ class Line:
             self.end(waiter.seat, now, use)
             return
         self._stop_counting(waiter, now)
+        if waiter.demand.slots:
+            self.gave_up = now
         self._waiters.remove(waiter)
         if waiter in self._asking:
             self._asking.remove(waiter)

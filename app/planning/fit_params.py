@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import ConfigError
-from app.machine import threads
-from app.machine.children import Done, TimeoutExpired, run
+from app.machine import children, threads
 
 MIB = 1 << 20
 HOST_ROW = "Host"  # the tool's name for memory that is on no device
@@ -35,15 +34,15 @@ class Prediction:
     others: int
 
 
-async def ask(tool: Path, argv: Sequence[str], environment: Mapping[str, str]) -> Done:
+async def ask(tool: Path, argv: Sequence[str], environment: Mapping[str, str]) -> children.Done:
     """The tool's answer, whatever its exit status. Raises ConfigError where it does not end."""
     try:
-        return await threads.run(run, [str(tool), *argv], environment, TIMEOUT)
-    except TimeoutExpired:
+        return await threads.run(children.run, [str(tool), *argv], environment, TIMEOUT)
+    except children.TimeoutExpired:
         raise ConfigError(f"{tool} did not answer in {TIMEOUT:.0f} s") from None
 
 
-def complaint(done: Done) -> str:
+def complaint(done: children.Done) -> str:
     """The last line of what the tool wrote as errors."""
     return (done.errors.strip().splitlines()[-1:] or [""])[0]
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from app import console
-from app.machine import chance, clock
+from app.machine import chance, clock, threads
 from app.task import api, file_server, inputs, live, mode, reporting, script, secret
 from app.task.claim import Claim
 from app.task.inputs import Input
@@ -264,7 +264,7 @@ class ClearMLTask:
                 await stop()
 
             with contextlib.suppress(FutureTimeout):
-                asyncio.run_coroutine_threadsafe(run(), loop).result(timeout)
+                threads.result(asyncio.run_coroutine_threadsafe(run(), loop), timeout)
             clock.sleep(OWN_END)
 
         self._post(

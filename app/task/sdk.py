@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import queue
 import re
 import sys
 import traceback
@@ -77,7 +76,7 @@ class Complaints:
 
 class SdkThread:
     def __init__(self) -> None:
-        self._calls: queue.Queue[tuple[Callable[[], Any], Future[Any]]] = queue.Queue(WAITING)
+        self._calls: threads.Queue[tuple[Callable[[], Any], Future[Any]]] = threads.Queue(WAITING)
         self._thread = threads.daemon("clearml", self._run)
 
     def start(self) -> None:
@@ -88,7 +87,7 @@ class SdkThread:
         future: Future[T] = Future()
         try:
             self._calls.put_nowait((function, future))
-        except queue.Full:
+        except threads.Full:
             future.set_exception(ClearMLError("ClearML: too many calls wait for an answer"))
         return future
 

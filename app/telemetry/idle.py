@@ -11,13 +11,13 @@ STEP = HOUR / 10  # in which an idle time of hours is told
 
 
 def idle_for(models: Iterable[View], begun: float, now: float) -> float:
-    """Seconds since the last request ended, or since `begun`; 0 while one runs or waits for its
-    model."""
+    """Seconds since the last request ended, or gave up waiting for its model, or since `begun`; 0
+    while one runs or waits."""
     last = begun
     for model in models:
         if model.leased or model.waiting:
             return 0.0
-        last = max(last, model.last_used)
+        last = max(last, model.last_used, model.gave_up)
     return now - last
 
 

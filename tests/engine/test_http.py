@@ -119,6 +119,32 @@ def test_a_kept_connection_that_the_child_had_closed_is_replaced_unseen(run, soc
     run(scenario)
 
 
+def test_nothing_is_sent_again_on_a_connection_that_we_close(run, socket):
+    """The child is to end, and would wait for the new connection."""
+
+    async def scenario():
+        arrived = asyncio.Event()
+
+        async def once(reader, writer, head):
+            if child.heads[1:]:
+                arrived.set()
+                await asyncio.Event().wait()
+            await hello(reader, writer, head)
+
+        child = Child(socket, once)
+        async with child:
+            client = Client(Address(socket), "secret")
+            await client.get("/health", 5)
+            asking = asyncio.ensure_future(client.get("/slots", 5))
+            await arrived.wait()
+            client.close()
+            with pytest.raises(UpstreamError, match="closed the connection"):
+                await asking
+            assert (len(child.heads), child.connections) == (2, 1)
+
+    run(scenario)
+
+
 def test_a_first_request_is_never_sent_twice(run, socket):
     async def dying(reader, writer, head):
         writer.close()

@@ -31,7 +31,7 @@ def test_who_leaves_the_line_is_neither_granted_nor_counted(run):
         assert left.granted.cancelled() and line.waiting_since == 2.0
         line.grant(5.0)
         assert line.leased == 1 and stays.granted.done()
-        assert line.last_used == 0.0
+        assert (line.last_used, line.gave_up) == (0.0, 3.0)
 
     run(scenario)
 

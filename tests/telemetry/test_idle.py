@@ -4,10 +4,8 @@ from app.memory.ledger import ModelState, Tier, View
 from app.telemetry.idle import expired, idle_for, lasted
 
 
-def view(leased=0, last_used=0.0, admitted=0):
-    return View(
-        "a", ModelState.READY, Tier.RAM, admitted=admitted, leased=leased, last_used=last_used
-    )
+def view(**more):
+    return View("a", ModelState.READY, Tier.RAM, **more)
 
 
 @pytest.mark.parametrize(
@@ -17,6 +15,7 @@ def view(leased=0, last_used=0.0, admitted=0):
         pytest.param([view(last_used=120)], 30, id="from-the-last-request"),
         pytest.param([view(last_used=120), view(last_used=140)], 10, id="of-any-model"),
         pytest.param([view(last_used=120), view(leased=1)], 0, id="a-running-one-holds-the-clock"),
+        pytest.param([view(last_used=120, gave_up=145)], 5, id="from-one-that-waited-in-vain"),
         pytest.param([view(admitted=1)], 50, id="one-that-only-waits-does-not"),
     ],
 )

@@ -40,7 +40,7 @@ class Connections:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._homes: dict[Member, str] = {}
-        self._of: defaultdict[str, set[Member]] = defaultdict(set)
+        self._of: defaultdict[str, dict[Member, None]] = defaultdict(dict)
         self._turned_away: dict[Member, None] = {}
 
     def __iter__(self) -> Iterator[Member]:
@@ -57,7 +57,7 @@ class Connections:
         if not self._room():
             return self._turn_away(connection, "the instance has too many connections")
         self._homes[connection] = home
-        self._of[home].add(connection)
+        self._of[home][connection] = None
         return None
 
     def forget(self, connection: Member) -> None:
@@ -65,7 +65,7 @@ class Connections:
         home = self._homes.pop(connection, None)
         if home is None:
             return
-        self._of[home].discard(connection)
+        self._of[home].pop(connection, None)
         if not self._of[home]:
             del self._of[home]
 

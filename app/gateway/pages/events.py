@@ -77,7 +77,7 @@ class _Viewer:
 class Live:
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
-        self._viewers: set[_Viewer] = set()
+        self._viewers: dict[_Viewer, None] = {}
         self._sampling: asyncio.Task[None] | None = None
         self._telling: asyncio.Task[None] | None = None
         self._closed = False
@@ -114,7 +114,7 @@ class Live:
             request.finish()
             return
         viewer = _Viewer(request)
-        self._viewers.add(viewer)
+        self._viewers[viewer] = None
         request.flow_from(viewer)
         if self._telling is None:
             self._telling = asyncio.create_task(self._tell_on())
@@ -123,7 +123,7 @@ class Live:
             request.finish()
         finally:
             request.flow_from(None)
-            self._viewers.discard(viewer)
+            self._viewers.pop(viewer, None)
 
     async def _sample(self) -> None:
         while True:

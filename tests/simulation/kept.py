@@ -1,0 +1,3 @@
+"""Seeds that have found something, and what."""
+
+KEPT = {}

@@ -1,0 +1,338 @@
+"""One world: the app as it is in production, and all that it touches simulated, by one seed."""
+
+import asyncio
+import contextlib
+import gc
+import hashlib
+import logging
+import random
+import re
+import shutil
+import signal
+import tempfile
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from app.instance import phases
+from app.instance.invocation import Invocation
+from app.instance.life import Instance
+from app.models import tiny_writer
+from tests.simulation import clearml, faults, invariants, seams
+from tests.simulation.clients import Client
+from tests.simulation.llama import LlamaServer, Manners
+from tests.simulation.lockstep import Lockstep
+from tests.simulation.loop import Stuck, VirtualLoop
+from tests.simulation.machine import Machine
+from tests.simulation.scene import QUICK, scene
+from tests.simulation.wire import Network
+
+SETTLE = 90.0  # seconds after the end, in which everything has to come to rest
+MOST = 20  # violations that are told of a world
+LONGEST = 100_000.0  # seconds of a world
+RANDOM_NAME = re.compile(r"lmd-\w{8}|sim-\w{8}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a world. `digest` is that of its trace."""
+
+    seed: int
+    violations: list
+    digest: str
+    seconds: float  # of virtual time
+    status: int | None
+    counts: Counter
+    faults: Counter
+    lines: list = field(repr=False, default_factory=list)
+
+
+@cache
+def weights():
+    """The bytes of a model's file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tiny.gguf"
+        tiny_writer.write(path)
+        return path.read_bytes()
+
+
+class World:
+    def __init__(self, seed, scale=QUICK, *, keeps_trace=False):
+        self.seed, self.scale = seed, scale
+        self.loop = VirtualLoop()
+        self.folder = Path(tempfile.mkdtemp(prefix="sim-", dir="/tmp"))
+        self.loop.set_exception_handler(self._complained)
+        self._draws, self._hash = {}, hashlib.sha256()
+        self.lines, self._keeps = [], keeps_trace
+        self.violations, self.counts, self.happened = [], Counter(), Counter()
+        self.scene = scene(self.draw("scene"), scale)
+        self.network = Network(self.loop, self.draw("network"))
+        self.machine = Machine(
+            self.loop, self.trace, self.scene.capacity, self.scene.sizes, hides=self.scene.hides
+        )
+        self.machine.program = lambda child: LlamaServer(self, child)
+        self.steps = Lockstep(self.loop, lambda e: self.violated(f"a thread ended by {e!r}"))
+        self.manners = Manners()
+        self.models, self.port = self.scene.models, 8080
+        self.clearml, self.reported = clearml.Server(self, self._hyperparameters()), []
+        self.calls, self.samples = [], defaultdict(list)
+        self.begun, self.served = defaultdict(list), defaultdict(list)
+        self.broken, self.still = set(), set()
+        self.tasks, self._key = set(), ""
+        self.weathers, self.cleared = [], []  # of ClearML: when each began, and ended
+        self.used_at = 0.0  # a request was under way
+        self.quiet = False  # nobody asks for anything any more
+        self.reason_at, self.opened_at = None, 0.0
+        self.reason = self.opened = self.status = self.ended_at = self.asked_to_end = None
+
+    def _hyperparameters(self):
+        found = defaultdict(dict)
+        for key, text in self._form().items():
+            section, _, name = key.partition("/")
+            found[section][name] = {"section": section, "name": name, "value": text}
+        return dict(found)
+
+    def _form(self):
+        at = f'"model": "{self.folder}/'
+        models = self.scene.config["General/models"].replace('"model": "', at)
+        return {**self.scene.config, "General/models": models}
+
+    @property
+    def key(self):
+        """What callers send, as soon as anybody knows it."""
+        self._key = self.clearml.key or self._key
+        return self._key
+
+    # What happens.
+
+    def draw(self, name):
+        """A source of chance of its own for each purpose: one more draw here changes none there."""
+        if name not in self._draws:
+            self._draws[name] = random.Random(f"{self.seed}/{name}")
+        return self._draws[name]
+
+    def jitter(self):
+        return self.draw("jitter").uniform(0.7, 1.5)
+
+    def trace(self, text):
+        line = RANDOM_NAME.sub("~", f"{self.loop.time():.6f} {text}")
+        self._hash.update(line.encode())
+        if self._keeps:
+            self.lines.append(line)
+
+    def violated(self, text):
+        self.trace(f"VIOLATED: {text}")
+        if len(self.violations) < MOST:
+            self.violations.append(text)
+
+    def _complained(self, loop, context):
+        error = context.get("exception")
+        self.violated(f"the loop: {context['message']}: {error!r} {context.get('future') or ''}")
+
+    def task(self, coroutine, name):
+        task = self.loop.create_task(coroutine, name=f"sim {name}")
+        self.tasks.add(task)
+        task.add_done_callback(self._task_ended)
+        return task
+
+    def _task_ended(self, task):
+        self.tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            error = task.exception()
+            self.violated(f"{task.get_name()}: {error!r}")
+            if not isinstance(error, AssertionError):
+                raise error
+
+    def change(self, **manners):
+        for name, value in manners.items():
+            setattr(self.manners, name, value)
+
+    # What the simulated parts tell.
+
+    def began(self, name, server):
+        self.begun[name].append((self.loop.time(), server))
+
+    def answered(self, name, server):
+        self.served[name].append((self.loop.time(), server))
+
+    def touched(self, name):
+        """A fault has met this request."""
+        self.broken.add(name)
+
+    def stood_still(self, model):
+        self.still.add(model)
+
+    def file_server_answers(self):
+        return True
+
+    def listens(self, at):
+        """Whether somebody has to take connections then."""
+        return self.network.since.get(self.port, at) < at and not self.ending(at)
+
+    def ending(self, at):
+        """Whether the instance may be about to end then."""
+        last = self.ended_at if self.reason_at is None else self.reason_at
+        return at >= min(last, self.asked_to_end or last)
+
+    # Its course.
+
+    def run(self):
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        logger, handler = logging.getLogger("app"), Told(self)
+        kept = logger.handlers[:], logger.level, logger.propagate
+        logger.handlers[:], logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+        asyncio.set_event_loop(self.loop)
+        try:
+            with seams.replaced(self), clearml.instead(self), self._observed():
+                self.loop.run_until_complete(self._course())
+        except Stuck as stuck:
+            self.violated(f"stuck: {stuck}")
+        finally:
+            self.steps.end()
+            self._close()
+            logger.handlers[:], logger.level, logger.propagate = kept
+        after = len(list(Path("/proc/self/fd").iterdir())) + self._selector_files
+        if after > before:
+            self.violated(f"{after - before} descriptors are left")
+        return self._outcome()
+
+    _selector_files = 3  # the loop's own, which has been closed
+
+    def _close(self):
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        with contextlib.suppress(Stuck):
+            self.loop.run_until_complete(asyncio.sleep(0))
+            self.loop.run_until_complete(asyncio.sleep(0))
+        for child in self.machine.alive:
+            child.die(-signal.SIGKILL)
+        self.loop.run_until_complete(asyncio.sleep(0.001))
+        self.loop.close()
+        asyncio.set_event_loop(None)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _observed(self):
+        """Keep hold of what the app opens, for the invariants."""
+        open_door = phases.open_door
+
+        async def observed(*given):
+            opened = await open_door(*given)
+            self.opened, self.opened_at = opened, self.loop.time()
+            opened.front._listeners = (*opened.front._listeners, self._sampled)
+            return opened
+
+        phases.open_door = observed
+        try:
+            yield
+        finally:
+            phases.open_door = open_door
+
+    def _sampled(self, sample):
+        self.samples[sample.request].append(sample)
+        if sample.wait is not None:
+            self.used_at = self.loop.time()
+        self.trace(f"{sample.request}: {sample.status} by {sample.model}")
+
+    async def _course(self):
+        for name in self.scene.sizes:
+            (self.folder / name).write_bytes(weights())
+        for program in ("llama-server", "llama-fit-params"):
+            (self.folder / program).touch()
+            (self.folder / program).chmod(0o755)
+        living = self.task(self._live(), "instance")
+        callers = [Client(self, n, habits) for n, habits in enumerate(self.scene.habits)]
+        asking = [self.task(c.live(), f"client {c.number}") for c in callers]
+        self.task(faults.befall(self), "faults")
+        self.task(invariants.watch(self), "watch")
+        self.task(self._end(), "end")
+        done, _ = await asyncio.wait({living}, timeout=LONGEST)
+        if not done:
+            return self.violated(f"the instance has not ended by {LONGEST:.0f} s")
+        self.ended_at, self.quiet = self.loop.time(), True
+        self.trace(f"the instance ends with {self.status}")
+        invariants.at_the_end(self)
+        if self.scene.agent:
+            clearml.agent_ends(self.clearml, self.status)
+            invariants.last_words(self)
+        await asyncio.wait(asking, timeout=1000)
+        await asyncio.sleep(SETTLE)
+        invariants.afterwards(self)
+
+    async def _live(self):
+        agent, cache = self.scene.agent, str(self.folder / "cache")
+        environment = {"LLAMA_SERVER": str(self.folder / "llama-server"), "HOME": str(self.folder)}
+        if agent:
+            environment["CLEARML_TASK_ID"] = clearml.TASK
+            wanted = Invocation(cache_dir=cache)
+        else:
+            wanted = Invocation(self._form(), offline=True, cache_dir=cache, recorded=False)
+        self.status = await Observed(self, wanted, environment).run()
+
+    async def _end(self):
+        await asyncio.sleep(self.scene.seconds)
+        end = self.scene.end
+        if end == "idle":
+            self.quiet = True
+            return
+        self.asked_to_end = self.loop.time()
+        self.trace(f"the end: {end}")
+        if end.startswith("SIG"):
+            self.loop.signal(getattr(signal, end))
+        elif end == "abort":
+            self.clearml.state.tasks_stop({"task": clearml.TASK})
+        elif end == "taken":
+            self.clearml.state.tasks_reset({"task": clearml.TASK, "force": True})
+
+    def _outcome(self):
+        return Outcome(
+            self.seed,
+            self.violations,
+            self._hash.hexdigest(),
+            self.loop.time(),
+            self.status,
+            self.counts,
+            self.happened,
+            self.lines,
+        )
+
+
+class Observed(Instance):
+    """An instance of which we know why it ends."""
+
+    def __init__(self, world, *given):
+        super().__init__(*given)
+        self._world = world
+
+    def _reason(self, life):
+        self._world.reason = super()._reason(life)
+        self._world.reason_at = self._world.loop.time()
+        self._world.trace(f"the end: {self._world.reason}")
+        return self._world.reason
+
+
+class Told(logging.Handler):
+    """What the app logs goes into the trace."""
+
+    def __init__(self, world):
+        super().__init__()
+        self.world = world
+
+    def emit(self, record):
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            self.world.violated(f"logged: {text}: {record.exc_info[1]!r}")
+        self.world.trace(f"{record.levelname} {getattr(record, 'subject', 'app')} {text}")
+
+
+def simulate(seed, scale=QUICK, *, keeps_trace=False):
+    """The outcome of one world."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return World(seed, scale, keeps_trace=keeps_trace).run()
+    finally:
+        if collecting:
+            gc.enable()
