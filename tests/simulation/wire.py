@@ -20,13 +20,13 @@ class Network:
         self.open = {}  # an ordered set
         self._ports = iter(range(40_000, 65_536))
 
-    async def listen(self, factory, host, port):
+    async def listen(self, factory, host, port, tls=None):
         place = port or next(self._ports)
         if place in self.listeners:
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         return Listener(self, factory, place, host)
 
-    async def connect(self, factory, port):
+    async def connect(self, factory, port, host="127.0.0.1"):
         await self.reach(factory, port, "127.0.0.1", 0.0001)
 
     async def connect_unix(self, factory, path):
