@@ -37,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Print the first file of each; what is registered, by its ID."""
     named = {text: parse(text, trial=False) for text in arguments.models}
-    task = ClearMLTask(offline=arguments.offline, environment=environment, recorded=False)
+    task = ClearMLTask(offline=arguments.offline, environment=environment)
     await task.attach()
     registry = launcher(task) if arguments.register else None
     weights = Weights(task)

@@ -17,6 +17,7 @@ from app.engine.flags import (
 )
 from app.errors import FormError
 from app.form import pasted
+from app.form.checks import check_context
 from app.form.fields import MODEL
 from app.form.pasted import CommandLine
 from app.form.settings import ModelSettings
@@ -98,9 +99,11 @@ def _by_form(model: ModelSettings) -> Wanted:
 
 
 def _by_cli(line: CommandLine) -> Wanted:
+    context = _whole(line, CONTEXT)
+    check_context(pasted.KEY, context)
     all_layers = line.last(*GPU_LAYERS) == "all"
     return Wanted(
-        context=_whole(line, CONTEXT) or None,
+        context=context or None,
         gpu_layers=ALL_LAYERS if all_layers else _whole(line, GPU_LAYERS),
         parallel=_whole(line, PARALLEL),
         threads=_whole(line, THREADS),

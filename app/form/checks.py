@@ -14,6 +14,7 @@ CALLED = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(:\d{1,5})?|[a-z][a-z0-9+.-]*://[
 NAME_SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 MAX_GPUS = 16  # llama.cpp's own limit
 MIN_NAME = 3  # characters of a queue's or project's name; ClearML's own limit
+LEAST_CONTEXT = 256  # tokens: llama.cpp makes it at least as long, and aborts for a single one
 TOTAL = "total"
 RESERVED_SEGMENTS = {"v1", "api", "health", "ready", "metrics", "service", ".", ".."}
 
@@ -45,6 +46,7 @@ def check_model(model: ModelSettings) -> None:
         raise FormError(f"{MODEL}/rope_scaling", f"{problem}: set only one of them")
     if model.tensor_split:
         check_tensor_split(model.tensor_split)
+    check_context(f"{MODEL}/context_size", model.context_size)
     if model.flash_attention == "off" and model.split_mode == "tensor":
         raise FormError(
             f"{MODEL}/split_mode", "tensor needs Model/flash_attention: leave that empty"
@@ -52,6 +54,12 @@ def check_model(model: ModelSettings) -> None:
     if model.flash_attention == "off" and model.kv_cache_type not in ("", "f32", "f16", "bf16"):
         problem = f"{model.kv_cache_type} needs Model/flash_attention"
         raise FormError(f"{MODEL}/kv_cache_type", f"{problem}: leave that empty, or use f16")
+
+
+def check_context(key: str, tokens: int | None) -> None:
+    """Raises FormError for a context in which nothing could be answered."""
+    if tokens and tokens < LEAST_CONTEXT:
+        raise FormError(key, f"{tokens} is less than {LEAST_CONTEXT}, the least of llama.cpp")
 
 
 def check_tensor_split(text: str) -> None:

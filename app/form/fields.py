@@ -247,8 +247,8 @@ FIELDS: tuple[Field, ...] = (
         MODEL,
         "context_size",
         "Context Size",
-        "Tokens of context, shared by all slots (see Parallel): one request may use all of them. 0 "
-        "or empty: as many as the model was trained with, or as fit.",
+        "Tokens of context, shared by all slots (see Parallel): one request may use all of them. "
+        "At least 256. 0 or empty: as many as the model was trained with, or as fit.",
         Kind.INTEGER,
         minimum=0,
         maximum=1 << 30,

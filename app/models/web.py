@@ -25,6 +25,7 @@ REDIRECTS = 10
 TIMEOUTS = 10.0, 30.0  # seconds to connect, and without a byte
 WHOLE, PARTIAL = 200, 206
 EXPIRED = (401, 403, 404, 410)  # of an address that a redirect has named
+GONE = (404, 410)
 TO_COME_BACK = (408, 425, 429)
 RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 LENGTH = re.compile(r"\d{1,18}")
@@ -161,7 +162,8 @@ class Web:
         """What of an answer from `url`, to which the way from `begun` led, is to be said."""
         status = answer.status_code
         said = f"{self.title}: the server answers {status} {answer.reason or ''}".rstrip()
-        if url != self._url and status in EXPIRED:
+        anew = begun == self._url  # the redirect was named just now: it has not expired
+        if url != self._url and status in EXPIRED and not (anew and status in GONE):
             if self._place.url == begun:
                 self._place.url = self._url  # ask anew where it is
             return CutError(said)

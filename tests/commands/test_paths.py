@@ -27,7 +27,7 @@ def here(monkeypatch, tmp_path):
 )
 def test_a_path_is_whole(tmp_path, text, path):
     told = path.format(here=tmp_path)
-    for key in ("Model/model", "Model/mmproj", "Model_2/model"):
+    for key in ("Model/model", "Model/mmproj", "Model_2/model", "Model/speculative"):
         wanted = whole(Invocation({key: text}, {key: text, "Model/endpoint_name": "a.gguf"}))
         assert wanted.config == {key: told}
         assert wanted.overrides == {key: told, "Model/endpoint_name": "a.gguf"}

@@ -510,6 +510,11 @@ def test_a_cache_is_warmed_and_a_model_registered(serve, hub, tmp_path):
         (model,) = api.state.models.values()
         assert lines[1] == model["id"] and model["uri"].endswith("/dir/m.gguf")
         assert model["uri"].startswith("https://huggingface.co/org/repo/resolve/")
+        first = "dir/s-00001-of-00003.gguf"
+        status, lines, said = fetched(tmp_path, "--register", f"org/repo/{first}", **online)
+        addresses = [api.state.models[model]["uri"] for model in lines[1:]]
+        assert status == 0 and len(addresses) == 3, said
+        assert all(f"/dir/s-0000{n}-of-" in uri for n, uri in enumerate(addresses, start=1))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import pytest
 
+from app.engine.resolved import memory_wanted
 from app.errors import FormError
 from app.form.checks import check_endpoint_name, check_model, default_endpoint_name
 from app.form.merge import merge, parse
@@ -82,3 +83,16 @@ def test_a_small_kv_cache_needs_flash_attention():
 def test_split_mode_tensor_needs_flash_attention():
     with pytest.raises(FormError, match="^Model/split_mode: tensor needs Model/flash_attention"):
         check_model(ModelSettings(split_mode="tensor", flash_attention="off"))
+
+
+@pytest.mark.parametrize("tokens", [1, 255])
+def test_a_context_in_which_nothing_fits_is_refused(tokens):
+    with pytest.raises(FormError, match=f"^Model/context_size: {tokens} is less than 256"):
+        check_model(ModelSettings(context_size=tokens))
+    with pytest.raises(FormError, match=f"^Model/cli: {tokens} is less than 256"):
+        memory_wanted(ModelSettings(cli=f"-c {tokens}"))
+
+
+@pytest.mark.parametrize("tokens", [0, 256, None])
+def test_the_least_context_is_not(tokens):
+    check_model(ModelSettings(context_size=tokens))

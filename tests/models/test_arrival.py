@@ -331,6 +331,16 @@ def test_a_token_stays_with_its_host_and_an_expired_address_is_asked_for_anew(st
         assert 1 < len(hub.asked) < len(storage.asked)
 
 
+@pytest.mark.parametrize("status", [404, 410])
+def test_what_is_not_there_behind_a_redirect_is_asked_for_once(storage, place, status):
+    with Storage({}) as hub:
+        hub.troubles = [("redirect", storage.url + NAME)] * 100
+        storage.troubles = [("status", status, {})] * 100
+        with pytest.raises(TransferError, match=f"answers {status}"):
+            Web(hub.url + NAME).find()
+        assert len(storage.asked) == len(hub.asked) == 1
+
+
 def test_no_error_tells_the_secrets_of_an_address(storage, place):
     with Storage({}) as hub:
         secret = f"{storage.url}/none?signature=s3cr3t"

@@ -73,7 +73,7 @@ M, SET, PROJECTOR = "org/repo/m.gguf", "org/repo/s-00001-of-00003.gguf", "org/re
     "models, needed",
     [
         ([{"model": M}], 6),
-        ([{"model": M}, {"model": M, "context_size": 4}], 6),
+        ([{"model": M}, {"model": M, "context_size": 400}], 6),
         ([{"model": SET}, {"model": SET}], 9),
         ([{"model": M, "mmproj": PROJECTOR}, {"model": M, "mmproj": PROJECTOR}], 8),
     ],
