@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from app.engine.http import Client
 from app.engine.lifecycle import State
 from app.engine.process import Process
-from app.engine.stuck import PATIENCE, Look, Patience, Suspicion
+from app.engine.stuck import Look, Patience, Suspicion
 from app.errors import StuckError
 from app.machine import activity, clock
 from app.machine.activity import Standing
@@ -18,9 +18,7 @@ ASKED = 10.0  # seconds of silence, from which on it is asked for its slots
 Slots = Callable[[], Awaitable[object]]  # what /slots says; None: nothing
 
 
-async def guard(
-    process: Process, client: Client, slots: Slots, patience: Patience = PATIENCE
-) -> None:
+async def guard(process: Process, client: Client, slots: Slots, patience: Patience) -> None:
     """Return when the process has ended, or is being ended because it was stuck."""
     suspicion = Suspicion(patience)
     counted, then = client.progress, clock.now()

@@ -18,6 +18,7 @@ from app.console import ModelLogger
 from app.engine import output
 from app.engine.lifecycle import Event, State, next_state
 from app.engine.speech import Speech
+from app.engine.stuck import PATIENCE, Patience
 from app.errors import LoadError
 from app.machine import activity, children, clock
 from app.machine.activity import Standing
@@ -34,13 +35,15 @@ SHOWN = ("info", "warn", "error", "trace", "debug")
 @dataclass(frozen=True)
 class Program:
     """What to run. `again` are further arguments of every start but the first; `show` are the
-    levels of its log that go to our console. `on_line` is called with the level and the text of
-    every line, `on_buffers` at its end with the bytes that its buffers took of each GPU."""
+    levels of its log that go to our console; `patience` says how long it may be without work or
+    progress. `on_line` is called with the level and the text of every line, `on_buffers` at its end
+    with the bytes that its buffers took of each GPU."""
 
     argv: Sequence[str]
     environment: Mapping[str, str]
     show: Sequence[str] = ("warn", "error")
     again: Sequence[str] = ()
+    patience: Patience = PATIENCE
     on_line: Callable[[str, str], None] = lambda level, text: None
     on_buffers: Callable[[Mapping[str, int]], None] = lambda devices: None
 

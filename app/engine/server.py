@@ -24,6 +24,7 @@ A_TOOL = {
 class LlamaServer:
     def __init__(self, name: str, program: Program, client: Client, *, grace: float = 10) -> None:
         self.client = client
+        self._patience = program.patience
         self.meta: Mapping[str, object] = {}  # what it says of its model, once it was ready
         self.template: int | None = None  # bytes that its chat template adds
         self.process = Process(name, program, self._answers, beside=self._guard, grace=grace)
@@ -64,7 +65,7 @@ class LlamaServer:
         return found if well else None
 
     async def _guard(self) -> None:
-        await guard.guard(self.process, self.client, self.slots)
+        await guard.guard(self.process, self.client, self.slots, self._patience)
 
     async def _answers(self) -> bool:
         try:

@@ -28,6 +28,7 @@ class Patience:
 
 
 PATIENCE = Patience()
+ON_GPUS = Patience(silent=600.0)  # a GPU that computes takes seconds for a batch
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from app.engine.environment import child_environment
 from app.engine.http import Client
 from app.engine.process import SHOWN, Program
 from app.engine.server import LlamaServer
+from app.engine.stuck import ON_GPUS, PATIENCE
 from app.errors import AppError, LoadError, RequestError
 from app.form.settings import GeneralSettings, ModelSettings
 from app.instance.fetched import Fetched, speculation_of
@@ -170,6 +171,7 @@ class LlamaServers:
             environment=self._child_environment(place.key),
             show=self._shown(model.settings),
             again=arguments.again(model.settings, capabilities),
+            patience=ON_GPUS if model.footprint.on_gpus else PATIENCE,
             on_line=lambda level, text: self.heard(name, level, text),
             on_buffers=lambda buffers: record.put(on_devices(buffers)),
         )

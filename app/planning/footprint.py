@@ -39,6 +39,11 @@ class Footprint:
     def total(self) -> int:
         return sum(self.devices.values()) + self.host
 
+    @property
+    def on_gpus(self) -> bool:
+        """Whether nearly all of it is, so that the CPU computes next to nothing."""
+        return 4 * self.host < sum(self.devices.values())
+
     def plus(self, size: int) -> Footprint:
         """With so many bytes more on the first device, or in host memory where there is none."""
         if not self.devices:

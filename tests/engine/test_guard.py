@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 
 import pytest
 
@@ -63,11 +64,7 @@ def server(folder, model, *more, patience):
     argv = [*nice, str(find("", os.environ)), "-m", str(model), "--host", str(folder / "x.sock")]
     argv += ["-t", "1", "-np", "1", "-ub", "64", "-b", "256", "--slots", "--no-ui", *more]
 
-    class Guarded(LlamaServer):
-        async def _guard(self):
-            await guarding.guard(self.process, self.client, self.slots, patience)
-
-    return Guarded("m", Program(argv, environment), client)
+    return LlamaServer("m", Program(argv, environment, patience=patience), client)
 
 
 async def ask(server, body=PROMPT):
@@ -102,6 +99,69 @@ def test_one_that_a_signal_stops_is_ended_and_can_be_started_again(run, tmp_path
         assert again.error is None
         await stopped.stop()
         assert "SIGSTOP" not in stopped.explain(await stopped.exited())
+
+    run(scenario)
+
+
+DEAF = """
+import itertools, json, sys, threading
+from http.server import BaseHTTPRequestHandler
+from socketserver import ThreadingUnixStreamServer
+path, mode = sys.argv[1:]
+counted = itertools.count()
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        decoded = next(counted) if mode == "slow" else 0
+        body = json.dumps([{"id": 0, "next_token": [{"n_decoded": decoded}]}]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self):
+        while mode == "spins":
+            pass
+        threading.Event().wait()
+
+    def log_message(self, *_): pass
+
+    def address_string(self): return ""
+
+ThreadingUnixStreamServer.daemon_threads = True
+ThreadingUnixStreamServer(path, Handler).serve_forever()
+"""
+
+
+@pytest.mark.parametrize(
+    "mode, patience, why",
+    [
+        ("waits", Patience(1e9, still=0.5, silent=1e9), "neither work nor progress"),
+        ("spins", Patience(1e9, still=0.5, silent=2.0), "at work for 2 s without progress"),
+        ("slow", Patience(1e9, still=0.5, silent=2.0), ""),
+    ],
+)
+def test_one_that_answers_health_and_makes_no_progress(run, tmp_path, often, mode, patience, why):
+    """Threads that wait for each other, or a loop without end; and one that is only slow, as its
+    slots show."""
+
+    async def scenario():
+        socket = str(tmp_path / "x.sock")
+        program = Program([sys.executable, "-c", DEAF, socket, mode], {}, patience=patience)
+        deaf = LlamaServer("m", program, Client(Address(socket), "k"), grace=0.1)
+        deaf.meta = {"asked": True}  # nobody else asks it
+        await deaf.start()
+        asked = await ask(deaf, {})
+        if why:
+            await asked.ended.wait()
+            assert isinstance(asked.error, StuckError) and why in str(asked.error)
+            assert why in deaf.explain(await deaf.exited())
+        else:
+            await asyncio.sleep(4)
+            assert asked.error is None and deaf.process.state is State.READY
+            await deaf.stop()
 
     run(scenario)
 

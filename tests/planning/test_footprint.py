@@ -286,3 +286,11 @@ def test_without_gpu_all_is_in_host_memory(tmp_path):
 def test_layers_that_differ_in_their_heads():
     metadata = {**KV.metadata, "llama.attention.head_count_kv": [8, 0, 4]}
     assert Header(metadata, (), 0).kv_bytes == 12 * 64 * 2 * 2
+
+
+@pytest.mark.parametrize(
+    "devices, host, expected",
+    [({}, 5, False), ({"CUDA0": 100}, 10, True), ({"CUDA0": 50, "CUDA1": 50}, 30, False)],
+)
+def test_whether_a_model_is_on_gpus(devices, host, expected):
+    assert Footprint(devices, host).on_gpus is expected
