@@ -1,12 +1,21 @@
 """Documents that say what the code says are held to it."""
 
 import ast
+import importlib
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from app import __version__
+from app.commands.launch import NOT_SERVED
+from app.errors import AppError
+from app.instance.life import AGENT_INTERRUPTED
+from app.main import INTERRUPTED
+from tests.monitoring import ALERTS
 
 ROOT = Path(__file__).parent.parent
 
@@ -75,3 +84,69 @@ def test_links_between_the_pages_lead_somewhere():
         for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text())
     ]
     assert [(page, str(target)) for page, target in links if not target.exists()] == []
+
+
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
+SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+
+def section(title):
+    """The lines of docs/operations.md below a heading."""
+    return OPERATIONS.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def errors(base=AppError):
+    """Every class of errors that end the app, wherever it is."""
+    for path in sorted(ROOT.glob("app/**/*.py")):
+        if path.stem not in ("__main__", "__init__"):
+            importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    found = [base]
+    for each in found:
+        found += each.__subclasses__()
+    return {each for each in found if each.__module__.startswith("app.")}
+
+
+def test_the_operations_page_has_every_exit_status():
+    cells = re.findall(r"^\| ([\d, ]+) \|", section("Exit statuses"), re.M)
+    told = {int(status) for cell in cells for status in cell.split(", ")}
+    ours = {error.exit_status for error in errors()}
+    ours |= {0, NOT_SERVED, INTERRUPTED, AGENT_INTERRUPTED, *(128 + each for each in SIGNALS)}
+    assert told == ours | {128 + signal.SIGKILL}
+
+
+def test_the_operations_page_has_every_class_of_error_with_its_status():
+    rows = re.findall(r"^\| `(\w+)` \| (\d) \|", section("Error messages"), re.M)
+    known = {error.__name__: error.exit_status for error in errors() if error is not AppError}
+    assert {name: int(status) for name, status in rows} == known
+
+
+def test_the_operations_page_has_every_status_that_callers_are_told():
+    told = {
+        int(status)
+        for cell in re.findall(r"^\| (\d{3}(?:, \d{3})*) \|", section("Error messages"), re.M)
+        for status in cell.split(", ")
+    }
+    raised = r"(?:RequestError\(|refuse\(|status=)\s*([45]\d\d)\b"
+    sources = [path.read_text() for path in ROOT.glob("app/**/*.py")]
+    ours = {int(found) for source in sources for found in re.findall(raised, source)}
+    assert ours >= {400, 401, 429, 431, 503} and ours <= told
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
+def test_the_operations_page_says_what_to_do_about_an_alert(rule):
+    assert f"| `{rule['alert']}` |" in section("Alerts")
+
+
+def test_links_within_a_page_lead_to_a_heading():
+    for page in sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md"]):
+        text = page.read_text()
+        for target, anchor in re.findall(r"\]\(([\w./-]*\.md)?#([\w-]+)\)", text):
+            headings = re.findall(
+                r"^#+ (.+)$", (page.parent / target).read_text() if target else text, re.M
+            )
+            assert anchor in map(slug, headings), f"{page.name}: {target}#{anchor}"
+
+
+def slug(heading):
+    """As GitHub makes an anchor of a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")

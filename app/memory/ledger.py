@@ -273,7 +273,7 @@ class Ledger(Generic[Upstream]):
         return [other for other in self if other is not model]
 
     def note_moves(self) -> None:
-        """Keep every change of a model's state. (Called often: mostly, none has changed.)"""
+        """Keep every change of a model's state."""
         for model in self:
             if model.moves.last != (model.state, model.tier):
                 model.moves.note(self.now(), model.state, model.tier)

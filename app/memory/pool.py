@@ -73,6 +73,7 @@ class Pool(Generic[Upstream]):
     def downloading(self, name: str, progress: float = 0.0) -> None:
         model = self._ledger[name]
         model.state, model.progress = ModelState.DOWNLOADING, progress
+        self._ledger.note_moves()
 
     def provide(
         self,
@@ -95,7 +96,10 @@ class Pool(Generic[Upstream]):
         model = self._ledger[name]
         if model.coming is not None:
             return  # a request has begun to load it once more: it is as that ends
+        if model.server is None:  # or its loads have counted already
+            model.moves.failed(reason)
         model.state, model.reason, model.progress = ModelState.FAILED, reason, None
+        self._ledger.note_moves()
         model.line.refuse(RequestError(503, f"{name} is not available: {reason}"))
         self._ledger.lose_if_given_up(reason)
 
@@ -165,14 +169,14 @@ class Pool(Generic[Upstream]):
         model = self._idle(name)
         if model.state is ModelState.READY:
             self._loads.leave(model, Departure.ASKED)
-            self._notify()
+            self._ledger.note_moves()
 
     def unload(self, name: str) -> None:
         """End an idle model's process and keep nothing. Raises RequestError 409 if it is in use."""
         model = self._idle(name)
         if model.state in (ModelState.READY, ModelState.PARKED):
             self._loads.leave(model, Departure.ASKED, keep=False)
-            self._notify()
+            self._ledger.note_moves()
 
     def _idle(self, name: str) -> Model[Upstream]:
         model = self._ledger[name]
@@ -217,6 +221,7 @@ class Pool(Generic[Upstream]):
 
     def _schedule(self) -> None:
         """Decide anew, and begin what is decided. Contains no `await`."""
+        self._ledger.note_moves()  # what has changed since
         if self._ledger.closed:
             self._notify()
             return
@@ -237,6 +242,7 @@ class Pool(Generic[Upstream]):
             if model.state is ModelState.READY and not held_back:
                 model.line.grant(now)
             self._departures.watch(model)
+        self._ledger.note_moves()
         self._wake_at(min(again, default=None), now)
         self._notify()
 
@@ -267,7 +273,6 @@ class Pool(Generic[Upstream]):
         self._loads.come(model, after=[self._ledger[name] for name in turn.after])
 
     def _notify(self) -> None:
-        self._ledger.note_moves()
         if self._changed is not None:
             self._changed.set()
             self._changed = None

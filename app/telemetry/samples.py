@@ -72,7 +72,9 @@ class Sample:
         """Seconds for the prompt: until a stream began, or as llama-server tells it."""
         if self.wait is None:
             return None
-        return self.tokens.prefill if self.first_token is None else self.first_token - self.wait
+        if self.first_token is None:
+            return self.tokens.prefill
+        return max(0.0, self.first_token - self.wait)
 
     @property
     def per_token(self) -> float | None:

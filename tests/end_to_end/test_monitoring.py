@@ -3,6 +3,8 @@ there is one, against a real Prometheus that reads it."""
 
 import hashlib
 import json
+import os
+import re
 import subprocess
 import urllib.parse
 import urllib.request
@@ -11,12 +13,13 @@ import openai
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.end_to_end.conftest import PATIENCE, free_port
+from tests.end_to_end.conftest import PATIENCE, ROOT, free_port
 from tests.end_to_end.test_page import SHORT, two_models
 from tests.end_to_end.test_serving import chat, client, until
-from tests.monitoring import ALERTS, PROMETHEUS, RULES, metrics, queries
+from tests.monitoring import ALERTS, PROMETHEUS, PROMTOOL, RULES, metrics, queries
 
 KEY = "the-key"
+OPERATIONS = ROOT / "docs/operations.md"
 SETTINGS = """
 global: {{scrape_interval: 1s, evaluation_interval: 1s}}
 rule_files: [{rules}]
@@ -74,6 +77,27 @@ def test_every_metric_that_is_asked_for_is_there(app):
     assert 'error_type="501",gen_ai_operation_name="embeddings"' in text
     first = f"gen_ai_server_time_to_first_token_seconds_count{{{chats}"
     assert f'{first},gen_ai_request_model="alpha"}} 2.0' in text
+
+
+COMMANDS = [
+    line
+    for block in re.findall(r"^```sh\n(.*?)```", OPERATIONS.read_text(), re.M | re.S)
+    for line in block.splitlines()
+    if line.startswith(("curl", "promtool"))
+]
+
+
+def test_the_runbooks_commands_work(app):
+    """Every `curl` and `promtool` of docs/operations.md."""
+    assert len(COMMANDS) >= 5
+    variables = {**os.environ, "URL": app.url, "KEY": KEY}
+    for command in COMMANDS:
+        if command.startswith("promtool") and PROMTOOL is None:
+            continue
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=ROOT, env=variables, capture_output=True, text=True
+        )
+        assert done.returncode == 0 and done.stdout and '"error"' not in done.stdout, command
 
 
 @pytest.mark.skipif(PROMETHEUS is None, reason="prometheus is not installed")

@@ -31,6 +31,19 @@ def test_every_move_is_noted_with_its_reason_and_counted(run):
     run(scenario)
 
 
+def test_a_download_and_that_it_failed_are_moves(run):
+    async def scenario():
+        world = World(a=10, b=10, absent=["a"])
+        world.pool.downloading("a")
+        world.pool.downloading("a", 0.5)
+        world.pool.fail("a", "no such file")
+        found = states(world, "a")[-2:]
+        assert found == [("downloading", "none", ""), ("failed", "none", "no such file")]
+        assert world.view("a").moves.failures == 1
+
+    run(scenario)
+
+
 def test_a_persons_act_is_a_reason_of_its_own(run):
     async def scenario():
         world = World(a=10)
