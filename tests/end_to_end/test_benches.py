@@ -22,7 +22,13 @@ BENCHES = {
     "memory": ["decision: 50 models", "wake", "kept: gone on with", "turns"]
     + ["agents: total", "agents: batch done"],
     "fetch": ["a file of 8 MB: ours", "with a limit for each connection"],
-    "cold": ["seconds to the first token", "mmap: ", "dio: ", "read ahead by 4 threads: ", "warm: "],
+    "cold": [
+        "seconds to the first token",
+        "mmap: ",
+        "dio: ",
+        "read ahead by 4 threads: ",
+        "warm: ",
+    ],
     "policy": ["of the best in hindsight", "mean wait", "ours"],
     "page": ["first contentful paint", "idle, 20 viewers", "no viewer"],
 }
