@@ -52,8 +52,9 @@ class Member:
         self._proven = not secret
         self._kept = 0.0
         key = trust.key(secret, listed.task) if secret else listed.key
-        self.client = Client(Address(port=listed.port, host=listed.host), key)
-        self._open = Client(Address(port=listed.port, host=listed.host), "")
+        where, peer = Address(port=listed.port, host=listed.host), f"task {listed.task}"
+        self.client = Client(where, key, peer)
+        self._open = Client(where, "", peer)
 
     @property
     def task(self) -> str:
