@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -145,6 +145,15 @@ class Routes:
         return self.states[route], model
 
     # `proxy.Models`.
+
+    def below(self, name: str) -> Mapping[str, str] | None:
+        """The path names a route: of several models the body chooses."""
+        prefix = f"{name}/"
+        models = [model for model in self.names if model.startswith(prefix)]
+        if name not in self.states or len(models) < 2:
+            return None
+        short = {model.removeprefix(prefix): model for model in models}
+        return short | {model: model for model in models}
 
     def deny_if_full(self, name: str) -> None:
         self.split(name)

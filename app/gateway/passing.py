@@ -85,6 +85,9 @@ class OfPool:
         self.deny_if_full, self.admit = pool.deny_if_full, pool.admit
         self.broken, self.finished = pool.broken, pool.finished
 
+    def below(self, name: str) -> None:
+        """A name in the path stands for one model."""
+
     async def pass_on(self, call: Call, relay: Relay) -> None:
         wait = wait_timeout(call.request.header(HEADER), self._wait)
         ask = asking(kind_of(call.path), call)

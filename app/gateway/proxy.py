@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -58,6 +59,10 @@ NOT_YOURS = (
 
 class Models(Protocol):
     """Those that are served, by name: of one instance, or of many."""
+
+    def below(self, name: str) -> ModelNames | None:
+        """The names among which the body chooses if the path has this one; None if that stands for
+        one model."""
 
     def deny_if_full(self, name: str) -> None:
         """Raises RequestError 429, 503."""
@@ -113,6 +118,9 @@ class Proxy:
             if answered is not None:
                 await answered
             return
+        below = self._models.below(destination.name)
+        if below is not None:
+            destination, names = replace(destination, model=None), own(holder, below)
         incoming = Incoming(request, destination, names, holder, self._rules.keys.quota(holder))
         with Place(incoming.quota, clock.now()), self._reading.holding(request) as holding:
             await self._pass_on(incoming, holding)

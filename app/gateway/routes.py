@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
@@ -74,11 +74,13 @@ class Own:
 
 @dataclass(frozen=True)
 class ToModel:
-    """A path of llama-server, query included. `model` is None if the body names the model."""
+    """A path of llama-server, query included. `model` is None if the body names the model; `name`
+    is what the path calls it, "" for nothing."""
 
     model: str | None
     path: str
     multipart: bool
+    name: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def _to_model(path: str, query: str, names: ModelNames) -> ToModel:
         raise RequestError(404, f"there is no {path} here: chat is at /v1/chat/completions")
     name = path[: -len(upstream)].lstrip("/")
     model = check_model(name, names) if name else None
-    return ToModel(model, upstream + query, upstream in MULTIPART)
+    return ToModel(model, upstream + query, upstream in MULTIPART, name)
 
 
 @lru_cache(CACHED)
