@@ -39,6 +39,8 @@ class Connections(Protocol):
 
     progress: int
 
+    peer: str  # its name in errors
+
     async def acquire(self, fresh: bool = False) -> ChildConnection: ...
 
     def release(self, connection: ChildConnection) -> None:
@@ -87,7 +89,7 @@ class ChildConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._fail(UpstreamError(f"llama-server's answer is no HTTP: {error}"))
+            self._fail(UpstreamError(f"{self._connections.peer}'s answer is no HTTP: {error}"))
             return
         # All pieces of one read are passed on as one: fewer frames and writes, and no delay.
         chunks = self._chunks
@@ -116,7 +118,9 @@ class ChildConnection(asyncio.Protocol):
             self._finish()  # a body that ends with the connection
         else:
             self._fail(
-                UpstreamError("llama-server closed the connection before its answer was whole")
+                UpstreamError(
+                    f"{self._connections.peer} closed the connection before its answer was whole"
+                )
             )
 
     def pause_writing(self) -> None:

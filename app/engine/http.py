@@ -49,10 +49,12 @@ class Reply:
 
 
 class Client:
-    """The connections to one child at `address`, which wants this key."""
+    """The connections to one child at `address`, which wants this key; or to another server, by
+    the name of `peer` in errors."""
 
-    def __init__(self, address: Address, api_key: str) -> None:
+    def __init__(self, address: Address, api_key: str, peer: str = "llama-server") -> None:
         self.address = address
+        self.peer = peer
         self._authorization = f"Bearer {api_key}".encode()
         self.progress = 0
         self._given_up = False
@@ -147,7 +149,7 @@ class Client:
 
     async def acquire(self, fresh: bool = False) -> ChildConnection:
         if self._given_up:
-            raise NotConnectedError("llama-server is being ended")
+            raise NotConnectedError(f"{self.peer} is being ended")
         now = asyncio.get_running_loop().time()
         while self._idle and not fresh:
             connection = self._idle.pop()
@@ -161,7 +163,7 @@ class Client:
         try:
             await self._open_transport(connection)
         except (OSError, asyncio.TimeoutError) as error:
-            raise NotConnectedError(f"llama-server takes no connection: {error}") from None
+            raise NotConnectedError(f"{self.peer} takes no connection: {error}") from None
         self._open[connection] = None
         return connection
 

@@ -18,7 +18,7 @@ from app.machine import chance, clock
 TIMEOUT = 5.0  # seconds for each small request
 KEEP_FOR, RENEWED = 120.0, 40.0  # seconds of one keep, and until the next one
 FAILURES = 2  # probes in a row
-SERVES = ("active", "idle")  # what an instance says of itself
+SERVES, STOPPING = ("active", "idle"), "stopping"  # what an instance says of itself
 SERVABLE = ("ready", "cold", "parking", "parked", "waking", "loading")  # models' states
 RESIDENT = "ready"
 
@@ -45,15 +45,16 @@ class Member:
         self.state = ""  # the instance's own word; "" until it has told
         self.in_flight = 0  # requests of this door
         self.used = clock.now()
-        self.leaving = False  # it is let go, or it drains
+        self.let_go = False  # this door needs it no more
         self.problem = ""  # why it serves nobody, if it should
         self._secret = secret
         self._failures = 0
         self._proven = not secret
         self._kept = 0.0
         key = trust.key(secret, listed.task) if secret else listed.key
-        self.client = Client(Address(port=listed.port, host=listed.host), key)
-        self._open = Client(Address(port=listed.port, host=listed.host), "")
+        where, peer = Address(port=listed.port, host=listed.host), f"task {listed.task}"
+        self.client = Client(where, key, peer)
+        self._open = Client(where, "", peer)
 
     @property
     def task(self) -> str:
@@ -65,8 +66,22 @@ class Member:
         return max([1, *(model.slots for model in self.models.values())])
 
     @property
+    def alive(self) -> bool:
+        """Whether it would serve, if it were not let go."""
+        return self.state in SERVES and self._failures < FAILURES
+
+    @property
     def serves(self) -> bool:
-        return self.state in SERVES and not self.leaving and self._failures < FAILURES
+        return self.alive and not self.let_go
+
+    @property
+    def leaving(self) -> bool:
+        return self.let_go or self.state == STOPPING
+
+    @property
+    def comes(self) -> bool:
+        """Whether it is to serve, as far as is known."""
+        return self.state in ("", "setting up") and not self.problem and not self.let_go
 
     def has(self, model: str) -> bool:
         seen = self.models.get(model)
@@ -101,8 +116,6 @@ class Member:
             self.state, self.models = str(told["status"]), models
         except (KeyError, TypeError, ValueError, AttributeError):
             raise UpstreamError("its /api/status is not an instance's") from None
-        if self.state == "stopping":
-            self.leaving = True
 
     async def _prove(self) -> None:
         """Before any key or prompt is sent (see `trust`). Raises NotProvenError, UpstreamError."""
@@ -134,13 +147,22 @@ class Member:
             self._kept = now
             await self._say(door, KEEP_FOR)
 
-    async def let_go(self, door: str) -> None:
+    async def release(self, door: str) -> None:
         """It gets nothing more, and may end. Raises UpstreamError."""
-        self.leaving = True
+        self.let_go = True
         await self._say(door, 0)
+
+    def take_back(self) -> None:
+        """It is needed again, and has not ended: another door may keep it."""
+        self.let_go, self._kept = False, 0.0
 
     async def _say(self, door: str, seconds: float) -> None:
         await self.client.post(KEEP, {"door": door, "seconds": seconds}, TIMEOUT)
+
+    def retire(self) -> None:
+        """It is no longer of the route. Requests that it is at go on."""
+        if not self.in_flight:
+            self.close()
 
     def close(self) -> None:
         self.client.close()

@@ -8,7 +8,7 @@ all who create it one succeeds. Whoever finds the lock taken leaves the order to
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -78,14 +78,15 @@ class Orders:
         """What the route's instances will be told. Raises ConfigError."""
         return parse(merge(await self._form(route), {}, {}))
 
-    async def start(self, route: Route, wanted: int) -> list[str]:
-        """Start instances until there are `wanted` of the route; the IDs of the tasks. None if
-        another door is at it."""
+    async def start(self, route: Route, wanted: int, useless: Collection[str]) -> list[str]:
+        """Start instances until there are `wanted` of the route besides the `useless` tasks; the
+        IDs of the new tasks. None if another door is at it."""
         lock = await self._lock(route)
         if lock is None:
             return []
         try:
-            there = [each for each in await self.listed([route]) if each.route == route.name]
+            listed = [each for each in await self.listed([route]) if each.route == route.name]
+            there = [each for each in listed if each.task not in useless]
             return [await self._start(route) for _ in range(wanted - len(there))]
         finally:
             await self._ask("queues", "delete", {"queue": lock, "force": True})

@@ -114,8 +114,7 @@ class Routes:
             state.route = route
             self.states[route.name] = state
         for state in kept.values():
-            state.close()
-            state.tell()
+            state.retire()
         self.rename()
 
     def update(self, listed: Sequence[Listed]) -> None:
@@ -225,9 +224,10 @@ class Routes:
         if hopeless and len(hopeless) == len(state.coming) and not state.serving():
             raise RequestError(503, f"{name}: {hopeless[0]}", retry_after=30)
         serving = state.serving()
-        failed = [m.models[model].state for m in serving if model in m.models]
-        if serving and failed and all(each == "failed" for each in failed):
-            raise RequestError(503, f"{name}: {model} has failed on its instances", retry_after=30)
+        states = {m.models[model].state if model in m.models else "absent" for m in serving}
+        if states and states <= {"failed", "absent"}:
+            problem = f"{model} has failed on all instances, or is not there"
+            raise RequestError(503, f"{name}: {problem}", retry_after=30)
 
     async def _failed(
         self, journey: Journey, relay: Relay, member: Member, error: UpstreamError

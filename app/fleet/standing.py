@@ -55,14 +55,13 @@ class RouteState:
 
     def standing(self) -> Standing:
         instances = [Instance(m.task, m.slots, m.used) for m in self.serving()]
-        there = {each.task for each in instances}
-        on_the_way = [t for t in (*self.listed, *self.members) if t not in there and self._comes(t)]
-        coming = len(on_the_way) + self.ordering
+        starting = sum(member.comes for member in self.members.values())
+        coming = len(self.listed) + starting + self.ordering
         return Standing(instances, coming, self.waiting, self.changed)
 
-    def _comes(self, task: str) -> bool:
-        member = self.members.get(task)
-        return member is None or (not member.leaving and member.state in ("", "setting up"))
+    def useless(self) -> list[str]:
+        """Tasks that neither serve nor are to: those that drain, and those that do not answer."""
+        return [task for task, m in self.members.items() if not (m.serves or m.comes)]
 
     def choose(self, model: str, key: int, tried: Collection[str]) -> Member | None:
         """The instance for a conversation; None if none serves the model now."""
@@ -96,11 +95,11 @@ class RouteState:
             known = self.members.get(task)
             if known is None or known.listed.address != each.address:
                 if known is not None:
-                    known.close()
+                    known.retire()
                 self.members[task] = Member(each, secret)
                 self.changed = clock.now()
         for task in self.members.keys() - serving.keys():
-            self.members.pop(task).close()
+            self.members.pop(task).retire()
             self.changed = clock.now()
         self.coming = {task: told for task, told in self.coming.items() if task in self.listed}
         self.tell()
@@ -109,15 +108,15 @@ class RouteState:
         """What those are told that wait, for people."""
         told = [each.text for each in self.coming.values()]
         told += [
-            f"task {m.task} is {m.state or 'starting'}"
-            for m in self.members.values()
-            if not m.serves and not m.leaving and not m.problem
+            f"task {m.task} is {m.state or 'starting'}" for m in self.members.values() if m.comes
         ]
         told += [m.problem for m in self.members.values() if m.problem]
         if self.ordering:
             told.append("an instance is being ordered")
         return "; ".join(told) or self.problem
 
-    def close(self) -> None:
+    def retire(self) -> None:
+        """The route is no more."""
         for member in self.members.values():
-            member.close()
+            member.retire()
+        self.tell()

@@ -24,7 +24,7 @@ from app.machine.deadline import within
 from app.memory.backoff import delay
 from app.models.reference import title
 from app.task.sdk import Complaints
-from app.task.served import standing
+from app.task.served import standing as standing_of
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class Watch:
                 return Coming(each.task, problem, hopeless=True)
             return Coming(each.task, f"task {each.task} is number {place.place} in {place.queue}")
         found = (await self._orders.standing([each.task])).get(each.task)
-        how = standing(found) if found is not None else "started"
+        how = standing_of(found) if found is not None else "started"
         return Coming(each.task, f"task {each.task}: {how}")
 
     async def _settle_orders(self, listed: list[Listed]) -> None:
@@ -155,10 +155,10 @@ class Watch:
     async def _probe(self) -> None:
         states = list(self._routes.states.values())
         await self._look_at([member for state in states for member in state.members.values()])
-        for state in states:
-            for member in state.serving():
-                with contextlib.suppress(UpstreamError):
-                    await member.keep(self._door)
+        serving = [member for state in states for member in state.serving()]
+        await asyncio.gather(
+            *(member.keep(self._door) for member in serving), return_exceptions=True
+        )
 
     async def _look_at(self, members: list[Member]) -> None:
         before = [member.problem for member in members]
@@ -180,15 +180,16 @@ class Watch:
             if self.listed_at is None or now < state.retry_at:
                 continue
             decision = decide(state.route, state.standing(), state.demand, now)
-            if decision.start and not state.ordering:
+            if decision.start and not state.ordering and not take_back(state):
                 self._order(state, decision.start)
             if decision.let_go:
                 await self._let_go(state, state.members[decision.let_go])
 
     def _order(self, state: RouteState, count: int) -> None:
         state.ordering = True
-        there = len(state.standing().instances) + len(state.listed)
-        ordering = asyncio.create_task(self._start(state, there + count))
+        standing = state.standing()
+        wanted = len(standing.instances) + standing.coming - 1 + count  # one is `ordering`
+        ordering = asyncio.create_task(self._start(state, wanted))
         self._ordering.add(ordering)
         ordering.add_done_callback(partial(self._ordered_done, state))
 
@@ -199,7 +200,7 @@ class Watch:
 
     async def _start(self, state: RouteState, wanted: int) -> None:
         try:
-            started = await self._orders.start(state.route, wanted)
+            started = await self._orders.start(state.route, wanted, state.useless())
             for task in started:
                 logger.info("route %s: ordered an instance, task %s", state.route.name, task)
                 self._ordered[task] = state
@@ -218,7 +219,7 @@ class Watch:
         state.changed = clock.now()
         logger.info("route %s: task %s is needed no more", state.route.name, member.task)
         with contextlib.suppress(UpstreamError):
-            await member.let_go(self._door)
+            await member.release(self._door)
 
     # The routes, as their task has them.
 
@@ -239,6 +240,15 @@ class Watch:
     async def _name_models(self, state: RouteState) -> None:
         state.models = await models_of(self._orders, state.route)
         self._routes.rename()
+
+
+def take_back(state: RouteState) -> bool:
+    """Whether one that this door had let go of is here still, and is used again."""
+    found = next((m for m in state.members.values() if m.let_go and m.alive), None)
+    if found is not None:
+        found.take_back()
+        state.tell()
+    return found is not None
 
 
 async def models_of(orders: Orders, route: Route) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """From the start of a bare llama-server to its first token, with none of the model's file in the
 page cache: as it is (mmap), with its other load modes, and with the file read ahead by several
 threads, or by the kernel (POSIX_FADV_WILLNEED), from the moment at which llama-server starts. In
-turns; each round begins with another one. `warm` is mmap with the whole file in the page cache.
+turns, there and back; each pair of rounds begins with another one. `warm` is mmap with the whole
+file in the page cache.
 
 What a host below this machine has cached is not seen from here: `a plain read` says how fast the
 file comes when this machine's page cache has none of it.
@@ -145,12 +146,13 @@ def measure(file: Path, rounds: int) -> None:
         read(file, 1)
         found["a plain read"].append(time.monotonic() - begun)
         found["warm"].append(first_token(argv, port, None))
-        turn = number % len(names)
+        turn = number // 2 % len(names)
         order = [*names[turn:], *names[:turn]]
-        for name in order if number % 2 else reversed(order):
+        for name in reversed(order) if number % 2 else order:
             cool(file)
             further, ahead = choices[name]
             found[name].append(first_token([*argv, *further], port, ahead))
+            print(f"{name}: {found[name][-1]:.2f} s", flush=True)
     report(found, file.stat().st_size)
 
 
@@ -167,8 +169,12 @@ def report(found: dict[str, list[float]], size: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--file", type=Path, help="a model of your own, on a disk")
     parser.add_argument("--small", action="store_true", help="in a few seconds, for tests")
     options = parser.parse_args()
+    if options.file is not None:
+        measure(options.file, options.rounds)
+        return
     # Not /tmp, which may be in memory: nothing of that can be cold.
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         file = model(Path(name), large=not options.small)

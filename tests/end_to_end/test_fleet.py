@@ -18,6 +18,7 @@ import pytest
 from app.models import tiny
 from tests.clearml_api import ApiServer
 from tests.end_to_end.agent import Agent, repository, wait_for
+from tests.end_to_end.browser import PROGRAM, chromium
 from tests.end_to_end.conftest import PATIENCE, App
 
 KEY = "a-key-of-the-door-for-its-callers"
@@ -432,3 +433,26 @@ class Stream:
             self._connection.sock.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._connection.close()
+
+
+@pytest.mark.skipif(PROGRAM is None, reason="there is no chromium")
+def test_the_page_of_a_door(fleet):
+    """The page asks for a key, and shows routes and instances, and an answer counts."""
+    fleet.instance()
+    door = fleet.door(fleet.routes(max=1))
+    wait_for(lambda: serving(door) == 1, lambda: door.output)
+    assert call(door)[0] == 200
+    with chromium() as browser:
+        page = browser.new_page()
+        errors = []
+        page.on("pageerror", lambda error: errors.append(error))
+        page.goto(door.url)
+        page.get_by_text("key needed").wait_for()
+        page.get_by_label("API key").fill(KEY)
+        page.get_by_role("button", name="Use").click()
+        page.get_by_role("heading", name="chat").wait_for()
+        page.get_by_text("1 of 0 to 1 instances").wait_for()
+        row = page.locator("tbody tr")
+        row.get_by_text("tiny: ready").wait_for()
+        assert page.locator("svg.history path").count() == 2
+        assert errors == []
