@@ -32,6 +32,15 @@ async def freeze(world, draw):
         child.signal(signal.SIGCONT)
 
 
+async def wedge(world, draw):
+    """A process that takes requests, and never goes on."""
+    ready = [child for child in world.machine.alive if child.program.ready]
+    if ready:
+        child = draw.choice(ready)
+        child.program.wedged = True
+        world.stood_still(child.program.alias)
+
+
 def _signal(world, draw, signum):
     alive = world.machine.alive
     child = draw.choice(alive) if alive else None
@@ -96,6 +105,7 @@ FAULTS = {
     "kill": kill,
     "segfault": segfault,
     "freeze": freeze,
+    "wedge": wedge,
     "crash on load": manners("crash on load", crash_on_load=0.8),
     "break": manners("break", breaks=0.5),
     "slow": manners("slow", token=0.4, load=12.0),

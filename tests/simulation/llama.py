@@ -32,7 +32,6 @@ class Manners:
     prompt_rate: float = 2000.0
     end: float = 0.2
     crash_on_load: float = 0.0  # how likely
-    wedged: bool = False  # takes requests, and never goes on
     stubborn: bool = False  # does not heed SIGTERM
     breaks: float = 0.0  # how likely an answer is broken off
 
@@ -76,6 +75,7 @@ class LlamaServer:
         self.embeds = "--embedding" in argv or "--embeddings" in argv
         self.manners = world.manners
         self.ready = False
+        self.wedged = False  # it takes requests, and never goes on
         self.connections, self.waiting = {}, []
         self.listener = None
         self.thawed = asyncio.Event()
@@ -116,7 +116,7 @@ class LlamaServer:
     async def working(self, seconds):
         """Work that takes so long, unless it stands still."""
         await asyncio.sleep(seconds)
-        while self.child.frozen or self.manners.wedged:
+        while self.child.frozen or self.wedged:
             await asyncio.sleep(0.5)
 
     async def _live(self, *, warm):

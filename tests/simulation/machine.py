@@ -9,6 +9,7 @@ import signal
 import sys
 from types import SimpleNamespace
 
+from app.machine.activity import Activity, Standing
 from app.machine.children import Done
 
 GPU = "CUDA0"
@@ -183,6 +184,15 @@ class Machine:
     def outlive(self, argv, environment):
         self.wills.append(will := Will())
         return will
+
+    def activity(self, pid):
+        """As /proc would show it: one that is wedged sleeps, any other works."""
+        child = self.children[pid - self.first_pid - 1]
+        if child.returncode is not None:
+            return Activity(Standing.GONE)
+        if child.frozen:
+            return Activity(Standing.STOPPED)
+        return Activity(Standing.ASLEEP if child.program.wedged else Standing.ACTIVE)
 
     # psutil and NVML, as far as app.machine uses them.
 

@@ -64,6 +64,7 @@ FAULTS = (
     "crash on load",
     "break",
     "freeze",
+    "wedge",
     "slow",
     "stubborn",
     "others",

@@ -6,7 +6,7 @@ import os
 import queue
 
 from app import console
-from app.machine import chance, children, clock, garbage, gpu, host, network, threads
+from app.machine import activity, chance, children, clock, garbage, gpu, host, network, threads
 
 EPOCH = 1_800_000_000.0  # seconds
 
@@ -59,6 +59,7 @@ def replacements(world):
         (threads, "daemon", steps.daemon),
         (threads, "Queue", steps.queue),
         (threads, "Full", queue.Full),
+        (activity, "of", machine.activity),
         (children, "run", machine.run),
         (children, "spawn", machine.spawn),
         (children, "outlive", machine.outlive),
