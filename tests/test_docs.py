@@ -13,7 +13,7 @@ import pytest
 from app import __version__
 from app.commands.launch import NOT_SERVED
 from app.errors import AppError
-from app.instance.life import AGENT_INTERRUPTED
+from app.instance.lifetime import AGENT_INTERRUPTED
 from app.main import INTERRUPTED
 from tests.monitoring import ALERTS
 

@@ -237,6 +237,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "doorway",
         "front",
         "phases",
+        "lifetime",
         "life",
     ],
     "fleet": [

@@ -31,7 +31,7 @@ from app.instance.callers import Callers, callers_of, secret_of
 from app.instance.doorway import CLOSE, Doorway
 from app.instance.ending import Reason, simply
 from app.instance.invocation import PROJECT, Invocation
-from app.instance.life import Instance
+from app.instance.lifetime import Lifetime
 from app.instance.phases import reachable
 from app.machine import chance
 from app.machine.deadline import within
@@ -67,7 +67,7 @@ class Wish:
     certificate_key: str = ""
 
 
-class Door(Instance):
+class Door(Lifetime):
     def __init__(self, invocation: Invocation, wish: Wish, environment: Mapping[str, str]) -> None:
         super().__init__(invocation, environment)
         self._wish = wish
@@ -93,6 +93,9 @@ class Door(Instance):
         watch = Watch(routes, orders, chance.name(8), given.task.task_id)
         pages = self._serve(routes, callers, doorway, watch, general.drain_timeout)
         pages.endpoint = address
+        if callers.keys_file is not None:
+            callers.keys_file.start(given.keys_due, routes.names, lambda _: None)
+            given.ending.push("the keys file", simply(callers.keys_file.stop))
         watch.start(text)
         given.ending.push("the watch", simply(watch.stop))
         Reports(given.task, routes, address).start(given.ending)

@@ -7,6 +7,7 @@ all who create it one succeeds. Whoever finds the lock taken leaves the order to
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,10 +32,14 @@ from app.task.served import Served
 DEADLINE = 20.0  # seconds
 STALE = 30.0  # seconds of a lock, by the server's clock, whose holder must be gone
 MOST = 500  # tasks of a listing
+LONGEST = 200  # characters of a line
 CONFIGURATION = "routes"
 ABOUT = "the routes of this door; edited here, they change within seconds"
 ROUTE_FIELD = f"{GENERAL}/gateway_route"
 QUEUE_FIELD = f"{GENERAL}/queue"
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,8 @@ class Orders:
             there = [each for each in listed if each.task not in useless]
             return [await self._start(route) for _ in range(wanted - len(there))]
         finally:
-            await self._ask("queues", "delete", {"queue": lock, "force": True})
+            if lock:
+                await self._ask("queues", "delete", {"queue": lock, "force": True})
 
     async def _start(self, route: Route) -> str:
         form = await self._form(route)
@@ -134,7 +140,8 @@ class Orders:
         return merge(given, {}, {}).to_write()
 
     async def _lock(self, route: Route) -> str | None:
-        """The ID of a queue that nobody else has made; None if another door has."""
+        """The ID of a queue that nobody else has made; None if another door has, "" if this user
+        may make none."""
         name = f"llamacpp-route {route.project or self._project} {route.name}"
         for last in (False, False, True):
             try:
@@ -142,11 +149,20 @@ class Orders:
             except RefusedError:
                 holder = await self._holder(name)
                 if holder is None and last:
-                    raise  # nobody has it: we may make none
+                    return await self._without_lock(name)
                 if holder is not None:
                     await self._break_if_stale(holder)
                     return None
         raise AssertionError("the last try returns or raises")
+
+    async def _without_lock(self, name: str) -> str:
+        """Nobody has it, and we may make none."""
+        logger.warning(
+            "no queue %r can be made, which would keep doors from starting an instance at once: "
+            "several doors may start one each",
+            name,
+        )
+        return ""
 
     async def _holder(self, name: str) -> Mapping[str, Any] | None:
         found = await self._dated("queues", "get_all", {"name": f"^{re.escape(name)}$"})
@@ -169,6 +185,13 @@ class Orders:
         serving = [w for w in workers if queue in [q.get("id") for q in w.get("queues") or []]]
         at = waiting.index(task) + 1 if task in waiting else 0
         return Place(str(found.get("name") or queue), at, len(serving))
+
+    async def last_line(self, task: str) -> str:
+        """The last line of the task's console; "" if there is none."""
+        wish = {"task": task, "batch_size": 1, "order": "desc"}
+        events = (await self._ask("events", "get_task_log", wish)).get("events") or []
+        lines = str(events[0].get("msg") or "").strip().splitlines() if events else []
+        return lines[-1][:LONGEST] if lines else ""
 
     async def take_back(self, task: str) -> None:
         """One that no agent has taken yet."""

@@ -112,6 +112,7 @@ class Watch:
         self._routes.update(listed)
         new = [m for s in states.values() for t, m in s.members.items() if t not in known]
         await self._look_at(new)
+        await self._take_back(listed)
         await self._explain(listed)
         await self._settle_orders(listed)
 
@@ -133,7 +134,24 @@ class Watch:
             return Coming(each.task, f"task {each.task} is number {place.place} in {place.queue}")
         found = (await self._orders.standing([each.task])).get(each.task)
         how = standing_of(found) if found is not None else "started"
-        return Coming(each.task, f"task {each.task}: {how}")
+        line = await self._orders.last_line(each.task)
+        told = f"task {each.task}: {how}" + (f" ({line})" if line else "")
+        return Coming(each.task, told)
+
+    async def _take_back(self, listed: list[Listed]) -> None:
+        """What this door has ordered beyond the most that there may be, the youngest first: another
+        door may have ordered at the same time."""
+        for state in self._routes.states.values():
+            standing = state.standing()
+            surplus = len(standing.instances) + standing.coming - state.route.max
+            queued = [each for each in listed if each.task in self._ordered]
+            queued = [each for each in queued if each.route == state.route.name]
+            queued = [each for each in queued if each.status == QUEUED]
+            queued.sort(key=lambda each: each.created)
+            for each in queued[-surplus:] if surplus > 0 else []:
+                logger.info("route %s: task %s is one too many", each.route, each.task)
+                del self._ordered[each.task]
+                await self._orders.take_back(each.task)
 
     async def _settle_orders(self, listed: list[Listed]) -> None:
         """Whether what was ordered has come, or failed before."""

@@ -113,6 +113,11 @@ class State:
             if task := self.tasks.get(event.get("task")):
                 task["last_iteration"] = max(task["last_iteration"], event.get("iter") or 0)
 
+    def events_get_task_log(self, fields):
+        lines = [e for e in self.events if (e.get("type"), e["task"]) == ("log", fields["task"])]
+        lines.sort(key=lambda event: event["timestamp"], reverse=fields.get("order") == "desc")
+        return {"events": lines[: fields["batch_size"]]}
+
     # auth, users
 
     def auth_login(self, _):

@@ -171,7 +171,7 @@ def test_a_phase_that_does_not_heed_the_stop_is_left_behind(run, folder, monkeyp
     async def meanwhile(instance):
         instance._signalled(signal.SIGTERM)
 
-    monkeypatch.setattr("app.instance.life.GIVE_UP", 0.01)
+    monkeypatch.setattr("app.instance.lifetime.GIVE_UP", 0.01)
     monkeypatch.setattr("app.instance.ending.MARGIN", 0.0)
     task = Task()
     assert live(run, task, Deaf, meanwhile=meanwhile) == 143
