@@ -5,7 +5,7 @@ import asyncio
 from app.form.settings import GeneralSettings, IdleSettings, Settings
 from app.gateway.admission import Keys
 from app.gateway.rules import Rules
-from app.instance import life, phases
+from app.instance import lifetime, phases
 from app.instance.callers import Callers
 from app.instance.doorway import Doorway
 from app.instance.ending import MARGIN, Ending
@@ -91,7 +91,7 @@ def test_at_a_second_signal_every_llama_server_is_killed(run):
 def test_the_end_takes_no_longer_than_an_abort_waits_even_if_every_stop_hangs(run):
     async def scenario():
         ending, _, doorway = await started()
-        parts = [life.GIVE_UP, *(step.seconds for step in ending._steps), END_BUDGET]
+        parts = [lifetime.GIVE_UP, *(step.seconds for step in ending._steps), END_BUDGET]
         assert sum(part + MARGIN for part in parts if part) <= DRAIN + ABORT_SLACK
         await doorway.close()
 
