@@ -47,26 +47,28 @@ def _ended(world, call):
     elif call.refused:
         if world.listens(call.ended):
             yield "nobody listens"
-    elif call.left:
+        return
+    yield from _in_time(world, call)
+    if call.left:
         if call.leaves_after is None and call.model not in world.still:
             yield "no answer for as long as anybody would wait"
     elif not call.status:
         if not call.stale and not world.ending(call.ended):
             yield "neither an answer nor an error"
     else:
-        yield from _in_time(world, call)
         yield from _answer(world, call)
 
 
 def _in_time(world, call):
-    """What its llama-server has got takes as long as that takes."""
-    if call.model in world.still or call.reads_slowly or world.begun.get(call.name):
+    """Until its answer or its llama-server has it: that takes as long as that takes."""
+    if call.model in world.still or call.reads_slowly:
         return
     wait = float(world.scene.config["General/wait_timeout"]) if call.wait is None else call.wait
-    begun = max(call.sent, world.opened_at)
-    taken = call.ended - begun
-    if taken > wait + SLACK + (HEAD if call.wrong == "slow head" else 0.0):
-        yield f"took {taken:.1f} s, and might wait {wait:.1f}"
+    bound = HEAD if call.wrong == "slow head" else wait
+    got = world.begun.get(call.name)
+    taken = (got[0][0] if got else call.ended) - max(call.sent, world.opened_at)
+    if taken > bound + SLACK:
+        yield f"took {taken:.1f} s, and might wait {bound:.1f}"
 
 
 def _answer(world, call):

@@ -12,6 +12,8 @@ import httptools
 from tests.simulation.wire import Listener
 
 STATE = "cmd_child_to_router:state:"
+SHORT = 64  # words: an answer of so many may wait inside for a slot
+EMBEDDING = ("/v1/embeddings",)
 LOOK = 1.0  # seconds between two looks at whether a client has left
 TEMPLATE = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 FULL = "Context size has been exceeded."
@@ -279,6 +281,8 @@ class Served(asyncio.Protocol):
         server.world.began(job.name, server)
         server.waiting.append(job)
         server.start_next()
+        if job in server.waiting and job.most > SHORT and job.path not in EMBEDDING:
+            server.world.violated(f"{server.child.name} has no slot for {job.name}")
 
     def fail(self, status, message):
         self.tell(status, {"error": {"code": status, "message": message, "type": "server_error"}})
