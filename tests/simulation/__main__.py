@@ -32,6 +32,7 @@ def main():
             sys.stdout.write("".join(f"{line}\n" for line in outcome.lines))
         for violation in outcome.violations:
             sys.stdout.write(f"seed {seed}: {violation}\n")
+        sys.stdout.flush()
         failed += [seed] if outcome.violations else []
     sys.stdout.write(
         f"{len(seeds)} worlds, {seconds / 3600:.2f} virtual hours in "

@@ -32,6 +32,15 @@ async def freeze(world, draw):
         child.signal(signal.SIGCONT)
 
 
+async def wedge(world, draw):
+    """A llama-server that says that it is well, and does nothing any more."""
+    alive = [child for child in world.machine.alive if child.program.ready]
+    if alive:
+        child = draw.choice(alive)
+        child.program.wedged = True
+        world.stood_still(child.program.alias)
+
+
 def _signal(world, draw, signum):
     alive = world.machine.alive
     child = draw.choice(alive) if alive else None
@@ -96,6 +105,7 @@ FAULTS = {
     "kill": kill,
     "segfault": segfault,
     "freeze": freeze,
+    "wedge": wedge,
     "crash on load": manners("crash on load", crash_on_load=0.8),
     "break": manners("break", breaks=0.5),
     "slow": manners("slow", token=0.4, load=12.0),

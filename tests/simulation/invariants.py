@@ -167,7 +167,7 @@ def _nothing_more(world):
 def _ended_in_time(world):
     limit = float(world.scene.config["Idle/idle_time_limit"]) * 3600
     overview = world.opened.overview
-    last = max(v.last_used for v in overview.view())
+    last = max(max(v.last_used, v.gave_up) for v in overview.view())
     last = max(last, overview.serving_since)
     if not -0.001 <= world.ended_at - last - limit <= 60:
         world.violated(f"ended {world.ended_at - last:.1f} s after the last request, limit {limit}")

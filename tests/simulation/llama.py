@@ -34,7 +34,6 @@ class Manners:
     prompt_rate: float = 2000.0
     end: float = 0.2
     crash_on_load: float = 0.0  # how likely
-    wedged: bool = False  # takes requests, and never goes on
     stubborn: bool = False  # does not heed SIGTERM
     breaks: float = 0.0  # how likely an answer is broken off
 
@@ -77,10 +76,9 @@ class LlamaServer:
         self.slots = [Slot(n) for n in range(int(given["--parallel"]))]
         self.embeds = "--embedding" in argv or "--embeddings" in argv
         self.manners = world.manners
-        self.ready = False
+        self.ready = self.wedged = False
         self.connections, self.waiting = {}, []
         self.listener = None
-        self.thawed = asyncio.Event()
         self._tasks = set()
         self.run(self._live(warm="--no-warmup" not in argv))
 
@@ -111,14 +109,16 @@ class LlamaServer:
         await asyncio.sleep(self.manners.end * self.world.jitter())
         self.child.die(0)
 
-    def thaw(self):
-        self.thawed.set()
-        self.thawed.clear()
+    async def awake(self, seconds):
+        """What takes so long, unless the process is stopped."""
+        await asyncio.sleep(seconds)
+        while self.child.frozen:
+            await asyncio.sleep(0.5)
 
     async def working(self, seconds):
-        """Work that takes so long, unless it stands still."""
-        await asyncio.sleep(seconds)
-        while self.child.frozen or self.manners.wedged:
+        """The same, of work."""
+        await self.awake(seconds)
+        while self.wedged:
             await asyncio.sleep(0.5)
 
     async def _live(self, *, warm):
@@ -226,7 +226,7 @@ class Served(asyncio.Protocol):
 
     async def _answer(self, method, url, headers, body):
         server, path = self.server, url.partition("?")[0]
-        await server.working(0.0002)
+        await server.awake(0.0002)
         told = {
             "/v1/models": {"data": [{"id": server.alias, "meta": {"n_ctx_train": 4096}}]},
             "/slots": [slot.told() for slot in server.slots],

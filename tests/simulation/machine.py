@@ -9,6 +9,7 @@ import signal
 import sys
 from types import SimpleNamespace
 
+from app.machine.activity import Activity, Standing
 from app.machine.children import Done
 
 GPU = "CUDA0"
@@ -79,7 +80,6 @@ class Child:
             self.frozen = True
         elif signum == signal.SIGCONT:
             self.frozen = False
-            self.program.thaw()
         elif signum == signal.SIGTERM:
             self.program.terminate()
         else:
@@ -183,6 +183,15 @@ class Machine:
     def outlive(self, argv, environment):
         self.wills.append(will := Will())
         return will
+
+    def activity(self, pid):
+        """What the kernel shows."""
+        child = self.children[pid - self.first_pid - 1]
+        if child.returncode is not None:
+            return Activity(Standing.GONE)
+        if child.frozen:
+            return Activity(Standing.STOPPED)
+        return Activity(Standing.ASLEEP, 0.0 if child.program.wedged else self.loop.time())
 
     # psutil and NVML, as far as app.machine uses them.
 

@@ -6,7 +6,7 @@ import os
 import queue
 
 from app import console
-from app.machine import chance, children, clock, garbage, gpu, host, network, threads
+from app.machine import activity, chance, children, clock, garbage, gpu, host, network, threads
 
 EPOCH = 1_800_000_000.0  # seconds
 
@@ -74,6 +74,7 @@ def replacements(world):
         (host, "psutil", machine.psutil),
         (host, "_number", lambda path: None),
         (host, "thread_count", lambda: 8),
+        (activity, "of", machine.activity),
         (gpu, "pynvml", machine.pynvml),
         (gpu, "_visible", machine.visible),
         (console, "confide", lambda text: None),

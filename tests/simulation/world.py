@@ -26,6 +26,7 @@ from tests.simulation.lockstep import Lockstep
 from tests.simulation.loop import Stuck, VirtualLoop
 from tests.simulation.machine import Machine
 from tests.simulation.scene import QUICK, scene
+from tests.simulation.visits import Visitor
 from tests.simulation.wire import Network
 
 SETTLE = 90.0  # seconds after the end, in which everything has to come to rest
@@ -78,7 +79,7 @@ class World:
         self.clearml, self.reported = clearml.Server(self, self._hyperparameters()), []
         self.calls, self.samples = [], defaultdict(list)
         self.begun, self.served = defaultdict(list), defaultdict(list)
-        self.broken, self.still = set(), set()
+        self.broken, self.still = set(), Counter()
         self.tasks, self._key = set(), ""
         self.weathers, self.cleared = [], []  # of ClearML: when each began, and ended
         self.used_at = 0.0  # a request was under way
@@ -103,6 +104,11 @@ class World:
         """What callers send, as soon as anybody knows it."""
         self._key = self.clearml.key or self._key
         return self._key
+
+    def token(self):
+        """What a person on this machine sends, where there is no key."""
+        found = [*self.folder.glob(f"lmd-*/token-{self.port}")]
+        return found[0].read_text() if found else ""
 
     # What happens.
 
@@ -161,7 +167,7 @@ class World:
         self.broken.add(name)
 
     def stood_still(self, model):
-        self.still.add(model)
+        self.still[model] += 1
 
     def file_server_answers(self):
         return True
@@ -172,8 +178,8 @@ class World:
 
     def ending(self, at):
         """Whether the instance may be about to end then."""
-        last = self.ended_at if self.reason_at is None else self.reason_at
-        return at >= min(last, self.asked_to_end or last)
+        known = [m for m in (self.asked_to_end, self.reason_at) if m is not None]
+        return bool(known) and at >= min(known)
 
     # Its course.
 
@@ -245,6 +251,8 @@ class World:
         living = self.task(self._live(), "instance")
         callers = [Client(self, n, habits) for n, habits in enumerate(self.scene.habits)]
         asking = [self.task(c.live(), f"client {c.number}") for c in callers]
+        if self.scene.visits:
+            asking.append(self.task(Visitor(self).live(), "visitor"))
         self.task(faults.befall(self), "faults")
         self.task(invariants.watch(self), "watch")
         self.task(self._end(), "end")
