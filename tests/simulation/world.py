@@ -68,7 +68,7 @@ class World:
         self.lines, self._keeps = [], keeps_trace
         self.violations, self.counts, self.happened = [], Counter(), Counter()
         self.scene = scene(self.draw("scene"), scale)
-        self.network = Network(self.loop, self.draw("network"))
+        self.network = Network(self.loop)
         self.machine = Machine(
             self.loop, self.trace, self.scene.capacity, self.scene.sizes, hides=self.scene.hides
         )
