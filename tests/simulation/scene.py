@@ -96,7 +96,7 @@ def scene(draw, scale):
         sizes=sizes,
         config=_form(draw, names, end),
         habits=[_habits(draw, seconds, scale) for _ in range(draw.randint(*scale.callers))],
-        seconds=seconds * (draw.random() < 0.1 and 0.02 or 1),
+        seconds=seconds * (0.02 if draw.random() < 0.1 else 1),
         end=end,
         agent=agent,
         hides=draw.random() < 0.5,
