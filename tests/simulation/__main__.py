@@ -1,4 +1,4 @@
-"""python -m tests.simulation --seeds 100 [--first N] [--long] | --seed N --trace"""
+"""python -m tests.simulation: what `make simulate` runs. docs/architecture.md has its options."""
 
 import argparse
 import sys
@@ -9,14 +9,14 @@ from tests.simulation.scene import LONG, QUICK
 from tests.simulation.world import simulate
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m tests.simulation")
     parser.add_argument("--seeds", type=int, default=100, help="how many worlds")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="only this one")
     parser.add_argument("--trace", action="store_true", help="print what happens")
     parser.add_argument("--long", action="store_true", help="hours, and up to 32 callers, each")
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     scale = LONG if given.long else QUICK
     seeds = (
         [given.seed] if given.seed is not None else range(given.first, given.first + given.seeds)
@@ -40,7 +40,8 @@ def main():
         f"requests: {dict(sorted(counts.items()))}\nfaults: {dict(sorted(faults.items()))}\n"
         f"failed: {failed}\n"
     )
-    sys.exit(bool(failed))
+    return int(bool(failed))
 
 
-main()
+if __name__ == "__main__":
+    sys.exit(main())

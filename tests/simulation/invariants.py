@@ -104,7 +104,8 @@ def _all_given_back(world, opened):
         left = {what: count for what, count in counts.items() if count}
         if left:
             world.violated(f"{model.name}: {left} at the end")
-        if model.state in (ModelState.LOADING, ModelState.READY, ModelState.PARKING):
+        moving = (ModelState.LOADING, ModelState.READY, ModelState.PARKING)
+        if model.state in moving and not world.still[model.name]:
             world.violated(f"{model.name} is {model.state.value} at the end")
     room = opened.front._proxy._reading._room
     if room.taken:

@@ -149,6 +149,7 @@ class World(Records):
             return self.violated(f"the instance has not ended by {LONGEST:.0f} s")
         self.ended_at, self.quiet = self.loop.time(), True
         self.trace(f"the instance ends with {self.status}")
+        await asyncio.sleep(0.01)  # who was killed last is gone by now
         invariants.at_the_end(self)
         if self.scene.agent:
             clearml.agent_ends(self.clearml, self.status)
