@@ -32,6 +32,9 @@ def main(argv=None):
             sys.stdout.write("".join(f"{line}\n" for line in outcome.lines))
         for violation in outcome.violations:
             sys.stdout.write(f"seed {seed}: {violation}\n")
+        if given.long:
+            hours, requests = outcome.seconds / 3600, sum(outcome.counts.values())
+            sys.stdout.write(f"seed {seed}: {hours:.1f} hours, {requests} requests\n")
         sys.stdout.flush()
         failed += [seed] if outcome.violations else []
     sys.stdout.write(

@@ -8,6 +8,8 @@ import httptools
 
 SHORT = 64  # words: an answer of so many may wait inside for a slot
 EMBEDDINGS = "embeddings"
+LAST = 0.05  # how likely an answer is the last one on its connection
+IDLE = 5.0  # seconds, after which a connection is closed
 LOOK = 1.0  # seconds between two looks at whether a client has left
 TEMPLATE = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 
@@ -18,7 +20,7 @@ class Served(asyncio.Protocol):
     def __init__(self, server):
         self.server = server
         self.transport = None
-        self.closed = False
+        self.closed, self._last, self._idle = False, False, None
         self._begin()
 
     def _begin(self):
@@ -31,6 +33,8 @@ class Served(asyncio.Protocol):
 
     def connection_lost(self, error):
         self.closed = True
+        if self._idle is not None:
+            self._idle.cancel()
         self.server.connections.pop(self, None)
 
     def eof_received(self):
@@ -41,6 +45,8 @@ class Served(asyncio.Protocol):
     def resume_writing(self): ...
 
     def data_received(self, data):
+        if self._idle is not None:
+            self._idle.cancel()
         self._parser.feed_data(data)
 
     def on_url(self, url):
@@ -123,8 +129,22 @@ class Served(asyncio.Protocol):
 
     def tell(self, status, body):
         told = json.dumps(body).encode()
-        head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json; charset=utf-8\r\n"
-        self.send(head.encode() + b"content-length: %d\r\n\r\n%b" % (len(told), told))
+        kind = b"application/json; charset=utf-8\r\ncontent-length: %d" % len(told)
+        self.send(self.head(status, kind) + told)
+        self.over()
+
+    def head(self, status, kind):
+        """Now and then an answer is the last one on its connection."""
+        self._last = self.server.world.draw("connections").random() < LAST
+        close = b"connection: close\r\n" if self._last else b""
+        return b"HTTP/1.1 %d X\r\n%bcontent-type: %b\r\n\r\n" % (status, close, kind)
+
+    def over(self):
+        """The answer is told."""
+        if self._last:
+            self.transport.close()
+        else:
+            self._idle = self.server.world.loop.call_later(IDLE, self.transport.close)
 
     def send(self, data):
         if not self.closed:
@@ -175,7 +195,7 @@ class Job:
         server.check_buffer()
         await server.working(self.prompt / manners.prompt_rate)
         if EMBEDDINGS in self.path:
-            return self._finish(self.wire.tell, 200, self._embedding())
+            return self.wire.tell(200, self._embedding())
         breaks = server.world.draw("break").random() < manners.breaks
         for number in range(self.most):
             await server.working(manners.token * server.world.jitter())
@@ -190,13 +210,10 @@ class Job:
                 server.world.touched(self.name)
                 return self.wire.transport.abort()
         if self.streams:
-            self._finish(self._send_last)
+            self._send_last()
         else:
             words = "".join(map(self._word, range(self.most)))
-            self._finish(self.wire.tell, 200, self._whole(words))
-
-    def _finish(self, tell, *arguments):
-        tell(*arguments)
+            self.wire.tell(200, self._whole(words))
 
     def _word(self, number):
         return f"{self.server.alias}/{self.name}/{number} "
@@ -221,8 +238,8 @@ class Job:
     def _send_word(self, number):
         head = b""
         if number == 0:
-            head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
-            head += b"transfer-encoding: chunked\r\n\r\n"
+            kind = b"text/event-stream\r\ntransfer-encoding: chunked"
+            head = self.wire.head(200, kind)
         choice = {"index": 0, "delta": {"content": self._word(number)}, "finish_reason": None}
         self.wire.send(head + chunk(self._event([choice])))
 
@@ -234,6 +251,7 @@ class Job:
         last = {"index": 0, "delta": {}, "finish_reason": self._reason}
         used = self._event([last], usage=self._usage())
         self.wire.send(chunk(used) + data(b"[DONE]") + b"0\r\n\r\n")
+        self.wire.over()
 
 
 def data(told):
