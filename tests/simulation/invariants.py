@@ -170,8 +170,9 @@ def _ended_in_time(world):
     overview = world.opened.overview
     last = max(max(v.last_used, v.gave_up) for v in overview.view())
     last = max(last, overview.serving_since)
-    if not -0.001 <= world.ended_at - last - limit <= 60:
-        world.violated(f"ended {world.ended_at - last:.1f} s after the last request, limit {limit}")
+    idle = world.reason_at - last
+    if not -0.001 <= idle - limit <= 1.0:
+        world.violated(f"ended {idle:.1f} s after the last request, and the limit is {limit:.1f}")
 
 
 def afterwards(world):
