@@ -3,4 +3,5 @@ other worlds: then the faults are put back once, to find the seeds that find the
 
 KEPT = {
     2: "the idle clock jumped back when a request gave up waiting",
+    356: "a request was sent once more to a llama-server that was being stopped",
 }
