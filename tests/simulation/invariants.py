@@ -51,7 +51,8 @@ def _look(world, opened):
 def _idle_clock(world, overview):
     """It tells for how long no request has been at work or has waited, and no longer."""
     now = world.loop.time()
-    if any(view.waiting or view.leased for view in overview.view()):
+    lines = [model.line for model in world.opened.pool._ledger]
+    if any(len(line._waiters) or line.leased for line in lines):  # loads may wait, too
         world.used_at = now
     if overview.phase is not Phase.SERVING:
         return
