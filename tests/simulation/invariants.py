@@ -8,6 +8,7 @@ from app.telemetry.overview import Phase
 from tests.simulation import answers
 
 LOOK = 1.0  # seconds
+NOTICED = 15.0  # seconds, at the latest
 INTERRUPTED = 254  # under an agent
 REASONS = {  # of the end, and the exit status
     "SIGTERM": ("stopped by SIGTERM", 143),
@@ -45,7 +46,18 @@ def _look(world, opened):
             world.violated(f"{model.name}: counts {counts}")
         if model.limit is not None and model.admitted > model.limit:
             world.violated(f"{model.name}: {model.admitted} of {model.limit} at once")
+        _seats_of_left(world, model)
     _idle_clock(world, opened.overview)
+
+
+def _seats_of_left(world, model):
+    """They come free soon after llama-server has noticed that the client is gone."""
+    if model.state is not ModelState.READY or world.still[model.name]:
+        return
+    for seat in model.line.budget._seats:
+        since = max(seat.left or world.loop.time(), model.here_since)
+        if world.loop.time() - since > NOTICED:
+            world.violated(f"{model.name}: a seat is kept for a client that has left")
 
 
 def _idle_clock(world, overview):
