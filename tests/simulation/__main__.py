@@ -1,4 +1,4 @@
-"""python -m tests.simulation --seeds 100 [--first N] [--long] | --seed N --trace"""
+"""python -m tests.simulation: what `make simulate` runs. docs/architecture.md has its options."""
 
 import argparse
 import sys
@@ -9,14 +9,14 @@ from tests.simulation.scene import LONG, QUICK
 from tests.simulation.world import simulate
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m tests.simulation")
     parser.add_argument("--seeds", type=int, default=100, help="how many worlds")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="only this one")
     parser.add_argument("--trace", action="store_true", help="print what happens")
     parser.add_argument("--long", action="store_true", help="hours, and up to 32 callers, each")
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     scale = LONG if given.long else QUICK
     seeds = (
         [given.seed] if given.seed is not None else range(given.first, given.first + given.seeds)
@@ -32,6 +32,10 @@ def main():
             sys.stdout.write("".join(f"{line}\n" for line in outcome.lines))
         for violation in outcome.violations:
             sys.stdout.write(f"seed {seed}: {violation}\n")
+        if given.long:
+            hours, requests = outcome.seconds / 3600, sum(outcome.counts.values())
+            sys.stdout.write(f"seed {seed}: {hours:.1f} hours, {requests} requests\n")
+        sys.stdout.flush()
         failed += [seed] if outcome.violations else []
     sys.stdout.write(
         f"{len(seeds)} worlds, {seconds / 3600:.2f} virtual hours in "
@@ -39,7 +43,8 @@ def main():
         f"requests: {dict(sorted(counts.items()))}\nfaults: {dict(sorted(faults.items()))}\n"
         f"failed: {failed}\n"
     )
-    sys.exit(bool(failed))
+    return int(bool(failed))
 
 
-main()
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,6 +5,8 @@ import json
 from tests.simulation.clients import EMBEDDINGS, WRONG
 
 SLACK = 10.0  # seconds beyond what a request may wait
+STUCK = 180.0  # seconds that a llama-server may stand still, until it is ended
+LONGEST = 300.0  # seconds that an answer may take that is slow
 HEAD = 15.0  # seconds that a head may take to arrive
 ERRORS = {400, 404, 408, 413, 429, 501, 502, 503}
 ANY_TIME = {429, 502, 503}  # what may answer a wrong request, too
@@ -47,26 +49,31 @@ def _ended(world, call):
     elif call.refused:
         if world.listens(call.ended):
             yield "nobody listens"
-    elif call.left:
-        if call.leaves_after is None and call.model not in world.still:
+        return
+    yield from _in_time(world, call)
+    if call.left:
+        if call.leaves_after is None and world.still[call.model] < 4:
             yield "no answer for as long as anybody would wait"
     elif not call.status:
         if not call.stale and not world.ending(call.ended):
             yield "neither an answer nor an error"
     else:
-        yield from _in_time(world, call)
         yield from _answer(world, call)
 
 
 def _in_time(world, call):
-    """What its llama-server has got takes as long as that takes."""
-    if call.model in world.still or call.reads_slowly or world.begun.get(call.name):
+    """Until its answer or its llama-server has it: that takes as long as that takes."""
+    if call.reads_slowly:
         return
     wait = float(world.scene.config["General/wait_timeout"]) if call.wait is None else call.wait
-    begun = max(call.sent, world.opened_at)
-    taken = call.ended - begun
-    if taken > wait + SLACK + (HEAD if call.wrong == "slow head" else 0.0):
-        yield f"took {taken:.1f} s, and might wait {wait:.1f}"
+    bound = HEAD if call.wrong == "slow head" else wait
+    stuck = STUCK * world.still[call.model]
+    got = world.begun.get(call.name)
+    taken = (got[0][0] if got else call.ended) - max(call.sent, world.opened_at)
+    if taken > bound + SLACK + stuck:
+        yield f"took {taken:.1f} s, and might wait {bound:.1f}"
+    if got and call.ended - got[-1][0] > LONGEST + stuck:
+        yield f"took {call.ended - got[-1][0]:.1f} s once its llama-server had it"
 
 
 def _answer(world, call):

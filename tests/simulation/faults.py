@@ -33,10 +33,10 @@ async def freeze(world, draw):
 
 
 async def wedge(world, draw):
-    """A process that takes requests, and never goes on."""
-    ready = [child for child in world.machine.alive if child.program.ready]
-    if ready:
-        child = draw.choice(ready)
+    """A llama-server that says that it is well, and does nothing any more."""
+    alive = [child for child in world.machine.alive if child.program.ready]
+    if alive:
+        child = draw.choice(alive)
         child.program.wedged = True
         world.stood_still(child.program.alias)
 
@@ -49,14 +49,13 @@ def _signal(world, draw, signum):
     return child
 
 
-def manners(name, **changed):
+def manners(**changed):
     async def fault(world, draw):
         before = {key: getattr(world.manners, key) for key in changed}
-        world.change(**changed)
+        vars(world.manners).update(changed)
         await asyncio.sleep(draw.uniform(2, 40))
-        world.change(**before)
+        vars(world.manners).update(before)
 
-    fault.__name__ = name
     return fault
 
 
@@ -106,10 +105,10 @@ FAULTS = {
     "segfault": segfault,
     "freeze": freeze,
     "wedge": wedge,
-    "crash on load": manners("crash on load", crash_on_load=0.8),
-    "break": manners("break", breaks=0.5),
-    "slow": manners("slow", token=0.4, load=12.0),
-    "stubborn": manners("stubborn", stubborn=True),
+    "crash on load": manners(crash_on_load=0.8),
+    "break": manners(breaks=0.5),
+    "slow": manners(token=0.4, load=12.0),
+    "stubborn": manners(stubborn=True),
     "others": others,
     "disk full": disk_full,
     "no processes": no_processes,

@@ -8,6 +8,7 @@ from app.telemetry.overview import Phase
 from tests.simulation import answers
 
 LOOK = 1.0  # seconds
+NOTICED = 15.0  # seconds, at the latest
 INTERRUPTED = 254  # under an agent
 REASONS = {  # of the end, and the exit status
     "SIGTERM": ("stopped by SIGTERM", 143),
@@ -45,13 +46,25 @@ def _look(world, opened):
             world.violated(f"{model.name}: counts {counts}")
         if model.limit is not None and model.admitted > model.limit:
             world.violated(f"{model.name}: {model.admitted} of {model.limit} at once")
+        _seats_of_left(world, model)
     _idle_clock(world, opened.overview)
+
+
+def _seats_of_left(world, model):
+    """They come free soon after llama-server has noticed that the client is gone."""
+    if model.state is not ModelState.READY or world.still[model.name]:
+        return
+    for seat in model.line.budget._seats:
+        since = max(seat.left or world.loop.time(), model.here_since)
+        if world.loop.time() - since > NOTICED:
+            world.violated(f"{model.name}: a seat is kept for a client that has left")
 
 
 def _idle_clock(world, overview):
     """It tells for how long no request has been at work or has waited, and no longer."""
     now = world.loop.time()
-    if any(view.waiting or view.leased for view in overview.view()):
+    lines = [model.line for model in world.opened.pool._ledger]
+    if any(len(line._waiters) or line.leased for line in lines):  # loads may wait, too
         world.used_at = now
     if overview.phase is not Phase.SERVING:
         return
@@ -104,7 +117,8 @@ def _all_given_back(world, opened):
         left = {what: count for what, count in counts.items() if count}
         if left:
             world.violated(f"{model.name}: {left} at the end")
-        if model.state in (ModelState.LOADING, ModelState.READY, ModelState.PARKING):
+        moving = (ModelState.LOADING, ModelState.READY, ModelState.PARKING)
+        if model.state in moving and not world.still[model.name]:
             world.violated(f"{model.name} is {model.state.value} at the end")
     room = opened.front._proxy._reading._room
     if room.taken:
@@ -167,10 +181,11 @@ def _nothing_more(world):
 def _ended_in_time(world):
     limit = float(world.scene.config["Idle/idle_time_limit"]) * 3600
     overview = world.opened.overview
-    last = max(v.last_used for v in overview.view())
+    last = max(max(v.last_used, v.gave_up) for v in overview.view())
     last = max(last, overview.serving_since)
-    if not -0.001 <= world.ended_at - last - limit <= 60:
-        world.violated(f"ended {world.ended_at - last:.1f} s after the last request, limit {limit}")
+    idle = world.reason_at - last
+    if not -0.001 <= idle - limit <= 1.0:
+        world.violated(f"ended {idle:.1f} s after the last request, and the limit is {limit:.1f}")
 
 
 def afterwards(world):

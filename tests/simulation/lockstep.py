@@ -74,6 +74,10 @@ class Thread:
     def ident(self):
         return self._real.ident
 
+    @property
+    def alive(self):
+        return self._real.is_alive()
+
     def start(self):
         self._steps.loop.call_soon(self.wake, self.ticket)
 

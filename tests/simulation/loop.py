@@ -28,6 +28,7 @@ class _Jumping(selectors.EpollSelector):
         if events or timeout == 0:
             self._turns += 1
             if self._turns > MOST_TURNS:
+                self._turns = 0
                 raise Stuck(f"{MOST_TURNS} turns of the loop at {self.now:.6f}")
             return events
         if timeout is None:
@@ -61,10 +62,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def run_in_executor(self, executor, function, *arguments):
         raise AssertionError(f"{function} would run in a real thread")
-
-    def what_is_ready(self):
-        """For whoever wants to know why the time stands still."""
-        return ", ".join(repr(handle) for handle in list(self._ready)[:5])
 
     def _write_to_self(self):
         """Nobody sleeps who would have to be woken: threads run while the loop stands still."""

@@ -80,7 +80,6 @@ class Child:
             self.frozen = True
         elif signum == signal.SIGCONT:
             self.frozen = False
-            self.program.thaw()
         elif signum == signal.SIGTERM:
             self.program.terminate()
         else:
@@ -186,13 +185,13 @@ class Machine:
         return will
 
     def activity(self, pid):
-        """As /proc would show it: one that is wedged sleeps, any other works."""
+        """What the kernel shows."""
         child = self.children[pid - self.first_pid - 1]
         if child.returncode is not None:
             return Activity(Standing.GONE)
         if child.frozen:
             return Activity(Standing.STOPPED)
-        return Activity(Standing.ASLEEP if child.program.wedged else Standing.ACTIVE)
+        return Activity(Standing.ASLEEP, 0.0 if child.program.wedged else self.loop.time())
 
     # psutil and NVML, as far as app.machine uses them.
 

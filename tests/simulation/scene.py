@@ -15,10 +15,11 @@ class Scale:
 
     callers: tuple = (2, 5)
     seconds: tuple = (10.0, 45.0)
+    pauses: tuple = (0.3, 2.0, 10.0)  # of a caller
 
 
 QUICK = Scale()
-LONG = Scale(callers=(8, 32), seconds=(600.0, 7200.0))
+LONG = Scale(callers=(8, 32), seconds=(1200.0, 14400.0), pauses=(10.0, 60.0, 300.0))
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Scene:
     agent: bool
     hides: bool
     faults: list  # seconds, and the name of each
+    visits: float  # seconds between two of a person; 0: there is none
 
     @property
     def models(self):
@@ -93,12 +95,13 @@ def scene(draw, scale):
         capacity=_capacity(draw, list(predicted.values())),
         sizes=sizes,
         config=_form(draw, names, end),
-        habits=[_habits(draw, seconds) for _ in range(draw.randint(*scale.callers))],
-        seconds=seconds * (draw.random() < 0.1 and 0.02 or 1),
+        habits=[_habits(draw, seconds, scale) for _ in range(draw.randint(*scale.callers))],
+        seconds=seconds * (0.02 if draw.random() < 0.1 else 1),
         end=end,
         agent=agent,
         hides=draw.random() < 0.5,
         faults=faults,
+        visits=draw.choice((0.0, 0.0, 2.0, 20.0)),
     )
 
 
@@ -140,10 +143,10 @@ def _form(draw, names, end):
     }
 
 
-def _habits(draw, seconds):
+def _habits(draw, seconds, scale):
     return Habits(
         begin=draw.choice((1.0, 20.0, seconds)),
-        pause=draw.choice((0.3, 2.0, 10.0)),
+        pause=draw.choice(scale.pauses),
         length=draw.choice((4, 12, 40)),
         patience=draw.choice((0.05, 1.0, 10.0)),
         leaves=draw.choice((0.0, 0.1, 0.4)),
@@ -155,6 +158,6 @@ def _habits(draw, seconds):
 def _faults(draw, seconds, agent):
     if draw.random() < 0.25:
         return []
-    count = 1 + int(draw.expovariate(15 / seconds))
+    count = 1 + int(draw.expovariate(max(15 / seconds, 0.1)))
     known = (*FAULTS, *OF_CLEARML) if agent else FAULTS
     return [(draw.uniform(1, seconds), draw.choice(known)) for _ in range(min(count, 200))]

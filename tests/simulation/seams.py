@@ -75,6 +75,7 @@ def replacements(world):
         (host, "psutil", machine.psutil),
         (host, "_number", lambda path: None),
         (host, "thread_count", lambda: 8),
+        (activity, "of", machine.activity),
         (gpu, "pynvml", machine.pynvml),
         (gpu, "_visible", machine.visible),
         (console, "confide", lambda text: None),

@@ -1,4 +1,4 @@
-"""A hundred worlds, and what makes them worth something: each is the same whenever it is run."""
+"""Eighty worlds, and what makes them worth something: each is the same whenever it is run."""
 
 import os
 import subprocess
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.simulation.__main__ import main
 from tests.simulation.kept import KEPT
 from tests.simulation.world import simulate
 
 ROOT = Path(__file__).parents[2]
-BLOCK, BLOCKS = 10, 10  # seeds of a test, and tests
+BLOCK, BLOCKS = 10, 8  # seeds of a test, and tests
 DIGESTS = """
 from tests.simulation.world import simulate
 print(*(simulate(seed).digest for seed in range(1000, 1004)))
@@ -30,6 +31,14 @@ def test_nothing_breaks(block):
 @pytest.mark.parametrize("seed", KEPT)
 def test_what_was_found_before_stays_mended(seed):
     assert simulate(seed).violations == [], KEPT[seed]
+
+
+def test_the_command_tells_what_happened_and_how_to_repeat_it(capsys):
+    """Of one seed, with a trace, and of several."""
+    told = [main(["--seed", "15", "--trace"]), capsys.readouterr().out]
+    assert told[0] == 0 and "INFO app ready" in told[1] and "failed: []" in told[1]
+    assert main(["--seeds", "2", "--first", "20"]) == 0
+    assert capsys.readouterr().out.startswith("2 worlds, ")
 
 
 def test_a_world_is_the_same_whenever_it_is_run():

@@ -14,8 +14,8 @@ EOF = object()
 class Network:
     """Who listens where, and every connection that is open."""
 
-    def __init__(self, loop, draw):
-        self.loop, self._draw = loop, draw
+    def __init__(self, loop):
+        self.loop = loop
         self.listeners, self.since = {}, {}  # who listens where, and since when
         self.open = {}  # an ordered set
         self._ports = iter(range(40_000, 65_536))

@@ -3,10 +3,7 @@
 import asyncio
 import contextlib
 import gc
-import hashlib
 import logging
-import random
-import re
 import shutil
 import signal
 import tempfile
@@ -15,23 +12,22 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from app.instance import phases
 from app.instance.invocation import Invocation
-from app.instance.life import Instance
 from app.models import tiny_writer
-from tests.simulation import clearml, faults, invariants, seams
+from tests.simulation import clearml, faults, invariants, sdk, seams
 from tests.simulation.clients import Client
 from tests.simulation.llama import LlamaServer, Manners
 from tests.simulation.lockstep import Lockstep
 from tests.simulation.loop import Stuck, VirtualLoop
 from tests.simulation.machine import Machine
+from tests.simulation.observing import Observed, Told, observed
+from tests.simulation.records import Records
 from tests.simulation.scene import QUICK, scene
+from tests.simulation.visits import Visitor
 from tests.simulation.wire import Network
 
 SETTLE = 90.0  # seconds after the end, in which everything has to come to rest
-MOST = 20  # violations that are told of a world
-LONGEST = 100_000.0  # seconds of a world
-RANDOM_NAME = re.compile(r"lmd-\w{8}|sim-\w{8}")
+LONGEST = 5000.0  # seconds after the end that is drawn, in which it has to come
 
 
 @dataclass(frozen=True)
@@ -57,17 +53,12 @@ def weights():
         return path.read_bytes()
 
 
-class World:
+class World(Records):
     def __init__(self, seed, scale=QUICK, *, keeps_trace=False):
-        self.seed, self.scale = seed, scale
-        self.loop = VirtualLoop()
+        super().__init__(seed, VirtualLoop(), keeps_trace=keeps_trace)
         self.folder = Path(tempfile.mkdtemp(prefix="sim-", dir="/tmp"))
-        self.loop.set_exception_handler(self._complained)
-        self._draws, self._hash = {}, hashlib.sha256()
-        self.lines, self._keeps = [], keeps_trace
-        self.violations, self.counts, self.happened = [], Counter(), Counter()
         self.scene = scene(self.draw("scene"), scale)
-        self.network = Network(self.loop, self.draw("network"))
+        self.network = Network(self.loop)
         self.machine = Machine(
             self.loop, self.trace, self.scene.capacity, self.scene.sizes, hides=self.scene.hides
         )
@@ -75,16 +66,8 @@ class World:
         self.steps = Lockstep(self.loop, lambda e: self.violated(f"a thread ended by {e!r}"))
         self.manners = Manners()
         self.models, self.port = self.scene.models, 8080
-        self.clearml, self.reported = clearml.Server(self, self._hyperparameters()), []
-        self.calls, self.samples = [], defaultdict(list)
-        self.begun, self.served = defaultdict(list), defaultdict(list)
-        self.broken, self.still = set(), set()
-        self.tasks, self._key = set(), ""
-        self.weathers, self.cleared = [], []  # of ClearML: when each began, and ended
-        self.used_at = 0.0  # a request was under way
-        self.quiet = False  # nobody asks for anything any more
-        self.reason_at, self.opened_at = None, 0.0
-        self.reason = self.opened = self.status = self.ended_at = self.asked_to_end = None
+        self.clearml = clearml.Server(self, self._hyperparameters())
+        self._key, self.quiet = "", False  # quiet: nobody asks for anything any more
 
     def _hyperparameters(self):
         found = defaultdict(dict)
@@ -104,76 +87,10 @@ class World:
         self._key = self.clearml.key or self._key
         return self._key
 
-    # What happens.
-
-    def draw(self, name):
-        """A source of chance of its own for each purpose: one more draw here changes none there."""
-        if name not in self._draws:
-            self._draws[name] = random.Random(f"{self.seed}/{name}")
-        return self._draws[name]
-
-    def jitter(self):
-        return self.draw("jitter").uniform(0.7, 1.5)
-
-    def trace(self, text):
-        line = RANDOM_NAME.sub("~", f"{self.loop.time():.6f} {text}")
-        self._hash.update(line.encode())
-        if self._keeps:
-            self.lines.append(line)
-
-    def violated(self, text):
-        self.trace(f"VIOLATED: {text}")
-        if len(self.violations) < MOST:
-            self.violations.append(text)
-
-    def _complained(self, loop, context):
-        error = context.get("exception")
-        self.violated(f"the loop: {context['message']}: {error!r} {context.get('future') or ''}")
-
-    def task(self, coroutine, name):
-        task = self.loop.create_task(coroutine, name=f"sim {name}")
-        self.tasks.add(task)
-        task.add_done_callback(self._task_ended)
-        return task
-
-    def _task_ended(self, task):
-        self.tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            error = task.exception()
-            self.violated(f"{task.get_name()}: {error!r}")
-            if not isinstance(error, AssertionError):
-                raise error
-
-    def change(self, **manners):
-        for name, value in manners.items():
-            setattr(self.manners, name, value)
-
-    # What the simulated parts tell.
-
-    def began(self, name, server):
-        self.begun[name].append((self.loop.time(), server))
-
-    def answered(self, name, server):
-        self.served[name].append((self.loop.time(), server))
-
-    def touched(self, name):
-        """A fault has met this request."""
-        self.broken.add(name)
-
-    def stood_still(self, model):
-        self.still.add(model)
-
-    def file_server_answers(self):
-        return True
-
-    def listens(self, at):
-        """Whether somebody has to take connections then."""
-        return self.network.since.get(self.port, at) < at and not self.ending(at)
-
-    def ending(self, at):
-        """Whether the instance may be about to end then."""
-        last = self.ended_at if self.reason_at is None else self.reason_at
-        return at >= min(last, self.asked_to_end or last)
+    def token(self):
+        """What a person on this machine sends, where there is no key."""
+        found = [*self.folder.glob(f"lmd-*/token-{self.port}")]
+        return found[0].read_text() if found else ""
 
     # Its course.
 
@@ -185,7 +102,7 @@ class World:
         logger.setLevel(logging.INFO)
         asyncio.set_event_loop(self.loop)
         try:
-            with seams.replaced(self), clearml.instead(self), self._observed():
+            with seams.replaced(self), sdk.instead(self), observed(self):
                 self.loop.run_until_complete(self._course())
         except Stuck as stuck:
             self.violated(f"stuck: {stuck}")
@@ -213,29 +130,6 @@ class World:
         asyncio.set_event_loop(None)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    @contextlib.contextmanager
-    def _observed(self):
-        """Keep hold of what the app opens, for the invariants."""
-        open_door = phases.open_door
-
-        async def observed(*given):
-            opened = await open_door(*given)
-            self.opened, self.opened_at = opened, self.loop.time()
-            opened.front._listeners = (*opened.front._listeners, self._sampled)
-            return opened
-
-        phases.open_door = observed
-        try:
-            yield
-        finally:
-            phases.open_door = open_door
-
-    def _sampled(self, sample):
-        self.samples[sample.request].append(sample)
-        if sample.wait is not None:
-            self.used_at = self.loop.time()
-        self.trace(f"{sample.request}: {sample.status} by {sample.model}")
-
     async def _course(self):
         for name in self.scene.sizes:
             (self.folder / name).write_bytes(weights())
@@ -245,14 +139,17 @@ class World:
         living = self.task(self._live(), "instance")
         callers = [Client(self, n, habits) for n, habits in enumerate(self.scene.habits)]
         asking = [self.task(c.live(), f"client {c.number}") for c in callers]
+        if self.scene.visits:
+            asking.append(self.task(Visitor(self).live(), "visitor"))
         self.task(faults.befall(self), "faults")
         self.task(invariants.watch(self), "watch")
         self.task(self._end(), "end")
-        done, _ = await asyncio.wait({living}, timeout=LONGEST)
+        done, _ = await asyncio.wait({living}, timeout=self.scene.seconds + LONGEST)
         if not done:
-            return self.violated(f"the instance has not ended by {LONGEST:.0f} s")
+            return self.violated(f"the instance has not ended {LONGEST:.0f} s later")
         self.ended_at, self.quiet = self.loop.time(), True
         self.trace(f"the instance ends with {self.status}")
+        await asyncio.sleep(0.01)  # who was killed last is gone by now
         invariants.at_the_end(self)
         if self.scene.agent:
             clearml.agent_ends(self.clearml, self.status)
@@ -290,41 +187,13 @@ class World:
         return Outcome(
             self.seed,
             self.violations,
-            self._hash.hexdigest(),
+            self.digest,
             self.loop.time(),
             self.status,
             self.counts,
             self.happened,
             self.lines,
         )
-
-
-class Observed(Instance):
-    """An instance of which we know why it ends."""
-
-    def __init__(self, world, *given):
-        super().__init__(*given)
-        self._world = world
-
-    def _reason(self, life):
-        self._world.reason = super()._reason(life)
-        self._world.reason_at = self._world.loop.time()
-        self._world.trace(f"the end: {self._world.reason}")
-        return self._world.reason
-
-
-class Told(logging.Handler):
-    """What the app logs goes into the trace."""
-
-    def __init__(self, world):
-        super().__init__()
-        self.world = world
-
-    def emit(self, record):
-        text = record.getMessage()
-        if record.exc_info and record.exc_info[1] is not None:
-            self.world.violated(f"logged: {text}: {record.exc_info[1]!r}")
-        self.world.trace(f"{record.levelname} {getattr(record, 'subject', 'app')} {text}")
 
 
 def simulate(seed, scale=QUICK, *, keeps_trace=False):
