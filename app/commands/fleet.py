@@ -60,7 +60,7 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
 
 def _read(name: str) -> str:
     try:
-        return Path(name).read_text()
+        return Path(name).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {name}: cannot be read: {error}") from None
 

@@ -50,11 +50,18 @@ class Reply:
 
 class Client:
     """The connections to one child at `address`, which wants this key; or to another server, by
-    the name of `peer` in errors."""
+    the name of `peer` in errors. `largest`: bytes of an answer that `get` and `post` accept."""
 
-    def __init__(self, address: Address, api_key: str, peer: str = "llama-server") -> None:
+    def __init__(
+        self,
+        address: Address,
+        api_key: str,
+        peer: str = "llama-server",
+        largest: int = MAX_REPLY,
+    ) -> None:
         self.address = address
         self.peer = peer
+        self._largest = largest
         self._authorization = f"Bearer {api_key}".encode()
         self.progress = 0
         self._given_up = False
@@ -106,7 +113,7 @@ class Client:
             raise UpstreamError(f"no answer to {method} {target} in {timeout:g} s") from None
 
     async def _answered(self, method: str, target: str, pieces: Sequence[bytes]) -> Reply:
-        collector = _Collector()
+        collector = _Collector(self._largest)
         head = method, target, [(b"content-type", b"application/json")]
         whole, length = (pieces[0], None) if len(pieces) == 1 else (None, sum(map(len, pieces)))
         exchange = await self.exchange(head, whole, collector, length, ours=True)
@@ -214,7 +221,8 @@ def _pieces(head: bytes, body: bytes | None) -> tuple[bytes, ...]:
 class _Collector:
     """A sink that collects a small answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
         self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._status = 0
         self._headers: Headers = []
@@ -228,8 +236,8 @@ class _Collector:
 
     def data(self, chunk: bytes) -> None:
         self._size += len(chunk)
-        if self._size > MAX_REPLY:
-            self.failed(UpstreamError("an answer larger than 16 MiB"))
+        if self._size > self._largest:
+            self.failed(UpstreamError(f"an answer larger than {self._largest} bytes"))
         else:
             self._chunks.append(chunk)
 

@@ -25,6 +25,7 @@ from app.gateway.admission import listening_host
 from app.gateway.body.reading import Reading
 from app.gateway.body.sizes import Allowance, allowance
 from app.gateway.body.workers import Workers
+from app.gateway.origins import KEY_VARIABLE
 from app.gateway.proxy import Proxy
 from app.gateway.tls import Certificate
 from app.instance.callers import Callers, callers_of, secret_of
@@ -36,6 +37,7 @@ from app.instance.phases import reachable
 from app.machine import chance
 from app.machine.deadline import within
 from app.task.checkout import Script
+from app.task.clearml_task import ClearMLTask
 from app.task.launch import task_name
 
 logger = logging.getLogger(__name__)
@@ -69,41 +71,50 @@ class Wish:
 
 class Door(Lifetime):
     def __init__(self, invocation: Invocation, wish: Wish, environment: Mapping[str, str]) -> None:
-        super().__init__(invocation, environment)
+        task = ClearMLTask(offline=False, environment=environment, command="fleet")
+        super().__init__(invocation, environment, task)
         self._wish = wish
 
     async def _live(self) -> Reason:
-        given, wish = self._given, self._wish
+        given = self._given
         general = await self._open()
         given.task.on_taken(self._taken)
         given.task.on_abort(self._aborted, general.drain_timeout)
-        secret = secret_of(given.environment)
-        orders = Orders(given.task, general.project or PROJECT, wish.script)
-        text = wish.routes or await orders.routes(given.task.task_id)
+        orders = Orders(given.task, general.project or PROJECT, self._wish.script)
+        text = self._wish.routes or await orders.routes(given.task.task_id)
         if not text.strip():
             raise ConfigError("--config: no routes: name a file of TOML with a table for each")
-        routes = Routes(general.wait_timeout, secret)
+        routes = Routes(general.wait_timeout, secret_of(given.environment))
         routes.configure(config.parse(text))
         callers = await callers_of(given.task, general, given.environment, routed=False)
-        if not secret:
-            logger.warning(NO_SECRET)
+        self._warn(callers)
         doorway, address = await self._listen(general, callers)
-        if wish.routes:
+        if self._wish.routes:
             await orders.keep_routes(given.task.task_id, text)
         watch = Watch(routes, orders, chance.name(8), given.task.task_id)
         pages = self._serve(routes, callers, doorway, watch, general.drain_timeout)
         pages.endpoint = address
+        await self._start(routes, callers, watch, text)
+        Reports(given.task, routes, address).start(given.ending)
+        _announce(routes, address)
+        await asyncio.Event().wait()
+        raise AssertionError("nothing sets it")
+
+    async def _start(self, routes: Routes, callers: Callers, watch: Watch, text: str) -> None:
+        """Look after the keys file, and after the instances."""
+        given = self._given
         if callers.keys_file is not None:
             callers.keys_file.start(given.keys_due, routes.names, lambda _: None)
             given.ending.push("the keys file", simply(callers.keys_file.stop))
+        await watch.name_models()
         watch.start(text)
         given.ending.push("the watch", simply(watch.stop))
-        Reports(given.task, routes, address).start(given.ending)
-        console.plain(logger, "ready")
-        for name in routes.states:
-            console.plain(logger, f"route {name}: {address}/service/{name}/v1")
-        await asyncio.Event().wait()
-        raise AssertionError("nothing sets it")
+
+    def _warn(self, callers: Callers) -> None:
+        if not secret_of(self._given.environment):
+            logger.warning(NO_SECRET)
+        if callers.token:
+            logger.warning("%s is not set: nobody may see how all routes stand", KEY_VARIABLE)
 
     async def _open(self) -> GeneralSettings:
         """Become the task and read its form. Raises ConfigError."""
@@ -181,6 +192,12 @@ NO_SECRET = (
 
 def _own_fields(form: Form) -> dict[str, str]:
     return {f"{GENERAL}/{name}": form.values[f"{GENERAL}/{name}"] for name in FIELDS}
+
+
+def _announce(routes: Routes, address: str) -> None:
+    console.plain(logger, "ready")
+    for name in routes.states:
+        console.plain(logger, f"route {name}: {address}/service/{name}/v1")
 
 
 def _cancel(task: asyncio.Task[None]) -> None:

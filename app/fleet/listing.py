@@ -2,7 +2,7 @@
 
 A task whose agent was killed stays in progress for hours, with all its properties; clones keep
 tags, and people edit tasks. So an instance counts if its own task ID stands in its membership, and
-its process has given a sign of life lately by the server's clock.
+its process has given a sign of life lately by the server's clock, or answers us.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Listed:
     created: float  # seconds since 1970
     address: str = ""
     key: str = field(default="", repr=False)
+    fresh: bool = True  # it has given a sign of life lately, or waits in a queue
 
     @property
     def host(self) -> str:
@@ -56,7 +57,7 @@ class Listed:
 
 
 def read(tasks: Iterable[Mapping[str, Any]], now: float) -> list[Listed]:
-    """Those that belong to a route and live. `now` is the server's time, in seconds since 1970."""
+    """Those that belong to a route. `now` is the server's time, in seconds since 1970."""
     return [found for task in tasks if (found := _read(task, now)) is not None]
 
 
@@ -68,8 +69,7 @@ def _read(task: Mapping[str, Any], now: float) -> Listed | None:
     status = str(task.get("status") or "")
     if not route or wished != route or status not in (QUEUED, RUNNING):
         return None
-    if status == RUNNING and now - seconds(task.get("last_update"), now) > LIVING:
-        return None
+    silence = now - seconds(task.get("last_update"), now) if status == RUNNING else 0.0
     address = str(runtime.get(ADDRESS) or "")
     return Listed(
         task=str(task["id"]),
@@ -79,6 +79,7 @@ def _read(task: Mapping[str, Any], now: float) -> Listed | None:
         created=seconds(task.get("created"), now),
         address=address if _usable(address) else "",
         key=str(runtime.get(KEY_PROPERTY) or ""),
+        fresh=silence <= LIVING,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,8 @@ from app.machine import chance, clock
 
 TIMEOUT = 5.0  # seconds for each small request
 KEEP_FOR, RENEWED = 120.0, 40.0  # seconds of one keep, and until the next one
-FAILURES = 2  # probes in a row
+FAILURES, SILENT = 2, 6  # probes in a row: it gets nothing more; what it has is given up
+LARGEST, LARGEST_PROOF = 1 << 20, 4 << 10  # bytes of an answer, and of one from anybody
 SERVES, STOPPING = ("active", "idle"), "stopping"  # what an instance says of itself
 SERVABLE = ("ready", "cold", "parking", "parked", "waking", "loading")  # models' states
 RESIDENT = "ready"
@@ -49,12 +51,16 @@ class Member:
         self.problem = ""  # why it serves nobody, if it should
         self._secret = secret
         self._failures = 0
+        self._served = False  # it has served, at some time
+        self._retired = False
+        self._others = 0  # requests that it had of others, when it last told
+        self._still = 0  # the client's progress when it last answered
         self._proven = not secret
-        self._kept = 0.0
+        self._kept = -math.inf
         key = trust.key(secret, listed.task) if secret else listed.key
         where, peer = Address(port=listed.port, host=listed.host), f"task {listed.task}"
-        self.client = Client(where, key, peer)
-        self._open = Client(where, "", peer)
+        self.client = Client(where, key, peer, LARGEST)
+        self._open = Client(where, "", peer, LARGEST_PROOF)
 
     @property
     def task(self) -> str:
@@ -83,6 +89,17 @@ class Member:
         """Whether it is to serve, as far as is known."""
         return self.state in ("", "setting up") and not self.problem and not self.let_go
 
+    @property
+    def useless(self) -> bool:
+        """Whether another one is to take its place: it drains, or has served and does so no more.
+        One that never did is not replaced: the next one would do no better."""
+        return not (self.serves or self.comes) and (self._served or self.leaving)
+
+    @property
+    def load(self) -> int:
+        """Requests that it has, those of others by what it told last."""
+        return self.in_flight + self._others
+
     def has(self, model: str) -> bool:
         seen = self.models.get(model)
         return self.serves and seen is not None and seen.state in SERVABLE
@@ -96,26 +113,42 @@ class Member:
         self._failures = FAILURES
 
     async def look(self) -> None:
-        """Ask how it stands. Whatever goes wrong is in `problem`."""
+        """Ask how it stands. Whatever goes wrong is in `problem`: anybody may be at its address."""
         try:
             if not self._proven:
                 await self._prove()
             self._take(await self._ask(self.client, STATUS))
-        except (UpstreamError, NotProvenError) as error:
-            self._failures += 1
-            self.problem = str(error)
-            if isinstance(error, NotProvenError):
-                self.state = ""
+        except NotProvenError as error:
+            self._failed(str(error))
+            self.state = ""
+        except UpstreamError as error:
+            self._failed(str(error))
+        except Exception as error:  # noqa: BLE001 what it answers must not end all looks
+            self._failed(f"its answer cannot be read: {type(error).__name__}")
         else:
-            self._failures = 0
-            self.problem = ""
+            self._failures, self.problem = 0, ""
+            self._still = self.client.progress
+            self._served = self._served or self.state in SERVES
+
+    def _failed(self, problem: str) -> None:
+        """A machine that died says nothing, not even that: what it was sent is given up."""
+        self._failures += 1
+        self.problem = problem
+        if self.client.progress != self._still:
+            self._still, self._failures = self.client.progress, min(self._failures, FAILURES)
+        elif self._failures >= SILENT:
+            self.client.give_up(UpstreamError(f"task {self.task} does not answer any more"))
+            self.client.reopen()  # it may come back
 
     def _take(self, told: Any) -> None:
         try:
             models = {str(each["name"]): _seen(each) for each in told["models"]}
-            self.state, self.models = str(told["status"]), models
-        except (KeyError, TypeError, ValueError, AttributeError):
+            requests = sum(int(m["in_flight"]) + int(m["queued"]) for m in told["models"])
+            state = str(told["status"])
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise UpstreamError("its /api/status is not an instance's") from None
+        self.state, self.models = state, models
+        self._others = max(0, requests - self.in_flight)
 
     async def _prove(self) -> None:
         """Before any key or prompt is sent (see `trust`). Raises NotProvenError, UpstreamError."""
@@ -124,43 +157,59 @@ class Member:
         wanted = trust.proof(self._secret, nonce, self.task, self.listed.address)
         if not (isinstance(told, Mapping) and trust.same(told.get("proof"), wanted)):
             raise NotProvenError(
-                f"{self.listed.address} does not prove that it is the instance of task {self.task}:"
-                f" set {trust.SECRET_VARIABLE} to the same secret here and there"
+                f"task {self.task}: what is at its address does not prove that it is its instance: "
+                f"set {trust.SECRET_VARIABLE} to the same secret here and there"
             )
         self._proven = True
 
     async def _ask(self, client: Client, target: str) -> Any:
         reply = await client.get(target, TIMEOUT)
         if reply.status == 401:
-            raise NotProvenError(f"{self.listed.address} takes another key than its task tells")
+            raise NotProvenError(f"task {self.task} takes another key than it tells")
         if reply.status != 200 and client is self._open:
-            raise NotProvenError(f"{self.listed.address} answers {reply.status} to {PROOF}")
+            raise NotProvenError(
+                f"task {self.task} answers {reply.status} to {PROOF}: {trust.SECRET_VARIABLE} is "
+                "not set where it runs, or another program has its port"
+            )
         try:
             return reply.json()
         except ValueError:
-            raise UpstreamError(f"{self.listed.address}: {target} is not JSON") from None
+            raise UpstreamError(f"task {self.task}: its {STATUS} is not JSON") from None
 
     async def keep(self, door: str) -> None:
-        """See to it that the instance does not end for want of requests. Raises UpstreamError."""
+        """See to it that the instance does not end for want of requests; or that it may, once it is
+        let go: said again and again, since a word may be lost. Raises UpstreamError."""
         now = clock.now()
-        if self.serves and now - self._kept >= RENEWED:
+        if self.alive and now - self._kept >= RENEWED:
             self._kept = now
-            await self._say(door, KEEP_FOR)
+            await self._say(door, 0 if self.let_go else KEEP_FOR)
 
-    async def release(self, door: str) -> None:
-        """It gets nothing more, and may end. Raises UpstreamError."""
-        self.let_go = True
-        await self._say(door, 0)
+    def release(self) -> None:
+        """It gets nothing more, and may end, as the next `keep` says."""
+        self.let_go, self._kept = True, -math.inf
 
     def take_back(self) -> None:
         """It is needed again, and has not ended: another door may keep it."""
-        self.let_go, self._kept = False, 0.0
+        self.let_go, self._kept = False, -math.inf
 
     async def _say(self, door: str, seconds: float) -> None:
         await self.client.post(KEEP, {"door": door, "seconds": seconds}, TIMEOUT)
 
+    def taken(self) -> None:
+        """A request is sent to it."""
+        self.in_flight += 1
+        self.used = clock.now()
+
+    def given_back(self) -> None:
+        """That request has ended."""
+        self.in_flight -= 1
+        self.used = clock.now()
+        if self._retired and not self.in_flight:
+            self.close()
+
     def retire(self) -> None:
         """It is no longer of the route. Requests that it is at go on."""
+        self._retired = True
         if not self.in_flight:
             self.close()
 

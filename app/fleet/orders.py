@@ -7,9 +7,10 @@ all who create it one succeeds. Whoever finds the lock taken leaves the order to
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -27,6 +28,7 @@ from app.task.api import RefusedError
 from app.task.checkout import Script
 from app.task.clearml_task import ClearMLTask
 from app.task.launch import Launcher
+from app.task.sdk import ClearMLError
 from app.task.served import Served
 
 DEADLINE = 20.0  # seconds
@@ -53,7 +55,7 @@ class Place:
 
 
 class Orders:
-    """Every method raises ClearMLError, and says what the server says."""
+    """Every method raises ConfigError, and says what the server says."""
 
     def __init__(self, task: ClearMLTask, project: str, script: Script | None) -> None:
         """`project`, by name, is where instances are, unless their route names another; `script`:
@@ -83,25 +85,51 @@ class Orders:
         """What the route's instances will be told. Raises ConfigError."""
         return parse(merge(await self._form(route), {}, {}))
 
-    async def start(self, route: Route, wanted: int, useless: Collection[str]) -> list[str]:
-        """Start instances until there are `wanted` of the route besides the `useless` tasks; the
-        IDs of the new tasks. None if another door is at it."""
+    async def start(
+        self, route: Route, wanted: int, counts: Callable[[Listed], bool]
+    ) -> str | None:
+        """Start one instance, if fewer than `wanted` of those that are listed count; the ID of its
+        task. None if there are as many, or another door is at it."""
         lock = await self._lock(route)
         if lock is None:
-            return []
+            return None
+        begun = clock.now()
         try:
             listed = [each for each in await self.listed([route]) if each.route == route.name]
-            there = [each for each in listed if each.task not in useless]
-            return [await self._start(route) for _ in range(wanted - len(there))]
+            if sum(map(counts, listed)) >= wanted:
+                return None
+            return await self._start(route, begun)
         finally:
             if lock:
-                await self._ask("queues", "delete", {"queue": lock, "force": True})
+                await self._unlock(lock)
 
-    async def _start(self, route: Route) -> str:
+    async def _unlock(self, lock: str) -> None:
+        """Another door breaks it where this fails."""
+        try:
+            await self._ask("queues", "delete", {"queue": lock, "force": True})
+        except ClearMLError as error:
+            logger.warning("%s", error)
+
+    async def _start(self, route: Route, begun: float) -> str:
         form = await self._form(route)
         queue = await self._launcher.queue(route.queue or form.get(QUEUE_FIELD, ""))
-        project = await self._project_of(route)
-        task = await self._made(route, form, project)
+        task = await self._made(route, form, await self._project_of(route))
+        try:
+            await self._join(task, route)
+            if clock.now() - begun > STALE:
+                raise ClearMLError(f"ClearML: ordering an instance took more than {STALE:g} s")
+            await self._launcher.enqueue(task, queue)
+        except BaseException:
+            with contextlib.suppress(ClearMLError):
+                await self._ask("tasks", "delete", {"task": task, "force": True})
+            raise
+        return task
+
+    async def _join(self, task: str, route: Route) -> None:
+        if route.template:
+            parameter = {"section": GENERAL, "name": "gateway_route", "value": route.name}
+            change = {"task": task, "hyperparams": [parameter], "replace_hyperparams": "none"}
+            await self._ask("tasks", "edit_hyper_params", change)
         told = {live.ROUTE: live.belongs(route.name, task)}
         try:
             await self._ask("tasks", "edit_runtime", live.edit(task, told))
@@ -109,8 +137,6 @@ class Orders:
             if not api.unknown_action(error):
                 raise
             await self._ask("tasks", "edit", {"task": task, "runtime": told, "force": True})
-        await self._launcher.enqueue(task, queue)
-        return task
 
     async def _made(self, route: Route, form: Mapping[str, str], project: str) -> str:
         name = launch.task_name(route.name)
@@ -124,11 +150,7 @@ class Orders:
                 (await self._ask("tasks", "create", {**described, "project": project}))["id"]
             )
         wish = {"task": route.template, "new_task_name": name, "new_task_project": project}
-        task = str((await self._ask("tasks", "clone", wish))["id"])
-        parameter = {"section": GENERAL, "name": "gateway_route", "value": route.name}
-        change = {"task": task, "hyperparams": [parameter], "replace_hyperparams": "none"}
-        await self._ask("tasks", "edit_hyper_params", change)
-        return task
+        return str((await self._ask("tasks", "clone", wish))["id"])
 
     async def _form(self, route: Route) -> dict[str, str]:
         given = dict(route.form) or await self._launcher.parameters(route.template)

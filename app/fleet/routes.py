@@ -28,8 +28,9 @@ from app.memory.seat import Use
 logger = logging.getLogger(__name__)
 
 STOPPING = "the door is stopping"
-MOST_WAITING = 10_000  # requests of a route
+MOST_WAITING = 2048  # requests of a route
 TRIES = 5  # instances that a request is sent to while they take no connection
+UNNAMED = "?"  # the model of a route whose template could not be read yet
 LOOK = 1.0  # seconds after which one that waits looks again, if nothing is said to have changed
 
 
@@ -60,13 +61,11 @@ class Hold:
     use: Use = Use.UNSENT
 
     def __enter__(self) -> Hold:
-        self.member.in_flight += 1
-        self.member.used = clock.now()
+        self.member.taken()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.member.in_flight -= 1
-        self.member.used = clock.now()
+        self.member.given_back()
 
 
 @dataclass
@@ -105,8 +104,8 @@ class Routes:
 
     # Which routes and instances there are.
 
-    def configure(self, routes: Sequence[Route]) -> None:
-        """These routes are served from now on, and no others."""
+    def configure(self, routes: Sequence[Route]) -> list[RouteState]:
+        """These routes are served from now on, and no others: those that are no more."""
         kept = dict(self.states)
         self.states.clear()
         for route in routes:
@@ -116,6 +115,7 @@ class Routes:
         for state in kept.values():
             state.retire()
         self.rename()
+        return list(kept.values())
 
     def update(self, listed: Sequence[Listed]) -> None:
         for name, state in self.states.items():
@@ -128,10 +128,12 @@ class Routes:
             told = (name for member in state.serving() for name in member.models)
             for model in dict.fromkeys((*state.models, *told)):
                 names[f"{route}/{model}"] = f"{route}/{model}"
-        for name, target in list(names.items()):
-            route, _, model = name.partition("/")
-            names.setdefault(model, target)
-            names.setdefault(route, target)
+        models = list(names.items())
+        for route in self.states:  # before a model's name, which may be another route's
+            first = (target for _, target in models if target.startswith(f"{route}/"))
+            names[route] = next(first, f"{route}/{UNNAMED}")
+        for name, target in models:
+            names.setdefault(name.partition("/")[2], target)
         if names != self.names:
             self.names.clear()
             self.names.update(names)
@@ -223,20 +225,27 @@ class Routes:
 
     def _check_hope(self, state: RouteState, model: str) -> None:
         """Raises RequestError 503 where waiting would be in vain."""
-        name = state.route.name
+        name, standing = state.route.name, state.standing()
+        if model == UNNAMED and state.unreadable:
+            raise RequestError(503, f"{name}: {state.unreadable}", retry_after=10)
         if not state.route.max and not state.members:
             raise RequestError(503, f"{name}: max is 0, so no instance is started for requests")
+        if standing.instances:
+            self._check_model(state, model)
+            return
         wait = state.retry_at - clock.now()
-        if state.problem and wait > 0 and not state.coming and not state.serving():
+        if state.problem and wait > 0 and not standing.coming:
             raise RequestError(503, f"{name}: {state.problem}", retry_after=wait)
         hopeless = [each.text for each in state.coming.values() if each.hopeless]
-        if hopeless and len(hopeless) == len(state.coming) and not state.serving():
+        if hopeless and standing.coming <= len(hopeless):
             raise RequestError(503, f"{name}: {hopeless[0]}", retry_after=30)
+
+    def _check_model(self, state: RouteState, model: str) -> None:
         serving = state.serving()
         states = {m.models[model].state if model in m.models else "absent" for m in serving}
-        if states and states <= {"failed", "absent"}:
+        if states <= {"failed", "absent"}:
             problem = f"{model} has failed on all instances, or is not there"
-            raise RequestError(503, f"{name}: {problem}", retry_after=30)
+            raise RequestError(503, f"{state.route.name}: {problem}", retry_after=30)
 
     async def _failed(
         self, journey: Journey, relay: Relay, member: Member, error: UpstreamError

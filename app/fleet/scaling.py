@@ -104,17 +104,19 @@ class Instance:
 @dataclass(frozen=True)
 class Standing:
     """A route now. `coming`: instances that were asked for and do not serve yet; `waiting`:
-    requests that no instance can serve; `changed`: when an instance last came or was let go."""
+    requests that no instance can serve; `changed`: when an instance last came or was let go;
+    `stuck`: tasks that run, and never served."""
 
     instances: Sequence[Instance]
     coming: int
     waiting: int
     changed: float
+    stuck: int = 0
 
 
 @dataclass(frozen=True)
 class Decision:
-    start: int = 0
+    start: bool = False
     let_go: str = ""  # a task
 
 
@@ -124,14 +126,16 @@ NOTHING = Decision()
 def decide(route: Route, standing: Standing, demand: Demand, now: float) -> Decision:
     here = len(standing.instances)
     total = here + standing.coming
+    if total + standing.stuck >= max(1, route.max) and not here:
+        return NOTHING
     if total < route.min:
-        return Decision(start=route.min - total)
+        return Decision(start=True)
     if not total and standing.waiting and route.max:
-        return Decision(start=1)
+        return Decision(start=True)
     known = demand.span(now) >= route.queue_wait
     slow = known and demand.queue_wait(now) > route.queue_wait
-    if here and slow and not standing.coming and total < route.max:
-        return Decision(start=1)
+    if here and slow and not standing.coming and total + standing.stuck < route.max:
+        return Decision(start=True)
     if here > route.min and not standing.coming and now - standing.changed > route.quiet:
         least = min(standing.instances, key=lambda each: each.used)
         left = sum(each.slots for each in standing.instances) - least.slots

@@ -28,7 +28,9 @@ class RouteState:
     def __init__(self, route: Route) -> None:
         now = clock.now()
         self.route = route
-        self.models: tuple[str, ...] = ()  # by endpoint name, as the template or an instance says
+        self.models: tuple[str, ...] = ()  # by endpoint name, as the template says
+        self.named: Route | None = None  # whose models these are
+        self.unreadable = ""  # why the template could not be read
         self.members: dict[str, Member] = {}
         self.listed: dict[str, Listed] = {}  # queued, or not listening yet
         self.coming: dict[str, Coming] = {}
@@ -57,18 +59,18 @@ class RouteState:
         instances = [Instance(m.task, m.slots, m.used) for m in self.serving()]
         starting = sum(member.comes for member in self.members.values())
         coming = len(self.listed) + starting + self.ordering
-        return Standing(instances, coming, self.waiting, self.changed)
+        stuck = [m for m in self.members.values() if not (m.serves or m.comes or m.useless)]
+        return Standing(instances, coming, self.waiting, self.changed, len(stuck))
 
-    def useless(self) -> list[str]:
-        """Tasks that neither serve nor are to: those that drain, and those that do not answer."""
-        return [task for task, m in self.members.items() if not (m.serves or m.comes)]
+    def counts(self, listed: Listed) -> bool:
+        """Whether a task that is listed counts among the route's instances."""
+        member = self.members.get(listed.task)
+        return listed.fresh if member is None else not member.useless
 
     def choose(self, model: str, key: int, tried: Collection[str]) -> Member | None:
         """The instance for a conversation; None if none serves the model now."""
         found = [m for m in self.members.values() if m.has(model) and m.task not in tried]
-        choices = [
-            Choice(m.task, m.models[model].slots, m.in_flight, m.resident(model)) for m in found
-        ]
+        choices = [Choice(m.task, m.models[model].slots, m.load, m.resident(model)) for m in found]
         task = choose(key, choices)
         return None if task is None else self.members[task]
 
@@ -89,8 +91,9 @@ class RouteState:
 
     def update(self, listed: Sequence[Listed], secret: str) -> None:
         """What the server lists of this route now."""
-        serving = {each.task: each for each in listed if each.serves}
-        self.listed = {each.task: each for each in listed if not each.serves}
+        living = [each for each in listed if each.fresh or self._answers(each)]
+        serving = {each.task: each for each in living if each.serves}
+        self.listed = {each.task: each for each in living if not each.serves}
         for task, each in serving.items():
             known = self.members.get(task)
             if known is None or known.listed.address != each.address:
@@ -103,6 +106,11 @@ class RouteState:
             self.changed = clock.now()
         self.coming = {task: told for task, told in self.coming.items() if task in self.listed}
         self.tell()
+
+    def _answers(self, listed: Listed) -> bool:
+        """After an outage of the server all signs of life are old."""
+        member = self.members.get(listed.task)
+        return member is not None and member.alive
 
     def on_the_way(self) -> str:
         """What those are told that wait, for people."""

@@ -23,14 +23,15 @@ from app.machine import clock
 from app.machine.deadline import within
 from app.memory.backoff import delay
 from app.models.reference import title
-from app.task.sdk import Complaints
+from app.task.sdk import Complaints, NoAnswerError
 from app.task.served import standing as standing_of
 
 logger = logging.getLogger(__name__)
 
 LIST, HASTE, PROBE, TICK, EDITED = 3.0, 0.5, 2.0, 1.0, 10.0  # seconds between two looks
+TRUSTED = 30.0  # seconds for which a listing is good enough to decide by
 LEAST_BACKOFF = 2.0  # seconds after a failed order
-EXPLAINED = 5  # instances to come of a route, whose place and progress are looked up
+EXPLAINED = 3  # instances to come of a route, whose place and progress are looked up
 
 
 class Watch:
@@ -45,6 +46,7 @@ class Watch:
         self._complaints = Complaints()
         self._due = asyncio.Event()  # requests wait that no instance can serve
         self._ordered: dict[str, RouteState] = {}
+        self._listing = asyncio.Lock()
         self._running: list[asyncio.Task[None]] = []
         self._ordering: set[asyncio.Task[None]] = set()
         self.listed_at: float | None = None  # when the server last told
@@ -105,6 +107,10 @@ class Watch:
     # Which instances there are.
 
     async def _list(self) -> None:
+        async with self._listing:
+            await self._list_once()
+
+    async def _list_once(self) -> None:
         states = self._routes.states
         listed = await self._orders.listed([state.route for state in states.values()])
         self.listed_at = clock.now()
@@ -122,7 +128,10 @@ class Watch:
             if not state.waiting:
                 continue
             coming = [each for each in listed if each.task in state.listed][:EXPLAINED]
-            state.coming = {each.task: await self._coming(state, each) for each in coming}
+            try:
+                state.coming = {each.task: await self._coming(state, each) for each in coming}
+            except AppError as error:  # of this route alone
+                logger.debug("route %s: %s", state.route.name, error)
             state.tell()
 
     async def _coming(self, state: RouteState, each: Listed) -> Coming:
@@ -143,7 +152,8 @@ class Watch:
         door may have ordered at the same time."""
         for state in self._routes.states.values():
             standing = state.standing()
-            surplus = len(standing.instances) + standing.coming - state.route.max
+            coming = standing.coming - state.ordering  # what was just ordered is listed already
+            surplus = len(standing.instances) + coming - state.route.max
             queued = [each for each in listed if each.task in self._ordered]
             queued = [each for each in queued if each.route == state.route.name]
             queued = [each for each in queued if each.status == QUEUED]
@@ -158,14 +168,15 @@ class Watch:
         there = {each.task for each in listed}
         gone = [task for task in self._ordered if task not in there]
         for task, found in (await self._orders.standing(gone)).items():
-            state = self._ordered.pop(task)
-            if found.over:
+            state = self._ordered.get(task)
+            if state is not None and found.over:
+                del self._ordered[task]
                 reason = f": {found.reason}" if found.reason else ""
                 self._failed(state, f"task {task} has {found.status}{reason}")
         for task, state in list(self._ordered.items()):
             member = state.members.get(task)
             if member is not None and member.serves:
-                del self._ordered[task]
+                self._ordered.pop(task, None)
                 state.problem, state.failures = "", 0
 
     # How they stand.
@@ -173,10 +184,12 @@ class Watch:
     async def _probe(self) -> None:
         states = list(self._routes.states.values())
         await self._look_at([member for state in states for member in state.members.values()])
-        serving = [member for state in states for member in state.serving()]
-        await asyncio.gather(
-            *(member.keep(self._door) for member in serving), return_exceptions=True
-        )
+        known = [member for state in states for member in state.members.values()]
+        await asyncio.gather(*map(self._keep, known))
+
+    async def _keep(self, member: Member) -> None:
+        with contextlib.suppress(UpstreamError):  # it is said again
+            await member.keep(self._door)
 
     async def _look_at(self, members: list[Member]) -> None:
         before = [member.problem for member in members]
@@ -192,72 +205,91 @@ class Watch:
 
     async def _decide(self) -> None:
         now = clock.now()
+        recent = self.listed_at is not None and now - self.listed_at < TRUSTED
         for state in self._routes.states.values():
-            busy = sum(member.in_flight for member in state.members.values())
+            busy = sum(member.load for member in state.members.values())
             state.demand.see(now, busy + state.waiting, state.slots)
-            if self.listed_at is None or now < state.retry_at:
+            if not recent or now < state.retry_at:
                 continue
             decision = decide(state.route, state.standing(), state.demand, now)
             if decision.start and not state.ordering and not take_back(state):
-                self._order(state, decision.start)
+                self._order(state)
             if decision.let_go:
-                await self._let_go(state, state.members[decision.let_go])
+                self._let_go(state, state.members[decision.let_go])
 
-    def _order(self, state: RouteState, count: int) -> None:
-        state.ordering = True
+    def _order(self, state: RouteState) -> None:
         standing = state.standing()
-        wanted = len(standing.instances) + standing.coming - 1 + count  # one is `ordering`
+        wanted = len(standing.instances) + standing.coming + standing.stuck + 1
+        state.ordering = True
         ordering = asyncio.create_task(self._start(state, wanted))
         self._ordering.add(ordering)
-        ordering.add_done_callback(partial(self._ordered_done, state))
+        ordering.add_done_callback(partial(self._order_done, state))
 
-    def _ordered_done(self, state: RouteState, ordering: asyncio.Task[None]) -> None:
+    def _order_done(self, state: RouteState, ordering: asyncio.Task[None]) -> None:
         self._ordering.discard(ordering)
         state.ordering = False
         state.tell()
+        if not ordering.cancelled() and (fault := ordering.exception()) is not None:
+            logger.error("ordering an instance", exc_info=fault)
 
     async def _start(self, state: RouteState, wanted: int) -> None:
         try:
-            started = await self._orders.start(state.route, wanted, state.useless())
-            for task in started:
-                logger.info("route %s: ordered an instance, task %s", state.route.name, task)
-                self._ordered[task] = state
+            task = await self._orders.start(state.route, wanted, state.counts)
+        except AppError as error:
+            self._failed(state, str(error), final=not isinstance(error, NoAnswerError))
+            return
+        if task is not None:
+            logger.info("route %s: ordered an instance, task %s", state.route.name, task)
+            self._ordered[task] = state
+        try:
             await self._list()  # it is seen before anybody decides anew
         except AppError as error:
-            self._failed(state, str(error))
+            logger.warning("%s", error)
 
-    def _failed(self, state: RouteState, problem: str) -> None:
+    def _failed(self, state: RouteState, problem: str, *, final: bool = True) -> None:
+        """`final`: callers who wait are told, since waiting would be in vain."""
         state.failures += 1
         wait = max(LEAST_BACKOFF, delay(state.failures))
-        state.problem, state.retry_at = problem, clock.now() + wait
+        state.problem, state.retry_at = problem if final else "", clock.now() + wait
         logger.warning("route %s: %s; again in %g s", state.route.name, problem, wait)
         state.tell()
 
-    async def _let_go(self, state: RouteState, member: Member) -> None:
+    def _let_go(self, state: RouteState, member: Member) -> None:
         state.changed = clock.now()
         logger.info("route %s: task %s is needed no more", state.route.name, member.task)
-        with contextlib.suppress(UpstreamError):
-            await member.release(self._door)
+        member.release()
 
     # The routes, as their task has them.
 
     async def _read(self) -> None:
-        for state in list(self._routes.states.values()):
-            if not state.models:
-                await self._name_models(state)
         text = await self._orders.routes(self._task)
-        if not text.strip() or text == self._text:
-            return
-        self._text = text
-        routes = config.parse(text)
-        logger.info("the routes are now: %s", ", ".join(route.name for route in routes))
-        self._routes.configure(routes)
-        for state in self._routes.states.values():
-            await self._name_models(state)
+        if text.strip() and text != self._text:
+            self._text = text
+            routes = config.parse(text)
+            logger.info("the routes are now: %s", ", ".join(route.name for route in routes))
+            for gone in self._routes.configure(routes):
+                for member in gone.members.values():
+                    member.release()
+                    await self._keep(member)
+        await self.name_models()
 
-    async def _name_models(self, state: RouteState) -> None:
-        state.models = await models_of(self._orders, state.route)
+    async def name_models(self) -> None:
+        """Which models the routes have, by their templates."""
+        for state in list(self._routes.states.values()):
+            if state.named != state.route:
+                await self._name(state)
         self._routes.rename()
+
+    async def _name(self, state: RouteState) -> None:
+        route = state.route
+        try:
+            state.models = await models_of(self._orders, route)
+        except AppError as error:
+            if state.unreadable != str(error):
+                logger.warning("route %s: %s", route.name, error)
+            state.unreadable = str(error)
+        else:
+            state.unreadable, state.named = "", route
 
 
 def take_back(state: RouteState) -> bool:

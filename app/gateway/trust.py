@@ -41,8 +41,12 @@ def proof(secret: str, nonce: str, task: str, address: str) -> str:
 
 
 def same(given: object, wanted: str) -> bool:
-    return isinstance(given, str) and hmac.compare_digest(given.encode(), wanted.encode())
+    return isinstance(given, str) and hmac.compare_digest(_bytes(given), wanted.encode())
 
 
 def _sign(secret: str, *words: str) -> str:
-    return hmac.new(secret.encode(), "\n".join(words).encode(), hashlib.sha256).hexdigest()
+    return hmac.new(secret.encode(), _bytes("\n".join(words)), hashlib.sha256).hexdigest()
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")  # JSON may hold a lone surrogate

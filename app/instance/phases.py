@@ -285,5 +285,5 @@ async def _drain(opened: Open, seconds: float) -> None:
 def reachable(bound: str, environment: Mapping[str, str]) -> str:
     """The address for callers: `bound`, unless that stands for all addresses of this machine."""
     if bound in ("0.0.0.0", "::"):
-        return environment.get("CLEARML_AGENT_HOST_IP") or network.own_address()
+        bound = environment.get("CLEARML_AGENT_HOST_IP") or network.own_address()
     return f"[{bound}]" if ":" in bound else bound

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 LOOPBACK = "127.0.0.1"
 BACKLOG = 1024
+HANDSHAKE = 10.0  # seconds for that of TLS
 
 Factory = Callable[[], asyncio.BaseProtocol]
 
@@ -17,8 +18,14 @@ async def listen(
     factory: Factory, host: str, port: int, tls: ssl.SSLContext | None = None
 ) -> asyncio.Server:
     """Accept connections, by TLS with a context; port 0 is any free one. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    return await loop.create_server(factory, host, port, backlog=BACKLOG, ssl=tls)
+    return await asyncio.get_running_loop().create_server(
+        factory,
+        host,
+        port,
+        backlog=BACKLOG,
+        ssl=tls,
+        ssl_handshake_timeout=None if tls is None else HANDSHAKE,
+    )
 
 
 async def connect(factory: Factory, port: int, host: str = LOOPBACK) -> None:

@@ -38,11 +38,18 @@ class ClearMLTask:
     """The methods that are awaited raise ClearMLError where ClearML does not do what was asked."""
 
     def __init__(
-        self, *, offline: bool, environment: Mapping[str, str], recorded: bool = True
+        self,
+        *,
+        offline: bool,
+        environment: Mapping[str, str],
+        recorded: bool = True,
+        command: str = "",
     ) -> None:
-        """Unless it is `recorded` it is offline, and the SDK is neither called nor imported."""
+        """Unless it is `recorded` it is offline, and the SDK is neither called nor imported.
+        `command`: of the app, which a clone of the task runs, too."""
         self._session = Session(offline=offline or not recorded, environment=environment)
         self._recorded = recorded
+        self._command = command
         self._runtime = Runtime()
         self._last_words: LastWords | None = None  # None: offline, or not open yet
         self._claim: Claim | None = None  # None as well
@@ -86,7 +93,9 @@ class ClearMLTask:
             raise self._session.silent() from None
         if self.mode is Mode.LOCAL:
             what = "recording how an agent runs a clone of the task"
-            self._post(what, lambda task: script.record(task, mode.REQUIREMENTS.parent))
+            self._post(
+                what, lambda task: script.record(task, mode.REQUIREMENTS.parent, self._command)
+            )
         return parameters
 
     async def attach(self) -> None:

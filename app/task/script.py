@@ -19,13 +19,14 @@ DETECTION = 60.0  # seconds in which the SDK finds repository, commit and change
 logger = logging.getLogger(__name__)
 
 
-def record(task: Any, folder: Path) -> None:
-    """Record how an agent runs the app in `folder`, and say what an agent would not have of it."""
+def record(task: Any, folder: Path, command: str = "") -> None:
+    """Record how an agent runs the app in `folder`, with this `command` of ours, and say what an
+    agent would not have of it."""
     # A thread of the SDK finds repository, commit and changes, and would write over what is written
     # before it ends. The SDK's own `_wait_for_repo_detection` says on the console that it waits.
     if (finding := task._detect_repo_async_thread) is not None:
         finding.join(DETECTION)
-    script = {"entry_point": checkout.ENTRY_POINT, "working_dir": "."}
+    script = {"entry_point": f"{checkout.ENTRY_POINT} {command}".strip(), "working_dir": "."}
     try:
         script["repository"] = checkout.origin(folder)
     except ConfigError:

@@ -31,6 +31,8 @@ class ScriptedInstance:
     def __init__(self, task, answers=(ANSWER,), slots=2, proves=True):
         self.task, self.answers, self.slots, self.proves = task, list(answers), slots, proves
         self.state, self.models, self.asked, self.kept = "active", {"m": "ready"}, [], []
+        self.says = None  # to whatever it is asked
+        self.others = 0  # requests of other doors
         self.held = asyncio.Event()
         self.held.set()
         self._writers = set()
@@ -75,13 +77,22 @@ class ScriptedInstance:
 
     async def _answer(self, target, body):
         path, _, query = target.partition("?")
+        if self.says is not None:
+            return reply(self.says)
         if path == "/api/proof":
             nonce = query.removeprefix("nonce=")
             told = trust.proof(SECRET, nonce, self.task, self.address)
             return reply(json.dumps({"proof": told if self.proves else "0" * 64}).encode())
         if path == "/api/status":
             models = [
-                {"name": name, "state": state, "tier": "gpu", "slots": self.slots}
+                {
+                    "name": name,
+                    "state": state,
+                    "tier": "gpu",
+                    "slots": self.slots,
+                    "in_flight": self.others,
+                    "queued": 0,
+                }
                 for name, state in self.models.items()
             ]
             return reply(json.dumps({"status": self.state, "models": models}).encode())

@@ -35,7 +35,6 @@ def test_an_instance_of_a_route():
         pytest.param({"hyperparams": {"General": {}}}, id="its form names no route any more"),
         pytest.param({"status": "stopped"}, id="it has ended"),
         pytest.param({"status": "created"}, id="a draft"),
-        pytest.param({"last_update": "2027-01-15T07:57:00"}, id="no sign of life"),
     ],
 )
 def test_what_does_not_count(changes):
@@ -62,7 +61,7 @@ def test_an_address_that_is_none(address):
 
 def test_one_in_the_queue_is_to_come_however_long_it_waits():
     (found,) = read([task(status="queued", last_update="2026-01-01T00:00:00")], NOW)
-    assert not found.serves
+    assert not found.serves and found.fresh
 
 
 @pytest.mark.parametrize(
@@ -81,5 +80,5 @@ def test_stamps(stamp, told):
 
 
 def test_a_sign_of_life_lasts():
-    assert read([task()], NOW + LIVING - 1)
-    assert not read([task()], NOW + LIVING + 1)
+    assert [each.fresh for each in read([task()], NOW + LIVING - 1)] == [True]
+    assert [each.fresh for each in read([task()], NOW + LIVING + 1)] == [False]

@@ -22,23 +22,26 @@ def demand(*seen, slots=4, served=0):
     ("route", "standing", "asked", "decision"),
     [
         pytest.param(ROUTE, Standing([], 0, 0, 0), demand(), NOTHING, id="nobody asks"),
-        pytest.param(ROUTE, Standing([], 0, 9, 0), demand(), Decision(start=1), id="from zero"),
+        pytest.param(ROUTE, Standing([], 0, 9, 0), demand(), Decision(start=True), id="from zero"),
         pytest.param(ROUTE, Standing([], 1, 9, 0), demand(), NOTHING, id="one is to come"),
         pytest.param(
             Route("r", template="t", min=2, max=3),
             Standing([ONE], 0, 0, 0),
             demand(),
-            Decision(start=1),
+            Decision(start=True),
             id="there are always two",
         ),
         pytest.param(
             Route("r", template="t", max=0), Standing([], 0, 1, 0), demand(), NOTHING, id="never"
         ),
         pytest.param(
+            ROUTE, Standing([], 0, 9, 0, stuck=3), demand(), NOTHING, id="three never served"
+        ),
+        pytest.param(
             ROUTE,
             Standing([ONE], 0, 0, 0),
             demand(*[14] * 60, served=60),
-            Decision(start=1),
+            Decision(start=True),
             id="ten wait, one a second is served",
         ),
         pytest.param(

@@ -1,0 +1,286 @@
+"""The watch, with a server of ClearML that is scripted, and scripted instances."""
+
+import asyncio
+
+import pytest
+
+from app.errors import ConfigError
+from app.fleet.config import Route
+from app.fleet.listing import Listed
+from app.fleet.orders import Place
+from app.fleet.watch import Watch
+from app.form.merge import merge, parse
+from app.machine import clock
+from app.task.sdk import NoAnswerError
+from app.task.served import Served
+from tests.fleet.door import Front, ScriptedInstance
+
+TASK = "0123456789abcdef0123456789abcdef"
+TEXT = f"[chat]\ntemplate = '{TASK}'\n"
+
+
+class ScriptedOrders:
+    """`instances` are what the server lists; each order adds a task to `ordered`, and what `made`
+    makes of it to the list. `text`: of the routes; `problem` is raised by every call."""
+
+    def __init__(self, *instances, made=None):
+        self.instances, self.made, self.extra = list(instances), made, []
+        self.ordered, self.taken_back, self.over = [], [], {}
+        self.text, self.problem, self.unreadable, self.fresh = TEXT, None, {}, True
+
+    async def listed(self, routes):
+        if self.problem:
+            raise self.problem
+        told = [instance.listed for instance in self.instances] + self.extra
+        return [Listed(**{**vars(each), "fresh": self.fresh}) for each in told]
+
+    async def start(self, route, wanted, counts):
+        if self.problem:
+            raise self.problem
+        if sum(map(counts, await self.listed([route]))) >= wanted:
+            return None
+        task = f"o{len(self.ordered)}"
+        self.ordered.append(task)
+        self.extra.append(Listed(task, task, route.name, "queued", float(len(self.ordered))))
+        return task
+
+    async def settings(self, route):
+        if route.name in self.unreadable:
+            raise ConfigError(self.unreadable[route.name])
+        return parse(merge({"Model/model": "p/r/m.gguf", "Model/endpoint_name": "m"}, {}, {}))
+
+    async def standing(self, tasks):
+        return {task: self.over[task] for task in tasks if task in self.over}
+
+    async def place(self, task, route):
+        return Place("gpu", 1, 1)
+
+    async def take_back(self, task):
+        self.taken_back.append(task)
+        self.extra = [each for each in self.extra if each.task != task]
+
+    async def routes(self, task):
+        return self.text
+
+
+def watching(front, orders, route=None):
+    if route is not None:
+        front.state.route = route
+    return Watch(front.routes, orders, "a door", TASK)
+
+
+async def rounds(watch, count=6):
+    """Looks and decisions, as the loops do."""
+    for _ in range(count):
+        try:
+            await watch._list()
+        except ConfigError:
+            pass
+        await watch._probe()
+        await watch._decide()
+        await asyncio.gather(*watch._ordering)
+
+
+@pytest.mark.parametrize("least", [0, 1])
+def test_instances_that_cannot_be_used_are_not_multiplied(run, least):
+    """The agents have another secret: no instance proves itself. Result: as many as there may be,
+    and no more, though `min` asks for one and callers wait."""
+
+    async def scenario():
+        instances = [ScriptedInstance(f"t{n}", proves=False) for n in range(2)]
+        async with Front(*instances) as front:
+            orders = ScriptedOrders(*instances)
+            watch = watching(front, orders, Route("chat", template="t", min=least, max=2))
+            waiting = asyncio.ensure_future(front.state.change(30))
+            await rounds(watch)
+            assert orders.ordered == []
+            assert "does not prove" in front.state.on_the_way()
+            front.state.tell()
+            await waiting
+
+    run(scenario)
+
+
+def test_a_machine_that_died_is_replaced_once(run):
+    async def scenario():
+        one = ScriptedInstance("t1")
+        async with Front(one) as front:
+            orders = ScriptedOrders(one)
+            watch = watching(front, orders, Route("chat", template="t", min=1, max=1))
+            await rounds(watch, 2)
+            assert orders.ordered == []
+            await one.stop()
+            await rounds(watch)
+            assert orders.ordered == ["o0"]
+
+    run(scenario)
+
+
+def test_after_an_outage_instances_that_answer_stay(run):
+    """All signs of life are old when the server is back. Result: nothing is started anew."""
+
+    async def scenario():
+        one = ScriptedInstance("t1")
+        async with Front(one) as front:
+            orders = ScriptedOrders(one)
+            watch = watching(front, orders, Route("chat", template="t", min=1, max=2))
+            await rounds(watch, 2)
+            orders.fresh = False
+            await rounds(watch)
+            assert orders.ordered == [] and front.member(one).serves
+            await one.stop()
+            await rounds(watch)
+            assert orders.ordered == ["o0"] and not front.state.members
+
+    run(scenario)
+
+
+def test_while_the_server_is_away_nothing_is_let_go(run):
+    async def scenario():
+        one = ScriptedInstance("t1")
+        async with Front(one) as front:
+            orders = ScriptedOrders(one)
+            watch = watching(front, orders, Route("chat", template="t", max=1))
+            await rounds(watch, 1)
+            front.state.route = Route("chat", template="t", max=1, quiet=0.001)
+            orders.problem = NoAnswerError("away")
+            watch.listed_at = clock.now() - 100
+            await asyncio.sleep(0.01)
+            await rounds(watch)
+            assert one.kept == [120]
+            orders.problem = None
+            await rounds(watch)
+            assert one.kept == [120, 0]
+
+    run(scenario)
+
+
+def test_an_order_that_fails_is_told_and_tried_again_later(run):
+    async def scenario():
+        async with Front() as front:
+            orders = ScriptedOrders()
+            watch = watching(front, orders)
+            client = await front.begin()
+            while not front.state.waiting:
+                await asyncio.sleep(0.01)
+            await rounds(watch, 3)
+            assert orders.ordered == ["o0"]
+            orders.extra.clear()
+            orders.over["o0"] = Served("o0", "o0", "failed", reason="no such file")
+            await rounds(watch, 1)
+            status, _, body = await client.response()
+            assert status == 503 and b"o0 has failed: no such file" in body
+            assert orders.ordered == ["o0"]  # it is backed off
+
+    run(scenario)
+
+
+def test_a_server_that_is_away_for_a_moment_does_not_end_the_waiting(run):
+    async def scenario():
+        one = ScriptedInstance("t1")
+        async with Front() as front:
+            orders = ScriptedOrders()
+            watch = watching(front, orders)
+            client = await front.begin()
+            while not front.state.waiting:
+                await asyncio.sleep(0.01)
+            await watch._list()
+            orders.problem = NoAnswerError("away")
+            await watch._decide()
+            await asyncio.gather(*watch._ordering)
+            orders.problem = None
+            await one.start()
+            orders.instances.append(one)
+            await rounds(watch, 2)
+            assert (await client.response())[0] == 200
+            await one.stop()
+
+    run(scenario)
+
+
+def test_one_too_many_is_taken_back(run):
+    async def scenario():
+        one = ScriptedInstance("t1")
+        async with Front(one) as front:
+            orders = ScriptedOrders(one)
+            watch = watching(front, orders, Route("chat", template="t", min=2, max=2))
+            await rounds(watch, 3)
+            assert orders.ordered == ["o0"]
+            front.state.route = Route("chat", template="t", max=1)
+            await rounds(watch, 1)
+            assert orders.taken_back == ["o0"]
+
+    run(scenario)
+
+
+def test_a_template_that_cannot_be_read_costs_no_other_route(run):
+    async def scenario():
+        one = ScriptedInstance("t1")
+        async with Front(one) as front:
+            orders = ScriptedOrders(one)
+            orders.unreadable["bad"] = "there is no task 0123"
+            watch = watching(front, orders)
+            watch._text = orders.text = TEXT + f"[bad]\ntemplate = '{TASK}'\n"
+            orders.text = TEXT + f"[bad]\ntemplate = '{TASK}'\n[good]\ntemplate = '{TASK}'\n"
+            await watch._read()
+            assert front.routes.names["good"] == "good/m"
+            status, _, body = await front.ask("/bad/v1/completions")
+            assert status == 503 and b"there is no task 0123" in body
+            del orders.unreadable["bad"]
+            await watch._read()
+            assert front.routes.names["bad"] == "bad/m"
+
+    run(scenario)
+
+
+def test_a_route_that_is_taken_out_lets_its_instances_go(run):
+    async def scenario():
+        one = ScriptedInstance("t1")
+        async with Front(one) as front:
+            orders = ScriptedOrders(one)
+            watch = watching(front, orders)
+            await rounds(watch, 1)
+            orders.text = f"[other]\ntemplate = '{TASK}'\n"
+            await watch._read()
+            assert one.kept == [120, 0]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b'{"proof": "\\ud800"}',
+        b'{"proof": 1}',
+        b"[" * 100_000,
+        b"\xff",
+        b'{"status":"active","models":[{"name":"m","state":"ready","slots":1e999}]}',
+        b'{"status":"active","models":7}',
+        b"x" * (2 << 20),
+    ],
+)
+def test_whatever_a_peer_answers_the_others_are_looked_at(run, answer):
+    async def scenario():
+        hostile, one = ScriptedInstance("t0"), ScriptedInstance("t1")
+        hostile.says = answer
+        async with Front(hostile, one) as front:
+            orders = ScriptedOrders(hostile, one)
+            watch = watching(front, orders)
+            await rounds(watch, 2)
+            assert front.member(one).serves and one.kept == [120]
+            assert not front.member(hostile).serves and front.member(hostile).problem
+
+    run(scenario)
+
+
+def test_requests_of_other_doors_count(run):
+    async def scenario():
+        instances = [ScriptedInstance("t1"), ScriptedInstance("t2")]
+        async with Front(*instances) as front:
+            instances[0].others = 2  # it is full
+            await front.look()
+            for number in range(8):
+                await front.ask(body=b'{"model":"m","prompt":"%d"}' % number)
+            assert instances[0].requests == [] and len(instances[1].requests) == 8
+
+    run(scenario)
