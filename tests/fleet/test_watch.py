@@ -1,6 +1,7 @@
 """The watch, with a server of ClearML that is scripted, and scripted instances."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -31,8 +32,8 @@ class ScriptedOrders:
     async def listed(self, routes):
         if self.problem:
             raise self.problem
-        told = [instance.listed for instance in self.instances] + self.extra
-        return [Listed(**{**vars(each), "fresh": self.fresh}) for each in told]
+        told = [instance.listed for instance in self.instances]
+        return [replace(each, fresh=self.fresh) for each in told] + self.extra
 
     async def start(self, route, wanted, counts):
         if self.problem:
