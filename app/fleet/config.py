@@ -16,6 +16,7 @@ form.Model.model = "provider/repo/file.gguf"
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -54,6 +55,12 @@ class Route:
     quiet: float = 15 * MINUTE
     queue_wait: float = 10.0
     project: str = ""
+
+    @property
+    def version(self) -> str:
+        """Changes with what an instance is."""
+        what = self.template or json.dumps(dict(self.form), sort_keys=True)
+        return hashlib.blake2b(what.encode(), digest_size=8).hexdigest()
 
 
 def parse(text: str) -> tuple[Route, ...]:

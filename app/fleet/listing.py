@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlsplit
 
-from app.task.live import ADDRESS, ROUTE, route_of
+from app.task.live import ADDRESS, ROUTE, VERSION, route_of
 from app.task.secret import KEY_PROPERTY
 
 LIVING = 150.0  # seconds since a task's last sign of life; there is one every minute
@@ -25,6 +25,7 @@ FIELDS = (  # of the task, as `tasks.get_all_ex` takes them
     "last_update",
     f"runtime.{ROUTE}",
     f"runtime.{ADDRESS}",
+    f"runtime.{VERSION}",
     f"runtime.{KEY_PROPERTY}",
     "hyperparams.General.gateway_route",
 )
@@ -41,6 +42,7 @@ class Listed:
     created: float  # seconds since 1970
     address: str = ""
     key: str = field(default="", repr=False)
+    version: str = ""  # of the route, by which a door ordered it
     fresh: bool = True  # it has given a sign of life lately, or waits in a queue
 
     @property
@@ -79,6 +81,7 @@ def _read(task: Mapping[str, Any], now: float) -> Listed | None:
         created=seconds(task.get("created"), now),
         address=address if _usable(address) else "",
         key=str(runtime.get(KEY_PROPERTY) or ""),
+        version=str(runtime.get(VERSION) or ""),
         fresh=silence <= LIVING,
     )
 

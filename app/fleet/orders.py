@@ -130,7 +130,7 @@ class Orders:
             parameter = {"section": GENERAL, "name": "gateway_route", "value": route.name}
             change = {"task": task, "hyperparams": [parameter], "replace_hyperparams": "none"}
             await self._ask("tasks", "edit_hyper_params", change)
-        told = {live.ROUTE: live.belongs(route.name, task)}
+        told = {live.ROUTE: live.belongs(route.name, task), live.VERSION: route.version}
         try:
             await self._ask("tasks", "edit_runtime", live.edit(task, told))
         except RefusedError as error:

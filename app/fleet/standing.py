@@ -62,6 +62,18 @@ class RouteState:
         stuck = [m for m in self.members.values() if not (m.serves or m.comes or m.useless)]
         return Standing(instances, coming, self.waiting, self.changed, len(stuck))
 
+    def outdated(self, listed: Listed) -> bool:
+        """Whether a door ordered it when the route's template or form was another one."""
+        return listed.version not in ("", self.route.version)
+
+    def old(self) -> list[Member]:
+        return [member for member in self.serving() if self.outdated(member.listed)]
+
+    def new(self) -> int:
+        """Instances by the route as it is now, those to come included."""
+        known = [m.listed for m in self.members.values() if m.serves or m.comes]
+        return sum(not self.outdated(each) for each in (*known, *self.listed.values()))
+
     def counts(self, listed: Listed) -> bool:
         """Whether a task that is listed counts among the route's instances."""
         member = self.members.get(listed.task)

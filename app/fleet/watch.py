@@ -153,7 +153,7 @@ class Watch:
         for state in self._routes.states.values():
             standing = state.standing()
             coming = standing.coming - state.ordering  # what was just ordered is listed already
-            surplus = len(standing.instances) + coming - state.route.max
+            surplus = len(standing.instances) - len(state.old()) + coming - state.route.max
             queued = [each for each in listed if each.task in self._ordered]
             queued = [each for each in queued if each.route == state.route.name]
             queued = [each for each in queued if each.status == QUEUED]
@@ -211,11 +211,28 @@ class Watch:
             state.demand.see(now, busy + state.waiting, state.slots)
             if not recent or now < state.retry_at:
                 continue
+            if self._replace(state):
+                continue
             decision = decide(state.route, state.standing(), state.demand, now)
             if decision.start and not state.ordering and not take_back(state):
                 self._order(state)
             if decision.let_go:
                 self._let_go(state, state.members[decision.let_go])
+
+    def _replace(self, state: RouteState) -> bool:
+        """Whether instances by an earlier template are being replaced: the new ones come up beside
+        them, and take over."""
+        old = state.old()
+        if not old:
+            return False
+        wanted = min(len(old), max(1, state.route.min))
+        new = len(state.serving()) - len(old)
+        if new >= wanted:
+            for member in old:
+                self._let_go(state, member)
+        elif state.new() < wanted and not state.ordering:
+            self._order(state)
+        return True
 
     def _order(self, state: RouteState) -> None:
         standing = state.standing()
@@ -294,7 +311,9 @@ class Watch:
 
 def take_back(state: RouteState) -> bool:
     """Whether one that this door had let go of is here still, and is used again."""
-    found = next((m for m in state.members.values() if m.let_go and m.alive), None)
+    members = state.members.values()
+    back = (m for m in members if m.let_go and m.alive and not state.outdated(m.listed))
+    found = next(back, None)
     if found is not None:
         found.take_back()
         state.tell()

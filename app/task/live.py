@@ -36,6 +36,7 @@ PROPERTIES = (
 PREFIX = "llamacpp_"  # of our runtime properties, except those of `task.secret` and `task.route`
 # Where an instance is, and to which route of a door it belongs; `belongs` writes the latter.
 ROUTE, ADDRESS = PREFIX + "route", PREFIX + "address"
+VERSION = PREFIX + "route_version"  # of the route, by which a door ordered the task
 LIVE = ("status", "endpoint", MODELS, "last_activity")
 
 
@@ -106,7 +107,7 @@ def clear(task: Any, runtime: Runtime, run: str) -> None:
     new = {"status": SETTING_UP, RUN: run}
     api.set_properties(task.id, {**dict.fromkeys(PROPERTIES, ""), **new})
     known = task._get_runtime_properties() or {}
-    kept = ROUTE if route_of(known, str(task.id)) else ""
-    left = [key for key in known if key.startswith(PREFIX) and key != kept]
+    kept = (ROUTE, VERSION) if route_of(known, str(task.id)) else ()
+    left = [key for key in known if key.startswith(PREFIX) and key not in kept]
     if left:
         runtime.edit(task, {}, left)

@@ -31,6 +31,7 @@ class ScriptedInstance:
     def __init__(self, task, answers=(ANSWER,), slots=2, proves=True):
         self.task, self.answers, self.slots, self.proves = task, list(answers), slots, proves
         self.state, self.models, self.asked, self.kept = "active", {"m": "ready"}, [], []
+        self.version = ""
         self.says = None  # to whatever it is asked
         self.others = 0  # requests of other doors
         self.held = asyncio.Event()
@@ -54,7 +55,8 @@ class ScriptedInstance:
 
     @property
     def listed(self):
-        return Listed(self.task, self.task, "chat", "in_progress", 0.0, self.address)
+        told = "in_progress", 0.0, self.address
+        return Listed(self.task, self.task, "chat", *told, version=self.version)
 
     @property
     def requests(self):

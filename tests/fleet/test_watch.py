@@ -42,7 +42,9 @@ class ScriptedOrders:
             return None
         task = f"o{len(self.ordered)}"
         self.ordered.append(task)
-        self.extra.append(Listed(task, task, route.name, "queued", float(len(self.ordered))))
+        created = float(len(self.ordered))
+        new = Listed(task, task, route.name, "queued", created, version=route.version)
+        self.extra.append(new)
         return task
 
     async def settings(self, route):
@@ -283,5 +285,32 @@ def test_requests_of_other_doors_count(run):
             for number in range(8):
                 await front.ask(body=b'{"model":"m","prompt":"%d"}' % number)
             assert instances[0].requests == [] and len(instances[1].requests) == 8
+
+    run(scenario)
+
+
+def test_a_new_template_takes_over_from_the_old(run):
+    """The route's template changes while its only instance serves. Result: one by the new template
+    is ordered, beyond `max`; the old one serves until that one does, and is let go then."""
+
+    async def scenario():
+        old, new = ScriptedInstance("t1"), ScriptedInstance("o0")
+        before, after = (Route("chat", template=text, max=1) for text in ("old", "new"))
+        old.version, new.version = before.version, after.version
+        async with Front(old, route=before) as front:
+            orders = ScriptedOrders(old)
+            watch = watching(front, orders)
+            await rounds(watch)
+            assert orders.ordered == []
+            front.state.route = after
+            await rounds(watch)
+            assert orders.ordered == ["o0"] and old.kept == [120]
+            await new.start()
+            orders.extra.clear()
+            orders.instances.append(new)
+            await rounds(watch)
+            assert orders.ordered == ["o0"] and old.kept == [120, 0] and new.kept == [120]
+            assert (await front.ask())[0] == 200 and len(new.requests) == 1
+            await new.stop()
 
     run(scenario)
