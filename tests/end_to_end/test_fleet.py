@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from app.models import tiny
+from app.task.checkout import Script
+from app.task.launch import describe
 from tests.clearml_api import ApiServer
 from tests.end_to_end.agent import Agent, repository, wait_for
 from tests.end_to_end.browser import PROGRAM, chromium
@@ -97,6 +99,16 @@ class Fleet:
         instance = App(folder, given, environment)
         self.stack.callback(instance.clean_up)
         return instance.ready()
+
+    def template(self):
+        """A task that serves as people want it."""
+        form = {"Model/model": self.weights, "Model/endpoint_name": "tiny", "Model/threads": "1"}
+        form |= {"General/port": "0", "Idle/idle_time_limit": "1"}
+        described = describe("a template", Script(self.source, "main", ""), form)
+        return self.api.state.tasks_create(described)["id"]
+
+    def clones(self, template):
+        return [t for t in self.api.state.tasks.values() if t.get("parent") == template]
 
     @property
     def tasks(self):
@@ -207,6 +219,38 @@ def test_rolling_replacement(fleet):
     for thread in threads:
         thread.join()
     assert {status for status, _ in answers} == {200}, answers
+
+
+def test_a_template_is_cloned_and_a_new_one_takes_over(fleet):
+    """A route of a template, from zero; then its text names another template. Result: a clone
+    serves, which shows its route; a clone of the other one comes up beside it and takes over, and
+    no request fails meanwhile."""
+    fleet.agent(worker="one")
+    fleet.agent(worker="two")
+    templates = [fleet.template(), fleet.template()]
+    routes = [f'[chat]\ntemplate = "{each}"\nqueue = "work"\n' for each in templates]
+    door = fleet.door(routes[0])
+    assert call(door, body={"max_tokens": 2})[0] == 200
+    (first,) = fleet.clones(templates[0])
+    assert first["hyperparams"]["General"]["gateway_route"]["value"] == "chat"
+    answers, stop = [], threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            answers.append(call(door, body={"max_tokens": 8}))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    (task,) = [t for t in fleet.api.state.tasks.values() if t["name"] == "llama.cpp door"]
+    task["configuration"]["routes"]["value"] = routes[1]
+    wait_for(lambda: first["status"] == "completed", lambda: door.output)
+    done = len(answers)
+    wait_for(lambda: len(answers) > done + 2, lambda: door.output)
+    stop.set()
+    thread.join()
+    assert {status for status, _ in answers} == {200}, answers
+    (second,) = fleet.clones(templates[1])
+    assert second["status"] == "in_progress" and len(fleet.clones(templates[0])) == 1
 
 
 def test_to_two_and_back(fleet):
