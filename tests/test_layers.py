@@ -246,6 +246,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "affinity",
         "listing",
         "scaling",
+        "proven",
         "member",
         "orders",
         "standing",

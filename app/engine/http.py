@@ -113,7 +113,7 @@ class Client:
             raise UpstreamError(f"no answer to {method} {target} in {timeout:g} s") from None
 
     async def _answered(self, method: str, target: str, pieces: Sequence[bytes]) -> Reply:
-        collector = _Collector(self._largest)
+        collector = Collector(self._largest)
         head = method, target, [(b"content-type", b"application/json")]
         whole, length = (pieces[0], None) if len(pieces) == 1 else (None, sum(map(len, pieces)))
         exchange = await self.exchange(head, whole, collector, length, ours=True)
@@ -169,7 +169,7 @@ class Client:
         connection = ChildConnection(self)
         try:
             await self._open_transport(connection)
-        except (OSError, asyncio.TimeoutError) as error:
+        except (OSError, ValueError, asyncio.TimeoutError) as error:  # or the name is none
             raise NotConnectedError(f"{self.peer} takes no connection: {error}") from None
         self._open[connection] = None
         return connection
@@ -218,7 +218,7 @@ def _pieces(head: bytes, body: bytes | None) -> tuple[bytes, ...]:
     return (head + body,) if len(body) < SMALL else (head, body)
 
 
-class _Collector:
+class Collector:
     """A sink that collects a small answer."""
 
     def __init__(self, largest: int) -> None:

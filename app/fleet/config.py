@@ -8,6 +8,7 @@ max = 4                  # instances at most
 quiet_minutes = 15       # without need for it, until an instance is let go
 queue_wait = 10          # seconds that requests wait on average, beyond which one more is started
 project = "..."          # of the instances (default: the door's)
+autoscaled = true        # agents come once a task waits in the queue: callers wait for them
 
 [embed]                  # a form in place of a template, as --config of an instance takes it
 form.General.queue = "gpu"
@@ -55,6 +56,7 @@ class Route:
     quiet: float = 15 * MINUTE
     queue_wait: float = 10.0
     project: str = ""
+    autoscaled: bool = False
 
     @property
     def version(self) -> str:
@@ -135,6 +137,12 @@ def _count(value: object) -> int:
     return int(value)  # type: ignore[call-overload, no-any-return]
 
 
+def _yes(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
 def _seconds(value: object) -> float:
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     if not 0 < number < math.inf:
@@ -151,4 +159,5 @@ FIELDS: Mapping[str, Callable[[object], Any]] = {
     "quiet_minutes": lambda value: MINUTE * _seconds(value),
     "queue_wait": _seconds,
     "project": _text,
+    "autoscaled": _yes,
 }

@@ -77,6 +77,8 @@ class Door(Lifetime):
 
     async def _live(self) -> Reason:
         given = self._given
+        if self._wish.routes:
+            config.parse(self._wish.routes)  # before there is a task
         general = await self._open()
         given.task.on_taken(self._taken)
         given.task.on_abort(self._aborted, general.drain_timeout)

@@ -12,21 +12,18 @@ from app.engine.exchange import Exchange, Headers, Sink
 from app.engine.http import Address, Client
 from app.errors import UpstreamError
 from app.fleet.listing import Listed
-from app.gateway import trust
-from app.gateway.routes import KEEP, PROOF, STATUS
-from app.machine import chance, clock
+from app.fleet.proven import NotProvenError, ProvenClient
+from app.gateway.routes import KEEP, STATUS
+from app.machine import clock
 
 TIMEOUT = 5.0  # seconds for each small request
 KEEP_FOR, RENEWED = 120.0, 40.0  # seconds of one keep, and until the next one
 FAILURES, SILENT = 2, 6  # probes in a row: it gets nothing more; what it has is given up
-LARGEST, LARGEST_PROOF = 1 << 20, 4 << 10  # bytes of an answer, and of one from anybody
+LARGEST = 256 << 10  # bytes of an answer
+MOST_SLOTS = 1 << 16
 SERVES, STOPPING = ("active", "idle"), "stopping"  # what an instance says of itself
 SERVABLE = ("ready", "cold", "parking", "parked", "waking", "loading")  # models' states
 RESIDENT = "ready"
-
-
-class NotProvenError(Exception):
-    """It has not shown that it is what its task says."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +46,18 @@ class Member:
         self.used = clock.now()
         self.let_go = False  # this door needs it no more
         self.problem = ""  # why it serves nobody, if it should
-        self._secret = secret
         self._failures = 0
         self._served = False  # it has served, at some time
         self._retired = False
         self._others = 0  # requests that it had of others, when it last told
         self._still = 0  # the client's progress when it last answered
-        self._proven = not secret
         self._kept = -math.inf
-        key = trust.key(secret, listed.task) if secret else listed.key
-        where, peer = Address(port=listed.port, host=listed.host), f"task {listed.task}"
-        self.client = Client(where, key, peer, LARGEST)
-        self._open = Client(where, "", peer, LARGEST_PROOF)
+        where = Address(port=listed.port, host=listed.host)
+        self.client = (
+            ProvenClient(where, LARGEST, secret=secret, task=listed.task, told=listed.address)
+            if secret
+            else Client(where, listed.key, f"task {listed.task}", LARGEST)
+        )
 
     @property
     def task(self) -> str:
@@ -108,16 +105,14 @@ class Member:
         seen = self.models.get(model)
         return seen is not None and seen.state == RESIDENT
 
-    def lost(self) -> None:
+    def lost(self, problem: str) -> None:
         """It took no connection: it gets no request until it has answered again."""
-        self._failures = FAILURES
+        self._failures, self.problem = FAILURES, problem
 
     async def look(self) -> None:
         """Ask how it stands. Whatever goes wrong is in `problem`: anybody may be at its address."""
         try:
-            if not self._proven:
-                await self._prove()
-            self._take(await self._ask(self.client, STATUS))
+            self._take(await self._ask(STATUS))
         except NotProvenError as error:
             self._failed(str(error))
             self.state = ""
@@ -150,31 +145,14 @@ class Member:
         self.state, self.models = state, models
         self._others = max(0, requests - self.in_flight)
 
-    async def _prove(self) -> None:
-        """Before any key or prompt is sent (see `trust`). Raises NotProvenError, UpstreamError."""
-        nonce = chance.name(32)
-        told = await self._ask(self._open, f"{PROOF}?nonce={nonce}")
-        wanted = trust.proof(self._secret, nonce, self.task, self.listed.address)
-        if not (isinstance(told, Mapping) and trust.same(told.get("proof"), wanted)):
-            raise NotProvenError(
-                f"task {self.task}: what is at its address does not prove that it is its instance: "
-                f"set {trust.SECRET_VARIABLE} to the same secret here and there"
-            )
-        self._proven = True
-
-    async def _ask(self, client: Client, target: str) -> Any:
-        reply = await client.get(target, TIMEOUT)
+    async def _ask(self, target: str) -> Any:
+        reply = await self.client.get(target, TIMEOUT)
         if reply.status == 401:
             raise NotProvenError(f"task {self.task} takes another key than it tells")
-        if reply.status != 200 and client is self._open:
-            raise NotProvenError(
-                f"task {self.task} answers {reply.status} to {PROOF}: {trust.SECRET_VARIABLE} is "
-                "not set where it runs, or another program has its port"
-            )
         try:
             return reply.json()
-        except ValueError:
-            raise UpstreamError(f"task {self.task}: its {STATUS} is not JSON") from None
+        except (ValueError, RecursionError):
+            raise UpstreamError(f"task {self.task}: its {target} is not JSON") from None
 
     async def keep(self, door: str) -> None:
         """See to it that the instance does not end for want of requests; or that it may, once it is
@@ -215,7 +193,6 @@ class Member:
 
     def close(self) -> None:
         self.client.close()
-        self._open.close()
 
 
 def _seen(told: Mapping[str, Any]) -> Seen:
@@ -223,7 +200,7 @@ def _seen(told: Mapping[str, Any]) -> Seen:
     return Seen(
         state=str(told["state"]),
         tier=str(told.get("tier") or ""),
-        slots=max(1, int(slots or 1)),
+        slots=min(MOST_SLOTS, max(1, int(slots or 1))),
         context=int(context) if context else None,
     )
 

@@ -33,7 +33,7 @@ from app.task.served import Served
 
 DEADLINE = 20.0  # seconds
 STALE = 30.0  # seconds of a lock, by the server's clock, whose holder must be gone
-MOST = 500  # tasks of a listing
+PAGE, MOST_PAGES = 500, 40  # tasks of a listing
 LONGEST = 200  # characters of a line
 CONFIGURATION = "routes"
 ABOUT = "the routes of this door; edited here, they change within seconds"
@@ -75,11 +75,15 @@ class Orders:
             "status": [listing.QUEUED, listing.RUNNING],
             "only_fields": ["id", *listing.FIELDS],
             "search_hidden": True,
-            "page": 0,
-            "page_size": MOST,
+            "page_size": PAGE,
         }
-        found = await self._dated("tasks", "get_all_ex", fields)
-        return listing.read(found.get("tasks") or [], self._now())
+        tasks: list[Mapping[str, Any]] = []
+        for page in range(MOST_PAGES):
+            found = await self._dated("tasks", "get_all_ex", {**fields, "page": page})
+            tasks += found.get("tasks") or []
+            if len(tasks) < (page + 1) * PAGE:
+                return listing.read(tasks, self._now())
+        raise ClearMLError(f"ClearML: more than {MOST_PAGES * PAGE} tasks run in the project")
 
     async def settings(self, route: Route) -> Settings:
         """What the route's instances will be told. Raises ConfigError."""

@@ -3,8 +3,8 @@
 Each instance has points on a ring, by its slots; a conversation goes to the instance of the first
 point after its own hash that has fewer requests than its bound, so that its next turn finds its KV
 cache, and an instance that comes or goes moves only its own share. The bound is `SPREAD` times the
-average load, by slots (V. Mirrokni, M. Thorup, M. Zadimoghaddam, "Consistent hashing with bounded
-loads", 2016). Every door draws the same ring.
+average load, by slots, and at least half of its slots (V. Mirrokni, M. Thorup, M. Zadimoghaddam,
+"Consistent hashing with bounded loads", 2016). Every door draws the same ring.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from functools import lru_cache
 POINTS = 40  # on the ring, for each slot
 MOST = 640  # for one instance
 SPREAD = 1.25
+FREE = 0.5  # of its slots: while so many are free, nobody is sent away from his KV cache
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,14 @@ def choose(key: int, choices: Sequence[Choice]) -> str | None:
     # Drawn for all of them: what is left changes with each request.
     for task in _clockwise(key, tuple((each.task, each.slots) for each in choices)):
         each = left.get(task)
-        if each is not None and each.load < math.ceil(SPREAD * load * each.slots / slots):
+        if each is not None and each.load < _bound(each, load / slots):
             return task
     raise AssertionError("the bounds add up to more than the load")
+
+
+def _bound(choice: Choice, average: float) -> int:
+    """Requests, by the average of all per slot."""
+    return math.ceil(choice.slots * max(SPREAD * average, FREE))
 
 
 def _class(choice: Choice) -> int:

@@ -255,7 +255,7 @@ class Routes:
         journey.tried.add(member.task)
         journey.refused += 1
         if isinstance(error, NotConnectedError):
-            member.lost()
+            member.lost(str(error))
             again = journey.call.body.pieces is not None and journey.refused < TRIES
         elif isinstance(error, DeclinedError):
             await member.look()

@@ -35,6 +35,7 @@ class RouteState:
         self.listed: dict[str, Listed] = {}  # queued, or not listening yet
         self.coming: dict[str, Coming] = {}
         self.ordering = False  # an instance is being ordered
+        self.ordered: dict[str, float] = {}  # tasks that were, and when: until they serve or fail
         self.problem = ""  # why the last order failed
         self.failures = 0
         self.retry_at = 0.0
@@ -58,7 +59,8 @@ class RouteState:
     def standing(self) -> Standing:
         instances = [Instance(m.task, m.slots, m.used) for m in self.serving()]
         starting = sum(member.comes for member in self.members.values())
-        coming = len(self.listed) + starting + self.ordering
+        unseen = len(self.ordered.keys() - self.listed.keys() - self.members.keys())
+        coming = len(self.listed) + starting + unseen + self.ordering
         stuck = [m for m in self.members.values() if not (m.serves or m.comes or m.useless)]
         return Standing(instances, coming, self.waiting, self.changed, len(stuck))
 

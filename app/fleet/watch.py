@@ -29,6 +29,7 @@ from app.task.served import standing as standing_of
 logger = logging.getLogger(__name__)
 
 LIST, HASTE, PROBE, TICK, EDITED = 3.0, 0.5, 2.0, 1.0, 10.0  # seconds between two looks
+MISSED = 60.0  # seconds after which a task that was ordered and is nowhere is given up
 TRUSTED = 30.0  # seconds for which a listing is good enough to decide by
 LEAST_BACKOFF = 2.0  # seconds after a failed order
 EXPLAINED = 3  # instances to come of a route, whose place and progress are looked up
@@ -45,7 +46,6 @@ class Watch:
         self._text = ""
         self._complaints = Complaints()
         self._due = asyncio.Event()  # requests wait that no instance can serve
-        self._ordered: dict[str, RouteState] = {}
         self._listing = asyncio.Lock()
         self._running: list[asyncio.Task[None]] = []
         self._ordering: set[asyncio.Task[None]] = set()
@@ -137,7 +137,7 @@ class Watch:
     async def _coming(self, state: RouteState, each: Listed) -> Coming:
         if each.status == QUEUED:
             place = await self._orders.place(each.task, state.route)
-            if not place.workers:
+            if not place.workers and not state.route.autoscaled:
                 problem = f"no agent takes tasks from the queue {place.queue}: start one there"
                 return Coming(each.task, problem, hopeless=True)
             return Coming(each.task, f"task {each.task} is number {place.place} in {place.queue}")
@@ -154,30 +154,32 @@ class Watch:
             standing = state.standing()
             coming = standing.coming - state.ordering  # what was just ordered is listed already
             surplus = len(standing.instances) - len(state.old()) + coming - state.route.max
-            queued = [each for each in listed if each.task in self._ordered]
-            queued = [each for each in queued if each.route == state.route.name]
-            queued = [each for each in queued if each.status == QUEUED]
+            queued = [e for e in listed if e.task in state.ordered and e.status == QUEUED]
             queued.sort(key=lambda each: each.created)
             for each in queued[-surplus:] if surplus > 0 else []:
                 logger.info("route %s: task %s is one too many", each.route, each.task)
-                del self._ordered[each.task]
+                state.ordered.pop(each.task, None)
                 await self._orders.take_back(each.task)
 
     async def _settle_orders(self, listed: list[Listed]) -> None:
         """Whether what was ordered has come, or failed before."""
         there = {each.task for each in listed}
-        gone = [task for task in self._ordered if task not in there]
-        for task, found in (await self._orders.standing(gone)).items():
-            state = self._ordered.get(task)
-            if state is not None and found.over:
-                del self._ordered[task]
-                reason = f": {found.reason}" if found.reason else ""
-                self._failed(state, f"task {task} has {found.status}{reason}")
-        for task, state in list(self._ordered.items()):
-            member = state.members.get(task)
-            if member is not None and member.serves:
-                self._ordered.pop(task, None)
-                state.problem, state.failures = "", 0
+        states = list(self._routes.states.values())
+        gone = [task for state in states for task in state.ordered if task not in there]
+        found = await self._orders.standing(gone)
+        for state in states:
+            for task, since in list(state.ordered.items()):
+                member = state.members.get(task)
+                if member is not None and member.serves:
+                    del state.ordered[task]
+                    state.problem, state.failures = "", 0
+                elif task in found and found[task].over:
+                    del state.ordered[task]
+                    reason = f": {found[task].reason}" if found[task].reason else ""
+                    self._failed(state, f"task {task} has {found[task].status}{reason}")
+                elif task not in there and clock.now() - since > MISSED:
+                    del state.ordered[task]
+                    self._failed(state, f"task {task} is not of the route any more")
 
     # How they stand.
 
@@ -257,7 +259,7 @@ class Watch:
             return
         if task is not None:
             logger.info("route %s: ordered an instance, task %s", state.route.name, task)
-            self._ordered[task] = state
+            state.ordered[task] = clock.now()
         try:
             await self._list()  # it is seen before anybody decides anew
         except AppError as error:

@@ -34,7 +34,24 @@ def test_nothing_is_sent_to_an_instance_that_proves_nothing(run):
             status, _, body = await front.ask()
             assert status == 503 and b"does not prove" in body
             assert [target.partition("?")[0] for _, target, _ in one.asked] == ["/api/proof"]
-            assert all("bearer \r\n" in head for *_, head in one.asked)
+            assert not any("authorization" in head for *_, head in one.asked)
+
+    run(scenario)
+
+
+def test_another_program_that_takes_the_port_of_a_proven_instance_gets_nothing(run):
+    async def scenario():
+        one = ScriptedInstance("t1")
+        async with Front(one, wait=0.1) as front:
+            assert (await front.ask())[0] == 200
+            one.proves = False
+            one.break_off()
+            known = len(one.asked)
+            status, _, body = await front.ask()
+            assert status in (502, 503) and b"does not prove" in body
+            later = one.asked[known:]
+            assert {target.partition("?")[0] for _, target, _ in later} == {"/api/proof"}
+            assert not any("authorization" in head for *_, head in later)
 
     run(scenario)
 
