@@ -23,13 +23,13 @@ CHAT = "/v1/chat/completions"
 
 @dataclass(frozen=True)
 class Size:
-    """Of what is asked; lengths in words, of about one token each."""
+    """Of what is asked; lengths in words, of about five tokens each."""
 
     conversations: int = 32
     turns: int = 8
     at_once: int = 4
-    system: int = 300
-    question: int = 150
+    system: int = 80
+    question: int = 60
     answer: int = 16
 
 
