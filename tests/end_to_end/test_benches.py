@@ -29,6 +29,8 @@ BENCHES = {
         "read ahead by 4 threads: ",
         "warm: ",
     ],
+    "fleet": ["affinity, door: ", "affinity, one instance: ", "added by the instance's front"]
+    + ["CPU per chunk, door / instance", "request to enqueued", "/ready to the first token"],
     "policy": ["of the best in hindsight", "mean wait", "ours"],
     "page": ["first contentful paint", "idle, 20 viewers", "no viewer"],
 }
