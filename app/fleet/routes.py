@@ -4,32 +4,25 @@ is sent there, and to another one if that one cannot take it."""
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 
-from app.errors import DeclinedError, NotConnectedError, RequestError, UpstreamError
+from app.errors import RequestError, UpstreamError
 from app.fleet.affinity import conversation
 from app.fleet.config import Route
+from app.fleet.journey import Hold, Journey
 from app.fleet.listing import Listed
 from app.fleet.member import Member, Through
 from app.fleet.standing import RouteState
 from app.gateway.body.reading import Reading
 from app.gateway.call import Call
-from app.gateway.http.heads import Headers
-from app.gateway.labels import LONGEST, SESSION
 from app.gateway.passing import send
 from app.gateway.relay import Relay
 from app.gateway.waiting import HEADER, wait_timeout
 from app.machine import clock
-from app.memory.seat import Use
-
-logger = logging.getLogger(__name__)
 
 STOPPING = "the door is stopping"
 MOST_WAITING = 2048  # requests of a route
-TRIES = 5  # instances that a request is sent to while they take no connection
 UNNAMED = "?"  # the model of a route whose template could not be read yet
 LOOK = 1.0  # seconds after which one that waits looks again, if nothing is said to have changed
 
@@ -51,36 +44,6 @@ class Admitted:
     def __exit__(self, *_: object) -> None:
         self._state.admitted -= 1
         self._left()
-
-
-@dataclass
-class Hold:
-    """A request's hold on an instance."""
-
-    member: Member
-    use: Use = Use.UNSENT
-
-    def __enter__(self) -> Hold:
-        self.member.taken()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.member.given_back()
-
-
-@dataclass
-class Journey:
-    """One request's way: until when it may wait, and which instances have not taken it."""
-
-    call: Call
-    until: float
-    key: int
-    tried: set[str] = field(default_factory=set)
-    refused: int = 0
-
-    @property
-    def left(self) -> float:
-        return max(0.0, self.until - clock.now())
 
 
 class Routes:
@@ -198,11 +161,11 @@ class Routes:
             relay.leased_at = relay.leased_at or clock.now()
             try:
                 with Hold(member) as hold:
-                    through = Through(member, model, _headers(call, journey))
+                    through = Through(member, model, journey.headers())
                     await send(self._reading, call, through, relay, hold)
                 return
             except UpstreamError as error:
-                await self._failed(journey, relay, member, error)
+                await journey.failed(relay, member, error)
 
     async def _instance(self, state: RouteState, model: str, journey: Journey) -> Member:
         """The one that the request is sent to; waits for one. Raises RequestError 503."""
@@ -247,28 +210,6 @@ class Routes:
             problem = f"{model} has failed on all instances, or is not there"
             raise RequestError(503, f"{state.route.name}: {problem}", retry_after=30)
 
-    async def _failed(
-        self, journey: Journey, relay: Relay, member: Member, error: UpstreamError
-    ) -> None:
-        """The request goes to another instance, or the error is raised: once a byte of the answer
-        has come, or where the request cannot be sent again."""
-        journey.tried.add(member.task)
-        journey.refused += 1
-        if isinstance(error, NotConnectedError):
-            member.lost(str(error))
-            again = journey.call.body.pieces is not None and journey.refused < TRIES
-        elif isinstance(error, DeclinedError):
-            await member.look()
-            again = True
-            relay.elsewhere = False  # the next one's word counts
-        else:
-            again = journey.call.body.whole is not None and not relay.status
-            again = again and journey.refused == 1
-        if not again:
-            raise error
-        logger.info("%s: sent to another instance: %s", journey.call.model, error)
-        relay.again()
-
     async def drained(self) -> None:
         """Return when no request is here."""
         while self._requests:
@@ -280,13 +221,3 @@ class Routes:
         self.closed = True
         for state in self.states.values():
             state.tell()
-
-
-def _headers(call: Call, journey: Journey) -> Headers:
-    """What the instance is told besides: among its callers, each of ours is one."""
-    session = f"{call.caller.kind}:{call.caller.name}"[:LONGEST]
-    return [
-        (b"x-request-id", call.request.id),
-        (b"x-wait-timeout", b"%d" % max(1, min(3600, round(journey.left)))),
-        (SESSION, session.encode()),
-    ]

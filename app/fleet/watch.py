@@ -11,28 +11,23 @@ from functools import partial
 
 from app.errors import AppError, UpstreamError
 from app.fleet import config
+from app.fleet.arrivals import Arrivals, back_off
 from app.fleet.config import Route
-from app.fleet.listing import QUEUED, Listed
 from app.fleet.member import Member
 from app.fleet.orders import Orders
 from app.fleet.routes import Routes
 from app.fleet.scaling import decide
-from app.fleet.standing import Coming, RouteState
+from app.fleet.standing import RouteState
 from app.form.checks import default_endpoint_name
 from app.machine import clock
 from app.machine.deadline import within
-from app.memory.backoff import delay
 from app.models.reference import title
 from app.task.sdk import Complaints, NoAnswerError
-from app.task.served import standing as standing_of
 
 logger = logging.getLogger(__name__)
 
 LIST, HASTE, PROBE, TICK, EDITED = 3.0, 0.5, 2.0, 1.0, 10.0  # seconds between two looks
-MISSED = 60.0  # seconds after which a task that was ordered and is nowhere is given up
 TRUSTED = 30.0  # seconds for which a listing is good enough to decide by
-LEAST_BACKOFF = 2.0  # seconds after a failed order
-EXPLAINED = 3  # instances to come of a route, whose place and progress are looked up
 
 
 class Watch:
@@ -41,6 +36,7 @@ class Watch:
         routes."""
         self._routes = routes
         self._orders = orders
+        self._arrivals = Arrivals(routes, orders)
         self._door = door
         self._task = task
         self._text = ""
@@ -118,68 +114,7 @@ class Watch:
         self._routes.update(listed)
         new = [m for s in states.values() for t, m in s.members.items() if t not in known]
         await self._look_at(new)
-        await self._take_back(listed)
-        await self._explain(listed)
-        await self._settle_orders(listed)
-
-    async def _explain(self, listed: list[Listed]) -> None:
-        """How those stand that are to come, for people who wait for them."""
-        for state in list(self._routes.states.values()):
-            if not state.waiting:
-                continue
-            coming = [each for each in listed if each.task in state.listed][:EXPLAINED]
-            try:
-                state.coming = {each.task: await self._coming(state, each) for each in coming}
-            except AppError as error:  # of this route alone
-                logger.debug("route %s: %s", state.route.name, error)
-            state.tell()
-
-    async def _coming(self, state: RouteState, each: Listed) -> Coming:
-        if each.status == QUEUED:
-            place = await self._orders.place(each.task, state.route)
-            if not place.workers and not state.route.autoscaled:
-                problem = f"no agent takes tasks from the queue {place.queue}: start one there"
-                return Coming(each.task, problem, hopeless=True)
-            return Coming(each.task, f"task {each.task} is number {place.place} in {place.queue}")
-        found = (await self._orders.standing([each.task])).get(each.task)
-        how = standing_of(found) if found is not None else "started"
-        line = await self._orders.last_line(each.task)
-        told = f"task {each.task}: {how}" + (f" ({line})" if line else "")
-        return Coming(each.task, told)
-
-    async def _take_back(self, listed: list[Listed]) -> None:
-        """What this door has ordered beyond the most that there may be, the youngest first: another
-        door may have ordered at the same time."""
-        for state in self._routes.states.values():
-            standing = state.standing()
-            coming = standing.coming - state.ordering  # what was just ordered is listed already
-            surplus = len(standing.instances) - len(state.old()) + coming - state.route.max
-            queued = [e for e in listed if e.task in state.ordered and e.status == QUEUED]
-            queued.sort(key=lambda each: each.created)
-            for each in queued[-surplus:] if surplus > 0 else []:
-                logger.info("route %s: task %s is one too many", each.route, each.task)
-                state.ordered.pop(each.task, None)
-                await self._orders.take_back(each.task)
-
-    async def _settle_orders(self, listed: list[Listed]) -> None:
-        """Whether what was ordered has come, or failed before."""
-        there = {each.task for each in listed}
-        states = list(self._routes.states.values())
-        gone = [task for state in states for task in state.ordered if task not in there]
-        found = await self._orders.standing(gone)
-        for state in states:
-            for task, since in list(state.ordered.items()):
-                member = state.members.get(task)
-                if member is not None and member.serves:
-                    del state.ordered[task]
-                    state.problem, state.failures = "", 0
-                elif task in found and found[task].over:
-                    del state.ordered[task]
-                    reason = f": {found[task].reason}" if found[task].reason else ""
-                    self._failed(state, f"task {task} has {found[task].status}{reason}")
-                elif task not in there and clock.now() - since > MISSED:
-                    del state.ordered[task]
-                    self._failed(state, f"task {task} is not of the route any more")
+        await self._arrivals.see(listed)
 
     # How they stand.
 
@@ -255,7 +190,7 @@ class Watch:
         try:
             task = await self._orders.start(state.route, wanted, state.counts)
         except AppError as error:
-            self._failed(state, str(error), final=not isinstance(error, NoAnswerError))
+            back_off(state, str(error), final=not isinstance(error, NoAnswerError))
             return
         if task is not None:
             logger.info("route %s: ordered an instance, task %s", state.route.name, task)
@@ -264,14 +199,6 @@ class Watch:
             await self._list()  # it is seen before anybody decides anew
         except AppError as error:
             logger.warning("%s", error)
-
-    def _failed(self, state: RouteState, problem: str, *, final: bool = True) -> None:
-        """`final`: callers who wait are told, since waiting would be in vain."""
-        state.failures += 1
-        wait = max(LEAST_BACKOFF, delay(state.failures))
-        state.problem, state.retry_at = problem if final else "", clock.now() + wait
-        logger.warning("route %s: %s; again in %g s", state.route.name, problem, wait)
-        state.tell()
 
     def _let_go(self, state: RouteState, member: Member) -> None:
         state.changed = clock.now()
