@@ -149,7 +149,7 @@ def test_an_open_source_server_has_the_table_and_no_gateway(start, model):
         task = api.state.new_task(hyperparams=form(**fields))
         app = online(start, api, CLEARML_TASK_ID=task["id"]).ready()
         assert "this ClearML server has no App Gateway" in app.output
-        assert "General/gateway_route is ignored" in app.output
+        assert "in the route team of `python -m app fleet`" in app.output
         until(lambda: api.state.containers)
         app.end()
         assert api.state.containers == {}

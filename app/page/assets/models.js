@@ -57,7 +57,7 @@ class Models {
     const row = {
       url: h("span", { id: `url-${this.rows.size}` }), pill: h("span", { className: "pill" }),
       tier: h("span", { className: "tier" }), reason: h("span", { className: "reason" }),
-      coming: h("span"), held: h("span"), placed: h("span", { className: "placed" }), guesses: h("span", { className: "placed" }), share: h("span"), context: cell("Context"),
+      coming: h("span"), held: h("span"), placed: h("span", { className: "placed" }), guesses: h("span", { className: "guesses" }), share: h("span"), context: cell("Context"),
       slots: cell("Slots"), flight: cell("In flight"), waiting: cell("Waiting"),
       requests: cell("Requests"), denied: cell("Denied"), buttons: {},
     };

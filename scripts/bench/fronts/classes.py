@@ -22,6 +22,7 @@ from app.gateway.body.reading import Reading  # noqa: E402
 from app.gateway.body.sizes import MOST, allowance  # noqa: E402
 from app.gateway.body.workers import Workers  # noqa: E402
 from app.gateway.http.server import HttpServer  # noqa: E402
+from app.gateway.passing import OfPool  # noqa: E402
 from app.gateway.proxy import Proxy  # noqa: E402
 from app.gateway.rules import Rules  # noqa: E402
 from app.machine import garbage  # noqa: E402
@@ -75,7 +76,8 @@ async def main(path: str, port: int) -> None:
     workers = Workers()
     reading = Reading(workers, lambda name: allowance(None, limit=MOST), allow_remote=False)
     names, rules = {"bench": "bench", "asleep": "asleep"}, Rules(Keys([]))
-    proxy = Proxy(pool, names, rules, {}, lambda sample: None, reading)
+    models = OfPool(pool, rules.wait_timeout, reading)
+    proxy = Proxy(models, names, rules, {}, lambda sample: None, reading)
     await HttpServer(proxy).start("127.0.0.1", port)
     garbage.settle()
     await asyncio.get_running_loop().create_future()
