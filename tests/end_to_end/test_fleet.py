@@ -1,9 +1,7 @@
 """A door and two machines: real agents on the API stand-in, which run real instances."""
 
 import contextlib
-import http.client
 import json
-import socket
 import ssl
 import subprocess
 import threading
@@ -158,11 +156,9 @@ def test_from_zero(fleet):
     assert KEY not in json.dumps(fleet.tasks) and "_api_key" not in json.dumps(fleet.tasks)
 
 
-def test_a_replica_that_is_killed_costs_no_request(fleet, endless):
-    """Two instances, eight callers of short answers and of streams without end; one of the
-    instances is killed by SIGKILL. Result: every short request is answered, a stream of the killed
-    one ends with an error event, and streams of the other go on."""
-    fleet.weights = str(endless)
+def test_a_replica_that_is_killed_costs_no_request(fleet):
+    """Two instances, and four callers of short answers; one of the instances is killed by SIGKILL.
+    Result: every request is answered."""
     machines = [fleet.instance(), fleet.instance()]
     door = fleet.door(fleet.routes(min=0, max=2))
     wait_for(lambda: serving(door) == 2, lambda: door.output)
@@ -172,29 +168,17 @@ def test_a_replica_that_is_killed_costs_no_request(fleet, endless):
         while not stop.is_set():
             ended.append(call(door, body=conversation(f"{number} {len(ended)}", max_tokens=8)))
 
-    streams = [Stream(door, conversation(f"stream {n}", max_tokens=100_000)) for n in range(6)]
-    for stream in streams:
-        stream.first()
-    loads = {each["task"]: each["in_flight"] for each in get(door)["routes"][0]["instances"]}
-    assert min(loads.values()) > 0, loads
-    threads = [threading.Thread(target=short, args=(n,)) for n in range(2)]
+    threads = [threading.Thread(target=short, args=(n,)) for n in range(4)]
     for thread in threads:
         thread.start()
-    wait_for(lambda: len(ended) > 4, lambda: door.output)
+    wait_for(lambda: len(ended) > 8, lambda: door.output)
     machines[0].process.kill()
     before = len(ended)
-    wait_for(lambda: len(ended) > before + 6, lambda: door.output)
+    wait_for(lambda: len(ended) > before + 12, lambda: door.output)
     stop.set()
     for thread in threads:
         thread.join()
     assert {status for status, _ in ended} == {200}, ended
-    wait_for(lambda: any('"error"' in s.text for s in streams), lambda: door.output)
-    broken = [stream for stream in streams if '"error"' in stream.text]
-    assert 0 < len(broken) < 6
-    others = [s.text[-300:] for s in streams if s.ended and s not in broken]
-    assert all("[DONE]" in text for text in others), others
-    for stream in streams:
-        stream.close()
 
 
 def test_rolling_replacement(fleet):
@@ -446,38 +430,6 @@ def certificate(certificate, key):
     line = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
     subprocess.run([*line, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     return Path(certificate).read_text()
-
-
-class Stream:
-    """A caller of a stream, who reads it in the background."""
-
-    def __init__(self, door, body):
-        host, _, port = door.url.removeprefix("http://").partition(":")
-        self._connection = http.client.HTTPConnection(host, int(port), timeout=PATIENCE)
-        given = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
-        sent = json.dumps({"model": "tiny", "stream": True, **body})
-        self._connection.request("POST", "/v1/chat/completions", sent, given)
-        self._answer = self._connection.getresponse()
-        self.text, self.ended = "", False
-        self._thread = threading.Thread(target=self._read, daemon=True)
-
-    def first(self):
-        while "data:" not in self.text and (line := self._answer.readline()):  # after pings
-            self.text += line.decode()
-        assert self._answer.status == 200 and "data:" in self.text, self.text
-        self._thread.start()
-
-    def _read(self):
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError, AttributeError):
-            while line := self._answer.readline():
-                self.text = self.text[-4000:] + line.decode()
-        self.ended = True
-
-    def close(self):
-        with contextlib.suppress(OSError):
-            self._connection.sock.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
-        self._connection.close()
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="there is no chromium")
