@@ -156,10 +156,12 @@ def test_from_zero(fleet):
     assert KEY not in json.dumps(fleet.tasks) and "_api_key" not in json.dumps(fleet.tasks)
 
 
-def test_a_replica_that_is_killed_costs_no_request(fleet):
-    """Two instances, and four callers of short answers; one of the instances is killed by SIGKILL.
-    Result: every request is answered."""
-    machines = [fleet.instance(), fleet.instance()]
+def test_a_replica_that_is_killed_costs_no_request(fleet, endless):
+    """Two instances, callers of short answers and of long streams; one of the instances is killed
+    by SIGKILL. Result: every short request is answered; the streams of the killed one end with an
+    error event, and those of the other one end as they should."""
+    fleet.weights = str(endless)
+    killed, _ = fleet.instance(), fleet.instance()
     door = fleet.door(fleet.routes(min=0, max=2))
     wait_for(lambda: serving(door) == 2, lambda: door.output)
     ended, stop = [], threading.Event()
@@ -168,17 +170,26 @@ def test_a_replica_that_is_killed_costs_no_request(fleet):
         while not stop.is_set():
             ended.append(call(door, body=conversation(f"{number} {len(ended)}", max_tokens=8)))
 
-    threads = [threading.Thread(target=short, args=(n,)) for n in range(4)]
+    # Those of one instance fit into its KV cache together: else some would wait for others' ends.
+    streams = [Stream(door, conversation(f"stream {n}", max_tokens=3000)) for n in range(6)]
+    wait_for(lambda: all(stream.begun for stream in streams), lambda: door.output)
+    loads = [each["in_flight"] for each in get(door)["routes"][0]["instances"]]
+    assert sum(loads) == 6 and min(loads) > 0, loads
+    threads = [threading.Thread(target=short, args=(n,)) for n in range(2)]
     for thread in threads:
         thread.start()
-    wait_for(lambda: len(ended) > 8, lambda: door.output)
-    machines[0].process.kill()
+    wait_for(lambda: ended, lambda: door.output)
+    killed.process.kill()
     before = len(ended)
-    wait_for(lambda: len(ended) > before + 12, lambda: door.output)
+    wait_for(lambda: len(ended) > before + 6, lambda: door.output)
     stop.set()
-    for thread in threads:
-        thread.join()
+    for thread in (*threads, *(stream.thread for stream in streams)):
+        thread.join(PATIENCE)
     assert {status for status, _ in ended} == {200}, ended
+    broken = ['"error"' in stream.end for stream in streams]
+    whole = ["[DONE]" in stream.end for stream in streams]
+    assert 0 < sum(broken) < 6, [stream.end for stream in streams]
+    assert [each != other for each, other in zip(broken, whole, strict=True)] == [True] * 6
 
 
 def test_rolling_replacement(fleet):
@@ -430,6 +441,26 @@ def certificate(certificate, key):
     line = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
     subprocess.run([*line, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     return Path(certificate).read_text()
+
+
+class Stream:
+    """A caller of a stream, who reads it in the background: whether it has `begun`, and its last
+    characters."""
+
+    def __init__(self, door, body):
+        self._url, self._body = door.url, {"model": "tiny", "stream": True, **body}
+        self.begun, self.end = False, ""
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self):
+        given = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        path = f"{self._url}/v1/chat/completions"
+        request = urllib.request.Request(path, json.dumps(self._body).encode(), given)
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            for line in answer:
+                self.begun = self.begun or line.startswith(b"data:")
+                self.end = self.end[-600:] + line.decode()
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="there is no chromium")
