@@ -9,7 +9,7 @@ APP = Path(__file__).parent.parent / "app"
 
 FOLDERS = {  # low to high, each with its modules low to high
     "": ["errors", "console"],
-    "form": ["fields", "settings", "checks", "merge", "pasted", "file", "wizard"],
+    "form": ["tables", "fields", "settings", "checks", "merge", "pasted", "file", "wizard"],
     "machine": [
         "garbage",
         "clock",
@@ -248,11 +248,14 @@ FOLDERS = {  # low to high, each with its modules low to high
         "scaling",
         "proven",
         "member",
+        "server",
+        "lock",
         "orders",
         "standing",
         "journey",
         "routes",
         "arrivals",
+        "edits",
         "watch",
         "metrics",
         "pages",
@@ -293,6 +296,7 @@ ORDER = [
 RANK = {module: rank for rank, module in enumerate(ORDER)}
 PURE = {
     "errors",
+    "form.tables",
     "form.fields",
     "form.settings",
     "form.checks",
@@ -369,7 +373,7 @@ PURE = {
 }
 PARSERS = {"tomli"}  # of texts: they do no I/O
 OWNERS = {
-    "tomli": {"gateway.keys_file", "fleet.config"},  # of Python itself from 3.11 on, as tomllib
+    "tomli": {"form.tables"},  # of Python itself from 3.11 on, as tomllib
     "backports": {"gateway.body.encoding"},
     "compression": {"gateway.body.encoding"},  # of Python itself from 3.14 on
     "certifi": {"task.last_will"},  # the certificates of the SDK's client, which brings it

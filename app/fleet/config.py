@@ -19,20 +19,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from app.errors import ConfigError
 from app.form import file
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from app.form.tables import is_positive, is_whole, load
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RESERVED = ("v1", "api", "health", "ready", "metrics", "models", "service")
@@ -68,9 +62,9 @@ class Route:
 def parse(text: str) -> tuple[Route, ...]:
     """The routes in the file's order. Raises ConfigError, which names route and field."""
     try:
-        tables = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"routes: not TOML: {error}") from None
+        tables = load(text)
+    except ConfigError as error:
+        raise ConfigError(f"routes: {error}") from None
     if not tables:
         raise ConfigError('routes: there is none: write one as [name], with `template = "task ID"`')
     if len(tables) > MOST_ROUTES:
@@ -131,10 +125,9 @@ def _form(value: object) -> Mapping[str, str]:
 
 
 def _count(value: object) -> int:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or not 0 <= value <= MOST_INSTANCES:  # type: ignore[operator]
+    if not is_whole(value, 0, MOST_INSTANCES):
         raise ValueError(f"must be a whole number from 0 to {MOST_INSTANCES}")
-    return int(value)  # type: ignore[call-overload, no-any-return]
+    return value
 
 
 def _yes(value: object) -> bool:
@@ -144,10 +137,9 @@ def _yes(value: object) -> bool:
 
 
 def _seconds(value: object) -> float:
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    if not 0 < number < math.inf:
+    if not is_positive(value):
         raise ValueError("must be a number above 0")
-    return float(number)
+    return float(value)
 
 
 FIELDS: Mapping[str, Callable[[object], Any]] = {

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from app import __version__, console
 from app.errors import ConfigError
 from app.fleet import config
+from app.fleet.edits import Edits
 from app.fleet.metrics import Metrics
 from app.fleet.orders import Orders
 from app.fleet.pages import Pages
@@ -93,23 +94,25 @@ class Door(Lifetime):
         doorway, address = await self._listen(general, callers)
         if self._wish.routes:
             await orders.keep_routes(given.task.task_id, text)
-        watch = Watch(routes, orders, chance.name(8), given.task.task_id)
+        name = chance.name(8)
+        edits = Edits(routes, orders, name, given.task.task_id, text)
+        watch = Watch(routes, orders, edits, name)
         pages = self._serve(routes, callers, doorway, watch, general.drain_timeout)
         pages.endpoint = address
-        await self._start(routes, callers, watch, text)
+        await edits.name_models()
+        self._start(routes, callers, watch)
         Reports(given.task, routes, address).start(given.ending)
         _announce(routes, address)
         await asyncio.Event().wait()
         raise AssertionError("nothing sets it")
 
-    async def _start(self, routes: Routes, callers: Callers, watch: Watch, text: str) -> None:
+    def _start(self, routes: Routes, callers: Callers, watch: Watch) -> None:
         """Look after the keys file, and after the instances."""
         given = self._given
         if callers.keys_file is not None:
             callers.keys_file.start(given.keys_due, routes.names, lambda _: None)
             given.ending.push("the keys file", simply(callers.keys_file.stop))
-        await watch.name_models()
-        watch.start(text)
+        watch.start()
         given.ending.push("the watch", simply(watch.stop))
 
     def _warn(self, callers: Callers) -> None:

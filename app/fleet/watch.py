@@ -10,18 +10,15 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from app.errors import AppError, UpstreamError
-from app.fleet import config
 from app.fleet.arrivals import Arrivals, back_off
-from app.fleet.config import Route
+from app.fleet.edits import Edits
 from app.fleet.member import Member
 from app.fleet.orders import Orders
 from app.fleet.routes import Routes
 from app.fleet.scaling import decide
 from app.fleet.standing import RouteState
-from app.form.checks import default_endpoint_name
 from app.machine import clock
 from app.machine.deadline import within
-from app.models.reference import title
 from app.task.sdk import Complaints, NoAnswerError
 
 logger = logging.getLogger(__name__)
@@ -31,15 +28,13 @@ TRUSTED = 30.0  # seconds for which a listing is good enough to decide by
 
 
 class Watch:
-    def __init__(self, routes: Routes, orders: Orders, door: str, task: str) -> None:
-        """`door`: this door's name among others; `task`: its own task, whose configuration has the
-        routes."""
+    def __init__(self, routes: Routes, orders: Orders, edits: Edits, door: str) -> None:
+        """`door`: this door's name among others."""
         self._routes = routes
         self._orders = orders
         self._arrivals = Arrivals(routes, orders)
         self._door = door
-        self._task = task
-        self._text = ""
+        self._edits = edits
         self._complaints = Complaints()
         self._due = asyncio.Event()  # requests wait that no instance can serve
         self._listing = asyncio.Lock()
@@ -47,14 +42,12 @@ class Watch:
         self._ordering: set[asyncio.Task[None]] = set()
         self.listed_at: float | None = None  # when the server last told
 
-    def start(self, text: str) -> None:
-        """`text`: of the routes, as they are served now."""
-        self._text = text
+    def start(self) -> None:
         for name, look, pause in (
             ("the instances", self._list, self._until_listed),
             ("how instances stand", self._probe, lambda: asyncio.sleep(self._pause(PROBE))),
             ("what is needed", self._decide, self._until_due),
-            ("the routes", self._read, lambda: asyncio.sleep(EDITED)),
+            ("the routes", self._edits.look, lambda: asyncio.sleep(EDITED)),
         ):
             self._running.append(asyncio.create_task(self._loop(name, look, pause)))
 
@@ -205,38 +198,6 @@ class Watch:
         logger.info("route %s: task %s is needed no more", state.route.name, member.task)
         member.release()
 
-    # The routes, as their task has them.
-
-    async def _read(self) -> None:
-        text = await self._orders.routes(self._task)
-        if text.strip() and text != self._text:
-            self._text = text
-            routes = config.parse(text)
-            logger.info("the routes are now: %s", ", ".join(route.name for route in routes))
-            for gone in self._routes.configure(routes):
-                for member in gone.members.values():
-                    member.release()
-                    await self._keep(member)
-        await self.name_models()
-
-    async def name_models(self) -> None:
-        """Which models the routes have, by their templates."""
-        for state in list(self._routes.states.values()):
-            if state.named != state.route:
-                await self._name(state)
-        self._routes.rename()
-
-    async def _name(self, state: RouteState) -> None:
-        route = state.route
-        try:
-            state.models = await models_of(self._orders, route)
-        except AppError as error:
-            if state.unreadable != str(error):
-                logger.warning("route %s: %s", route.name, error)
-            state.unreadable = str(error)
-        else:
-            state.unreadable, state.named = "", route
-
 
 def take_back(state: RouteState) -> bool:
     """Whether one that this door had let go of is here still, and is used again."""
@@ -247,10 +208,3 @@ def take_back(state: RouteState) -> bool:
         found.take_back()
         state.tell()
     return found is not None
-
-
-async def models_of(orders: Orders, route: Route) -> tuple[str, ...]:
-    """The endpoint names of the models that the route's instances serve. Raises ConfigError."""
-    settings = await orders.settings(route)
-    named = (each.endpoint_name or title(each.model) for each in settings.models)
-    return tuple(default_endpoint_name(name) for name in named)

@@ -11,19 +11,13 @@ weight = 2                   # its share of turns, as against others' 1
 
 from __future__ import annotations
 
-import math
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from app.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from app.form.tables import is_positive, is_whole, load
 
 VARIABLE = "LLAMACPP_API_KEYS_FILE"
 OTHER = "other"  # what requests count for that were sent with no key of the file
@@ -55,10 +49,7 @@ UNNAMED = Holder()  # the instance's own key, or none where none is needed
 def parse(text: str) -> tuple[Holder, ...]:
     """The callers in the file's order. Raises ConfigError, which names entry and field, and never
     says a value that may be a key."""
-    try:
-        tables = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"not TOML: {error}") from None
+    tables = load(text)
     if len(tables) > MOST:
         raise ConfigError(f"{len(tables)} callers, and no more than {MOST} may be: take some out")
     for number, table in enumerate(tables.values(), 1):
@@ -133,7 +124,7 @@ def _models(value: object) -> frozenset[str]:
 
 
 def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST:
+    if not is_whole(value, 1, LARGEST):
         raise ValueError("must be a whole number of at least 1; leave it out for no limit")
     return value
 
@@ -145,10 +136,9 @@ def _class(value: object) -> str:
 
 
 def _weight(value: object) -> float:
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    if not 0 < number <= HEAVIEST:
+    if not is_positive(value, HEAVIEST):
         raise ValueError(f"must be a number above 0 and of at most {HEAVIEST:g}")
-    return float(number)
+    return float(value)
 
 
 FIELDS: Mapping[str, Callable[[object], Any]] = {

@@ -1,12 +1,14 @@
 """The watch, with a server of ClearML that is scripted, and scripted instances."""
 
 import asyncio
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
 from app.errors import ConfigError
 from app.fleet.config import Route
+from app.fleet.edits import Edits
 from app.fleet.listing import Listed
 from app.fleet.orders import Place
 from app.fleet.watch import Watch
@@ -66,10 +68,15 @@ class ScriptedOrders:
         return self.text
 
 
-def watching(front, orders, route=None):
-    if route is not None:
-        front.state.route = route
-    return Watch(front.routes, orders, "a door", TASK)
+@asynccontextmanager
+async def watching(*instances, **route):
+    """A door before these instances, what it is told of them, and its watch, for a route with
+    these fields."""
+    route = Route("chat", **{"template": "t", "max": 1, **route})
+    async with Front(*instances, route=route) as front:
+        orders = ScriptedOrders(*instances)
+        edits = Edits(front.routes, orders, "a door", TASK, TEXT)
+        yield front, orders, Watch(front.routes, orders, edits, "a door")
 
 
 async def rounds(watch, count=6):
@@ -91,9 +98,7 @@ def test_instances_that_cannot_be_used_are_not_multiplied(run, least):
 
     async def scenario():
         instances = [ScriptedInstance(f"t{n}", proves=False) for n in range(2)]
-        async with Front(*instances) as front:
-            orders = ScriptedOrders(*instances)
-            watch = watching(front, orders, Route("chat", template="t", min=least, max=2))
+        async with watching(*instances, min=least, max=2) as (front, orders, watch):
             waiting = asyncio.ensure_future(front.state.change(30))
             await rounds(watch)
             assert orders.ordered == []
@@ -107,9 +112,7 @@ def test_instances_that_cannot_be_used_are_not_multiplied(run, least):
 def test_a_machine_that_died_is_replaced_once(run):
     async def scenario():
         one = ScriptedInstance("t1")
-        async with Front(one) as front:
-            orders = ScriptedOrders(one)
-            watch = watching(front, orders, Route("chat", template="t", min=1, max=1))
+        async with watching(one, min=1, max=1) as (front, orders, watch):
             await rounds(watch, 2)
             assert orders.ordered == []
             await one.stop()
@@ -124,9 +127,7 @@ def test_after_an_outage_instances_that_answer_stay(run):
 
     async def scenario():
         one = ScriptedInstance("t1")
-        async with Front(one) as front:
-            orders = ScriptedOrders(one)
-            watch = watching(front, orders, Route("chat", template="t", min=1, max=2))
+        async with watching(one, min=1, max=2) as (front, orders, watch):
             await rounds(watch, 2)
             orders.fresh = False
             await rounds(watch)
@@ -141,9 +142,7 @@ def test_after_an_outage_instances_that_answer_stay(run):
 def test_while_the_server_is_away_nothing_is_let_go(run):
     async def scenario():
         one = ScriptedInstance("t1")
-        async with Front(one) as front:
-            orders = ScriptedOrders(one)
-            watch = watching(front, orders, Route("chat", template="t", max=1))
+        async with watching(one, max=1) as (front, orders, watch):
             await rounds(watch, 1)
             front.state.route = Route("chat", template="t", max=1, quiet=0.001)
             orders.problem = NoAnswerError("away")
@@ -160,9 +159,7 @@ def test_while_the_server_is_away_nothing_is_let_go(run):
 
 def test_an_order_that_fails_is_told_and_tried_again_later(run):
     async def scenario():
-        async with Front() as front:
-            orders = ScriptedOrders()
-            watch = watching(front, orders)
+        async with watching() as (front, orders, watch):
             client = await front.begin()
             while not front.state.waiting:
                 await asyncio.sleep(0.01)
@@ -181,9 +178,7 @@ def test_an_order_that_fails_is_told_and_tried_again_later(run):
 def test_a_server_that_is_away_for_a_moment_does_not_end_the_waiting(run):
     async def scenario():
         one = ScriptedInstance("t1")
-        async with Front() as front:
-            orders = ScriptedOrders()
-            watch = watching(front, orders)
+        async with watching() as (front, orders, watch):
             client = await front.begin()
             while not front.state.waiting:
                 await asyncio.sleep(0.01)
@@ -204,9 +199,7 @@ def test_a_server_that_is_away_for_a_moment_does_not_end_the_waiting(run):
 def test_one_too_many_is_taken_back(run):
     async def scenario():
         one = ScriptedInstance("t1")
-        async with Front(one) as front:
-            orders = ScriptedOrders(one)
-            watch = watching(front, orders, Route("chat", template="t", min=2, max=2))
+        async with watching(one, min=2, max=2) as (front, orders, watch):
             await rounds(watch, 3)
             assert orders.ordered == ["o0"]
             front.state.route = Route("chat", template="t", max=1)
@@ -219,18 +212,15 @@ def test_one_too_many_is_taken_back(run):
 def test_a_template_that_cannot_be_read_costs_no_other_route(run):
     async def scenario():
         one = ScriptedInstance("t1")
-        async with Front(one) as front:
-            orders = ScriptedOrders(one)
+        async with watching(one) as (front, orders, watch):
             orders.unreadable["bad"] = "there is no task 0123"
-            watch = watching(front, orders)
-            watch._text = orders.text = TEXT + f"[bad]\ntemplate = '{TASK}'\n"
             orders.text = TEXT + f"[bad]\ntemplate = '{TASK}'\n[good]\ntemplate = '{TASK}'\n"
-            await watch._read()
+            await watch._edits.look()
             assert front.routes.names["good"] == "good/m"
             status, _, body = await front.ask("/bad/v1/completions")
             assert status == 503 and b"there is no task 0123" in body
             del orders.unreadable["bad"]
-            await watch._read()
+            await watch._edits.look()
             assert front.routes.names["bad"] == "bad/m"
 
     run(scenario)
@@ -239,12 +229,10 @@ def test_a_template_that_cannot_be_read_costs_no_other_route(run):
 def test_a_route_that_is_taken_out_lets_its_instances_go(run):
     async def scenario():
         one = ScriptedInstance("t1")
-        async with Front(one) as front:
-            orders = ScriptedOrders(one)
-            watch = watching(front, orders)
+        async with watching(one) as (front, orders, watch):
             await rounds(watch, 1)
             orders.text = f"[other]\ntemplate = '{TASK}'\n"
-            await watch._read()
+            await watch._edits.look()
             assert one.kept == [120, 0]
 
     run(scenario)
@@ -266,9 +254,7 @@ def test_whatever_a_peer_answers_the_others_are_looked_at(run, answer):
     async def scenario():
         hostile, one = ScriptedInstance("t0"), ScriptedInstance("t1")
         hostile.says = answer
-        async with Front(hostile, one) as front:
-            orders = ScriptedOrders(hostile, one)
-            watch = watching(front, orders)
+        async with watching(hostile, one) as (front, orders, watch):
             await rounds(watch, 2)
             assert front.member(one).serves and one.kept == [120]
             assert not front.member(hostile).serves and front.member(hostile).problem
@@ -297,9 +283,7 @@ def test_a_new_template_takes_over_from_the_old(run):
         old, new = ScriptedInstance("t1"), ScriptedInstance("o0")
         before, after = (Route("chat", template=text, max=1) for text in ("old", "new"))
         old.version, new.version = before.version, after.version
-        async with Front(old, route=before) as front:
-            orders = ScriptedOrders(old)
-            watch = watching(front, orders)
+        async with watching(old, template="old") as (front, orders, watch):
             await rounds(watch)
             assert orders.ordered == []
             front.state.route = after

@@ -1,0 +1,70 @@
+"""The lock of a route, which a door holds while it orders an instance.
+
+The server has no compare-and-set for tasks: of sixteen who look and then clone, all sixteen clone.
+Names of queues are unique: of all who create a queue of one name one succeeds. Whoever finds the
+lock taken leaves the order to its holder.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from app.fleet.listing import seconds
+from app.fleet.server import Server
+from app.task.api import RefusedError
+from app.task.sdk import ClearMLError
+
+logger = logging.getLogger(__name__)
+
+STALE = 30.0  # seconds of a lock, by the server's clock, whose holder must be gone
+
+
+class Lock:
+    def __init__(self, server: Server, name: str) -> None:
+        self._server = server
+        self._name = name
+        self._queue = ""
+
+    async def take(self) -> bool:
+        """Whether it is ours; False if another door has it. Raises ClearMLError."""
+        for last in (False, False, True):
+            try:
+                made = await self._server.ask("queues", "create", {"name": self._name})
+            except RefusedError:
+                holder = await self._holder()
+                if holder is not None:
+                    await self._break_if_stale(holder)
+                    return False
+                if last:
+                    break
+            else:
+                self._queue = str(made["id"])
+                return True
+        logger.warning(
+            "no queue %r can be made, which would keep doors from starting an instance at once: "
+            "several doors may start one each",
+            self._name,
+        )
+        return True
+
+    async def give_back(self) -> None:
+        """Another door breaks it where this fails."""
+        if not self._queue:
+            return
+        try:
+            await self._server.ask("queues", "delete", {"queue": self._queue, "force": True})
+        except ClearMLError as error:
+            logger.warning("%s", error)
+
+    async def _holder(self) -> Mapping[str, Any] | None:
+        wish = {"name": f"^{re.escape(self._name)}$"}
+        found = (await self._server.dated("queues", "get_all", wish)).get("queues") or []
+        return next((each for each in found if each["name"] == self._name), None)
+
+    async def _break_if_stale(self, holder: Mapping[str, Any]) -> None:
+        now = self._server.now
+        if now - seconds(holder.get("created"), now) > STALE:
+            await self._server.ask("queues", "delete", {"queue": holder["id"], "force": True})

@@ -1,0 +1,188 @@
+"""Orders on the state of the API stand-in, without the wire."""
+
+import asyncio
+import time
+from email.utils import formatdate
+
+import pytest
+
+from app.errors import ConfigError
+from app.fleet.config import Route
+from app.fleet.orders import Orders
+from app.task import api
+from app.task.api import RefusedError
+from app.task.checkout import Script
+from app.task.sdk import NoAnswerError
+from tests.clearml_api.state import ApiError, State
+
+FORM = {"Model/model": "p/r/m.gguf", "Model/endpoint_name": "m", "General/queue": "gpu"}
+SCRIPT = Script("https://example.org/app.git", "main", "")
+
+
+class ScriptedTask:
+    """The door's task: requests go to `state`. `lost` are actions whose answers get lost, `refused`
+    those that the server refuses; each takes `pause` seconds."""
+
+    def __init__(self, state):
+        self.state, self.lost, self.refused, self.pause = state, set(), set(), 0.0
+
+    async def ask(self, service, action, fields, deadline):
+        await asyncio.sleep(self.pause)
+        name = f"{service}.{action}"
+        if name in self.refused:
+            raise RefusedError(f"ClearML: {name}: not allowed", 403)
+        try:
+            found = self.state.act(name, dict(fields))
+        except ApiError as error:
+            raise RefusedError(f"ClearML: {name}: {error}", error.code) from None
+        if name in self.lost:
+            raise NoAnswerError(f"ClearML: {name}: no answer")
+        return found
+
+    async def call(self, name, function, deadline):
+        service, _, action = name.partition(".")
+        return await self.ask(service, action, function(None), deadline), formatdate(time.time())
+
+
+@pytest.fixture(autouse=True)
+def dated(monkeypatch):
+    """What the SDK's thread would send is sent by `ScriptedTask.call`."""
+    monkeypatch.setattr(api, "dated", lambda service, action, fields: fields)
+
+
+def doors(count=1):
+    state = State()
+    state.queues_create({"name": "gpu"})
+    tasks = [ScriptedTask(state) for _ in range(count)]
+    return state, tasks, [Orders(task, "a project", SCRIPT) for task in tasks]
+
+
+def counts(listed):
+    return True
+
+
+def queued(state):
+    return [task for task in state.tasks.values() if task["status"] == "queued"]
+
+
+ROUTE = Route("chat", form=FORM)
+
+
+def test_a_form_is_ordered_once_and_the_lock_is_gone(run):
+    async def scenario():
+        state, _, (orders,) = doors()
+        task = await orders.start(ROUTE, 1, counts)
+        (made,) = queued(state)
+        assert made["id"] == task and made["hyperparams"]["General"]["gateway_route"]["value"] == (
+            "chat"
+        )
+        assert await orders.start(ROUTE, 1, counts) is None
+        (listed,) = await orders.listed([ROUTE])
+        assert (listed.task, listed.route, listed.version) == (task, "chat", ROUTE.version)
+        assert [queue["name"] for queue in state.queues.values()] == ["gpu"]
+
+    run(scenario)
+
+
+def test_a_template_is_cloned(run):
+    async def scenario():
+        state, _, (orders,) = doors()
+        template = state.new_task(hyperparams={"General": {"queue": {"value": "gpu"}}})
+        route = Route("chat", template=template["id"])
+        clone = state.tasks[await orders.start(route, 1, counts)]
+        assert clone["parent"] == template["id"] and clone["status"] == "queued"
+        assert clone["hyperparams"]["General"]["gateway_route"]["value"] == "chat"
+
+    run(scenario)
+
+
+def test_many_doors_order_one_instance(run):
+    async def scenario():
+        state, tasks, every = doors(8)
+        for task in tasks:
+            task.pause = 0.002
+        found = await asyncio.gather(*(orders.start(ROUTE, 1, counts) for orders in every))
+        assert len(queued(state)) == 1 == sum(each is not None for each in found)
+
+    run(scenario)
+
+
+def test_a_lock_whose_holder_is_gone_is_broken(run):
+    async def scenario():
+        state, _, (orders,) = doors()
+        lock = state.queues_create({"name": "llamacpp-route a project chat"})["id"]
+        assert await orders.start(ROUTE, 1, counts) is None and lock in state.queues
+        state.queues[lock]["created"] = "2020-01-01T00:00:00"
+        assert await orders.start(ROUTE, 1, counts) is None and lock not in state.queues
+        assert await orders.start(ROUTE, 1, counts) is not None
+
+    run(scenario)
+
+
+def test_without_the_right_to_make_queues_it_is_ordered_all_the_same(run, caplog):
+    async def scenario():
+        state, (task,), (orders,) = doors()
+        task.refused = {"queues.create"}
+        assert await orders.start(ROUTE, 1, counts) is not None
+        assert "several doors may start one each" in caplog.text
+
+    run(scenario)
+
+
+def test_a_refused_order_leaves_no_draft(run):
+    async def scenario():
+        state, (task,), (orders,) = doors()
+        task.refused = {"tasks.enqueue"}
+        with pytest.raises(ConfigError, match="not allowed"):
+            await orders.start(ROUTE, 1, counts)
+        assert state.tasks == {} and len(state.queues) == 1
+
+    run(scenario)
+
+
+def test_an_order_whose_answer_was_lost_is_found_by_the_next_listing(run):
+    async def scenario():
+        state, (task,), (orders,) = doors()
+        task.lost = {"tasks.enqueue"}
+        with pytest.raises(NoAnswerError):
+            await orders.start(ROUTE, 1, counts)
+        task.lost = set()
+        assert len(await orders.listed([ROUTE])) == 1
+        assert await orders.start(ROUTE, 1, counts) is None and len(queued(state)) == 1
+
+    run(scenario)
+
+
+def test_all_pages_of_a_listing_are_read(run):
+    async def scenario():
+        state, _, (orders,) = doors()
+        project = state.projects_create({"name": "a project"})["id"]
+        for _ in range(1100):
+            state.new_task(project=project, status="in_progress")
+        task = await orders.start(ROUTE, 1, counts)
+        assert [each.task for each in await orders.listed([ROUTE])] == [task]
+
+    run(scenario)
+
+
+def test_what_is_wrong_with_an_order_is_told(run):
+    async def scenario():
+        _, (task,), (orders,) = doors()
+        with pytest.raises(ConfigError, match="there is no queue 'nowhere'"):
+            await orders.start(Route("chat", form=FORM, queue="nowhere"), 1, counts)
+        bare = Orders(task, "a project", None)
+        with pytest.raises(ConfigError, match="--repo"):
+            await bare.start(ROUTE, 1, counts)
+
+    run(scenario)
+
+
+def test_the_routes_of_the_doors_task(run):
+    async def scenario():
+        state, _, (orders,) = doors()
+        door = state.new_task()["id"]
+        assert await orders.routes(door) == ""
+        await orders.keep_routes(door, "[chat]\n")
+        assert await orders.routes(door) == "[chat]\n"
+
+    run(scenario)
