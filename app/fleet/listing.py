@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import urlsplit
 
-from app.task.live import ADDRESS, ROUTE, VERSION, route_of
+from app.task.live import ADDRESS, ORDER, ROUTE, VERSION, route_of
 from app.task.secret import KEY_PROPERTY
 
 LIVING = 150.0  # seconds since a task's last sign of life; there is one every minute
@@ -26,6 +26,7 @@ FIELDS = (  # of the task, as `tasks.get_all_ex` takes them
     f"runtime.{ROUTE}",
     f"runtime.{ADDRESS}",
     f"runtime.{VERSION}",
+    f"runtime.{ORDER}",
     f"runtime.{KEY_PROPERTY}",
     "hyperparams.General.gateway_route",
 )
@@ -43,6 +44,7 @@ class Listed:
     address: str = ""
     key: str = field(default="", repr=False)
     version: str = ""  # of the route, by which a door ordered it
+    order: str = ""  # the door's signature
     fresh: bool = True  # it has given a sign of life lately, or waits in a queue
 
     @property
@@ -82,6 +84,7 @@ def _read(task: Mapping[str, Any], now: float) -> Listed | None:
         address=address if _usable(address) else "",
         key=str(runtime.get(KEY_PROPERTY) or ""),
         version=str(runtime.get(VERSION) or ""),
+        order=str(runtime.get(ORDER) or ""),
         fresh=silence <= LIVING,
     )
 

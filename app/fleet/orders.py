@@ -16,6 +16,7 @@ from app.fleet.server import Server
 from app.form.fields import GENERAL
 from app.form.merge import merge, parse
 from app.form.settings import Settings
+from app.gateway import trust
 from app.machine import clock
 from app.task import api, launch, live
 from app.task.api import RefusedError
@@ -47,12 +48,15 @@ class Place:
 class Orders:
     """Every method raises ConfigError, and says what the server says."""
 
-    def __init__(self, task: ClearMLTask, project: str, script: Script | None) -> None:
+    def __init__(
+        self, task: ClearMLTask, project: str, script: Script | None, secret: str = ""
+    ) -> None:
         """`project`, by name, is where instances are, unless their route names another; `script`:
-        what agents run for a form, None if that is not known."""
+        what agents run for a form, None if that is not known; `secret`: what doors share."""
         self._server = Server(task)
         self._project = project
         self._script = script
+        self._secret = secret
         self._launcher = Launcher(task)
         self._projects: dict[str, str] = {}
 
@@ -118,7 +122,11 @@ class Orders:
             parameter = {"section": GENERAL, "name": "gateway_route", "value": route.name}
             change = {"task": task, "hyperparams": [parameter], "replace_hyperparams": "none"}
             await self._server.ask("tasks", "edit_hyper_params", change)
-        told = {live.ROUTE: live.belongs(route.name, task), live.VERSION: route.version}
+        told = {
+            live.ROUTE: live.belongs(route.name, task),
+            live.VERSION: route.version,
+            live.ORDER: trust.order(self._secret, task, route.name),
+        }
         try:
             await self._server.ask("tasks", "edit_runtime", live.edit(task, told))
         except RefusedError as error:

@@ -72,7 +72,7 @@ class Routes:
         kept = dict(self.states)
         self.states.clear()
         for route in routes:
-            state = kept.pop(route.name, None) or RouteState(route)
+            state = kept.pop(route.name, None) or RouteState(route, self._secret)
             state.route = route
             self.states[route.name] = state
         for state in kept.values():
@@ -82,7 +82,7 @@ class Routes:
 
     def update(self, listed: Sequence[Listed]) -> None:
         for name, state in self.states.items():
-            state.update([each for each in listed if each.route == name], self._secret)
+            state.update([each for each in listed if each.route == name])
 
     def rename(self) -> None:
         """An instance may serve other models than the template says now: all of them are here."""

@@ -11,6 +11,7 @@ from app.fleet.listing import Listed
 from app.fleet.member import Member
 from app.fleet.ring import Choice, choose
 from app.fleet.scaling import Demand, Instance, Standing
+from app.gateway import trust
 from app.machine import clock
 
 
@@ -25,7 +26,8 @@ class Coming:
 
 
 class RouteState:
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Route, secret: str = "") -> None:
+        """`secret`: what doors and instances share; "" without one."""
         now = clock.now()
         self.route = route
         self.models: tuple[str, ...] = ()  # by endpoint name, as the template says
@@ -43,6 +45,7 @@ class RouteState:
         self.changed = now
         self.admitted = 0
         self.served, self.failed = 0, 0
+        self._secret = secret
         self._waiting: set[asyncio.Future[None]] = set()
 
     @property
@@ -58,11 +61,23 @@ class RouteState:
 
     def standing(self) -> Standing:
         instances = [Instance(m.task, m.slots, m.used) for m in self.serving()]
-        starting = sum(member.comes for member in self.members.values())
+        starting = sum(member.comes and self._counted(member) for member in self.members.values())
         unseen = len(self.ordered.keys() - self.listed.keys() - self.members.keys())
         coming = len(self.listed) + starting + unseen + self.ordering
-        stuck = [m for m in self.members.values() if not (m.serves or m.comes or m.useless)]
-        return Standing(instances, coming, self.waiting, self.changed, len(stuck))
+        return Standing(instances, coming, self.waiting, self.changed, len(self._stuck()))
+
+    def _stuck(self) -> list[Member]:
+        """Those that never served, and do not look as if they would."""
+        members = (m for m in self.members.values() if self._counted(m))
+        return [m for m in members if not (m.serves or m.comes or m.useless)]
+
+    def _counted(self, member: Member) -> bool:
+        """Not what anybody has made look like an instance of ours."""
+        return bool(member.state) or self._ordered_by_a_door(member.listed)
+
+    def _ordered_by_a_door(self, listed: Listed) -> bool:
+        wanted = trust.order(self._secret, listed.task, self.route.name)
+        return not self._secret or trust.same(listed.order, wanted)
 
     def outdated(self, listed: Listed) -> bool:
         """Whether a door ordered it when the route's template or form was another one."""
@@ -79,7 +94,9 @@ class RouteState:
     def counts(self, listed: Listed) -> bool:
         """Whether a task that is listed counts among the route's instances."""
         member = self.members.get(listed.task)
-        return listed.fresh if member is None else not member.useless
+        if member is None:
+            return listed.fresh and self._ordered_by_a_door(listed)
+        return self._counted(member) and not member.useless
 
     def choose(self, model: str, key: int, tried: Collection[str]) -> Member | None:
         """The instance for a conversation; None if none serves the model now."""
@@ -103,17 +120,18 @@ class RouteState:
             if not future.done():
                 future.set_result(None)
 
-    def update(self, listed: Sequence[Listed], secret: str) -> None:
+    def update(self, listed: Sequence[Listed]) -> None:
         """What the server lists of this route now."""
         living = [each for each in listed if each.fresh or self._answers(each)]
         serving = {each.task: each for each in living if each.serves}
-        self.listed = {each.task: each for each in living if not each.serves}
+        to_come = (each for each in living if not each.serves and self._ordered_by_a_door(each))
+        self.listed = {each.task: each for each in to_come}
         for task, each in serving.items():
             known = self.members.get(task)
             if known is None or known.listed.address != each.address:
                 if known is not None:
                     known.retire()
-                self.members[task] = Member(each, secret)
+                self.members[task] = Member(each, self._secret)
                 self.changed = clock.now()
         for task in self.members.keys() - serving.keys():
             self.members.pop(task).retire()

@@ -4,7 +4,8 @@ both, which ClearML's server never sees. Pure.
 Every user of an open-source ClearML server can read and rewrite the runtime properties of every
 task. With the secret the key of an instance is in none of them, and an instance proves that it has
 the secret, and that it is at the address that the task tells, before it is sent a key or a prompt.
-The two uses are told apart by their first word (HMAC, RFC 2104).
+And a door signs the tasks that it orders, so that nobody else's keep it from ordering one.
+The three uses are told apart by their first word (HMAC, RFC 2104).
 """
 
 from __future__ import annotations
@@ -38,6 +39,11 @@ def proof(secret: str, nonce: str, task: str, address: str) -> str:
     """What the instance answers to a nonce, in hex. Who passes the question on to another instance
     has an answer with that one's address."""
     return _sign(secret, "proof", nonce, task, address)
+
+
+def order(secret: str, task: str, route: str) -> str:
+    """What shows that a door has ordered this task for its route, in hex; "" without a secret."""
+    return _sign(secret, "order", task, route) if secret else ""
 
 
 def same(given: object, wanted: str) -> bool:

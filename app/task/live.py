@@ -37,6 +37,7 @@ PREFIX = "llamacpp_"  # of our runtime properties, except those of `task.secret`
 # Where an instance is, and to which route of a door it belongs; `belongs` writes the latter.
 ROUTE, ADDRESS = PREFIX + "route", PREFIX + "address"
 VERSION = PREFIX + "route_version"  # of the route, by which a door ordered the task
+ORDER = PREFIX + "route_order"  # the door's signature
 LIVE = ("status", "endpoint", MODELS, "last_activity")
 
 
@@ -107,7 +108,7 @@ def clear(task: Any, runtime: Runtime, run: str) -> None:
     new = {"status": SETTING_UP, RUN: run}
     api.set_properties(task.id, {**dict.fromkeys(PROPERTIES, ""), **new})
     known = task._get_runtime_properties() or {}
-    kept = (ROUTE, VERSION) if route_of(known, str(task.id)) else ()
+    kept = (ROUTE, VERSION, ORDER) if route_of(known, str(task.id)) else ()
     left = [key for key in known if key.startswith(PREFIX) and key not in kept]
     if left:
         runtime.edit(task, {}, left)

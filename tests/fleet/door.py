@@ -31,7 +31,7 @@ class ScriptedInstance:
     def __init__(self, task, answers=(ANSWER,), slots=2, proves=True):
         self.task, self.answers, self.slots, self.proves = task, list(answers), slots, proves
         self.state, self.models, self.asked, self.kept = "active", {"m": "ready"}, [], []
-        self.version = ""
+        self.version = self.order = ""
         self.says = None  # to whatever it is asked
         self.others = 0  # requests of other doors
         self.held = asyncio.Event()
@@ -56,7 +56,7 @@ class ScriptedInstance:
     @property
     def listed(self):
         told = "in_progress", 0.0, self.address
-        return Listed(self.task, self.task, "chat", *told, version=self.version)
+        return Listed(self.task, self.task, "chat", *told, version=self.version, order=self.order)
 
     @property
     def requests(self):

@@ -13,10 +13,11 @@ from app.fleet.listing import Listed
 from app.fleet.orders import Place
 from app.fleet.watch import Watch
 from app.form.merge import merge, parse
+from app.gateway import trust
 from app.machine import clock
 from app.task.sdk import NoAnswerError
 from app.task.served import Served
-from tests.fleet.door import Front, ScriptedInstance
+from tests.fleet.door import SECRET, Front, ScriptedInstance
 
 TASK = "0123456789abcdef0123456789abcdef"
 TEXT = f"[chat]\ntemplate = '{TASK}'\n"
@@ -45,7 +46,8 @@ class ScriptedOrders:
         task = f"o{len(self.ordered)}"
         self.ordered.append(task)
         created = float(len(self.ordered))
-        new = Listed(task, task, route.name, "queued", created, version=route.version)
+        order = trust.order(SECRET, task, route.name)
+        new = Listed(task, task, route.name, "queued", created, version=route.version, order=order)
         self.extra.append(new)
         return task
 
@@ -98,6 +100,8 @@ def test_instances_that_cannot_be_used_are_not_multiplied(run, least):
 
     async def scenario():
         instances = [ScriptedInstance(f"t{n}", proves=False) for n in range(2)]
+        for instance in instances:
+            instance.order = trust.order(SECRET, instance.task, "chat")
         async with watching(*instances, min=least, max=2) as (front, orders, watch):
             waiting = asyncio.ensure_future(front.state.change(30))
             await rounds(watch)
@@ -296,5 +300,20 @@ def test_a_new_template_takes_over_from_the_old(run):
             assert orders.ordered == ["o0"] and old.kept == [120, 0] and new.kept == [120]
             assert (await front.ask())[0] == 200 and len(new.requests) == 1
             await new.stop()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("address", ["", "http://127.0.0.1:9"])
+def test_tasks_that_no_door_has_ordered_keep_none_from_being_ordered(run, address):
+    """Another user's tasks look like instances of the route: in the queue, or at an address where
+    nobody is. Result: they do not count, and one is ordered."""
+
+    async def scenario():
+        async with watching(min=1) as (_, orders, watch):
+            status = "in_progress" if address else "queued"
+            orders.extra += [Listed(f"f{n}", "", "chat", status, 0.0, address) for n in range(3)]
+            await rounds(watch)
+            assert orders.ordered == ["o0"]
 
     run(scenario)
