@@ -61,7 +61,7 @@ class Arrivals:
     async def _take_back(self, listed: Sequence[Listed]) -> None:
         """What this door has ordered beyond the most that there may be, the youngest first: another
         door may have ordered at the same time."""
-        for state in self._routes.states.values():
+        for state in list(self._routes.states.values()):
             standing = state.standing()
             coming = standing.coming - state.ordering  # what was just ordered is listed already
             surplus = len(standing.instances) - len(state.old()) + coming - state.route.max
