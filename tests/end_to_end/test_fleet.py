@@ -254,7 +254,7 @@ def test_to_two_and_back(fleet):
     all is quiet both are let go, one after the other, and their tasks are completed."""
     fleet.agent(worker="one")
     fleet.agent(worker="two")
-    routes = fleet.routes(max=2, queue_wait=0.2, quiet_minutes=0.05, form=ONE_SLOT)
+    routes = fleet.routes(max=2, queue_wait=0.001, quiet_minutes=0.05, form=ONE_SLOT)
     door = fleet.door(routes)
     stop, answers = threading.Event(), []
 
