@@ -10,10 +10,12 @@ from app.engine.process import Process
 from app.engine.stuck import Look, Patience, Suspicion
 from app.errors import StuckError
 from app.machine import activity, clock
-from app.machine.activity import Standing
+from app.machine.activity import Activity, Standing
 
 EVERY = 2.0  # seconds between two looks
 ASKED = 10.0  # seconds of silence, from which on it is asked for its slots
+
+RESTING = Activity(Standing.ASLEEP)  # not looked at: with many models that would cost a lot
 
 Slots = Callable[[], Awaitable[object]]  # what /slots says; None: nothing
 
@@ -25,7 +27,8 @@ async def guard(process: Process, client: Client, slots: Slots, patience: Patien
     shown: object = None
     while not await process.ends(EVERY):
         now, loading = clock.now(), process.state is State.STARTING
-        owes, doing = loading or client.owed > 0, activity.of(process.pid)
+        owes = loading or client.owed > 0
+        doing = activity.of(process.pid) if owes else RESTING
         moved = loading or client.progress != counted
         counted = client.progress
         deaf = doing.standing in (Standing.STOPPED, Standing.TRACED)
