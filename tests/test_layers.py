@@ -21,6 +21,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "children",
         "private",
         "small_file",
+        "cgroup",
         "limits",
         "host",
         "gpu",

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Awaitable, Callable, Mapping
 
 from app.commands import options
 from app.console import say
-from app.form.fields import HF_TOKEN_KEY
-from app.form.merge import merge, parse
 from app.form.settings import Settings
 from app.instance.invocation import Invocation
 from app.machine import private
@@ -40,10 +37,7 @@ async def check(
     planner: Planner = plan.plan,
 ) -> int:
     """Print the plan, then say what keeps it from being served. Raises AppError."""
-    form = merge(wanted.config, wanted.overrides)
-    if token := form.values[HF_TOKEN_KEY].strip():
-        os.environ.setdefault("HF_TOKEN", token)  # where huggingface_hub looks
-    settings = parse(form.without(HF_TOKEN_KEY))
+    settings = options.settings(wanted)
     task = ClearMLTask(offline=wanted.offline, environment=environment, recorded=wanted.recorded)
     await task.attach()
     store = Store(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -17,9 +16,6 @@ from app.doctor.finding import Verdict
 from app.doctor.hub import WITHOUT, hub
 from app.engine.environment import child_environment
 from app.errors import ConfigError
-from app.form.fields import HF_TOKEN_KEY
-from app.form.merge import merge, parse
-from app.form.settings import GeneralSettings
 from app.gateway.admission import listening_host
 from app.instance.invocation import Invocation
 from app.models.store import cache_folder
@@ -45,7 +41,7 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
 
 def checks(wanted: Invocation, environment: Mapping[str, str]) -> Sequence[Check]:
     """Raises ConfigError where the form cannot be read."""
-    general = _general(wanted)
+    general = options.settings(wanted).general
     folder = cache_folder(wanted.cache_dir, environment)
     child = child_environment(environment, str(folder), api_key="")
     server = LlamaServer(general.llama_server, environment, child)
@@ -77,10 +73,3 @@ def checks(wanted: Invocation, environment: Mapping[str, str]) -> Sequence[Check
         Check("limits", machine.granted),
         Check("port", partial(machine.port, host, general.port)),
     )
-
-
-def _general(wanted: Invocation) -> GeneralSettings:
-    form = merge(wanted.config, wanted.overrides)
-    if token := form.values[HF_TOKEN_KEY].strip():
-        os.environ.setdefault("HF_TOKEN", token)  # where huggingface_hub looks
-    return parse(form.without(HF_TOKEN_KEY)).general

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from app import __version__
 from app.errors import ConfigError, FormError
 from app.form import file
 from app.form.fields import FIELDS, HF_TOKEN_KEY
+from app.form.merge import merge, parse
+from app.form.settings import Settings
 from app.instance.invocation import Invocation
 
 PROGRAM = "python -m app"
@@ -113,6 +116,15 @@ def invocation(arguments: argparse.Namespace) -> Invocation:
         if value is not None:
             overrides[key] = value
     return Invocation(config, overrides, arguments.offline, arguments.cache_dir)
+
+
+def settings(wanted: Invocation) -> Settings:
+    """Of a command that becomes no task: a Hugging Face token in its form goes where
+    huggingface_hub looks. Raises ConfigError."""
+    form = merge(wanted.config, wanted.overrides)
+    if token := form.values[HF_TOKEN_KEY].strip():
+        os.environ.setdefault("HF_TOKEN", token)
+    return parse(form.without(HF_TOKEN_KEY))
 
 
 def public(repository: str) -> str:

@@ -15,9 +15,17 @@ from app.machine.children import die_with_us
 
 UPDATE = "install a newer one (`make install`, or a newer container image)"
 NONE_RUNS = "no llama-server that runs"
-NEEDED = ("--model", "--ctx-size", "--host", "--port", "--alias", "--parallel", "--metrics")
+NEEDED = (
+    "--model",
+    "--ctx-size",
+    "--host",
+    "--port",
+    "--alias",
+    "--parallel",
+    "--metrics",
+    "--slots",
+)
 HELPFUL = {  # and what is lost without it
-    "--slots": "nobody sees which requests are at work",
     "--kv-unified": "callers of one model cannot share its context",
     "--slot-save-path": "a model that goes to disk loses its KV cache",
     "--fit": "context and layers cannot be held to what was planned",

@@ -96,6 +96,10 @@ def age(version: Version) -> str:
     if version.build is None:
         return "its build number tells no age"
     if version.build < RELEASES[0][0]:
-        return f"made before {RELEASES[0][1]:%B %Y}"
+        return f"made before {_day(RELEASES[0][1])}"
     made = version.made()
-    return f"made about {made:%B %Y}" if made else f"made after {RELEASES[-1][1]:%B %Y}"
+    return f"made about {made:%B %Y}" if made else f"made about {_day(RELEASES[-1][1])} or later"
+
+
+def _day(day: date) -> str:
+    return f"{day.day} {day:%B %Y}"

@@ -18,6 +18,13 @@ Headers = list[tuple[bytes, bytes]]  # names in lower case
 COMMENT = b":"  # begins what llama-server sends in a stream, only so that the connection is kept
 
 
+def only_comments(chunk: bytes) -> bool:
+    """Whether a read of a stream brought no event. One read may bring a comment and an event."""
+    return chunk.startswith(COMMENT) and all(
+        line.startswith(COMMENT) for line in chunk.split(b"\n") if line.strip()
+    )
+
+
 class Sink(Protocol):
     """Takes an answer. Nothing is called after `complete` or `failed`."""
 
@@ -96,7 +103,7 @@ class ChildConnection(asyncio.Protocol):
         if chunks:
             chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             chunks.clear()
-            if not (exchange.ours or chunk.startswith(COMMENT)):
+            if not (exchange.ours or only_comments(chunk)):
                 self._connections.progress += 1
             exchange.sink.data(chunk)
         elif self._head_only and not self._complete:

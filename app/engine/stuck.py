@@ -57,7 +57,8 @@ class Suspicion:
         last, self._last = self._last, look.activity
         standing = look.activity.standing
         seconds = look.seconds if look.seconds <= LONGEST else 0.0
-        stopped = look.owes and standing is Standing.STOPPED
+        # One that is stopped and continued in turns, as to hold it back, works in between.
+        stopped = look.owes and standing is Standing.STOPPED and look.activity.cpu == last.cpu
         self._stopped = self._stopped + seconds if stopped else 0.0
         excused = standing in (Standing.STOPPED, Standing.TRACED, Standing.GONE)
         if excused or look.moved or not look.owes:

@@ -119,8 +119,10 @@ class Door(Lifetime):
     def _warn(self, callers: Callers) -> None:
         if not secret_of(self._given.environment):
             logger.warning(NO_SECRET)
-        if callers.token:
+        if callers.keys_file is not None and callers.token:
             logger.warning("%s is not set: nobody may see how all routes stand", KEY_VARIABLE)
+        elif callers.token:
+            logger.warning("%s is not set: whoever reaches the door may call", KEY_VARIABLE)
 
     async def _open(self) -> GeneralSettings:
         """Become the task and read its form. Raises ConfigError."""

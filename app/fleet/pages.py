@@ -123,7 +123,7 @@ def _route(state: RouteState, *, whole: bool) -> dict[str, object]:
         "failed": state.failed,
     }
     if whole:
-        told["problem"] = state.problem
+        told["problem"] = state.problem or state.unreadable
         told["coming"] = [_coming(state, task) for task in state.listed]
         told["instances"] = [_instance(member) for member in members]
     return told

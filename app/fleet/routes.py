@@ -88,8 +88,7 @@ class Routes:
         """An instance may serve other models than the template says now: all of them are here."""
         names: dict[str, str] = {}
         for route, state in self.states.items():
-            told = (name for member in state.serving() for name in member.models)
-            for model in dict.fromkeys((*state.models, *told)):
+            for model in state.names():
                 names[f"{route}/{model}"] = f"{route}/{model}"
         models = list(names.items())
         for route in self.states:  # before a model's name, which may be another route's
@@ -157,7 +156,7 @@ class Routes:
         relay.elsewhere = call.body.whole is not None
         state, model = self.split(call.model)
         while True:
-            member = await self._instance(state, model, journey)
+            member, model = await self._instance(state, model, journey)
             relay.leased_at = relay.leased_at or clock.now()
             try:
                 with Hold(member) as hold:
@@ -167,21 +166,27 @@ class Routes:
             except UpstreamError as error:
                 await journey.failed(relay, member, error)
 
-    async def _instance(self, state: RouteState, model: str, journey: Journey) -> Member:
-        """The one that the request is sent to; waits for one. Raises RequestError 503."""
+    async def _instance(
+        self, state: RouteState, model: str, journey: Journey
+    ) -> tuple[Member, str]:
+        """The one that the request is sent to, and the model's name there; waits for one. Raises
+        RequestError 503."""
         while True:
             if self.closed:
                 raise RequestError(503, STOPPING, retry_after=10)
+            if model == UNNAMED:
+                model = next(iter(state.names()), UNNAMED)  # the template was read meanwhile
             found = state.choose(model, journey.key, journey.tried)
             if found is None and journey.tried and state.serving():
                 journey.tried.clear()  # none but those: they may take it now
                 found = state.choose(model, journey.key, journey.tried)
             if found is not None:
-                return found
+                return found, model
             self._check_hope(state, model)
             if not journey.left:
                 name = state.route.name
-                told = f"{name} has no instance that serves {model} yet: {state.on_the_way()}"
+                what = "its model" if model == UNNAMED else model
+                told = f"{name} has no instance that serves {what} yet: {state.on_the_way()}"
                 raise RequestError(503, told, retry_after=10)
             self.on_wait()
             await state.change(min(journey.left, LOOK))
@@ -189,8 +194,10 @@ class Routes:
     def _check_hope(self, state: RouteState, model: str) -> None:
         """Raises RequestError 503 where waiting would be in vain."""
         name, standing = state.route.name, state.standing()
-        if model == UNNAMED and state.unreadable:
-            raise RequestError(503, f"{name}: {state.unreadable}", retry_after=10)
+        if model == UNNAMED:
+            if state.unreadable:
+                raise RequestError(503, f"{name}: {state.unreadable}", retry_after=10)
+            return
         if not state.route.max and not state.members:
             raise RequestError(503, f"{name}: max is 0, so no instance is started for requests")
         if standing.instances:
@@ -201,7 +208,9 @@ class Routes:
             raise RequestError(503, f"{name}: {state.problem}", retry_after=wait)
         hopeless = [each.text for each in state.coming.values() if each.hopeless]
         if hopeless and standing.coming <= len(hopeless):
-            raise RequestError(503, f"{name}: {hopeless[0]}", retry_after=30)
+            problems = [m.problem for m in state.members.values() if m.problem]
+            told = "; ".join([hopeless[0], *problems])
+            raise RequestError(503, f"{name}: {told}", retry_after=30)
 
     def _check_model(self, state: RouteState, model: str) -> None:
         serving = state.serving()

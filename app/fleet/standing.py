@@ -56,6 +56,11 @@ class RouteState:
     def slots(self) -> int:
         return sum(member.slots for member in self.serving())
 
+    def names(self) -> list[str]:
+        """Of its models: the template's, and those that instances serve besides."""
+        told = (name for member in self.serving() for name in member.models)
+        return list(dict.fromkeys((*self.models, *told)))
+
     def serving(self) -> list[Member]:
         return [member for member in self.members.values() if member.serves]
 

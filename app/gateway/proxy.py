@@ -189,6 +189,7 @@ class Proxy:
             caller=call.caller.name if call.caller.kind == "key" else "",
             operation=operation(call.path),
             overflows=relay.overflows,
+            answers=call.body.several.prompts * call.body.several.choices,
         )
         call.quota.take(used(call, relay.pieces, sample), clock.now())
         self._models.finished(call.model, served=0 < relay.status < 500)

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 
-from app.engine.exchange import COMMENT
+from app.engine.exchange import only_comments
 from app.errors import DeclinedError, OverflowedError, RequestError, StuckError, UpstreamError
 from app.gateway.headers import response_headers
 from app.gateway.http.heads import Headers
@@ -80,7 +80,6 @@ class Relay:
         self._end_with(self._stream.error(error.body()))
 
     def _end_with(self, event: bytes) -> None:
-        self._request.keep_alive = False
         self._request.write(event)
         self._request.finish()
 
@@ -109,7 +108,7 @@ class Relay:
         self._request.flush()
 
     def data(self, chunk: bytes) -> None:
-        if self._events and not chunk.startswith(COMMENT):
+        if self._events and not only_comments(chunk):
             self.pieces += 1
             if self.first_token is None:
                 self.first_token = clock.now()

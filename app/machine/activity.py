@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")  # of CPU time, in a second
 
@@ -30,19 +31,28 @@ class Activity:
 
 def of(pid: int) -> Activity:
     """What it does now. `GONE` where the kernel shows no such process."""
-    folder = Path(f"/proc/{pid}")
     try:
-        fields = _fields(folder / "stat")
-        threads = {_fields(thread / "stat")[0] for thread in (folder / "task").iterdir()}
-    except (OSError, IndexError):  # it has ended, or one of its threads
+        fields = _fields(f"/proc/{pid}/stat")
+        names = os.listdir(f"/proc/{pid}/task")
+    except (OSError, IndexError):
         return Activity(Standing.GONE)
     cpu = (int(fields[11]) + int(fields[12])) / TICKS
-    return Activity(_standing(threads), cpu, int(fields[9]))
+    return Activity(_standing(_states(pid, names)), cpu, int(fields[9]))
 
 
-def _fields(path: Path) -> list[str]:
+def _states(pid: int, threads: Sequence[str]) -> set[str]:
+    """Of those threads; one that has ended meanwhile has none."""
+    found = set()
+    for thread in threads:
+        with contextlib.suppress(OSError, IndexError):
+            found.add(_fields(f"/proc/{pid}/task/{thread}/stat")[0])
+    return found
+
+
+def _fields(path: str) -> list[str]:
     """What follows the name, which may hold anything."""
-    return path.read_text(errors="replace").rpartition(")")[2].split()
+    with open(path, errors="replace") as file:
+        return file.read().rpartition(")")[2].split()
 
 
 def _standing(threads: set[str]) -> Standing:

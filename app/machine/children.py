@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import selectors
 import shutil
 import signal
 import subprocess
@@ -19,9 +20,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, cast
 
-from app.machine import threads
+from app.machine import clock, threads
 
 TimeoutExpired = subprocess.TimeoutExpired
+MOST, PIECE = 64 << 20, 64 << 10  # bytes that `run` takes, in all and at once
 PIPE, NOWHERE = subprocess.PIPE, subprocess.DEVNULL
 Child = subprocess.Popen[bytes]
 
@@ -37,20 +39,49 @@ class Done:
 
 def run(argv: Sequence[str], environment: Mapping[str, str], timeout: float) -> Done:
     """Run a short program to its end, or to ours, in whatever thread. Raises OSError where it
-    cannot be run, subprocess.TimeoutExpired (it is killed then)."""
+    cannot be run or writes more than MOST bytes, subprocess.TimeoutExpired (it is killed then)."""
     if shutil.which(argv[0]) is None:  # what `die_with_us` begins cannot raise
         problem = errno.EACCES if os.path.exists(argv[0]) else errno.ENOENT
         raise OSError(problem, os.strerror(problem))
-    done = subprocess.run(
+    until = clock.now() + timeout
+    with subprocess.Popen(
         [*die_with_us(), *argv],
         env=dict(environment),
         stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=timeout,
-        check=False,
-    )
-    output, errors = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
-    return Done(done.returncode, output, errors)
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            written = _read(process, until)
+            status = process.wait(max(0.0, until - clock.now()))
+        except TimeoutExpired:
+            process.kill()
+            raise TimeoutExpired(argv, timeout) from None
+        except BaseException:
+            process.kill()
+            raise
+    return Done(status, *(text.decode(errors="replace") for text in written))
+
+
+def _read(process: Child, until: float) -> tuple[bytes, bytes]:
+    """What it writes to its output and its errors, until both are closed."""
+    written = {process.stdout: bytearray(), process.stderr: bytearray()}
+    with selectors.DefaultSelector() as selector:
+        for pipe in written:
+            selector.register(pipe, selectors.EVENT_READ)  # type: ignore[arg-type]
+        while selector.get_map():
+            ready = selector.select(max(0.0, until - clock.now()))
+            if not ready and clock.now() >= until:
+                raise TimeoutExpired(process.args, 0)
+            for key, _ in ready:
+                piece = os.read(key.fd, PIECE)
+                if not piece:
+                    selector.unregister(key.fileobj)
+                written[key.fileobj] += piece  # type: ignore[index]
+                if sum(map(len, written.values())) > MOST:
+                    raise OSError(errno.EFBIG, f"it writes more than {MOST >> 20} MiB")
+    output, errors = map(bytes, written.values())
+    return output, errors
 
 
 def spawn(

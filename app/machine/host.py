@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 
 from app.machine import clock
-
-CGROUP = Path("/sys/fs/cgroup")
+from app.machine.cgroup import ROOT
+from app.machine.cgroup import limit as limit_of
 
 
 def memory_installed() -> int:
@@ -23,20 +23,20 @@ def memory_installed() -> int:
     return int(psutil.virtual_memory().total)
 
 
-def memory_limit(cgroup: Path = CGROUP) -> int:
+def memory_limit(cgroup: Path = ROOT) -> int:
     """Bytes this process may use: the machine's memory, or the cgroup's limit if that is less."""
     total = memory_installed()
     limits = [
-        _number(cgroup / "memory.max"),  # cgroup v2
-        _number(cgroup / "memory" / "memory.limit_in_bytes"),  # cgroup v1
+        limit_of(cgroup / "memory.max"),  # cgroup v2
+        limit_of(cgroup / "memory" / "memory.limit_in_bytes"),  # cgroup v1
     ]
     return min([total, *(limit for limit in limits if limit)])
 
 
-def memory_free(cgroup: Path = CGROUP) -> int:
+def memory_free(cgroup: Path = ROOT) -> int:
     """Bytes that can still be had, page cache that can be dropped included."""
     available = int(psutil.virtual_memory().available)
-    limit, used = _number(cgroup / "memory.max"), _number(cgroup / "memory.current")
+    limit, used = limit_of(cgroup / "memory.max"), limit_of(cgroup / "memory.current")
     cached = _stat(cgroup / "memory.stat", "inactive_file")
     return min(available, max(0, limit - (used or 0) + cached)) if limit else available
 
@@ -49,7 +49,7 @@ def _stat(path: Path, key: str) -> int:
     return int(found[1]) if found else 0
 
 
-def thread_count(cgroup: Path = CGROUP) -> int:
+def thread_count(cgroup: Path = ROOT) -> int:
     """Threads worth starting: physical cores, within our affinity and CPU quota."""
     physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0))
@@ -62,18 +62,10 @@ def _cpu_quota(cgroup: Path) -> float | None:
     try:
         quota, period = (cgroup / "cpu.max").read_text().split()
     except (OSError, ValueError):
-        v1 = _number(cgroup / "cpu" / "cpu.cfs_quota_us")
-        length = _number(cgroup / "cpu" / "cpu.cfs_period_us")
+        v1 = limit_of(cgroup / "cpu" / "cpu.cfs_quota_us")
+        length = limit_of(cgroup / "cpu" / "cpu.cfs_period_us")
         return v1 / length if v1 and length else None
     return None if quota == "max" else int(quota) / int(period)
-
-
-def _number(path: Path) -> int | None:
-    try:
-        value = int(path.read_text())
-    except (OSError, ValueError):  # absent, or the word "max"
-        return None
-    return value if value > 0 else None
 
 
 def close_descriptors_to_children() -> None:

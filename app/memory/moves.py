@@ -56,7 +56,7 @@ class Moves:
 
     def failed(self, reason: str) -> None:
         self.failures += 1
-        self._why = reason[:LONGEST]
+        self._why = reason[:LONGEST]  # also of a process that ended by itself: it says how
 
     def note(self, at: float, state: enum.Enum, tier: enum.Enum) -> None:
         """Keep a change of the model's state, and the reason that was told before it."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     get_session,
     get_token,
+    hf_raise_for_status,
 )
 
 from app.errors import TransferError
 from app.models.hub import LISTED_IN, UNREACHABLE
+from app.models.reference import censored
 
 
 @dataclass(frozen=True)
@@ -30,16 +34,36 @@ def offline() -> bool:
 
 def greet() -> Greeting:
     """Ask once. Raises TransferError that says what is wrong, without the token."""
-    endpoint, token = constants.ENDPOINT, get_token()
+    address, token = constants.ENDPOINT, get_token()
+    endpoint = censored(address)
+    if not _usable(address):
+        raise TransferError(f"HF_ENDPOINT: {endpoint} is no address of a hub: https://…")
     try:
         if token:
-            return Greeting(endpoint, str(HfApi().whoami(token).get("name") or "?"))
-        get_session().get(f"{endpoint}/api/models?limit=1", timeout=LISTED_IN)
+            return Greeting(endpoint, _name(HfApi().whoami(token)))
+        answer = get_session().get(f"{address}/api/models?limit=1", timeout=LISTED_IN)
+        hf_raise_for_status(answer)
+        answer.json()
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
             raise TransferError(f"{endpoint} does not accept the token (HTTP {status})") from None
         raise TransferError(f"{endpoint} answers HTTP {status}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise TransferError(f"{endpoint} does not answer as a hub does") from None
     except UNREACHABLE as error:
         raise TransferError(f"{endpoint} cannot be reached ({type(error).__name__})") from None
     return Greeting(endpoint)
+
+
+def _usable(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        return False
+
+
+def _name(told: Mapping[str, object]) -> str:
+    """Raises KeyError."""
+    return str(told["name"])

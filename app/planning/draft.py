@@ -25,8 +25,9 @@ def kind(draft: Header) -> str:
 
 
 def mismatch(model: Header, draft: Header) -> str:
-    """Why the draft model cannot guess for the model; "" if nothing speaks against it. llama-server
-    would serve such a pair without a guess, and say so only in its log."""
+    """Why the draft model cannot guess for the model; "" if nothing speaks against it, as far as
+    the headers keep it: of the tokens the first thousand. llama-server would serve such a pair
+    without a guess, and say so only in its log."""
     if draft.projector:
         return "is a projector"
     if kind(draft) != BY_DRAFT:
@@ -60,8 +61,8 @@ def heads_context(header: Header, context: int) -> int:
 
 
 def cost(model: Inspected, draft: Inspected | None, *, heads: bool) -> float:
-    """What a guess costs at least, as a part of what a token of the model costs: the bytes that are
-    read for it. A guess from the text costs nothing."""
+    """What a guess costs, about, as a part of what a token of the model costs: the bytes that are
+    read for it, of heads those of one layer. A guess from the text costs nothing."""
     if draft is not None:
         return draft.size / max(1, model.size)
     if not heads:
@@ -69,7 +70,7 @@ def cost(model: Inspected, draft: Inspected | None, *, heads: bool) -> float:
     layers = _head_layers(model.header)
     sizes = {tensor.name: tensor.size or 0 for tensor in model.header.tensors}
     read = sum(size for name, size in sizes.items() if _layer(name) in layers)
-    return read / max(1, sum(sizes.values()), len(layers))
+    return read / max(1, len(layers)) / max(1, sum(sizes.values()))
 
 
 def _head_layers(header: Header) -> set[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -66,7 +67,7 @@ class Survey:
 
     async def has_route(self, name: str) -> bool:
         """Whether the App Gateway has this static route."""
-        fields = {"name": f"^{name}$"}
+        fields = {"name": f"^{re.escape(name)}$"}
         found = await self._session.ask("routers", "get_routes", fields, START_DEADLINE)
         return bool(found.get("routes"))
 

@@ -8,7 +8,7 @@ here in Prometheus' spelling, and with the buckets that they ask for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from app.telemetry import scalars
@@ -109,11 +109,13 @@ OTHERS = (
 )
 
 
-def exposed() -> Iterable[Exposed]:
-    for row in scalars.SCALARS:
-        if row.metric is not None:
-            yield _ours(row.metric, row.metric.help or row.help, row.metric.of or row.source)
-    yield from OTHERS
+def exposed() -> tuple[Exposed, ...]:
+    ours = (
+        _ours(row.metric, row.metric.help or row.help, row.metric.of or row.source)
+        for row in scalars.SCALARS
+        if row.metric is not None
+    )
+    return (*ours, *OTHERS)
 
 
 def _ours(metric: Metric, help: str, source: Source) -> Exposed:

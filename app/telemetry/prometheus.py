@@ -3,7 +3,7 @@ the moment, which are read when Prometheus asks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -40,11 +40,12 @@ class Metrics:
         """`now` gives seconds that only grow."""
         disable_created_metrics()  # type: ignore[no-untyped-call]  # nobody here needs them
         self._registry = CollectorRegistry()
-        self._registry.register(_Now(overview, now))
+        rows = exposed()
+        self._registry.register(_Now(overview, now, rows))
         ProcessCollector(registry=self._registry)  # start, memory and descriptors of the process
         self._steps: dict[str, list[Step]] = {name: [] for name in overview.models}
         self._labelled: list[_Labelled] = []
-        for metric in exposed():
+        for metric in rows:
             if isinstance(metric.source, OfRequests):
                 self._register(metric, metric.source.take)
 
@@ -102,15 +103,18 @@ def _taking(metric: Counter | Histogram) -> Callable[[float], object]:
 class _Now(Collector):
     """The values of the moment: gauges, and counters that the pool keeps."""
 
-    def __init__(self, overview: Overview, now: Callable[[], float]) -> None:
+    def __init__(
+        self, overview: Overview, now: Callable[[], float], rows: Sequence[Exposed]
+    ) -> None:
         self._overview = overview
         self._now = now
+        self._rows = rows
 
     def describe(self) -> Iterable[Family]:
         return ()  # or it is asked for its values when it is registered
 
     def collect(self) -> Iterable[Family]:
-        for metric in exposed():
+        for metric in self._rows:
             if isinstance(metric.source, OfNow):
                 yield self._family(metric, metric.source)
 

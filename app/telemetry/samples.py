@@ -66,6 +66,7 @@ class Sample:
     caller: str = ""
     operation: str = ""
     overflows: int = 0
+    answers: int = 1
 
     @property
     def prefill(self) -> float | None:
@@ -78,9 +79,10 @@ class Sample:
 
     @property
     def per_token(self) -> float | None:
-        """Seconds between two tokens of a stream, after the first one."""
+        """Seconds between two tokens of a stream, after the first one. None for a request of
+        several answers, which come side by side."""
         more = self.tokens.generated - 1
-        if self.first_token is None or self.status >= 400 or more < 1:
+        if self.first_token is None or self.status >= 400 or more < 1 or self.answers > 1:
             return None
         return max(0.0, self.latency - self.first_token) / more
 

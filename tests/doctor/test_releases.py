@@ -28,11 +28,11 @@ def test_what_it_says_of_its_version(text, version):
     "build, told",
     [
         (None, "its build number tells no age"),
-        (8000, "made before April 2026"),
+        (8000, "made before 3 April 2026"),
         (8651, "made about April 2026"),
         (10119, "made about July 2026"),
         (10864, "made about September 2026"),
-        (11000, "made after September 2026"),
+        (11000, "made about 8 September 2026 or later"),
     ],
 )
 def test_its_age(build, told):

@@ -115,7 +115,7 @@ def test_an_old_llama_server(doctor, tmp_path):
     found = doctor(LLAMA_SERVER=str(old))
     assert found["llama-server"]["verdict"] == "warning"
     assert "CVE-2026-27940" in found["llama-server"]["seen"]
-    assert "made before April 2026" in found["llama-server"]["seen"]
+    assert "made before 3 April 2026" in found["llama-server"]["seen"]
     assert "no --log-jsonl" in found["its flags"]["seen"]
 
 

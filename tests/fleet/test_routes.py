@@ -94,7 +94,7 @@ def test_a_stream_that_broke_ends_with_an_error_event(run):
             client = await front.begin(body=b'{"model":"m","stream":true}')
             await client.reader.readuntil(b"data: {}")
             one.break_off()
-            rest = await client.reader.read()
+            rest = await client.rest_of_answer()
             assert b'"error"' in rest and b"task t1" in rest
             assert one.requests == ["/m/v1/completions"]
 
@@ -177,6 +177,26 @@ def test_a_route_of_several_models_lets_the_body_choose(run):
                 assert one.asked[-1][1] == "/n/o/v1/completions"
             assert (await front.ask("/chat/v1/completions", b"{}"))[0] == 400
             assert (await front.ask("/chat/v1/completions", b'{"model":"p"}'))[0] == 404
+
+    run(scenario)
+
+
+def test_a_route_whose_template_is_being_read_keeps_callers_waiting(run):
+    async def scenario():
+        async with Front(wait=0.2) as front:
+            front.state.models = ()
+            front.routes.rename()
+            status, _, body = await front.ask("/chat/v1/completions")
+            assert status == 503 and b"serves its model yet" in body and b"?" not in body
+            one = ScriptedInstance("t1")
+            await one.start()
+            client = await front.begin("/chat/v1/completions", headers=b"x-wait-timeout: 20\r\n")
+            while not front.state.waiting:
+                await asyncio.sleep(0.01)
+            front.instances = (one,)
+            await front.look()
+            assert (await client.response())[0] == 200
+            assert one.requests == ["/m/v1/completions"]
 
     run(scenario)
 

@@ -80,14 +80,16 @@ def test_one_answer_that_is_no_stream(run, socket):
     run(scenario)
 
 
-def test_who_got_the_beginning_is_told_in_the_stream(run, socket):
+@pytest.mark.parametrize("before", [b"", b":\n\n"], ids=["", "a comment in the same piece"])
+def test_who_got_the_beginning_is_told_in_the_stream(run, socket, before):
     async def scenario():
-        child, front = Stuck(EVENTS + piece(b"data: a\n\n"), ANSWER), Front(("tiny",))
+        begins = EVENTS + piece(before + b"data: a\n\n")
+        child, front = Stuck(begins, ANSWER), Front(("tiny",))
         async with Child(socket, child), front.before(socket):
             client = await front.begin(body=b'{"stream":true}')
             await ended(front, client, child)
             status, _, body = await client.response()
-            first, _, error = body.partition(b"\n\n")
+            first, _, error = body.removeprefix(before).partition(b"\n\n")
             assert (status, first) == (200, b"data: a")
             told = json.loads(error.strip().removeprefix(b"data: "))["error"]
             assert told["code"] == 502 and WHY in told["message"]

@@ -51,13 +51,16 @@ def test_an_error_after_a_ping_is_an_event(run, socket, monkeypatch):
     async def scenario():
         async with waking(socket, refusing, monkeypatch) as front:
             client = await front.begin(body=STREAM, headers=b"x-wait-timeout: 0.1\r\n")
-            told = await client.rest()
+            told = await client.rest_of_answer()
             assert b'data: {"error": {"message": "tiny is still loading' in told
             assert told.endswith(b"0\r\n\r\n")
             client = await front.begin(body=STREAM)
             await client.reader.readuntil(b": ping")
             front.servers["tiny"].may_start.set()
-            assert b'data: {"error": {"message": "no", "type": "x"}}\n\n' in await client.rest()
+            assert (
+                b'data: {"error": {"message": "no", "type": "x"}}\n\n'
+                in await client.rest_of_answer()
+            )
             await until(lambda: len(front.samples) == 2)
             assert [sample.status for sample in front.samples] == [503, 400]
 
@@ -116,7 +119,7 @@ def test_a_child_that_dies_after_a_ping_is_an_event(run, socket, monkeypatch, he
             client = await front.begin(body=STREAM)
             await client.reader.readuntil(b": ping")
             front.servers["tiny"].may_start.set()
-            told = await client.rest()
+            told = await client.rest_of_answer()
             assert b'data: {"error": {"message": ' in told and told.endswith(b"0\r\n\r\n")
             await until(lambda: front.samples)
             assert front.samples[0].status == 502

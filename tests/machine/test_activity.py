@@ -50,3 +50,13 @@ def test_one_that_sleeps_is_stopped_goes_on_and_ends(child):
     assert become(child.pid, Standing.GONE)  # not reaped yet
     child.wait()
     assert activity.of(child.pid) == Activity(Standing.GONE)
+
+
+def test_a_thread_that_has_ended_meanwhile_is_not_the_end_of_all(monkeypatch):
+    listed = os.listdir
+
+    def with_one_that_is_gone(path):
+        return [*listed(path), "999999999"]
+
+    monkeypatch.setattr(os, "listdir", with_one_that_is_gone)
+    assert activity.of(os.getpid()).standing is Standing.ACTIVE

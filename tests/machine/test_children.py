@@ -1,4 +1,5 @@
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 import psutil
 import pytest
 
+from app.machine import children
 from app.machine.children import exit_status, run
 
 HOOKED = """
@@ -100,3 +102,22 @@ def test_a_short_program():
 
 def run_short(script, timeout=10):
     return run(["/bin/sh", "-c", script], {"PATH": "/bin:/usr/bin"}, timeout)
+
+
+def test_what_a_program_writes_is_bounded(monkeypatch):
+    """It never ends writing. Result: it is killed at once, and nothing is kept of it."""
+    monkeypatch.setattr(children, "MOST", 1 << 20)
+    with pytest.raises(OSError, match="writes more than 1 MiB"):
+        run(["sh", "-c", "echo begins; exec yes"], {"PATH": os.environ["PATH"]}, 60)
+    assert not psutil.Process().children()
+
+
+def test_output_and_errors_are_told_apart():
+    done = run(["sh", "-c", "echo out; echo err >&2; exit 3"], {"PATH": os.environ["PATH"]}, 60)
+    assert (done.status, done.output, done.errors) == (3, "out\n", "err\n")
+
+
+def test_one_that_does_not_end_is_killed():
+    with pytest.raises(subprocess.TimeoutExpired):
+        run(["sleep", "60"], {"PATH": os.environ["PATH"]}, 0.2)
+    assert not psutil.Process().children()

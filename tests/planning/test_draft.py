@@ -81,3 +81,5 @@ def test_a_guess_costs_what_is_read_for_it(tmp_path):
     assert cost(model, draft, heads=True) == 0.25
     assert cost(model, None, heads=True) == 0.5  # two of four tensors, of the same size
     assert cost(model, None, heads=False) == 0
+    two = header("blk.0.a", "blk.1.a", "blk.2.nextn.x.weight", "blk.3.nextn.x.weight")
+    assert cost(Preview(tmp_path, two, 800), None, heads=True) == 0.25  # a guess reads one of both

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from app.telemetry.samples import HEAD, TAIL, Ends, Several, Tokens, Whole, several
+from tests.telemetry.examples import sample
 
 TIMINGS = b'"timings":{"cache_n":18,"prompt_n":1,"prompt_ms":0.4,"predicted_n":3}'
 USAGE = (
@@ -153,3 +154,10 @@ def test_several_choices(asked, body, expected):
 )
 def test_how_many_answers_are_asked_for(asked, expected):
     assert several(asked) == expected
+
+
+def test_several_answers_come_side_by_side():
+    """Their tokens are counted together, and tell nothing of how long one takes."""
+    stream = {"latency": 2.1, "first_token": 0.1, "tokens": Tokens(generated=401)}
+    assert sample(**stream).per_token == 0.005
+    assert sample(**stream, answers=4).per_token is None

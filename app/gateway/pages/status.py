@@ -91,6 +91,7 @@ def status(overview: Overview, now: float, holder: Holder = UNNAMED) -> dict[str
     used, total = overview.host()
     return {
         "version": overview.version,
+        "time": round(clock.wall(), 3),
         "status": overview.status(now),
         "uptime": round(now - overview.begun, 3),
         "endpoint": overview.endpoint,

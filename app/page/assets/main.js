@@ -61,6 +61,7 @@
   function showStatus(told) {
     status = told;
     heard = performance.now();
+    timeline.setNow(told.time);
     setText(get("status"), told.status);
     get("status").className = `pill ${MOOD[told.status] || ""}`;
     setText(get("version"), `version ${told.version} · ${told.endpoint}`);

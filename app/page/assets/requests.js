@@ -44,7 +44,8 @@ class Requests {
     this.requests.splice(0, this.requests.length - KEPT_REQUESTS);
     const wanted = requests.filter((request) => this.wanted(request)).reverse();
     this.found.unshift(...wanted);
-    this.found.splice(this.requests.length);
+    const kept = new Set(this.requests);
+    while (this.found.length && !kept.has(this.found.at(-1))) this.found.pop();
     this.body.prepend(...wanted.slice(0, ROWS_AT_ONCE).map((request) => this.row(request)));
     // Whoever reads further down keeps the rows that are there; the others begin anew at the top.
     if (wanted.length > ROWS_AT_ONCE || this.box.scrollTop === 0) this.trim(ROWS_AT_ONCE);

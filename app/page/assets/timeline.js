@@ -9,7 +9,7 @@ const REDRAW = 5000; // ms
 const WHY = new Map(Object.entries({
   room: "to make room for another model", ram: "CPU RAM was needed for another model",
   grown: "a model took more memory than was predicted", unused: "nobody used it",
-  asked: "a person asked for it", ended: "its process ended by itself",
+  asked: "a person asked for it",
 }));
 
 function kindOf(move) {
@@ -24,7 +24,13 @@ class Timeline {
     this.box = box;
     this.begin = begin;
     this.lanes = new Map();
+    this.ahead = 0; // ms, of the instance's clock
     setInterval(() => this.draw(), REDRAW);
+  }
+
+  // Its time in seconds: this machine's clock may be another.
+  setNow(seconds) {
+    this.ahead = 1000 * seconds - Date.now();
   }
 
   reset() {
@@ -48,7 +54,7 @@ class Timeline {
 
   draw() {
     if (document.hidden) return;
-    const now = Date.now() / 1000;
+    const now = (Date.now() + this.ahead) / 1000;
     let first = now - LEAST;
     for (const lane of this.lanes.values()) {
       const old = lane.moves.findLastIndex((move) => move.time < now - HOUR);
