@@ -1,8 +1,9 @@
 """From the start of a bare llama-server to its first token, with none of the model's file in the
-page cache: as it is (mmap), with its other load modes, and with the file read ahead by several
-threads, or by the kernel (POSIX_FADV_WILLNEED), from the moment at which llama-server starts. In
-turns, there and back; each pair of rounds begins with another one. `warm` is mmap with the whole
-file in the page cache.
+page cache: as it is (mmap, and a warm-up run), and as the app brings a model back (without the
+warm-up run): as it is, and with the file read ahead by several threads, or by the kernel
+(POSIX_FADV_WILLNEED), from the moment at which llama-server starts; with `--modes` also with
+llama-server's other load modes. In turns, there and back; each pair of rounds begins with another
+one. `warm` is as it is with the whole file in the page cache.
 
 What a host below this machine has cached is not seen from here: `a plain read` says how fast the
 file comes when this machine's page cache has none of it.
@@ -39,6 +40,7 @@ PIECE = 8 << 20  # bytes that are read at once
 THREADS = 4
 MOST_CACHED = 0.01  # of a file that counts as cold
 PATIENCE = 300.0  # seconds for a start
+AS_IT_IS, COLD = "mmap, as it is", "--no-warmup"
 MODES = ("none", "mlock", "mmap+mlock", "dio")
 
 
@@ -85,7 +87,8 @@ def read(file: Path, threads: int) -> None:
 
 def want(file: Path) -> None:
     with file.open("rb") as opened:
-        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+        for at in range(0, file.stat().st_size, PIECE):
+            os.posix_fadvise(opened.fileno(), at, PIECE, os.POSIX_FADV_WILLNEED)
 
 
 def first_token(argv: list[str], port: int, ahead: Callable[[], None] | None) -> float:
@@ -122,22 +125,22 @@ def answers(port: int) -> bool:
         return False
 
 
-def ways(file: Path, help_text: str) -> dict[str, tuple[list[str], Callable[[], None] | None]]:
+def ways(file: Path, modes: list[str]) -> dict[str, tuple[list[str], Callable[[], None] | None]]:
     """By name: further arguments, and what is done beside the start."""
-    found: dict[str, tuple[list[str], Callable[[], None] | None]] = {"mmap": ([], None)}
-    if "--load-mode" in help_text:
-        found |= {mode: (["--load-mode", mode], None) for mode in MODES if mode in help_text}
-    found[f"read ahead by {THREADS} threads"] = [], lambda: read(file, THREADS)
-    found["read ahead by the kernel"] = [], lambda: want(file)
+    found: dict[str, tuple[list[str], Callable[[], None] | None]] = {AS_IT_IS: ([], None)}
+    found["no warm-up"] = [COLD], None
+    found |= {f"no warm-up, {mode}": ([COLD, "--load-mode", mode], None) for mode in modes}
+    found[f"no warm-up, read ahead by {THREADS} threads"] = [COLD], lambda: read(file, THREADS)
+    found["no warm-up, read ahead by the kernel"] = [COLD], lambda: want(file)
     return found
 
 
-def measure(file: Path, rounds: int) -> None:
+def measure(file: Path, rounds: int, *, modes: bool) -> None:
     program, port = str(find("", os.environ)), network.free_port()
     argv = [program, "-m", str(file), "-c", CONTEXT, "--host", "127.0.0.1", "--port", str(port)]
-    argv += ["--no-warmup"]
     told = subprocess.run([program, "--help"], capture_output=True, text=True, check=True).stdout
-    choices = ways(file, told)
+    known = [mode for mode in MODES if mode in told] if modes and "--load-mode" in told else []
+    choices = ways(file, known)
     found: dict[str, list[float]] = defaultdict(list)
     names = list(choices)
     for number in range(rounds):
@@ -159,9 +162,9 @@ def measure(file: Path, rounds: int) -> None:
 def report(found: dict[str, list[float]], size: int) -> None:
     print(f"a file of {size / 1e6:,.0f} MB, seconds to the first token")
     for name, values in found.items():
-        ratios = sorted(a / b for a, b in zip(values, found["mmap"], strict=True))
+        ratios = sorted(a / b for a, b in zip(values, found[AS_IT_IS], strict=True))
         print(
-            f"{name}: {statistics.median(values):.2f} s, {statistics.median(ratios):.2f} of mmap "
+            f"{name}: {statistics.median(values):.2f} s, {statistics.median(ratios):.2f} of {AS_IT_IS} "
             f"({ratios[0]:.2f} to {ratios[-1]:.2f})"
         )
 
@@ -171,14 +174,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--file", type=Path, help="a model of your own, on a disk")
     parser.add_argument("--small", action="store_true", help="in a few seconds, for tests")
+    parser.add_argument("--modes", action="store_true", help="llama-server's load modes, too")
     options = parser.parse_args()
     if options.file is not None:
-        measure(options.file, options.rounds)
+        measure(options.file, options.rounds, modes=options.modes)
         return
     # Not /tmp, which may be in memory: nothing of that can be cold.
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         file = model(Path(name), large=not options.small)
-        measure(file, 1 if options.small else options.rounds)
+        measure(file, 1 if options.small else options.rounds, modes=options.modes)
 
 
 if __name__ == "__main__":
