@@ -41,6 +41,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "part_file",
         "transfer",
         "arrival",
+        "read_ahead",
         "public",
         "session",
         "web",

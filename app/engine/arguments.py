@@ -25,6 +25,7 @@ from app.form.pasted import CommandLine
 from app.form.settings import ModelSettings, given_fields
 
 EMBEDDING_BATCH = 8192  # tokens; the compute buffer grows with it
+DIRECT = {"dio", "-dio", "--direct-io"}  # as a load mode, or as a flag of its own
 # Kinds of speculative decoding.
 BY_DRAFT, BY_HEADS, BY_TEXT = "draft-simple", "draft-mtp", "ngram-mod"
 
@@ -147,6 +148,11 @@ def again(model: ModelSettings, binary: Binary) -> Sequence[str]:
     if any(option.flag in ("--warmup", "--no-warmup") for option in given):
         return ()
     return binary.first_known(("--no-warmup",))
+
+
+def past_cache(argv: Sequence[str]) -> bool:
+    """Whether llama-server reads its files without the page cache."""
+    return not DIRECT.isdisjoint(argv)
 
 
 def planning(model: ModelSettings, resolved: Resolved, wanted: Wanted) -> list[str]:

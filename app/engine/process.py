@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from app.console import ModelLogger
@@ -36,14 +37,15 @@ SHOWN = ("info", "warn", "error", "trace", "debug")
 class Program:
     """What to run. `again` are further arguments of every start but the first; `show` are the
     levels of its log that go to our console; `patience` says how long it may be without work or
-    progress. `on_line` is called with the level and the text of every line, `on_buffers` at its end
-    with the bytes that its buffers took of each GPU."""
+    progress; `files` are worth reading ahead of a start. `on_line` is called with the level and the
+    text of every line, `on_buffers` at its end with the bytes that its buffers took of each GPU."""
 
     argv: Sequence[str]
     environment: Mapping[str, str]
     show: Sequence[str] = ("warn", "error")
     again: Sequence[str] = ()
     patience: Patience = PATIENCE
+    files: Sequence[Path] = ()
     on_line: Callable[[str, str], None] = lambda level, text: None
     on_buffers: Callable[[Mapping[str, int]], None] = lambda devices: None
 

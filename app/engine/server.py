@@ -12,6 +12,7 @@ from app.engine.http import Client
 from app.engine.lifecycle import State
 from app.engine.process import Process, Program
 from app.errors import UpstreamError
+from app.models.read_ahead import ReadAhead
 
 HEALTH_TIMEOUT = 5.0
 ASK_TIMEOUT = 5.0
@@ -25,6 +26,8 @@ class LlamaServer:
     def __init__(self, name: str, program: Program, client: Client, *, grace: float = 10) -> None:
         self.client = client
         self._patience = program.patience
+        self._files = program.files
+        self._ahead: ReadAhead | None = None  # of the start that is under way, or is to come
         self.meta: Mapping[str, object] = {}  # what it says of its model, once it was ready
         self.template: int | None = None  # bytes that its chat template adds
         self.process = Process(name, program, self._answers, beside=self._guard, grace=grace)
@@ -33,7 +36,25 @@ class LlamaServer:
     def progress(self) -> float | None:
         return self.process.progress
 
+    def expect(self) -> None:
+        """It is to start soon: its files come into the page cache meanwhile."""
+        if self._ahead is None and not self.process.running:
+            self._ahead = ReadAhead(self._files)
+            self._ahead.begin()
+
+    def _expect_no_more(self) -> None:
+        if self._ahead is not None:
+            self._ahead.end()
+            self._ahead = None
+
     async def start(self) -> None:
+        self.expect()
+        try:
+            await self._start()
+        finally:
+            self._expect_no_more()
+
+    async def _start(self) -> None:
         if self.process.state is not State.READY:
             if self.client.address.path:
                 with contextlib.suppress(FileNotFoundError):
@@ -45,6 +66,7 @@ class LlamaServer:
             self.template = await template_of(self.client)
 
     async def stop(self) -> None:
+        self._expect_no_more()
         # llama-server does not end while connections are open.
         self.client.close()
         await self.process.stop()

@@ -171,6 +171,7 @@ class LlamaServers:
             environment=self._child_environment(place.key),
             show=self._shown(model.settings),
             again=arguments.again(model.settings, capabilities),
+            files=() if arguments.past_cache(argv) else files.paths,
             patience=ON_GPUS if model.footprint.on_gpus else PATIENCE,
             on_line=lambda level, text: self.heard(name, level, text),
             on_buffers=lambda buffers: record.put(on_devices(buffers)),

@@ -21,6 +21,12 @@ class Fetched:
     draft: ModelFiles | None = None
 
     @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(
+            p for each in (self.model, self.mmproj, self.draft) if each for p in each.paths
+        )
+
+    @property
     def size(self) -> int:
         return sum(each.size for each in (self.model, self.mmproj, self.draft) if each)
 

@@ -39,6 +39,9 @@ class Loadable(Protocol):
     def template(self) -> int | None:
         """Bytes that its chat template adds to a conversation; None if that is not known."""
 
+    def expect(self) -> None:
+        """It is to start soon: what takes nobody's memory may begin."""
+
     async def start(self) -> None:
         """Return once it serves, from whatever tier it comes. Raises LoadError."""
 

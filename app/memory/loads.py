@@ -93,6 +93,7 @@ class Loads(Generic[Upstream]):
         assert model.server is not None
         log = ModelLogger(logger, model.name)
         leaving = [other.leaving for other in after if other.leaving is not None]
+        model.server.expect()
         if leaving:
             await asyncio.wait(leaving)
         begun = self._ledger.now()

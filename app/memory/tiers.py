@@ -148,6 +148,9 @@ class Tiered:
     def progress(self) -> float | None:
         return self.server.progress
 
+    def expect(self) -> None:
+        self.server.expect()
+
     async def start(self) -> None:
         if self._away is None or not self.server.process.running:
             self._away = self._tiers[-1]  # the process has ended by itself

@@ -1,9 +1,9 @@
 """From the start of a bare llama-server to its first token, with none of the model's file in the
-page cache: as it is (mmap, and a warm-up run), and as the app brings a model back (without the
-warm-up run): as it is, and with the file read ahead by several threads, or by the kernel
-(POSIX_FADV_WILLNEED), from the moment at which llama-server starts; with `--modes` also with
-llama-server's other load modes. In turns, there and back; each pair of rounds begins with another
-one. `warm` is as it is with the whole file in the page cache.
+page cache: as it is (mmap, and a warm-up run), and without the warm-up run, as the app brings a
+model back: alone, with the file read ahead by the app's threads (`app.models.read_ahead`) from the
+moment at which llama-server starts, and by the kernel (POSIX_FADV_WILLNEED); with `--modes` also
+with llama-server's other load modes. In turns, there and back; each pair of rounds begins with
+another one. `warm` is as it is with the whole file in the page cache.
 
 What a host below this machine has cached is not seen from here: `a plain read` says how fast the
 file comes when this machine's page cache has none of it.
@@ -33,11 +33,11 @@ sys.path.insert(0, str(ROOT))
 
 from app.engine.capabilities import find  # noqa: E402
 from app.machine import network  # noqa: E402
+from app.models.read_ahead import ReadAhead  # noqa: E402
 from scripts.bench.start import ENDS, model  # noqa: E402
 
 CONTEXT = "2048"
 PIECE = 8 << 20  # bytes that are read at once
-THREADS = 4
 MOST_CACHED = 0.01  # of a file that counts as cold
 PATIENCE = 300.0  # seconds for a start
 AS_IT_IS, COLD = "mmap, as it is", "--no-warmup"
@@ -68,21 +68,11 @@ def cool(file: Path) -> None:
         raise SystemExit(f"{left:.0%} of {file} stay in the page cache")
 
 
-def read(file: Path, threads: int) -> None:
-    """All of it, by so many threads."""
-
-    def some(number: int) -> None:
-        buffer = bytearray(PIECE)
-        with file.open("rb", buffering=0) as opened:
-            for at in range(number * PIECE, size, threads * PIECE):
-                os.preadv(opened.fileno(), [buffer], at)
-
-    size = file.stat().st_size
-    readers = [threading.Thread(target=some, args=(number,)) for number in range(threads)]
-    for reader in readers:
-        reader.start()
-    for reader in readers:
-        reader.join()
+def read(file: Path) -> None:
+    buffer = bytearray(PIECE)
+    with file.open("rb", buffering=0) as opened:
+        while opened.readinto(buffer):
+            pass
 
 
 def want(file: Path) -> None:
@@ -130,7 +120,7 @@ def ways(file: Path, modes: list[str]) -> dict[str, tuple[list[str], Callable[[]
     found: dict[str, tuple[list[str], Callable[[], None] | None]] = {AS_IT_IS: ([], None)}
     found["no warm-up"] = [COLD], None
     found |= {f"no warm-up, {mode}": ([COLD, "--load-mode", mode], None) for mode in modes}
-    found[f"no warm-up, read ahead by {THREADS} threads"] = [COLD], lambda: read(file, THREADS)
+    found["no warm-up, read ahead by us"] = [COLD], lambda: ReadAhead([file]).begin()
     found["no warm-up, read ahead by the kernel"] = [COLD], lambda: want(file)
     return found
 
@@ -146,7 +136,7 @@ def measure(file: Path, rounds: int, *, modes: bool) -> None:
     for number in range(rounds):
         cool(file)
         begun = time.monotonic()
-        read(file, 1)
+        read(file)
         found["a plain read"].append(time.monotonic() - begun)
         found["warm"].append(first_token(argv, port, None))
         turn = number // 2 % len(names)
@@ -164,8 +154,8 @@ def report(found: dict[str, list[float]], size: int) -> None:
     for name, values in found.items():
         ratios = sorted(a / b for a, b in zip(values, found[AS_IT_IS], strict=True))
         print(
-            f"{name}: {statistics.median(values):.2f} s, {statistics.median(ratios):.2f} of {AS_IT_IS} "
-            f"({ratios[0]:.2f} to {ratios[-1]:.2f})"
+            f"{name}: {statistics.median(values):.2f} s, {statistics.median(ratios):.2f} "
+            f"({ratios[0]:.2f} to {ratios[-1]:.2f}) of {AS_IT_IS}"
         )
 
 

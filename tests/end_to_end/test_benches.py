@@ -24,9 +24,8 @@ BENCHES = {
     "fetch": ["a file of 8 MB: ours", "with a limit for each connection"],
     "cold": [
         "seconds to the first token",
-        "mmap: ",
-        "dio: ",
-        "read ahead by 4 threads: ",
+        "mmap, as it is: ",
+        "no warm-up, read ahead by us: ",
         "warm: ",
     ],
     "fleet": ["affinity, door: ", "affinity, one instance: ", "added by the instance's front"]

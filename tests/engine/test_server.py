@@ -1,7 +1,10 @@
 import pytest
 
+from app.engine import server
 from app.engine.http import Address, Client
-from app.engine.server import meta_of
+from app.engine.process import Program
+from app.engine.server import LlamaServer, meta_of
+from app.errors import LoadError
 from tests.fakes import Child, body_of, reply
 
 
@@ -29,5 +32,45 @@ def test_what_a_llama_server_says_of_its_model(run, tmp_path, answer, expected):
             assert child.heads[0].startswith("GET /v1/models ")
             client.close()
             assert await meta_of(Client(Address(str(tmp_path / "none")), "k")) == {}
+
+    run(scenario)
+
+
+class Ahead:
+    """Notes what it is asked."""
+
+    def __init__(self, files):
+        self.files, self.asked = files, []
+        ALL.append(self)
+
+    def begin(self):
+        self.asked.append("begin")
+
+    def end(self):
+        self.asked.append("end")
+
+
+ALL = []
+
+
+def test_files_are_read_ahead_from_the_moment_it_is_expected_until_the_start_ends(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(server, "ReadAhead", Ahead)
+    ALL.clear()
+
+    async def scenario():
+        program = Program(["/bin/false"], {}, files=["m.gguf"])
+        llama = LlamaServer("m", program, Client(Address(str(tmp_path / "x.sock")), "k"))
+        llama.expect()
+        llama.expect()
+        assert [(each.files, each.asked) for each in ALL] == [(["m.gguf"], ["begin"])]
+        for _ in range(2):
+            with pytest.raises(LoadError):
+                await llama.start()
+        assert [each.asked for each in ALL] == [["begin", "end"]] * 2  # each start anew
+        llama.expect()
+        await llama.stop()
+        assert ALL[2].asked == ["begin", "end"]
 
     run(scenario)

@@ -58,6 +58,9 @@ class Running:
     def parked_size(self):
         return 0
 
+    def expect(self):
+        pass
+
     async def leave(self):
         return Tier.DISK
 

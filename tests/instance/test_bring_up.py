@@ -68,6 +68,9 @@ class Server:
             raise self.faults[self.name]
         self.running = True
 
+    def expect(self):
+        pass
+
     async def stop(self):
         self.running = False
 

@@ -22,6 +22,17 @@ def test_memory_of_an_evicted_model_counts_until_it_has_stopped(run):
     run(scenario)
 
 
+def test_a_model_is_expected_before_those_that_make_room_for_it_have_left(run):
+    async def scenario():
+        world = World(a=20, b=20)
+        await world.use("a")
+        await world.use("b")
+        assert world.log == ["start a", "stop a", "start b"]
+        assert world.servers["b"].expected_after == ["start a"]
+
+    run(scenario)
+
+
 def test_a_failed_load_frees_its_place_and_tells_its_callers_the_cause(run):
     async def scenario():
         world = World(a=20, b=20)

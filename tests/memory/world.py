@@ -39,6 +39,9 @@ class FakeServer:
         self.parked = False
         self.world.log.append(f"start {self.name}")
 
+    def expect(self):
+        self.expected_after = list(self.world.log)
+
     async def stop(self):
         if self.exit is None or self.exit.done():
             return

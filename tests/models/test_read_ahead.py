@@ -1,0 +1,68 @@
+import os
+import time
+
+import pytest
+
+from app.models import read_ahead
+from app.models.read_ahead import PIECE, ReadAhead
+
+SIZE = 3 * PIECE + 5000
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "m.gguf"
+    path.write_bytes(os.urandom(SIZE))
+    return path
+
+
+@pytest.fixture
+def cold(file):
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if read_ahead._is_cached(file, SIZE):
+        pytest.skip("files here are in memory only")
+    return file
+
+
+def cached_in_time(path):
+    """Within a time that only a machine without any disk would need."""
+    end = time.monotonic() + 30
+    while not (found := read_ahead._is_cached(path, SIZE)) and time.monotonic() < end:
+        time.sleep(0.01)
+    return found
+
+
+def test_a_file_that_is_not_in_memory_comes_into_it(cold):
+    ReadAhead([cold]).begin()
+    assert cached_in_time(cold)
+
+
+def test_a_file_that_is_in_memory_is_not_read(file):
+    assert list(ReadAhead([file])._all()) == []
+
+
+def test_every_byte_of_every_file_is_in_one_piece(cold, tmp_path):
+    other = tmp_path / "empty.gguf"
+    other.write_bytes(b"")
+    pieces = [at for path, at in ReadAhead([other, cold])._all() if path == cold]
+    assert pieces == [0, PIECE, 2 * PIECE, 3 * PIECE]
+
+
+def test_what_would_push_other_things_out_of_memory_is_not_read(cold):
+    assert list(ReadAhead([cold], lambda: SIZE)._all()) == []
+    assert list(ReadAhead([cold], lambda: 2 * SIZE)._all())
+
+
+def test_after_the_end_no_piece_is_read(cold):
+    ahead = ReadAhead([cold])
+    ahead.end()
+    ahead._read()
+    assert not read_ahead._is_cached(cold, SIZE)
+
+
+def test_a_file_that_is_gone_ends_it(tmp_path):
+    ahead = ReadAhead([tmp_path / "gone.gguf"])
+    ahead._read()
+    assert ahead._next() is None
