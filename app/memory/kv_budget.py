@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Collection
 
 from app.memory.caller import Caller
+from app.memory.remains import Remains
 from app.memory.seat import MOST_NUMBERS, Demand, Seat, SlotState, Use
 
 MARGIN = 32  # tokens of each slot: a template's ends, and those that are drafted
@@ -45,7 +46,7 @@ class KvBudget:
         self.template = LONGEST_TEMPLATE
         self._margin = MARGIN + drafted
         self._seats: dict[Seat, None] = {}  # in the order in which they were given
-        self._idle: list[int] = []  # tokens that slots hold whose requests have ended
+        self._remains = Remains(slots)
         self._numbers = itertools.count()
         self._kept: deque[tuple[int, int]] = deque(maxlen=max(1, slots))
         self._peak, self._peak_at = 0, 0.0
@@ -101,9 +102,11 @@ class KvBudget:
         if room is None:
             return None
         tokens, limit = room
+        holds = self._remains.holds(self._prompt(demand, slots))
         marked = demand.marked and self.marks
         number = 1 + next(self._numbers) % MOST_NUMBERS
-        seat = Seat(number, slots, tokens, limit, marked, begun=not slots, begins=demand.begins)
+        seat = Seat(number, slots, tokens, limit, marked, holds=holds, begins=demand.begins)
+        seat.begun = not slots
         self._seats[seat] = None
         return seat
 
@@ -143,7 +146,7 @@ class KvBudget:
         if tokens == self.context and demand.exact:  # alone, it needs no margin
             wanted = [n for n in (demand.limit, self._limit) if n is not None][:1]
             limit = max(limit, min([(self.context - (demand.prompt or 0)) // slots, *wanted]))
-        if tokens > left or self.used + tokens + self._held_back(tokens, slots) > self.context:
+        if tokens > left or tokens + self._beyond(tokens, slots, prompt) > left:
             return None
         return tokens, max(1, limit)
 
@@ -155,15 +158,13 @@ class KvBudget:
         added = self.template if demand.templated and not demand.exact else 0
         return (demand.prompt or 0) + added + slots * self._margin
 
-    def _held_back(self, tokens: int, slots: int) -> int:
-        """Tokens that slots may hold of requests before, beyond those of their seats: llama-server
-        clears a slot only when it begins the new prompt, and that may wait while it works on
-        another one's."""
-        beginning = [(seat.tokens, seat.slots) for seat in self._seats if not seat.begun]
+    def _beyond(self, tokens: int, slots: int, prompt: int) -> int:
+        """Tokens that slots may hold beyond those of their seats, with one more seat."""
+        beginning = [(s.tokens, s.slots, s.holds) for s in self._seats if not s.begun]
         if not beginning:
-            return 0
-        needs = sorted(n // s for n, s in [*beginning, (tokens, slots)] if s for _ in range(s))
-        return sum(max(0, old - need) for old, need in zip(self._idle, needs, strict=False))
+            return 0  # it begins at once
+        beginning.append((tokens, slots, self._remains.holds(prompt)))
+        return self._remains.beyond([(n // s, held) for n, s, held in beginning for _ in range(s)])
 
     # What becomes of a seat.
 
@@ -171,7 +172,11 @@ class KvBudget:
         """The first token has come: its slots hold nothing of requests before."""
         if not seat.begun and seat in self._seats:
             seat.begun = True
-            del self._idle[max(0, len(self._idle) - seat.slots) :]
+            self._remains.begun(self._at_work())
+
+    def _at_work(self) -> int:
+        """Slots."""
+        return sum(seat.slots for seat in self._seats if seat.begun)
 
     def end(self, seat: Seat, use: Use, now: float) -> None:
         """The request has ended, and its client is not there any more."""
@@ -188,8 +193,7 @@ class KvBudget:
             self.begin(seat)
             del self._seats[seat]
             if self.context is not None and seat.slots:
-                ended = [seat.tokens // seat.slots] * seat.slots
-                self._idle = sorted([*self._idle, *ended], reverse=True)[: self.slots]
+                self._remains.ended(seat.tokens // seat.slots, seat.slots, self._at_work())
             if len(seat.begins) > 1:  # in the last block may be what followed the conversation
                 self._kept.append((len(seat.begins) - 2, seat.begins[-2]))
 
@@ -200,11 +204,10 @@ class KvBudget:
         return any(place < len(begins) and begins[place] == sum for place, sum in self._kept)
 
     def reset(self, template: int | None = None) -> None:
-        """Another process serves from now on: it knows of no request that has left. `template`:
-        tokens that its chat template adds, at most."""
+        """Another process serves from now on: it knows of no request that has left, but may have
+        been given what the slots held. `template`: tokens that its chat template adds, at most."""
         self.template = LONGEST_TEMPLATE if template is None else template
-        self._seats = {seat: None for seat in self._seats if seat.left is None}
-        self._idle = []
+        self.forget_left()
         self._kept.clear()
 
     def unsure(self, *, waited_for: bool) -> bool:

@@ -47,7 +47,8 @@ class Demand:
 class Seat:
     """What one request has been given: `tokens` of the shared buffer, and a `limit` for its body
     (None: its own). `begun`: its first token has come. `left`: since when its client has been gone,
-    while llama-server may not have noticed. `seen`: a slot has shown its number."""
+    while llama-server may not have noticed. `seen`: a slot has shown its number. `holds`: tokens
+    that each of its slots may have been given before its prompt begins."""
 
     number: int
     slots: int
@@ -57,6 +58,7 @@ class Seat:
     begun: bool = False
     left: float | None = None
     seen: bool = False
+    holds: int = 0
     begins: tuple[int, ...] = ()
     caller: Caller | None = None
 

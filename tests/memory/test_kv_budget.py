@@ -262,9 +262,9 @@ def test_what_was_never_sent_leaves_a_slot_as_it_was():
     assert unsent is None  # the slot that it may get holds 3,132 tokens still
     budget.free(reads)
     unsent = budget.seat(Demand(1, 10, 10, exact=True, begins=(1, 2, 3)), 1.0)
-    before = list(budget._idle)
+    before = list(budget._remains._idle)
     budget.end(unsent, Use.UNSENT, 1.0)
-    assert budget._idle == before and budget.taken == 0
+    assert budget._remains._idle == before and budget.taken == 0
     assert not budget.keeps(Demand(begins=(1, 2, 3)))
 
 
@@ -320,6 +320,35 @@ def test_two_beginnings_count_what_their_slots_may_hold():
     assert budget.seat(small, 1.1)
 
 
+def test_slots_that_held_nothing_leave_what_the_others_hold():
+    """1. Requests in three slots of four end. 2. One begins, and ends, in the fourth. Result: what
+    the largest one has left is not forgotten."""
+    budget = KvBudget(SLOTS, CONTEXT)
+    large, two, one = (budget.seat(counted(*w), 0.0) for w in [(2400, 1), (10, 1, 2), (10, 1)])
+    for seat in (two, large):
+        budget.free(seat)
+    budget.free(one)
+    assert budget.seat(counted(2500, 100), 1.0)
+    assert budget.seat(counted(10, 100), 1.0) is None
+
+
+def test_what_is_kept_while_a_model_is_away_is_in_the_slots_of_the_next_process():
+    budget = KvBudget(2, CONTEXT)
+    for seat in [budget.seat(counted(0, 1500), 0.0) for _ in range(2)]:
+        budget.free(seat)
+    budget.reset()
+    assert budget.seat(counted(3000, 100), 1.0) and budget.seat(counted(10, 100), 1.0) is None
+
+
+def test_a_slot_may_be_given_a_longer_conversation_out_of_the_cache():
+    budget = KvBudget(SLOTS, CONTEXT)
+    budget.free(budget.seat(counted(2000, 100), 0.0))
+    budget.free(budget.seat(counted(10, 10, SLOTS), 0.0))  # what the slots hold now is small
+    assert budget.seat(counted(2000, 100), 1.0)
+    assert budget.seat(counted(600, 100), 1.0) is None  # it may get all that the first one left
+    assert budget.seat(counted(60, 100), 1.0)  # this one gets none of it: it shares too little
+
+
 class Run:
     """Requests come, wait in order, are seated, begin, end and leave."""
 
@@ -358,6 +387,83 @@ class Run:
 
 SIZE = st.integers(0, CONTEXT - 1)
 COMES = st.tuples(SIZE, st.none() | st.integers(0, 2 * CONTEXT), st.integers(1, 6))
+
+
+class Cells(Run):
+    """The same on slots that hold cells. A request gets any slot that rests; there it finds what
+    that held, or a conversation out of the cache, until its prompt begins: at once, unless another
+    one's is read."""
+
+    def __init__(self, slots, data):
+        super().__init__(slots)
+        self._data = data
+        self._cells = [0] * slots
+        self._given, self._ended = {}, []
+
+    def _draw(self, of):
+        return self._data.draw(st.sampled_from(of))
+
+    def seat(self):
+        super().seat()
+        for seat in self.held:
+            self._give(seat)
+        self._check()
+
+    def _give(self, seat):
+        rest = set(range(self.slots)) - {n for of in self._given.values() for n in of}
+        if seat in self._given or len(rest) < seat.slots:
+            return  # it waits inside
+        at_once = all(other.begun for other in self._given)
+        self._given[seat] = [rest.pop() for _ in range(seat.slots)]
+        if at_once:
+            return self._grow(seat)
+        prompt = seat.tokens // seat.slots - (seat.limit or 0) - MARGIN
+        cached = [n for n in self._ended if 4 * prompt >= n]
+        for number in self._given[seat] if cached and self._data.draw(st.booleans()) else ():
+            self._cells[number] = self._draw(cached)
+
+    def _check(self):
+        """What no request has been given is emptied where cells are needed."""
+        at_work = {number for of in self._given.values() for number in of}
+        assert sum(self._cells[number] for number in at_work) <= CONTEXT
+
+    def begin(self, seat):
+        if seat in self._given:
+            self._grow(seat)
+            self.budget.begin(seat)
+
+    def _grow(self, seat):
+        for number in self._given[seat]:
+            self._cells[number] = seat.tokens // seat.slots
+
+    def end(self, seat):
+        if seat.left is None and seat in self._given:
+            self._grow(seat)
+            self._check()
+            self._ended += [seat.tokens // seat.slots]
+            super().end(seat)
+            del self._given[seat]
+
+    def look(self):
+        before = {seat for seat in self._given if seat.left is not None}
+        super().look()
+        for seat in before - {*self.held}:
+            self._given.pop(seat, None)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 5), st.data())
+def test_slots_never_hold_more_cells_than_there_are(slots, data):
+    run = Cells(slots, data)
+    for _ in range(data.draw(st.integers(1, 40))):
+        deed = data.draw(st.sampled_from([run.come, run.come, run.end, run.begin, run.look]))
+        if deed == run.come:
+            run.come(*data.draw(COMES))
+        elif deed == run.look:
+            run.look()
+        elif run.held:
+            deed(data.draw(st.sampled_from(run.held)))
+        run.seat()
 
 
 @settings(deadline=None)
