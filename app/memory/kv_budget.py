@@ -242,29 +242,27 @@ class KvBudget:
             if seat.number in begun:
                 self.begin(seat)
         unmarked = sum(slot.working and slot.number == 0 for slot in slots)
-        live = [s for s in self._seats if not s.marked and s.left is None]
-        # Of a live one that has not begun it is not known whether it is at work.
-        free = unmarked <= sum(s.slots for s in live if s.begun)
-        late = unmarked <= sum(s.slots for s in live)
-        gone = [s for s in self._seats if self._gone(s, working, (free, late), now)]
+        live = sum(s.slots for s in self._seats if not s.marked and s.left is None)
+        gone = [s for s in self._seats if self._gone(s, working, (unmarked, live), now)]
         changed = bool(gone) or sum(seat.begun for seat in self._seats) > before
         for seat in gone:
             self.free(seat)
         return changed
 
     def _gone(
-        self, seat: Seat, working: Collection[int], unmarked: tuple[bool, bool], now: float
+        self, seat: Seat, working: Collection[int], unmarked: tuple[int, int], now: float
     ) -> bool:
-        """A request that was never seen may still be on its way to a slot. `unmarked`: whether all
-        slots without a number that are at work may be those of live requests that have begun, or
-        of all live ones."""
+        """A request that was never seen may still be on its way to a slot. `unmarked`: slots
+        without a number that are at work, and those of live requests. One or another of these may
+        have ended without our knowing it yet: before llama-server must have noticed who left, any
+        slot may be at work for that one."""
         if seat.left is None:
             return False
         late = now - seat.left > UNSEEN
         if seat.marked:
             return (seat.seen or late) and seat.number not in working
-        free, free_when_late = unmarked
-        return (seat.seen and free) or (late and free_when_late)
+        at_work, live = unmarked
+        return (seat.seen and not at_work) or (late and at_work <= live)
 
 
 def _short(limit: int | None) -> bool:

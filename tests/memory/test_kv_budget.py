@@ -231,16 +231,27 @@ def test_of_several_slots_one_that_rests_says_nothing_of_the_others():
     assert budget.look([SlotState(seat.number, False)], 1.3) and not budget.taken
 
 
-def test_a_leaver_whose_slot_shows_no_number_is_gone_when_all_such_slots_are_known():
+def test_a_leaver_whose_slot_shows_no_number_is_gone_when_no_such_slot_is_at_work():
+    budget = KvBudget(SLOTS, CONTEXT)
+    leaver = budget.seat(Demand(1, 100, 100, exact=True), 0.0)
+    budget.begin(leaver)
+    budget.end(leaver, Use.LEFT, 1.0)
+    assert not budget.look([SlotState(0, True, True)], 1.1)
+    assert budget.look([SlotState(0, False)], 1.2) and budget.taken == 0
+
+
+def test_of_slots_without_a_number_any_may_be_the_leavers_until_it_must_be_noticed():
+    """Another one's answer may be whole already, and on its way to us: the slot at work is not his
+    then."""
     budget = KvBudget(SLOTS, CONTEXT)
     unmarked = Demand(1, 100, 100, exact=True)
-    stays, leaves = budget.seat(unmarked, 0.0), budget.seat(unmarked, 0.0)
-    budget.begin(leaves)
-    budget.end(leaves, Use.LEFT, 1.0)
-    assert not budget.look([SlotState(0, True, True)], 1.1)  # it may be either
-    budget.begin(stays)
-    assert not budget.look([SlotState(0, True, True)] * 2, 1.2)
-    assert budget.look([SlotState(0, True, True)], 1.3) and budget.taken == 1
+    stays, leaver = budget.seat(unmarked, 0.0), budget.seat(unmarked, 0.0)
+    for seat in (stays, leaver):
+        budget.begin(seat)
+    budget.end(leaver, Use.LEFT, 1.0)
+    assert not budget.look([SlotState(0, True, True)], 1.3)
+    assert not budget.look([SlotState(0, True, True)] * 2, 1.1 + UNSEEN)
+    assert budget.look([SlotState(0, True, True)], 1.1 + UNSEEN) and budget.taken == 1
 
 
 def test_leavers_that_show_no_number_are_free_in_time_also_under_a_steady_load():
@@ -321,13 +332,14 @@ def test_two_beginnings_count_what_their_slots_may_hold():
 
 
 def test_slots_that_held_nothing_leave_what_the_others_hold():
-    """1. Requests in three slots of four end. 2. One begins, and ends, in the fourth. Result: what
-    the largest one has left is not forgotten."""
+    """1. Requests in three slots of four end. 2. One ends in the fourth. 3. One in three ends.
+    Result: what the largest one has left is not forgotten."""
     budget = KvBudget(SLOTS, CONTEXT)
     large, two, one = (budget.seat(counted(*w), 0.0) for w in [(2400, 1), (10, 1, 2), (10, 1)])
     for seat in (two, large):
         budget.free(seat)
     budget.free(one)
+    budget.free(budget.seat(counted(10, 1, 3), 0.0))
     assert budget.seat(counted(2500, 100), 1.0)
     assert budget.seat(counted(10, 100), 1.0) is None
 
@@ -451,14 +463,18 @@ class Cells(Run):
             self._given.pop(seat, None)
 
 
-@settings(deadline=None)
-@given(st.integers(1, 5), st.data())
+# Few kinds, so that they meet.
+FEW = st.tuples(st.sampled_from([10, 600, 2400]), st.sampled_from([1, 100]), st.integers(1, 3))
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(3, 5), st.data())
 def test_slots_never_hold_more_cells_than_there_are(slots, data):
     run = Cells(slots, data)
     for _ in range(data.draw(st.integers(1, 40))):
         deed = data.draw(st.sampled_from([run.come, run.come, run.end, run.begin, run.look]))
         if deed == run.come:
-            run.come(*data.draw(COMES))
+            run.come(*data.draw(FEW))
         elif deed == run.look:
             run.look()
         elif run.held:
