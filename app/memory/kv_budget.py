@@ -159,10 +159,12 @@ class KvBudget:
         return (demand.prompt or 0) + added + slots * self._margin
 
     def _beyond(self, tokens: int, slots: int, prompt: int) -> int:
-        """Tokens that slots may hold beyond those of their seats, with one more seat."""
+        """Tokens that slots may hold beyond those of their seats, with one more seat. Of several
+        slots, the others wait for the first one's prompt: if that does not fit beside what they
+        hold, llama-server copies the part that it has read, and then fails all requests."""
         beginning = [(s.tokens, s.slots, s.holds) for s in self._seats if not s.begun]
-        if not beginning:
-            return 0  # it begins at once
+        if not self._seats or (not beginning and slots == 1):
+            return 0  # nobody is there whom it may cost something, or it begins at once
         beginning.append((tokens, slots, self._remains.holds(prompt)))
         return self._remains.beyond([(n // s, held) for n, s, held in beginning for _ in range(s)])
 

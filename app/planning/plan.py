@@ -198,6 +198,9 @@ async def _find(model: ModelSettings, around: Surroundings, site: Site) -> _Foun
     weights = await _weights(model, reference, around)
     draft = await _draft(model, around)
     drafting = None if draft is None else draft.contents
+    if draft is not None and draft.located == weights.located:
+        said = "Model/speculative names the model itself: a guess costs as much as an answer"
+        logger.warning("%s", said)
     files = Files(
         weights.located,
         mmproj=await _projector(model, around),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from app.models.files import InBucket, Located, ModelFiles, Registered
 from app.models.parts import OnHub, OnWeb, Remote
@@ -33,7 +34,7 @@ class Source:
 
     @property
     def title(self) -> str:
-        return self.uri.rpartition("/")[2].removesuffix(".gguf")
+        return unquote(self.uri.rpartition("/")[2]).removesuffix(".gguf")
 
 
 @dataclass(frozen=True)

@@ -361,6 +361,18 @@ def test_a_slot_may_be_given_a_longer_conversation_out_of_the_cache():
     assert budget.seat(counted(60, 100), 1.0)  # this one gets none of it: it shares too little
 
 
+def test_the_further_slots_of_one_request_hold_what_they_held_until_it_has_begun():
+    budget = KvBudget(SLOTS, CONTEXT)
+    before = [budget.seat(counted(900, 100), 0.0) for _ in range(SLOTS - 1)]
+    for seat in before:
+        budget.free(seat)
+    beside = budget.seat(counted(2400, 100), 1.0)
+    budget.begin(beside)
+    several = counted(300, 30, 2)
+    assert budget.seat(several, 1.0) is None
+    assert budget.seat(counted(300, 30), 1.0)  # one slot is emptied at once
+
+
 class Run:
     """Requests come, wait in order, are seated, begin, end and leave."""
 
@@ -404,7 +416,7 @@ COMES = st.tuples(SIZE, st.none() | st.integers(0, 2 * CONTEXT), st.integers(1, 
 class Cells(Run):
     """The same on slots that hold cells. A request gets any slot that rests; there it finds what
     that held, or a conversation out of the cache, until its prompt begins: at once, unless another
-    one's is read."""
+    one's is read. Of several slots, all but one keep that until the first token has come."""
 
     def __init__(self, slots, data):
         super().__init__(slots)
@@ -428,14 +440,19 @@ class Cells(Run):
         at_once = all(other.begun for other in self._given)
         self._given[seat] = [rest.pop() for _ in range(seat.slots)]
         if at_once:
-            return self._grow(seat)
+            self._cells[self._given[seat][0]] = seat.tokens // seat.slots
+        if at_once and seat.slots == 1:
+            return
         prompt = seat.tokens // seat.slots - (seat.limit or 0) - MARGIN
         cached = [n for n in self._ended if 4 * prompt >= n]
         for number in self._given[seat] if cached and self._data.draw(st.booleans()) else ():
             self._cells[number] = self._draw(cached)
 
     def _check(self):
-        """What no request has been given is emptied where cells are needed."""
+        """What no request has been given is emptied where cells are needed. A single request can
+        cost nobody anything."""
+        if len(self._given) < 2:
+            return
         at_work = {number for of in self._given.values() for number in of}
         assert sum(self._cells[number] for number in at_work) <= CONTEXT
 

@@ -12,7 +12,9 @@ from app.planning.plan import Surroundings, plan
 from app.planning.report import as_json, table
 
 GB = 10**9
-HELP = "-m, --model FNAME  path\n-c, --ctx-size N  size\n-np, --parallel N  slots"
+HELP = (
+    "-m, --model FNAME  path\n-c, --ctx-size N  size\n-np, --parallel N  slots\n--spec-type T  kind"
+)
 
 
 class HubStore:
@@ -90,3 +92,11 @@ def test_files_that_do_not_fit_on_the_disk_together_are_refused(planned):
     files = {"m.gguf": [6 * GB], "n.gguf": [6 * GB]}
     with pytest.raises(ConfigError, match="12.0 GB are to be downloaded, but only 10.0 GB"):
         planned(files, {"model": M}, {"model": "org/repo/n.gguf"})
+
+
+def test_a_model_that_is_to_guess_for_itself_is_told_of(planned, caplog):
+    planned({"m.gguf": [2 * GB]}, {"model": M, "speculative": M})
+    assert "Model/speculative names the model itself" in caplog.text
+    caplog.clear()
+    planned({"m.gguf": [2 * GB], "d.gguf": [GB]}, {"model": M, "speculative": "org/repo/d.gguf"})
+    assert "names the model itself" not in caplog.text

@@ -31,6 +31,10 @@ def test_a_source_says_where_the_file_comes_from(located, expected):
     assert source(located) == expected
 
 
+def test_a_model_is_named_as_its_file_is_not_as_its_address():
+    assert source(files("/data/my model.gguf")).title == "my model"
+
+
 def test_each_part_of_a_split_model_is_one_to_register():
     names = [f"dir/m-0000{number}-of-00002.gguf" for number in (1, 2)]
     at = f"https://huggingface.co/org/repo/resolve/{COMMIT}"
