@@ -698,6 +698,16 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field(
         GENERAL,
+        "keep_prompts",
+        "Keep Prompts",
+        "Show the beginning (8 KiB) of what was asked in the page's list of the last 500 requests: "
+        "to a named caller of its own requests, to whoever has the instance's key of all. It is "
+        "kept in memory only.",
+        Kind.CHECKBOX,
+        "false",
+    ),
+    Field(
+        GENERAL,
         "container_image",
         "Container Image",
         "Image in which an agent in docker mode runs the task. If it has no llama-server, "

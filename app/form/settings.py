@@ -100,6 +100,7 @@ class GeneralSettings:
     llama_server: str = ""
     allow_remote_media: bool = False
     report_usage: bool = False
+    keep_prompts: bool = False
     container_image: str = CONTAINER_IMAGE
     container_args: str = ""
 

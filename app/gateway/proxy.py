@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 # Answers a request for one of our own paths, or for its part on one model, to who holds the key.
 Page = Callable[[Request, str | None, Holder], Awaitable[None] | None]
+KEPT_OF_PROMPT = 8 << 10  # bytes
 FAULT = 500  # an exception that nobody foresaw
 # Need no key: the page is empty until it has asked for data, and a proof proves that we have one.
 OPEN_PAGES = (HEALTH, READY, PAGE, PROOF)
@@ -155,6 +156,7 @@ class Proxy:
         stream = stream_of(call.path, call.model, int(clock.wall()))
         broken = partial(self._models.broken, call.model)
         relay = Relay(call.request, broken, call.body.several, stream)
+        prompt = call.body.beginning(KEPT_OF_PROMPT) if self._rules.keep_prompts else ""
         status = FAULT
         try:
             with KeptAlive(relay, streams=call.body.streams):
@@ -170,9 +172,9 @@ class Proxy:
                 raise refusal from None
             relay.refuse(refusal)
         finally:
-            self._finished(call, relay, status)
+            self._finished(call, relay, status, prompt)
 
-    def _finished(self, call: Call, relay: Relay, status: int) -> None:
+    def _finished(self, call: Call, relay: Relay, status: int, prompt: str) -> None:
         since = call.request.received
         first, leased = relay.first_token, relay.leased_at
         sample = Sample(
@@ -190,6 +192,7 @@ class Proxy:
             operation=operation(call.path),
             overflows=relay.overflows,
             answers=call.body.several.prompts * call.body.several.choices,
+            prompt=prompt,
         )
         call.quota.take(used(call, relay.pieces, sample), clock.now())
         self._models.finished(call.model, served=0 < relay.status < 500)

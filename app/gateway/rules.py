@@ -18,6 +18,7 @@ class Rules:
     allow_remote_media: bool = False
     body_limit: int | None = None  # bytes; None: what follows from the model
     debug: bool = False
+    keep_prompts: bool = False  # for the list of the last requests
     routed: bool = False
     joined: bool = False
     allowed: Names = frozenset()  # further Hosts and Origins of callers without a key

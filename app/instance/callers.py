@@ -77,6 +77,7 @@ async def callers_of(
         allow_remote_media=general.allow_remote_media,
         body_limit=round(general.body_limit * MIB) if general.body_limit else None,
         debug=general.debug,
+        keep_prompts=general.keep_prompts,
         routed=routed,
         joined=bool(general.gateway_route) and not routed and not task.offline,
         allowed=named(general.allowed_hosts),

@@ -1,6 +1,7 @@
 """The past that a person sees: the last requests, and which model was in memory when.
 
-Nothing of a request's or an answer's text is kept, only numbers and names.
+Only numbers and names are kept; of what was asked the beginning, where the instance is told to. Of
+answers nothing.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ def request_row(ended: Ended) -> dict[str, object]:
         "prompt_tokens": sample.tokens.prompt,
         "cached_tokens": sample.tokens.cached,
         "generated_tokens": sample.tokens.generated,
+        **({"prompt": sample.prompt} if sample.prompt else {}),
     }
 
 

@@ -50,7 +50,8 @@ class Sample:
     the answer's body; `request` is the name that the client knows it by; `project` is what it says
     of itself, `caller` the name of its key in the keys file; `operation` what was asked for, in
     OpenTelemetry's words ("": nothing of a model). `overflows`: how often llama-server
-    failed it beside all others, its KV cache full.
+    failed it beside all others, its KV cache full. `prompt` is the beginning of its body, where
+    the instance is told to keep prompts.
     """
 
     model: str
@@ -67,6 +68,7 @@ class Sample:
     operation: str = ""
     overflows: int = 0
     answers: int = 1
+    prompt: str = ""
 
     @property
     def prefill(self) -> float | None:

@@ -397,7 +397,8 @@ def test_the_callers_of_a_keys_file_have_a_table(start, open_page, tmp_path):
     keys = tmp_path / "keys.toml"
     digest = hashlib.sha256(b"alice-key").hexdigest()
     keys.write_text(f'[alice]\nsha256 = "{digest}"')
-    app = start(LLAMACPP_API_KEYS_FILE=str(keys)).ready()
+    kept = "--set", "General/keep_prompts=true"
+    app = start(*kept, LLAMACPP_API_KEYS_FILE=str(keys)).ready()
     page = open_page(app.address)
     wait_for(page, SERVES)
     assert chat(client(app, api_key="alice-key")).usage.completion_tokens == 8
@@ -413,6 +414,9 @@ def test_the_callers_of_a_keys_file_have_a_table(start, open_page, tmp_path):
     with urllib.request.urlopen(asked, timeout=PATIENCE) as answer:
         own = json.loads(answer.read())
     assert [row["caller"] for row in own["requests"]] == ["alice"]
+    assert json.loads(own["requests"][0]["prompt"])["messages"]
+    page.locator("#request-rows summary").last.click()
+    assert json.loads(page.locator("#request-rows pre").last.inner_text())["messages"]
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
 

@@ -453,6 +453,20 @@ def test_with_a_key_or_a_route_others_may_call(run, socket, rules, host, headers
     run(scenario)
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_the_beginning_of_what_was_asked_is_kept_where_that_is_wanted(run, socket, keeps):
+    asked = b'{"messages":[{"role":"user","content":"' + b"a" * (9 << 10) + b'"}]}'
+
+    async def scenario():
+        front = Front(("tiny",), rules=Rules(Keys([]), keep_prompts=keeps))
+        async with Child(socket, echo), front.before(socket):
+            assert (await front.ask(body=asked))[0] == 200
+            await until(lambda: front.samples)
+            assert front.samples[0].prompt == (asked[: 8 << 10].decode() if keeps else "")
+
+    run(scenario)
+
+
 def test_a_requests_name_is_told_to_client_log_and_sample(run, socket, caplog):
     caplog.set_level("INFO")
 

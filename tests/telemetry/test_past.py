@@ -53,6 +53,14 @@ def test_a_request_as_it_is_told():
     assert (second["wait"], second["prefill"]) == (None, None)  # it never got its model
 
 
+def test_what_was_asked_is_told_where_it_is_kept():
+    kept = Past(list)
+    kept.add(sample("a", prompt="hello"))
+    kept.add(sample("a"))
+    rows = [request_row(ended) for ended in kept.requests()]
+    assert rows[0]["prompt"] == "hello" and "prompt" not in rows[1]
+
+
 def test_the_prefill_of_an_answer_that_came_whole_is_what_llama_server_tells():
     told = b'{"timings":{"cache_n":18,"prompt_n":1,"prompt_ms":400.0,"predicted_n":3}}'
     kept = Past(list)

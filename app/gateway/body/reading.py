@@ -46,6 +46,15 @@ class Body:
         """A small one's bytes: they are sent with the head."""
         return self.pieces[0] if self.pieces is not None and len(self.pieces) == 1 else None
 
+    def beginning(self, size: int) -> str:
+        """So many bytes of it, before any of it is sent; "" if it is passed on as it arrives."""
+        found = bytearray()
+        for piece in self.pieces or ():
+            found += piece[: size - len(found)]
+            if len(found) == size:
+                break
+        return found.decode(errors="replace")
+
     @property
     def length(self) -> int | None:
         """In bytes; None if it is passed on as it arrives."""

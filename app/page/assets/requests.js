@@ -84,12 +84,18 @@ class Requests {
     const mood = request.status < 400 ? "good" : request.status === LEFT_EARLY ? "" : "bad";
     return h("tr", {},
       h("td", { className: "when" }, new Date(1000 * request.time).toLocaleTimeString()),
-      h("th", { scope: "row" }, request.model, h("span", { className: "operation" }, request.operation)),
+      h("th", { scope: "row" }, request.model, h("span", { className: "operation" }, request.operation), ...this.asked(request)),
       h("td", {}, request.caller || "–"),
       h("td", {}, h("span", { className: `pill ${mood}` }, String(request.status))),
       h("td", {}, this.bar(request)),
       number("Prompt", request.prompt_tokens), number("Cached", request.cached_tokens),
       number("Generated", request.generated_tokens));
+  }
+
+  // What was asked, where the instance keeps it.
+  asked(request) {
+    if (!request.prompt) return [];
+    return [h("details", { className: "asked" }, h("summary", {}, "what was asked"), h("pre", { tabIndex: 0 }, request.prompt))];
   }
 
   bar(request) {
