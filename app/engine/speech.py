@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,6 +12,8 @@ from app.engine import output
 from app.machine import clock
 
 KEPT_LINES = 12  # complaints, for the error message
+CHUNK = 64 * 1024
+Read = Callable[[str], output.Event | None]
 
 
 class Speech:
@@ -29,10 +33,22 @@ class Speech:
         self._on_line = on_line
         self._on_buffers = on_buffers
 
-    def hear(self, lines: Sequence[str]) -> None:
+    async def follow(self, source: int, read: Read) -> None:
+        """Hear what comes out of a pipe, until its end; `read` says what a line tells."""
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(source, "rb")
+        )
+        buffer = output.LineBuffer()
+        with contextlib.closing(transport):
+            while chunk := await reader.read(CHUNK):
+                self.hear(buffer.feed(chunk), read)
+        self.hear(buffer.flush(), read)
+
+    def hear(self, lines: Sequence[str], read: Read = output.read) -> None:
         self.last = clock.now()
         for line in lines:
-            event = output.read(line)
+            event = read(line)
             if isinstance(event, output.LogLine):
                 self._hear_line(event)
             elif isinstance(event, output.Loading):
