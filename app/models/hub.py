@@ -7,6 +7,7 @@ import this module.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from huggingface_hub import (
@@ -21,7 +22,6 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
-    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -55,6 +55,9 @@ from app.models.web import Web
 NOT_KEPT = "a token typed into the form is not kept for a second run"
 
 LISTED_IN = 10.0  # seconds
+# An ETag is the name of a file in the cache: from a hub that is not to be trusted, it could be one
+# anywhere.
+NAME = re.compile(r"\w[\w.-]{0,199}", re.A)
 
 # What the hub's library raises if the hub or the network is at fault. Its HTTP client raises
 # HTTPError; hf_xet raises RuntimeError, should the library ever fetch from the chunked storage.
@@ -77,7 +80,7 @@ def locate(file: HubFile, cache: Path) -> OnHub:
             return _locate(file, revision, path, cache)
         except (EntryNotFoundError, RevisionNotFoundError, FormError) as error:
             first = first or error
-        except (*UNREACHABLE, HFValidationError) as error:
+        except (*UNREACHABLE, ValueError) as error:  # HFValidationError is one
             first = error
             break
     if isinstance(first, FormError):
@@ -104,6 +107,9 @@ def _locate(file: HubFile, revision: str, path: str, cache: Path) -> OnHub:
             continue
         told = get_hf_file_metadata(hf_hub_url(repo, shard, revision=commit))
         etag = told.etag or ""
+        if etag and NAME.fullmatch(etag) is None:
+            where = f"{repo}/{shard}: {constants.ENDPOINT}"
+            raise FormError(KEY, f"{where} gives it an ETag that is no name: {etag[:80]!r}")
         partial = _part_of(folder, etag)
         here = bytes_here(partial)
         parts.append(Part(shard, told.size or size, False, etag, here, partial))
@@ -150,7 +156,7 @@ def _fetch_part(located: OnHub, part: Part, folder: Path, arrived: Arrived, note
         local = _linked(located.repo, part.path, located.revision, folder.parent)
         if located.commit not in local.parts:  # the branch has moved on meanwhile
             local = _linked(located.repo, part.path, located.commit, folder.parent)
-    except UNREACHABLE as error:
+    except (*UNREACHABLE, ValueError) as error:
         raise TransferError(f"{located.source(part)}: {_said(error)}") from None
     return local
 
