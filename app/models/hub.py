@@ -34,7 +34,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from app.errors import FormError, TransferError
-from app.models import arrival
+from app.models import arrival, snapshot
 from app.models.arrival import Content, Target
 from app.models.kept import Note
 from app.models.part_file import PartFile, bytes_here
@@ -55,8 +55,8 @@ from app.models.web import Web
 NOT_KEPT = "a token typed into the form is not kept for a second run"
 
 LISTED_IN = 10.0  # seconds
-# An ETag is the name of a file in the cache: from a hub that is not to be trusted, it could be one
-# anywhere.
+# Commits and ETags are names in the cache: of a hub that is not to be trusted, they could be paths
+# to anywhere.
 NAME = re.compile(r"\w[\w.-]{0,199}", re.A)
 
 # What the hub's library raises if the hub or the network is at fault. Its HTTP client raises
@@ -107,9 +107,10 @@ def _locate(file: HubFile, revision: str, path: str, cache: Path) -> OnHub:
             continue
         told = get_hf_file_metadata(hf_hub_url(repo, shard, revision=commit))
         etag = told.etag or ""
-        if etag and NAME.fullmatch(etag) is None:
-            where = f"{repo}/{shard}: {constants.ENDPOINT}"
-            raise FormError(KEY, f"{where} gives it an ETag that is no name: {etag[:80]!r}")
+        for name in filter(None, (etag, commit)):
+            if NAME.fullmatch(name) is None:
+                where = f"{repo}/{shard}: {constants.ENDPOINT}"
+                raise FormError(KEY, f"{where} tells of {name[:80]!r}, which is no ETag or commit")
         partial = _part_of(folder, etag)
         here = bytes_here(partial)
         parts.append(Part(shard, told.size or size, False, etag, here, partial))
@@ -150,20 +151,15 @@ def fetch(located: OnHub, cache: Path, arrived: Arrived, note: Note) -> list[Pat
 
 def _fetch_part(located: OnHub, part: Part, folder: Path, arrived: Arrived, note: Note) -> Path:
     try:
-        if not part.cached:
+        local = part.local if part.cached else None
+        if local is None:
             _fill(located, part, folder, arrived, note)
-        # By the branch's name: the cache then knows its commit when the hub does not answer.
-        local = _linked(located.repo, part.path, located.revision, folder.parent)
-        if located.commit not in local.parts:  # the branch has moved on meanwhile
-            local = _linked(located.repo, part.path, located.commit, folder.parent)
-    except (*UNREACHABLE, ValueError) as error:
+            blob = folder / "blobs" / part.version
+            local = snapshot.point(folder, located.commit, part.path, blob)
+        snapshot.name(folder, located.revision, located.commit)
+    except UNREACHABLE as error:
         raise TransferError(f"{located.source(part)}: {_said(error)}") from None
     return local
-
-
-def _linked(repo: str, path: str, revision: str, cache: Path) -> Path:
-    """The file under its name, in the folder of the commit."""
-    return Path(hf_hub_download(repo, path, revision=revision, cache_dir=cache))
 
 
 def _fill(located: OnHub, part: Part, folder: Path, arrived: Arrived, note: Note) -> None:

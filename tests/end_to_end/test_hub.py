@@ -112,7 +112,7 @@ def test_a_hostile_hub_names_no_file_outside_of_the_cache(hub, tmp_path, header,
     hub.told[header] = value
     given = "--model", REFERENCE, "--cache-dir", str(tmp_path / "cache")
     done = checked(tmp_path, *given, HF_ENDPOINT=hub.url)
-    refused(done, "Model/model: ", "ETag that is no name" if header == "ETag" else "ValueError")
+    refused(done, "Model/model: ", "is no ETag" if header == "ETag" else "ValueError")
 
 
 def picture(side=32):
