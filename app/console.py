@@ -35,7 +35,7 @@ class LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
         if getattr(record, "plain", False):
-            return message
+            return escape(message)
         subject = getattr(record, "subject", APP)
         lines = [f"{self.formatTime(record, self.datefmt)} {record.levelname} {subject} "]
         lines[0] += escape(message)
@@ -140,7 +140,8 @@ def flush() -> None:
 
 
 def plain(logger: logging.Logger, text: str) -> None:
-    """A line as it is: what people and scripts look for (`listening on …`, `ready`, the curl)."""
+    """A line without a head: what people and scripts look for (`listening on …`, `ready`, the
+    curl)."""
     logger.info(text, extra={"plain": True})
 
 

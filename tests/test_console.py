@@ -63,6 +63,13 @@ def test_nobody_writes_a_second_line_or_a_colour(capsys):
     assert "\u202e" not in text
 
 
+def test_a_line_without_a_head_is_one_line(capsys):
+    text = shown(
+        capsys, lambda logger: console.plain(logger, "ready\n12:00:00 INFO app forged\x1b")
+    )
+    assert text == "ready\\x0a12:00:00 INFO app forged\\x1b\n"
+
+
 def test_the_message_of_an_exception_writes_no_line_of_ours(capsys):
     def emit(logger):
         try:
