@@ -12,6 +12,7 @@ from app.engine import output
 from app.machine import clock
 
 KEPT_LINES = 12  # complaints, for the error message
+LAST_WORDS = 10.0  # seconds before a crash, in which its cause is told
 CHUNK = 64 * 1024
 Read = Callable[[str], output.Event | None]
 
@@ -29,7 +30,7 @@ class Speech:
         self.speaks_protocol = False
         self.ready = asyncio.Event()  # set by the protocol
         self.last = clock.now()  # when it said anything
-        self._complaints: deque[str] = deque(maxlen=KEPT_LINES)
+        self._complaints: deque[tuple[float, str]] = deque(maxlen=KEPT_LINES)  # with their times
         self._on_line = on_line
         self._on_buffers = on_buffers
 
@@ -63,11 +64,14 @@ class Speech:
 
     def _hear_line(self, line: output.LogLine) -> None:
         if line.level == "error":
-            self._complaints.append(line.message)
+            self._complaints.append((clock.now(), line.message))
         self._on_line(line)
 
     def complaints(self, *, loading: bool) -> str:
         """Its two complaints that explain its end, "" without any. A failed load names its cause
-        first, and then its consequences."""
-        said = list(self._complaints)
-        return "; ".join(said[:2] if loading else said[-2:])
+        first, and then its consequences. Of a crash only the last words count: what it said of a
+        request before is no cause, and may be in the words of a caller."""
+        if loading:
+            return "; ".join([message for _, message in self._complaints][:2])
+        since = clock.now() - LAST_WORDS
+        return "; ".join([message for at, message in self._complaints if at >= since][-2:])
