@@ -2,9 +2,11 @@ import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 GIVE = "from app.machine import limits; limits.give_less(); "
 MADE = "import os; os.close(os.open('made', os.O_CREAT, 0o666)); os.mkdir('folder'); "
 TELL = "print(oct(os.stat('made').st_mode)[-3:], oct(os.stat('folder').st_mode)[-3:]); "
@@ -15,7 +17,7 @@ def told(folder, umask):
     done = subprocess.run(
         [sys.executable, "-c", GIVE + MADE + TELL + CORE],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         umask=umask,
         capture_output=True,
         text=True,
