@@ -14,15 +14,17 @@ from typing import Any
 
 from app.errors import ConfigError
 
-CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+CONTROL = re.compile(
+    r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 APP = "app"
 STDOUT = 1  # the file
 CLEAR = "\r\x1b[K"  # the line that the cursor is in
 
 
 def escape(text: str) -> str:
-    """Control characters as \\xNN: nobody writes a second line, or a colour, into our log. And
-    what cannot be written at all."""
+    """Control characters as \\xNN: nobody writes a second line, or a colour, into our log, or turns
+    the direction of what follows. And what cannot be written at all."""
     return CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
 
 
@@ -33,12 +35,14 @@ class LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
         if getattr(record, "plain", False):
-            return message
+            return escape(message)
         subject = getattr(record, "subject", APP)
         lines = [f"{self.formatTime(record, self.datefmt)} {record.levelname} {subject} "]
         lines[0] += escape(message)
         if record.exc_info:
-            lines.append(self.formatException(record.exc_info))
+            # Indented, since an exception's message may have lines that look like ours.
+            traced = self.formatException(record.exc_info).split("\n")
+            lines += [f"  {escape(line)}" for line in traced]
         return "\n".join(lines)
 
 
@@ -136,7 +140,8 @@ def flush() -> None:
 
 
 def plain(logger: logging.Logger, text: str) -> None:
-    """A line as it is: what people and scripts look for (`listening on …`, `ready`, the curl)."""
+    """A line without a head: what people and scripts look for (`listening on …`, `ready`, the
+    curl)."""
     logger.info(text, extra={"plain": True})
 
 

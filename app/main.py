@@ -16,6 +16,7 @@ import uvloop
 from app import console
 from app.commands.options import DEFAULT, Command, parser
 from app.errors import AppError
+from app.machine import limits
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ def load(name: str) -> Command:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Never returns: the SDK's threads must not delay or change the exit status."""
+    limits.give_less()
     if "clearml" in sys.modules:
         start_clean()
     given = list(sys.argv[1:] if argv is None else argv)

@@ -57,9 +57,30 @@ def test_without_a_terminal_nothing_is_said(monkeypatch, tmp_path):
 
 def test_nobody_writes_a_second_line_or_a_colour(capsys):
     text = shown(
-        capsys, lambda logger: logger.info("a\n12:00:00 INFO app forged \x1b[31m\u2028\ud800")
+        capsys, lambda logger: logger.info("a\n12:00:00 INFO app forged \x1b[31m\u2028\ud800\u202e")
     )
     assert text.count("\n") == 1 and "\x1b" not in text and "\\x0a" in text
+    assert "\u202e" not in text
+
+
+def test_a_line_without_a_head_is_one_line(capsys):
+    text = shown(
+        capsys, lambda logger: console.plain(logger, "ready\n12:00:00 INFO app forged\x1b")
+    )
+    assert text == "ready\\x0a12:00:00 INFO app forged\\x1b\n"
+
+
+def test_the_message_of_an_exception_writes_no_line_of_ours(capsys):
+    def emit(logger):
+        try:
+            raise ValueError("\n12:00:00 INFO app forged\r\x1b[31m")
+        except ValueError:
+            logger.exception("a fault")
+
+    first, *traced = shown(capsys, emit).split("\n")[:-1]
+    assert first.endswith("ERROR app a fault")
+    assert "forged" in traced[-1] and all(line.startswith("  ") for line in traced)
+    assert not any(mark in "".join(traced) for mark in "\r\x1b")
 
 
 class Full:

@@ -150,3 +150,11 @@ def test_links_within_a_page_lead_to_a_heading():
 def slug(heading):
     """As GitHub makes an anchor of a heading."""
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def test_the_security_page_names_tests_that_are_there():
+    told = (ROOT / "docs/security.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", told)
+    assert len(named) > 20
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text() if test else (ROOT / file).exists(), test

@@ -39,6 +39,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "pieces",
         "retry",
         "part_file",
+        "snapshot",
         "transfer",
         "arrival",
         "read_ahead",

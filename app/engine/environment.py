@@ -10,7 +10,7 @@ ALLOWED = re.compile(
     r"|CURL_CA_BUNDLE|(https?|no|all|ftp)_proxy",
     re.I,
 )
-NEVER = re.compile(r"(LLAMA|AIP|HF|CLEARML|TRAINS)_.*|.*(TOKEN|SECRET|KEY).*", re.I)
+NEVER = re.compile(r"(LLAMA|AIP|HF|CLEARML|TRAINS)_.*|.*(TOKEN|SECRET|KEY|PASS|CREDENTIAL).*", re.I)
 
 
 def child_environment(ours: Mapping[str, str], home: str, api_key: str) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """Read a child's output: bytes become lines, and lines become events. Pure.
 
-With `--log-jsonl` stdout carries JSON lines, the `cmd_child_to_router:` lines of the child
-protocol, and plain text: usage errors, and what libraries print.
+Standard output has the `cmd_child_to_router:` lines of the child protocol and, with `--log-jsonl`,
+JSON lines. Standard error has plain text: the log of an older llama-server, usage errors, what
+libraries print, and words of callers, such as a grammar that cannot be parsed.
 """
 
 from __future__ import annotations
@@ -70,13 +71,19 @@ Event = LogLine | Loading | Ready | Buffers
 
 
 def read(line: str) -> Event | None:
-    """The event that the line tells; None if it tells none."""
-    if not line.strip():
-        return None
+    """The event that a line of standard output tells; None if it tells none."""
     if line.startswith(STATE):
         return _state(_object(line[len(STATE) :]))
     if line.startswith("{"):
         return _record(_object(line), line)
+    return read_text(line)
+
+
+def read_text(line: str) -> LogLine | None:
+    """The same of standard error. It is a line of log, whatever it looks like: a caller may have
+    written it."""
+    if not line.strip():
+        return None
     text = TEXT_LOG.match(line)
     if text:
         return LogLine(LEVELS[text["level"]], text["message"].strip())

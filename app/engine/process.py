@@ -27,7 +27,6 @@ from app.machine.activity import Standing
 POLL_INTERVAL = 0.02
 RELAY_DRAIN = 1.0  # seconds that output may still come after the exit
 SECOND_SIGTERM = 1.0
-CHUNK = 64 * 1024
 LEAVE = b"cmd_router_to_child:exit\n"
 LEVELS = {"error": logging.ERROR, "warn": logging.WARNING}
 SHOWN = ("info", "warn", "error", "trace", "debug")
@@ -80,7 +79,7 @@ class Process:
         self._stdin = -1
         self._child: children.Child
         self._exit: asyncio.Task[int]
-        self._relay: asyncio.Task[None]
+        self._relays: list[asyncio.Task[None]]
 
     @property
     def argv(self) -> Sequence[str]:
@@ -161,7 +160,8 @@ class Process:
         self._given_up = ""
         # Our own pipes: with PIPE, asyncio's wait() lasts until the last process that has inherited
         # them is gone.
-        output_end, child_output = os.pipe()
+        said, child_output = os.pipe()
+        complained, child_errors = os.pipe()  # apart: callers may have written what comes there
         child_input, self._stdin = os.pipe()
         os.set_blocking(self._stdin, False)
         try:
@@ -170,18 +170,19 @@ class Process:
                 self._program.environment,
                 stdin=child_input,
                 stdout=child_output,
-                stderr=child_output,
+                stderr=child_errors,
             )
         except OSError as error:
-            os.close(output_end)
-            os.close(self._stdin)
+            for ours in (said, complained, self._stdin):
+                os.close(ours)
             program = self._program.argv[0]
             raise LoadError(f"{program} cannot be run: {error.strerror}") from None
         finally:
-            os.close(child_output)
-            os.close(child_input)
+            for theirs in (child_output, child_errors, child_input):
+                os.close(theirs)
         self._move(Event.SPAWNED)
-        self._relay = asyncio.create_task(self._relay_output(output_end))
+        heard = (said, output.read), (complained, output.read_text)
+        self._relays = [asyncio.create_task(self._speech.follow(*each)) for each in heard]
         self._exit = asyncio.create_task(self._reap(self._stdin, self._accompany()))
 
     def _accompany(self) -> asyncio.Task[None] | None:
@@ -195,17 +196,6 @@ class Process:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.error("nobody looks after llama-server any more", exc_info=error)
 
-    async def _relay_output(self, source: int) -> None:
-        reader = asyncio.StreamReader()
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(source, "rb")
-        )
-        buffer, speech = output.LineBuffer(), self._speech
-        with contextlib.closing(transport):
-            while chunk := await reader.read(CHUNK):
-                speech.hear(buffer.feed(chunk))
-        speech.hear(buffer.flush())
-
     def _tell(self, line: output.LogLine) -> None:
         self._program.on_line(line.level, line.message)
         if line.level in self._program.show:
@@ -216,8 +206,9 @@ class Process:
         code = await children.exit_status(self._child)
         if beside is not None:
             beside.cancel()
-        await asyncio.wait({self._relay}, timeout=RELAY_DRAIN)
-        self._relay.cancel()
+        await asyncio.wait(self._relays, timeout=RELAY_DRAIN)
+        for relay in self._relays:
+            relay.cancel()
         os.close(stdin)
         self._speech.progress = None
         self._move(Event.EXITED)

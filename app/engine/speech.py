@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,6 +12,9 @@ from app.engine import output
 from app.machine import clock
 
 KEPT_LINES = 12  # complaints, for the error message
+LAST_WORDS = 10.0  # seconds before a crash, in which its cause is told
+CHUNK = 64 * 1024
+Read = Callable[[str], output.Event | None]
 
 
 class Speech:
@@ -25,14 +30,26 @@ class Speech:
         self.speaks_protocol = False
         self.ready = asyncio.Event()  # set by the protocol
         self.last = clock.now()  # when it said anything
-        self._complaints: deque[str] = deque(maxlen=KEPT_LINES)
+        self._complaints: deque[tuple[float, str]] = deque(maxlen=KEPT_LINES)  # with their times
         self._on_line = on_line
         self._on_buffers = on_buffers
 
-    def hear(self, lines: Sequence[str]) -> None:
+    async def follow(self, source: int, read: Read) -> None:
+        """Hear what comes out of a pipe, until its end; `read` says what a line tells."""
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(source, "rb")
+        )
+        buffer = output.LineBuffer()
+        with contextlib.closing(transport):
+            while chunk := await reader.read(CHUNK):
+                self.hear(buffer.feed(chunk), read)
+        self.hear(buffer.flush(), read)
+
+    def hear(self, lines: Sequence[str], read: Read = output.read) -> None:
         self.last = clock.now()
         for line in lines:
-            event = output.read(line)
+            event = read(line)
             if isinstance(event, output.LogLine):
                 self._hear_line(event)
             elif isinstance(event, output.Loading):
@@ -47,11 +64,14 @@ class Speech:
 
     def _hear_line(self, line: output.LogLine) -> None:
         if line.level == "error":
-            self._complaints.append(line.message)
+            self._complaints.append((clock.now(), line.message))
         self._on_line(line)
 
     def complaints(self, *, loading: bool) -> str:
         """Its two complaints that explain its end, "" without any. A failed load names its cause
-        first, and then its consequences."""
-        said = list(self._complaints)
-        return "; ".join(said[:2] if loading else said[-2:])
+        first, and then its consequences. Of a crash only the last words count: what it said of a
+        request before is no cause, and may be in the words of a caller."""
+        if loading:
+            return "; ".join([message for _, message in self._complaints][:2])
+        since = clock.now() - LAST_WORDS
+        return "; ".join([message for at, message in self._complaints if at >= since][-2:])

@@ -7,6 +7,7 @@ its process has given a sign of life lately by the server's clock, or answers us
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -17,6 +18,8 @@ from app.task.live import ADDRESS, ORDER, ROUTE, VERSION, route_of
 from app.task.secret import KEY_PROPERTY
 
 LIVING = 150.0  # seconds since a task's last sign of life; there is one every minute
+# What can be sent as a key: whoever may edit a task could write lines of a request with another.
+SENDABLE = re.compile(r"[!-~]+")
 QUEUED, RUNNING = "queued", "in_progress"
 FIELDS = (  # of the task, as `tasks.get_all_ex` takes them
     "name",
@@ -74,7 +77,7 @@ def _read(task: Mapping[str, Any], now: float) -> Listed | None:
     if not route or wished != route or status not in (QUEUED, RUNNING):
         return None
     silence = now - seconds(task.get("last_update"), now) if status == RUNNING else 0.0
-    address = str(runtime.get(ADDRESS) or "")
+    address, key = str(runtime.get(ADDRESS) or ""), str(runtime.get(KEY_PROPERTY) or "")
     return Listed(
         task=str(task["id"]),
         name=str(task.get("name") or ""),
@@ -82,7 +85,7 @@ def _read(task: Mapping[str, Any], now: float) -> Listed | None:
         status=status,
         created=seconds(task.get("created"), now),
         address=address if _usable(address) else "",
-        key=str(runtime.get(KEY_PROPERTY) or ""),
+        key=key if SENDABLE.fullmatch(key) else "",
         version=str(runtime.get(VERSION) or ""),
         order=str(runtime.get(ORDER) or ""),
         fresh=silence <= LIVING,

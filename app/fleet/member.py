@@ -10,9 +10,10 @@ from urllib.parse import quote
 
 from app.engine.exchange import Exchange, Headers, Sink
 from app.engine.http import Address, Client
-from app.errors import UpstreamError
+from app.errors import FormError, UpstreamError
 from app.fleet.listing import Listed
 from app.fleet.proven import NotProvenError, ProvenClient
+from app.form.checks import check_endpoint_name
 from app.gateway.routes import KEEP, STATUS
 from app.machine import clock
 
@@ -137,7 +138,7 @@ class Member:
 
     def _take(self, told: Any) -> None:
         try:
-            models = {str(each["name"]): _seen(each) for each in told["models"]}
+            models = {each["name"]: _seen(each) for each in told["models"] if _named(each)}
             requests = sum(int(m["in_flight"]) + int(m["queued"]) for m in told["models"])
             state = str(told["status"])
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
@@ -193,6 +194,15 @@ class Member:
 
     def close(self) -> None:
         self.client.close()
+
+
+def _named(told: Mapping[str, Any]) -> bool:
+    """Whether a model has a name such as instances give."""
+    try:
+        check_endpoint_name(told["name"])
+    except FormError:
+        return False
+    return True
 
 
 def _seen(told: Mapping[str, Any]) -> Seen:

@@ -11,11 +11,12 @@ from app.form.fields import MODEL
 
 KEY = f"{MODEL}/cli"
 
-# Options that would give callers a shell, files or other hosts, or that this app depends on.
+# Options that would give callers a shell, files or other hosts, that fetch from addresses which
+# nobody has looked at, or that this app depends on.
 REFUSED = re.compile(
     r"--(tools.*|agent|mcp.*|ui-mcp.*|webui-mcp.*|path|media-path|log-file|log-prompts-dir"
     r"|slot-save-path|models-.*|api-key.*|api-prefix|ssl-.*|hf-token|props|rpc|reuse-port"
-    r"|sleep-idle-seconds)|-hft|-ag"
+    r"|sleep-idle-seconds|model-url|video-ffmpeg-dir)|-hft|-ag|-mu"
 )
 DROPPED_WITH_VALUE = {"--host", "--port"}
 DROPPED = {"--metrics", "--slots", "--no-slots", "--no-ui", "--no-webui", "--ui", "--webui"}

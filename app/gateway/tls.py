@@ -25,6 +25,8 @@ class Certificate:
         self._files = (certificate, key)
         self.context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self.context.set_alpn_protocols(PROTOCOLS)
+        # A handshake costs us more than the client, who may ask for it again and again.
+        self.context.options |= ssl.OP_NO_RENEGOTIATION
         self._seen = self._stamps()
         try:
             self._load()

@@ -1,7 +1,10 @@
-"""What the kernel grants us besides memory: open files, processes, and to look into others."""
+"""What the kernel grants us besides memory: open files, processes, and to look into others; and
+what we ask it to refuse."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import resource
 from pathlib import Path
 
@@ -9,6 +12,16 @@ from app.machine.cgroup import ROOT, limit, number
 
 PTRACE = Path("/proc/sys/kernel/yama/ptrace_scope")
 UNLIMITED = resource.RLIM_INFINITY
+
+
+def give_less() -> None:
+    """Whatever we were started with, not everybody may write our files and those of our children,
+    and no crash leaves our memory, with keys and prompts in it, in a file. `prlimit --core` gives a
+    process that runs the latter back."""
+    os.umask(os.umask(0o077) | 0o002)
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def open_files() -> int | None:

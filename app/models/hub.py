@@ -7,6 +7,7 @@ import this module.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from huggingface_hub import (
@@ -21,7 +22,6 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
-    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -34,7 +34,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from app.errors import FormError, TransferError
-from app.models import arrival
+from app.models import arrival, snapshot
 from app.models.arrival import Content, Target
 from app.models.kept import Note
 from app.models.part_file import PartFile, bytes_here
@@ -55,6 +55,9 @@ from app.models.web import Web
 NOT_KEPT = "a token typed into the form is not kept for a second run"
 
 LISTED_IN = 10.0  # seconds
+# Commits and ETags are names in the cache: of a hub that is not to be trusted, they could be paths
+# to anywhere.
+NAME = re.compile(r"\w[\w.-]{0,199}", re.A)
 
 # What the hub's library raises if the hub or the network is at fault. Its HTTP client raises
 # HTTPError; hf_xet raises RuntimeError, should the library ever fetch from the chunked storage.
@@ -77,7 +80,7 @@ def locate(file: HubFile, cache: Path) -> OnHub:
             return _locate(file, revision, path, cache)
         except (EntryNotFoundError, RevisionNotFoundError, FormError) as error:
             first = first or error
-        except (*UNREACHABLE, HFValidationError) as error:
+        except (*UNREACHABLE, ValueError) as error:  # HFValidationError is one
             first = error
             break
     if isinstance(first, FormError):
@@ -104,6 +107,10 @@ def _locate(file: HubFile, revision: str, path: str, cache: Path) -> OnHub:
             continue
         told = get_hf_file_metadata(hf_hub_url(repo, shard, revision=commit))
         etag = told.etag or ""
+        for name in filter(None, (etag, commit)):
+            if NAME.fullmatch(name) is None:
+                where = f"{repo}/{shard}: {constants.ENDPOINT}"
+                raise FormError(KEY, f"{where} tells of {name[:80]!r}, which is no ETag or commit")
         partial = _part_of(folder, etag)
         here = bytes_here(partial)
         parts.append(Part(shard, told.size or size, False, etag, here, partial))
@@ -144,20 +151,15 @@ def fetch(located: OnHub, cache: Path, arrived: Arrived, note: Note) -> list[Pat
 
 def _fetch_part(located: OnHub, part: Part, folder: Path, arrived: Arrived, note: Note) -> Path:
     try:
-        if not part.cached:
+        local = part.local if part.cached else None
+        if local is None:
             _fill(located, part, folder, arrived, note)
-        # By the branch's name: the cache then knows its commit when the hub does not answer.
-        local = _linked(located.repo, part.path, located.revision, folder.parent)
-        if located.commit not in local.parts:  # the branch has moved on meanwhile
-            local = _linked(located.repo, part.path, located.commit, folder.parent)
+            blob = folder / "blobs" / part.version
+            local = snapshot.point(folder, located.commit, part.path, blob)
+        snapshot.name(folder, located.revision, located.commit)
     except UNREACHABLE as error:
         raise TransferError(f"{located.source(part)}: {_said(error)}") from None
     return local
-
-
-def _linked(repo: str, path: str, revision: str, cache: Path) -> Path:
-    """The file under its name, in the folder of the commit."""
-    return Path(hf_hub_download(repo, path, revision=revision, cache_dir=cache))
 
 
 def _fill(located: OnHub, part: Part, folder: Path, arrived: Arrived, note: Note) -> None:

@@ -32,7 +32,8 @@ SHA256 = re.compile(r"(?:sha256=([0-9a-fA-F]{64}))?")
 ADDRESS = re.compile(
     r"(?P<scheme>[A-Za-z][\w+.-]*)://(?:[^/?#]*@)?(?P<host>[^/?#]*)(?P<path>[^?#]*)", re.S
 )
-INSIDE = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>]+")
+# No scheme is longer; and without a bound, to look through a long word would take for ever.
+INSIDE = re.compile(r"[A-Za-z][\w+.-]{0,30}://[^\s'\"<>]+")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from app.console import escape
 from app.engine.resolved import ALL_LAYERS
 from app.form.settings import names_of
 from app.machine import host
@@ -45,7 +46,7 @@ def table(plan: Plan) -> list[str]:
     for folder, size in _disk(plan).items():
         free = host.disk_free(folder)
         lines.append(f"disk: {gigabytes(size)} needed, {gigabytes(free)} free in {folder}")
-    return lines
+    return [escape(line) for line in lines]
 
 
 def _disk(plan: Plan) -> dict[Path, int]:
@@ -110,7 +111,8 @@ def placed_text(model: Allotted) -> str:
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
-    kept = list(rows)
+    """A line for each row, whatever is in its cells: a file says what its architecture is."""
+    kept = [[escape(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in kept) for column in range(len(kept[0]))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

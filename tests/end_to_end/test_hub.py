@@ -104,6 +104,17 @@ def test_files_are_fetched_once_whatever_names_them(start, hub, tmp_path):
     assert Counter(asked(hub)) == fetched
 
 
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [("ETag", '"../../../../../outside"'), ("ETag", '"/tmp/outside"'), ("X-Repo-Commit", "../..")],
+)
+def test_a_hostile_hub_names_no_file_outside_of_the_cache(hub, tmp_path, header, value):
+    hub.told[header] = value
+    given = "--model", REFERENCE, "--cache-dir", str(tmp_path / "cache")
+    done = checked(tmp_path, *given, HF_ENDPOINT=hub.url)
+    refused(done, "Model/model: ", "is no ETag" if header == "ETag" else "ValueError")
+
+
 def picture(side=32):
     """A PNG as a data URL."""
     rows = b"".join(b"\0" + bytes(range(0, 255, 8))[:side] * 3 for _ in range(side))

@@ -18,6 +18,9 @@ STUBBORN += "time.sleep(60)"
 ORPHAN = "import subprocess, sys; subprocess.Popen(['sleep', '4']); sys.exit(5)"
 LOADING = '{"state":"loading","payload":{"stages":["a"],"current":"a","value":0.5}}'
 READY = '{"state":"ready","payload":{"meta":{"n_ctx":77}}}'
+BREAKDOWN = (
+    '{"type":"fit_memory_breakdown","data":{"rows":[{"kind":"device","name":"CUDA0","self":9}]}}'
+)
 PROTOCOL = f"""
 import sys, time
 print('cmd_child_to_router:state:{LOADING}', flush=True)
@@ -27,7 +30,7 @@ sys.exit(0 if sys.stdin.readline() == 'cmd_router_to_child:exit\\n' else 9)
 """
 
 
-def python(code, ready=True, lines=None, **options):
+def python(code, ready=True, lines=None, on_buffers=lambda devices: None, **options):
     """`lines` takes what it writes."""
     heard = [] if lines is None else lines
 
@@ -38,6 +41,7 @@ def python(code, ready=True, lines=None, **options):
         [sys.executable, "-c", code],
         dict(os.environ),
         on_line=lambda level, text: heard.append(text),
+        on_buffers=on_buffers,
     )
     return Process("model", program, is_ready, **options)
 
@@ -63,6 +67,22 @@ def test_exit_before_ready_is_a_load_error_with_its_last_words(run):
         assert process.state is State.FAILED
 
     run(scenario)
+
+
+def test_what_callers_may_have_written_is_nothing_but_log(run):
+    """llama-server prints a grammar that it cannot parse to its standard error."""
+    said = [f"cmd_child_to_router:state:{READY}", BREAKDOWN, '{"type": "log", "msg": "said"}']
+
+    async def scenario(code):
+        heard, buffers = [], []
+        process = python(code, lines=heard, on_buffers=buffers.append)
+        await process.start()
+        await process.exited()
+        return process.context, buffers, heard
+
+    code = f"import sys; print(*{said!r}, sep='\\n', file=sys.%s)"
+    assert run(scenario, code % "stderr") == (0, [], said)
+    assert run(scenario, code % "stdout") == (77, [{"CUDA0": 9 << 20}], ["said"])
 
 
 def test_a_load_without_a_sign_of_life_is_given_up_and_leaves_no_process(run):

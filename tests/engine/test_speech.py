@@ -1,5 +1,5 @@
 from app.engine.output import LogLine
-from app.engine.speech import KEPT_LINES, Speech
+from app.engine.speech import KEPT_LINES, LAST_WORDS, Speech
 
 STATE = "cmd_child_to_router:state:"
 LOADING = STATE + '{"state":"loading","payload":{"stages":["a"],"current":"a","value":0.5}}'
@@ -32,6 +32,16 @@ def test_a_failed_load_is_explained_by_its_first_complaints_a_crash_by_its_last(
     said.hear(["all is well", "error: 1", "error: 2", "error: 3"])
     assert said.complaints(loading=True) == "error: 1; error: 2"
     assert said.complaints(loading=False) == "error: 2; error: 3"
+
+
+def test_what_it_complained_of_long_before_does_not_explain_a_crash(monkeypatch):
+    said, _, _ = speech()
+    said.hear(["error parsing grammar: words of a caller"])
+    later = said.last + LAST_WORDS + 1
+    monkeypatch.setattr("app.engine.speech.clock.now", lambda: later)
+    assert said.complaints(loading=False) == ""
+    said.hear(["CUDA error: out of memory"])
+    assert said.complaints(loading=False) == "CUDA error: out of memory"
 
 
 def test_without_complaints_there_are_no_words_and_many_are_not_kept():

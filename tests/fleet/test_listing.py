@@ -59,6 +59,13 @@ def test_an_address_that_is_none(address):
     assert not found.serves
 
 
+@pytest.mark.parametrize("key", ["k\r\nX: y", "k\nPOST / HTTP/1.1", "two words", "\u20ac", "k\0"])
+def test_a_key_writes_no_line_of_a_request(key):
+    (found,) = read([task(runtime={"_api_key": key})], NOW)
+    assert found.key == "" and found.serves
+    assert read([task(runtime={"_api_key": "a-Key_9"})], NOW)[0].key == "a-Key_9"
+
+
 def test_one_in_the_queue_is_to_come_however_long_it_waits():
     (found,) = read([task(status="queued", last_update="2026-01-01T00:00:00")], NOW)
     assert not found.serves and found.fresh

@@ -6,6 +6,7 @@ import pytest
 from app.fleet.config import Route
 from app.fleet.standing import Coming
 from app.fleet.watch import take_back
+from app.gateway import trust
 from tests.fleet.door import ANSWER, DRAINING, SECRET, Front, ScriptedInstance
 
 EVENTS = b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -37,6 +38,62 @@ def test_nothing_is_sent_to_an_instance_that_proves_nothing(run):
             assert not any("authorization" in head for *_, head in one.asked)
 
     run(scenario)
+
+
+def test_models_have_names_such_as_instances_give(run):
+    """Without the secret anybody may be an instance."""
+
+    async def scenario():
+        one = ScriptedInstance("t1")
+        for name in ("<img src=x>", "a\x1b[31m", "\ud800", "m/../../x", "v1", "a b", ""):
+            one.models[name] = "ready"
+        async with Front(one) as front:
+            assert front.member(one).serves and set(front.routes.names) == {"chat", "chat/m", "m"}
+
+    run(scenario)
+
+
+def test_what_proves_another_instance_or_answered_another_question_proves_nothing(run):
+    """Whoever has edited the address of a task passes the question on to the real instance, or says
+    once more what that has answered."""
+
+    async def scenario():
+        real = ScriptedInstance("t2")
+        await real.start()
+        nonce = "0" * 32
+        for told in (
+            trust.proof(SECRET, nonce, "t2", real.address),  # an earlier answer
+            trust.key(SECRET, "t2"),
+            trust.order(SECRET, "t2", "chat"),
+            nonce,
+            None,
+            ["0" * 64],
+        ):
+            evil = ScriptedInstance("t2")
+            evil.says = json.dumps({"proof": told}).encode()
+            async with Front(evil, wait=0.1) as front:
+                assert not front.member(evil).serves
+            assert {target.partition("?")[0] for _, target, _ in evil.asked} == {"/api/proof"}
+        relaying = Relaying("t2", real)
+        async with Front(relaying, wait=0.1) as front:
+            assert not front.member(relaying).serves
+            assert len(real.asked) == len(relaying.asked) > 0
+            assert not any("authorization" in head for *_, head in relaying.asked)
+        await real.stop()
+
+    run(scenario)
+
+
+class Relaying(ScriptedInstance):
+    """Has no secret, and asks one that has."""
+
+    def __init__(self, task, real):
+        super().__init__(task)
+        self.real = real
+
+    async def _answer(self, target, body):
+        self.real.asked.append(("GET", target, ""))
+        return await self.real._answer(target, body)
 
 
 def test_another_program_that_takes_the_port_of_a_proven_instance_gets_nothing(run):

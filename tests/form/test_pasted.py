@@ -45,6 +45,9 @@ def test_the_last_of_a_repeated_option_counts():
         "--rpc h:1",
         "--reuse-port",
         "--sleep-idle-seconds 1",
+        "--model-url http://169.254.169.254/",
+        "-mu http://169.254.169.254/",
+        "--video-ffmpeg-dir /tmp",
     ],
 )
 def test_refused_by_name(flag):

@@ -22,7 +22,8 @@ class Hub(ThreadedServer):
     many bytes; `pause` holds each 64 KiB back by so many seconds. `requests` are (method, path,
     has a token); `sent` the bytes of bodies that were sent. `claimed` are sizes that a HEAD tells
     instead of the true ones. Downloads are redirected to a `storage`, if there is one, whose ETags
-    are its own. Who has a token of a private repository is somebody.
+    are its own. `told` replaces headers of files. Who has a token of a private repository is
+    somebody.
     """
 
     def __init__(self, repositories, private=None):
@@ -30,6 +31,7 @@ class Hub(ThreadedServer):
         self.cut, self.pause, self.requests, self.claimed = None, 0.0, [], {}
         self.sent = 0
         self.storage = None
+        self.told = {}
 
     def handler(self):
         return type("Bound", (Handler,), {"hub": self})
@@ -93,6 +95,7 @@ class Handler(BaseHTTPRequestHandler):
             linked = {"X-Linked-Etag": headers.pop("ETag"), "X-Linked-Size": str(len(data))}
             location = {"Location": f"{storage.url}/{digest}?signature=s3cr3t"}
             return self._send(302, b"", {**headers, **linked, **location})
+        headers |= self.hub.told
         span = re.match(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if span:
             code, start, end = 206, int(span[1]), int(span[2] or end - 1) + 1

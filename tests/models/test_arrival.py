@@ -393,6 +393,18 @@ def test_only_public_addresses_are_asked_where_that_is_wanted(storage):
     assert storage.asked == []
 
 
+SPELLINGS = """localhost 2130706433 0x7f000001 0x7f.1 0177.0.0.1 127.1 0 0.0.0.0 [::ffff:127.0.0.1]
+[::ffff:7f00:1] 8.8.8.8@127.0.0.1"""
+
+
+@pytest.mark.parametrize("host", SPELLINGS.split())
+def test_no_other_spelling_makes_an_address_public(storage, host):
+    port = storage.url.rpartition(":")[2]
+    with pytest.raises(TransferError, match="no public address"):
+        Web(f"http://{host}:{port}{NAME}", allows=is_public).find()
+    assert storage.asked == []
+
+
 PRIVATE = """127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 0.0.0.0 100.64.0.1 224.0.0.1
 192.88.99.1 ::1 :: ::127.0.0.1 fe80::1%eth0 fec0::1 fd00::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1
 64:ff9b::a9fe:a9fe 64:ff9b:1::7f00:1 2002:7f00:1::1"""

@@ -11,7 +11,7 @@ from app.models.reference import ClearMLModel, Tiny
 from app.planning.candidate import Candidate, Files
 from app.planning.footprint import Footprint
 from app.planning.plan import Plan
-from app.planning.report import LATER, as_json, placed_text, resolved_text, table
+from app.planning.report import LATER, aligned, as_json, placed_text, resolved_text, table
 from app.planning.site import Machine, Site
 
 GB = 10**9
@@ -53,6 +53,12 @@ def test_what_was_resolved():
         "context 4096, gpu_layers 17, parallel 4, threads 2, threads_batch 2, cache_ram 100, "
         "-ts 2,1, cut to fit"
     )
+
+
+def test_what_a_file_says_is_one_cell_of_one_line():
+    head, row = aligned([("architecture", "type"), ("l\x1b[31m\n12:00:00 INFO app forged", "F16")])
+    assert head.startswith("architecture ") and row.endswith("forged  F16")
+    assert "\\x1b[31m\\x0a12:00:00" in row and head.index("type") == row.index("F16")
 
 
 class Nowhere:

@@ -1,0 +1,58 @@
+import ssl
+import subprocess
+
+import pytest
+
+from app.gateway.tls import Certificate
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tls")
+    files = [str(folder / name) for name in ("cert.pem", "key.pem")]
+    made = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=h"
+    )
+    subprocess.run([*made.split(), "-out", files[0], "-keyout", files[1]], check=True, stderr=-3)
+    return Certificate(*files).context
+
+
+def shaken(server, version):
+    """The version that both agree on. Raises SSLError."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    client.set_ciphers("ALL:@SECLEVEL=0")
+    client.minimum_version = client.maximum_version = version
+    ours, theirs = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [
+        client.wrap_bio(ours, theirs),
+        server.wrap_bio(theirs, ours, server_side=True),
+    ]
+    while sides:
+        for side in list(sides):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            sides.remove(side)
+            agreed = side.version()
+    return agreed
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_versions_that_are_spoken(context, version):
+    assert shaken(context, version) == version.name.replace("_", ".")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+def test_versions_that_are_not(context, version):
+    with pytest.raises(ssl.SSLError):
+        shaken(context, version)
+
+
+def test_every_cipher_has_forward_secrecy_and_nobody_asks_for_a_second_handshake(context):
+    for cipher in context.get_ciphers():
+        kind = cipher["name"]
+        assert kind.startswith(("TLS_", "ECDHE-", "DHE-")), cipher
+    assert context.options & ssl.OP_NO_RENEGOTIATION and context.options & ssl.OP_NO_COMPRESSION

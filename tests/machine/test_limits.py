@@ -1,0 +1,36 @@
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GIVE = "from app.machine import limits; limits.give_less(); "
+MADE = "import os; os.close(os.open('made', os.O_CREAT, 0o666)); os.mkdir('folder'); "
+TELL = "print(oct(os.stat('made').st_mode)[-3:], oct(os.stat('folder').st_mode)[-3:]); "
+CORE = "import resource; print(*resource.getrlimit(resource.RLIMIT_CORE))"
+
+
+def told(folder, umask):
+    done = subprocess.run(
+        [sys.executable, "-c", GIVE + MADE + TELL + CORE],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        umask=umask,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("umask", "file", "folder"), [(0, "664", "775"), (0o022, "644", "755"), (0o077, "600", "700")]
+)
+def test_not_everybody_may_write_what_we_make_and_no_crash_leaves_our_memory(
+    tmp_path, umask, file, folder
+):
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    assert told(tmp_path, umask) == [file, folder, "0", str(hard)]
