@@ -35,13 +35,15 @@ class Callers:
         self.bound, self.pause, self.kinds = bound, pause, kinds
         self.embedding = more.get("embedding", ())
         self.tokens = more.get("tokens", 60)
+        self.headers = more.get("headers")
         self.excused = more.get("excused", lambda since: False)
         self.quiet = False
 
-    async def live(self, dice, base=None):
+    async def live(self, dice):
         """One caller, until `quiet`: a connection of its own, kept from request to request."""
         connector = aiohttp.TCPConnector(limit=1)
-        async with aiohttp.ClientSession(base or self.base, connector=connector) as http:
+        more = {"connector": connector, "headers": self.headers}
+        async with aiohttp.ClientSession(self.base, **more) as http:
             await asyncio.sleep(dice.uniform(0, self.pause))
             while not self.quiet:
                 (kind,) = dice.choices(list(self.kinds), self.kinds.values())
@@ -186,6 +188,7 @@ class Callers:
             return str(status)
         code = error.get("code")
         status = str(code if isinstance(code, int) else status)
+        self.ledger.errors[status, error["message"][:100]] += 1
         if kind != "refused" and status not in ERRORS:
             self._problem(kind, model, f"{status}: {error['message']}")
         return status

@@ -20,6 +20,7 @@ class Ledger:
     problems: list = field(default_factory=list)
     waits: list = field(default_factory=list)  # (when it ended, seconds until the first byte)
     under_way: int = 0
+    errors: Counter = field(default_factory=Counter)  # (status, what was told) → requests
 
     def end(self, model, how, kind):
         self.ended[model, how] += 1
