@@ -159,7 +159,7 @@ class Callers:
                 return await self._error("refused", model, answer)
             if status not in WRONG[wrong]:
                 self._problem("refused", model, f"{wrong} is answered with {status}")
-            self._clear("refused", model, await answer.json(), answer.status)
+            await self._error("refused", model, answer)
         return "refused"
 
     async def _page(self, http, model, dice, sent):
