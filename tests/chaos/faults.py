@@ -17,7 +17,7 @@ from tests.chaos.stage import NAMES
 FAULTS = {}
 GROWS = """
 import pathlib, sys, time
-pathlib.Path("/proc/self/oom_score_adj").write_text("0")
+pathlib.Path("/proc/self/oom_score_adj").write_text("900")
 pathlib.Path(sys.argv[1], "cgroup.procs").write_text(str(__import__("os").getpid()))
 held = []
 while len(held) < 96:
@@ -192,9 +192,14 @@ def clearml_refuses(stage, dice):
 
 @fault("nginx restarts", (0.1, 2.0), needs="nginx")
 def nginx_restarts(stage, dice):
+    how = dice.choice(("terminate", "kill"))
     with stage.excused("nginx"):
-        getattr(stage.gateway.process, dice.choice(("terminate", "kill")))()
-        stage.gateway.process.wait(30)
+        master = stage.gateway.process
+        workers = psutil.Process(master.pid).children()
+        for process in (master, *workers):
+            with suppress(psutil.NoSuchProcess):
+                getattr(process, how)()
+        master.wait(30)
         yield
         stage.gateway.__enter__()
 
@@ -218,26 +223,25 @@ def no_descriptors(stage, dice):
             app.rlimit(psutil.RLIMIT_NOFILE, (soft, hard))
 
 
-@fault("out of memory", (0.5, 2.0), needs="cgroup")
+@fault("out of memory", (0.1, 1.0), needs="cgroup")
 def no_memory(stage, dice):
-    """The group may have little more than it has, and another process in it takes that: the kernel
-    kills llama-servers. The app itself it may not kill: that would be the end."""
+    """Another process takes what the group may have, until the kernel has killed a llama-server, or
+    that process."""
+    before = set(stage.app.children)
+    for pid in before:
+        with suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "w") as file:
+            file.write("1000")
     used = int((stage.cgroup / "memory.usage_in_bytes").read_text())
-    _may_be_killed(stage.app.process.pid, -1000)
-    for pid in stage.app.children:
-        _may_be_killed(pid, 1000)
     limit = stage.cgroup / "memory.limit_in_bytes"
     limit.write_text(str(used + (32 << 20)))
     other = subprocess.Popen([sys.executable, "-c", GROWS, str(stage.cgroup)])
-    yield
+    until = time.monotonic() + 3
+    while other.poll() is None and before <= set(stage.app.children) and time.monotonic() < until:
+        time.sleep(0.01)
     limit.write_text("-1")
     other.kill()
     other.wait()
-
-
-def _may_be_killed(pid, score):
-    with suppress(OSError), open(f"/proc/{pid}/oom_score_adj", "w") as file:
-        file.write(str(score))
+    yield
 
 
 @contextmanager

@@ -21,6 +21,11 @@ ENDS = 30.0  # seconds for the app to end
 RECOVERS = 10.0  # seconds after the last fault, until every model serves
 PHASES = ("setting up", "loading", "faults", "faults", "rest", "rest", "rest", "rest")
 MORE = 12  # descriptors that may be more at rest than before: connections that are kept
+CALMS = 5.0  # seconds until nothing is under way, once nobody asks
+GAUGES = tuple(
+    f"llamacpp_{name}{{"
+    for name in ("requests_in_flight", "requests_waiting", "kv_tokens_reserved")
+)
 HEADERS = {"authorization": f"Bearer {KEY}"}
 
 
@@ -49,7 +54,8 @@ def run(seed, seconds=25.0, callers=32, recovers=RECOVERS):
         try:
             world.run(seconds, callers)
         except Exception as error:  # noqa: BLE001 whatever it is, its seed is told
-            report.problems.append(f"the chaos itself: {error!r}"[:2000])
+            status = stage.app.process.poll()
+            report.problems.append(f"the chaos itself, app {status}: {error!r}"[:500])
         report.output = stage.app.output
         report.lacking = stage.lacking
     return report
@@ -134,11 +140,13 @@ class World:
                     (chosen,) = self.dice.choices(faults, [each.often for each in faults])
                     self.report.faults[chosen.name] += 1
                     self.tell(f"begins: {chosen.name}")
-                    stack.enter_context(chosen.run(self.stage, self.dice))
+                    run = chosen.run(self.stage, self.dice)
+                    await asyncio.to_thread(stack.enter_context, run)
                     left = self.dice.uniform(*chosen.seconds)
                     await asyncio.sleep(left)
                 if self.report.phase == "faults" and time.monotonic() > until:
                     await asyncio.to_thread(self._end)
+                await asyncio.to_thread(stack.close)
             self.tell("ended")
 
     async def _recover(self, http):
@@ -171,12 +179,12 @@ class World:
 
     async def _rest(self, http, before, descriptors):
         """Nobody asks any more: what the instance says of itself."""
-        await asyncio.sleep(1.0)
-        text = await self._get(http, "/metrics")
-        for name in NAMES:
-            for gauge in ("requests_in_flight", "requests_waiting", "kv_tokens_reserved"):
-                if f'llamacpp_{gauge}{{model="{name}"}} 0.0' not in text:
-                    self.wrong(f"{gauge} of {name} is not 0 at rest")
+        until = time.monotonic() + CALMS
+        while busy := self._busy(text := await self._get(http, "/metrics")):
+            if time.monotonic() > until:
+                self.wrong(f"at rest: {busy}")
+                break
+            await asyncio.sleep(0.2)
         ledger = self.report.ledger
         for name, count in self.extra.items():
             ledger.ended[name, "200"] += count
@@ -186,6 +194,15 @@ class World:
         if now > descriptors + MORE:
             self.report.leaks += 1
             self.wrong(f"{now} descriptors at rest, {descriptors} before")
+
+    def _busy(self, text):
+        """The gauges that are not 0."""
+        found = {}
+        for row in text.splitlines():
+            gauge, _, value = row.rpartition(" ")
+            if gauge.startswith(GAUGES) and float(value):
+                found[gauge] = value
+        return found
 
     def _end(self):
         """SIGTERM, and the right exit status in time."""
@@ -210,7 +227,7 @@ class World:
     def _ended(self):
         stage = self.stage
         if not hasattr(self, "clearml_at_end"):
-            self.wrong(f"it has ended by itself with {stage.app.wait(1)}")
+            self.wrong(f"it has ended by itself with {stage.app.wait(5)}")
             return
         for each in stage.left():
             self.report.leaks += 1

@@ -35,15 +35,16 @@ WARM_UP = 0.1  # of the time
 EVERY, PROBE = 10.0, 0.25  # seconds between two samples, and between two probes of the front
 SHOWN = 30  # samples from one line to the next
 BOUND = 120.0  # seconds in which every request must end
-# What may be more at rest, after than before: connections that are kept, threads of the pool,
-# and the process that parses large bodies.
-REST = {"descriptors": 4, "threads": 4, "asyncio tasks": 2, "processes": 1, "files": 4}
+# What may be more at rest, after than before: the connections of one more llama-server (how many
+# there are is the policy's to say), threads of the pool, the process that parses large bodies.
+REST = {"descriptors": 8, "threads": 4, "asyncio tasks": 4, "other processes": 1, "files": 4}
 LIMITS = {  # an hour
     "resident memory, MB": 4.0,
     "descriptors": 2.0,
     "threads": 1.0,
     "asyncio tasks": 2.0,
-    "processes": 1.0,
+    "llama-servers": 1.0,
+    "other processes": 1.0,
     "files": 4.0,
 }
 

@@ -94,13 +94,15 @@ class Instance:
 
     def sample(self) -> dict[str, float]:
         children = self.app.children(recursive=True)
+        servers = [child for child in children if _name(child) == "llama-server"]
         files = [path for place in self.places[:3] for path in _files(place)]
         return {
             "resident memory, MB": self.app.memory_info().rss / 1e6,
             "descriptors": self.app.num_fds(),
             "threads": self.app.num_threads(),
             "asyncio tasks": float(self.tasks_file.read_text() or 0),
-            "processes": len(children),
+            "llama-servers": len(servers),
+            "other processes": len(children) - len(servers),
             "files": len(files),
         }
 
@@ -115,6 +117,14 @@ class Instance:
         found += [f"a folder is left: {path}" for path in self.places[0].glob("lmd-*")]
         told = self.log.read_text(errors="replace")
         return found + (["there is a traceback in its log"] if "Traceback" in told else [])
+
+
+def _name(process: psutil.Process) -> str:
+    """ "" for one that has just ended."""
+    try:
+        return str(process.name())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def _files(folder: Path) -> Iterator[str]:
