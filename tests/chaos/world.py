@@ -15,11 +15,12 @@ from tests.chaos.callers import STREAMS, Callers
 from tests.chaos.faults import download, here
 from tests.chaos.ledger import Ledger, counted, differences
 from tests.chaos.stage import KEY, NAMES, Stage
+from tests.end_to_end.test_serving import until
 
 BOUND = 75.0  # seconds for a request: its wait, a llama-server that is stuck, and its answer
 ENDS = 30.0  # seconds for the app to end
 RECOVERS = 10.0  # seconds after the last fault, until every model serves
-PHASES = ("setting up", "loading", "faults", "faults", "rest", "rest", "rest", "rest")
+PHASES = ("setting up", "downloading", "loading", "faults", "faults", *("rest",) * 5)
 MORE = 12  # descriptors that may be more at rest than before: connections that are kept
 CALMS = 5.0  # seconds until nothing is under way, once nobody asks
 GAUGES = tuple(
@@ -70,6 +71,11 @@ class World:
         stage, phase = self.stage, self.report.phase
         if phase == "setting up":
             time.sleep(self.dice.uniform(0.05, 2.5))
+        elif phase == "downloading":
+            stage.hub.pause = 0.5
+            stage.app.line("listening on")
+            until(lambda: stage.hub.sent)
+            time.sleep(self.dice.uniform(0, 2))
         elif phase == "loading":
             stage.app.line("listening on")
             time.sleep(self.dice.uniform(0, 0.3))
@@ -131,12 +137,12 @@ class World:
         )
 
     async def _faults(self, seconds):
-        """One after the other, and at times two at once, until the time is over."""
-        until, faults = time.monotonic() + seconds, here(self.stage)
-        while time.monotonic() < until:
+        """One after the other, and at times several at once, until the time is over."""
+        over, faults = time.monotonic() + seconds, here(self.stage)
+        while time.monotonic() < over:
             await asyncio.sleep(self.dice.uniform(0.1, 1.5))
             with ExitStack() as stack:
-                for _ in range(self.dice.choice((1, 1, 2))):
+                for _ in range(self.dice.choice((1, 1, 2, 3))):
                     (chosen,) = self.dice.choices(faults, [each.often for each in faults])
                     self.report.faults[chosen.name] += 1
                     self.tell(f"begins: {chosen.name}")
@@ -144,7 +150,7 @@ class World:
                     await asyncio.to_thread(stack.enter_context, run)
                     left = self.dice.uniform(*chosen.seconds)
                     await asyncio.sleep(left)
-                if self.report.phase == "faults" and time.monotonic() > until:
+                if self.report.phase == "faults" and time.monotonic() > over:
                     await asyncio.to_thread(self._end)
                 await asyncio.to_thread(stack.close)
             self.tell("ended")
@@ -179,9 +185,9 @@ class World:
 
     async def _rest(self, http, before, descriptors):
         """Nobody asks any more: what the instance says of itself."""
-        until = time.monotonic() + CALMS
+        over = time.monotonic() + CALMS
         while busy := self._busy(text := await self._get(http, "/metrics")):
-            if time.monotonic() > until:
+            if time.monotonic() > over:
                 self.wrong(f"at rest: {busy}")
                 break
             await asyncio.sleep(0.2)
