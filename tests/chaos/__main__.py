@@ -6,6 +6,7 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
+from tests.chaos.faults import FAULTS
 from tests.chaos.world import run, table
 
 
@@ -20,12 +21,13 @@ def main():
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=25.0, help="of faults, a seed")
     parser.add_argument("--callers", type=int, default=32)
+    parser.add_argument("--only", nargs="+", choices=FAULTS, default=list(FAULTS), metavar="FAULT")
     parser.add_argument("--trace", action="store_true", help="tell what happens, and the console")
     options = parser.parse_args()
     say(datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
     reports, begun = [], time.monotonic()
     for seed in range(options.first, options.first + options.seeds):
-        report = run(seed, options.seconds, options.callers)
+        report = run(seed, options.seconds, options.callers, only=options.only)
         reports.append(report)
         _tell(report, options.trace)
     for line in table(reports, time.monotonic() - begun):

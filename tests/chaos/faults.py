@@ -116,7 +116,9 @@ fault("temp is full", needs="mount")(_full(lambda stage: stage.runtime))
 def _file(stage, dice):
     """A model's file: one of ours, or the hub's in the cache."""
     name = dice.choice(NAMES)
-    if name != "c":
+    full = shutil.disk_usage(stage.cache).free < 4 << 20  # it could not be put back
+    if name != "c" or full:
+        name = "a" if full else name
         return stage.weights[name]
     found = [path for path in stage.cache.rglob("c.gguf") if path.exists()]
     return found[0].resolve() if found else stage.weights["a"]
@@ -211,7 +213,7 @@ def clock_jumps(stage, dice):
     stage.jump(0)
 
 
-@fault("out of descriptors")
+@fault("out of descriptors", often=2)
 def no_descriptors(stage, dice):
     app = stage.process
     _, hard = app.rlimit(psutil.RLIMIT_NOFILE)

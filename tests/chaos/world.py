@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from tests.chaos.callers import STREAMS, Callers
-from tests.chaos.faults import download, here
+from tests.chaos.faults import FAULTS, download, here
 from tests.chaos.ledger import Ledger, counted, differences
 from tests.chaos.stage import KEY, NAMES, Stage
 from tests.end_to_end.test_serving import until
@@ -46,12 +46,12 @@ class Report:
     output: str = ""
 
 
-def run(seed, seconds=25.0, callers=32, recovers=RECOVERS):
-    """The report of one seed; `recovers`: a bound for the recovery."""
+def run(seed, seconds=25.0, callers=32, recovers=RECOVERS, only=tuple(FAULTS)):
+    """The report of one seed, with these faults only; `recovers`: a bound for the recovery."""
     dice, report = random.Random(seed), Report(seed)
     report.phase = dice.choice(PHASES)
     with Stage(dice) as stage:
-        world = World(stage, dice, report, recovers)
+        world = World(stage, dice, report, recovers, only)
         try:
             world.run(seconds, callers)
         except Exception as error:  # noqa: BLE001 whatever it is, its seed is told
@@ -63,8 +63,9 @@ def run(seed, seconds=25.0, callers=32, recovers=RECOVERS):
 
 
 class World:
-    def __init__(self, stage, dice, report, recovers):
+    def __init__(self, stage, dice, report, recovers, only):
         self.stage, self.dice, self.report, self.recovers = stage, dice, report, recovers
+        self.faults = [each for each in here(stage) if each.name in only]
         self.begun = time.monotonic()
 
     def run(self, seconds, callers):
@@ -138,22 +139,25 @@ class World:
 
     async def _faults(self, seconds):
         """One after the other, and at times several at once, until the time is over."""
-        over, faults = time.monotonic() + seconds, here(self.stage)
+        over = time.monotonic() + seconds
         while time.monotonic() < over:
             await asyncio.sleep(self.dice.uniform(0.1, 1.5))
             with ExitStack() as stack:
-                for _ in range(self.dice.choice((1, 1, 2, 3))):
-                    (chosen,) = self.dice.choices(faults, [each.often for each in faults])
+                for chosen in self._chosen():
                     self.report.faults[chosen.name] += 1
                     self.tell(f"begins: {chosen.name}")
                     run = chosen.run(self.stage, self.dice)
                     await asyncio.to_thread(stack.enter_context, run)
-                    left = self.dice.uniform(*chosen.seconds)
-                    await asyncio.sleep(left)
+                    await asyncio.sleep(self.dice.uniform(*chosen.seconds))
                 if self.report.phase == "faults" and time.monotonic() > over:
                     await asyncio.to_thread(self._end)
                 await asyncio.to_thread(stack.close)
             self.tell("ended")
+
+    def _chosen(self):
+        """Faults that differ."""
+        often, count = [each.often for each in self.faults], self.dice.choice((1, 1, 2, 3))
+        return dict.fromkeys(self.dice.choices(self.faults, often, k=count))
 
     async def _recover(self, http):
         """Every model serves again, soon."""
