@@ -159,25 +159,26 @@ class Process:
         self._given_up = ""
         # Our own pipes: with PIPE, asyncio's wait() lasts until the last process that has inherited
         # them is gone.
-        output_end, child_output = os.pipe()
-        child_input, self._stdin = os.pipe()
-        os.set_blocking(self._stdin, False)
-        try:
-            self._child = children.spawn(
-                [*self._program.argv, *self._again],
-                self._program.environment,
-                stdin=child_input,
-                stdout=child_output,
-                stderr=child_output,
-            )
-        except OSError as error:
-            os.close(output_end)
-            os.close(self._stdin)
-            program = self._program.argv[0]
-            raise LoadError(f"{program} cannot be run: {error.strerror}") from None
-        finally:
-            os.close(child_output)
-            os.close(child_input)
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            try:
+                output_end, child_output = os.pipe()
+                ours.callback(os.close, output_end)
+                theirs.callback(os.close, child_output)
+                child_input, self._stdin = os.pipe()
+                ours.callback(os.close, self._stdin)
+                theirs.callback(os.close, child_input)
+                os.set_blocking(self._stdin, False)
+                self._child = children.spawn(
+                    [*self._program.argv, *self._again],
+                    self._program.environment,
+                    stdin=child_input,
+                    stdout=child_output,
+                    stderr=child_output,
+                )
+            except OSError as error:  # no such program, or no descriptors, memory or processes
+                program = self._program.argv[0]
+                raise LoadError(f"{program} cannot be run: {error.strerror}") from None
+            ours.pop_all()
         self._move(Event.SPAWNED)
         self._relay = asyncio.create_task(self._relay_output(output_end))
         self._exit = asyncio.create_task(self._reap(self._stdin, self._accompany()))

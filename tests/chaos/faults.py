@@ -115,10 +115,9 @@ fault("temp is full", needs="mount")(_full(lambda stage: stage.runtime))
 
 def _file(stage, dice):
     """A model's file: one of ours, or the hub's in the cache."""
-    name = dice.choice(NAMES)
     full = shutil.disk_usage(stage.cache).free < 4 << 20  # it could not be put back
-    if name != "c" or full:
-        name = "a" if full else name
+    name = dice.choice(NAMES[:2] if full else NAMES)
+    if name != "c":
         return stage.weights[name]
     found = [path for path in stage.cache.rglob("c.gguf") if path.exists()]
     return found[0].resolve() if found else stage.weights["a"]
