@@ -203,9 +203,13 @@ class KvBudget:
         """Another process serves from now on: it knows of no request that has left. `template`:
         tokens that its chat template adds, at most."""
         self.template = LONGEST_TEMPLATE if template is None else template
-        self._seats = {seat: None for seat in self._seats if seat.left is None}
+        self.gone()
         self._idle = []
         self._kept.clear()
+
+    def gone(self) -> None:
+        """The process has ended: nobody is at work any more for clients that have left."""
+        self._seats = {seat: None for seat in self._seats if seat.left is None}
 
     def unsure(self, *, waited_for: bool) -> bool:
         """Whether it would help to know which slots are at work: some may be free already, or, if
