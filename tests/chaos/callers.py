@@ -1,6 +1,7 @@
 """Callers of many kinds, drawn from a seed: each looks closely at its answers."""
 
 import asyncio
+import io
 import json
 import time
 from contextlib import asynccontextmanager
@@ -153,7 +154,7 @@ class Callers:
         else:
             data = b" " * (3 << 20)
         data = data or json.dumps(body).encode()
-        async with http.post(path, data=data, headers=headers) as answer:
+        async with http.post(path, data=io.BytesIO(data), headers=headers) as answer:
             status = str(answer.status)
             if status in ERRORS:
                 return await self._error("refused", model, answer)

@@ -169,8 +169,8 @@ class World:
                 async with http.post("/v1/completions", json=body) as answer:
                     told = await answer.text()
                     took = time.monotonic() - begun
+                    self.extra[name, str(answer.status)] += 1
                     if answer.status == 200:
-                        self.extra[name] += 1
                         return took
                 if took > 60:
                     self.wrong(f"{name} does not serve again: {answer.status} {told}")
@@ -196,8 +196,7 @@ class World:
                 break
             await asyncio.sleep(0.2)
         ledger = self.report.ledger
-        for name, count in self.extra.items():
-            ledger.ended[name, "200"] += count
+        ledger.ended += self.extra
         for different in differences(ledger, before, counted(text)):
             self.wrong(different)
         now = self.stage.process.num_fds()
