@@ -63,7 +63,8 @@ class Callers:
             how = "late"
             self._problem(kind, model, f"no end in {self.bound:.0f} s")
         except (aiohttp.ClientError, ConnectionError) as error:
-            how = "lost"
+            unheard = isinstance(error, aiohttp.ClientConnectorError)
+            how = "no connection" if unheard else "lost"
             if not self.excused(sent):
                 self._problem(kind, model, f"neither an answer nor an error: {error!r}")
         finally:

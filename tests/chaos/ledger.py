@@ -12,7 +12,8 @@ REQUESTS = re.compile(r'llamacpp_requests_total\{model="(.*?)",status="(\d+)"\} 
 class Ledger:
     """`ended`: (model, how) → requests; `how` is the status that the client was told (by the head,
     or by the error in a stream), "left" for those that it left itself after the first bytes, "left
-    early" for those of which nothing had come, "lost" where the connection ended without a word.
+    early" for those of which nothing had come, "lost" where the connection ended without a word,
+    "no connection" where there was none.
     `problems` are answers as none may be."""
 
     ended: Counter = field(default_factory=Counter)
