@@ -18,11 +18,11 @@ from tests.chaos.stage import KEY, NAMES, Stage
 from tests.end_to_end.test_serving import until
 
 BOUND = 75.0  # seconds for a request: its wait, a llama-server that is stuck, and its answer
-ENDS = 30.0  # seconds for the app to end
+ENDS = 45.0  # seconds for the app to end
 RECOVERS = 10.0  # seconds after the last fault, until every model serves
 PHASES = ("setting up", "downloading", "loading", "faults", "faults", *("rest",) * 5)
 MORE = 12  # descriptors that may be more at rest than before: connections that are kept
-CALMS = 5.0  # seconds until nothing is under way, once nobody asks
+CALMS = 15.0  # seconds until nothing is under way, once nobody asks
 GAUGES = tuple(
     f"llamacpp_{name}{{"
     for name in ("requests_in_flight", "requests_waiting", "kv_tokens_reserved")
