@@ -1,7 +1,7 @@
 # make run [MODEL=provider/repo/file.gguf] [PORT=8080]
 export MODEL PORT PYTHON
 
-.PHONY: install run check test every-way simulate bench bench-memory package
+.PHONY: install run check test every-way simulate chaos soak bench bench-memory package
 
 install:
 	scripts/install
@@ -25,6 +25,17 @@ every-way: check
 simulate:
 	scripts/install --dev
 	.venv/bin/python -m tests.simulation --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0) $(if $(LONG),--long)
+
+# make chaos [SEEDS=20] [FIRST=0]: a real instance a seed, while faults are injected. As root it can
+# do the most (file systems that fill, the kernel that kills for memory).
+chaos:
+	scripts/install --dev
+	.venv/bin/python -m tests.chaos --seeds $(or $(SEEDS),20) --first $(or $(FIRST),0)
+
+# make soak [MINUTES=60]: one instance under mixed callers and memory pressure; what has grown?
+soak:
+	scripts/install --dev
+	scripts/bench/soak --minutes $(or $(MINUTES),60)
 
 bench-memory:
 	scripts/install --dev

@@ -96,27 +96,37 @@ class Client:
     async def get(self, target: str, timeout: float) -> Reply:
         return await self._request("GET", target, [b""], timeout)
 
-    async def post(self, target: str, body: object, timeout: float) -> Reply:
-        return await self.post_json(target, [json.dumps(body).encode()], timeout)
+    async def post(self, target: str, body: object, timeout: float, *, owed: bool = False) -> Reply:
+        """`owed`: clients wait for what it does, so a child that is stuck in it is ended."""
+        pieces = [json.dumps(body).encode()]
+        return await self._request("POST", target, pieces, timeout, owed=owed)
 
     async def post_json(self, target: str, pieces: Sequence[bytes], timeout: float) -> Reply:
         """Raises UpstreamError."""
         return await self._request("POST", target, pieces, timeout)
 
     async def _request(
-        self, method: str, target: str, pieces: Sequence[bytes], timeout: float
+        self,
+        method: str,
+        target: str,
+        pieces: Sequence[bytes],
+        timeout: float,
+        *,
+        owed: bool = False,
     ) -> Reply:
         """Raises UpstreamError, also if the whole answer takes longer than `timeout`."""
         try:
-            return await within(timeout, self._answered(method, target, pieces))
+            return await within(timeout, self._answered(method, target, pieces, owed))
         except asyncio.TimeoutError:
             raise UpstreamError(f"no answer to {method} {target} in {timeout:g} s") from None
 
-    async def _answered(self, method: str, target: str, pieces: Sequence[bytes]) -> Reply:
+    async def _answered(
+        self, method: str, target: str, pieces: Sequence[bytes], owed: bool
+    ) -> Reply:
         collector = Collector(self._largest)
         head = method, target, [(b"content-type", b"application/json")]
         whole, length = (pieces[0], None) if len(pieces) == 1 else (None, sum(map(len, pieces)))
-        exchange = await self.exchange(head, whole, collector, length, ours=True)
+        exchange = await self.exchange(head, whole, collector, length, ours=not owed)
         try:
             if whole is None:
                 for piece in pieces:
@@ -139,7 +149,7 @@ class Client:
 
     @property
     def owed(self) -> int:
-        """Answers to requests of clients that the child has to go on with."""
+        """Answers that the child has to go on with, for clients wait for them."""
         exchanges = (connection.exchange for connection in self._open)
         return sum(exchange is not None and exchange.owed for exchange in exchanges)
 

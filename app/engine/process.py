@@ -160,26 +160,24 @@ class Process:
         self._given_up = ""
         # Our own pipes: with PIPE, asyncio's wait() lasts until the last process that has inherited
         # them is gone.
-        said, child_output = os.pipe()
-        complained, child_errors = os.pipe()  # apart: callers may have written what comes there
-        child_input, self._stdin = os.pipe()
-        os.set_blocking(self._stdin, False)
-        try:
-            self._child = children.spawn(
-                [*self._program.argv, *self._again],
-                self._program.environment,
-                stdin=child_input,
-                stdout=child_output,
-                stderr=child_errors,
-            )
-        except OSError as error:
-            for ours in (said, complained, self._stdin):
-                os.close(ours)
-            program = self._program.argv[0]
-            raise LoadError(f"{program} cannot be run: {error.strerror}") from None
-        finally:
-            for theirs in (child_output, child_errors, child_input):
-                os.close(theirs)
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            try:
+                said, child_output = _pipe(ours, theirs)
+                # Apart: callers may have written what comes there.
+                complained, child_errors = _pipe(ours, theirs)
+                child_input, self._stdin = _pipe(theirs, ours)
+                os.set_blocking(self._stdin, False)
+                self._child = children.spawn(
+                    [*self._program.argv, *self._again],
+                    self._program.environment,
+                    stdin=child_input,
+                    stdout=child_output,
+                    stderr=child_errors,
+                )
+            except OSError as error:  # no such program, or no descriptors, memory or processes
+                program = self._program.argv[0]
+                raise LoadError(f"{program} cannot be run: {error.strerror}") from None
+            ours.pop_all()
         self._move(Event.SPAWNED)
         heard = (said, output.read), (complained, output.read_text)
         self._relays = [asyncio.create_task(self._speech.follow(*each)) for each in heard]
@@ -269,3 +267,11 @@ class Process:
 
     def _move(self, event: Event) -> None:
         self.state = next_state(self.state, event)
+
+
+def _pipe(reads: contextlib.ExitStack, writes: contextlib.ExitStack) -> tuple[int, int]:
+    """Its two ends, each of which is closed where its owner's stack is."""
+    reader, writer = os.pipe()
+    reads.callback(os.close, reader)
+    writes.callback(os.close, writer)
+    return reader, writer

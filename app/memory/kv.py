@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.console import ModelLogger
-from app.engine.http import Client
+from app.engine.http import Client, Reply
 from app.errors import UpstreamError
 from app.machine import host
 from app.memory.seat import MARK, SlotState
@@ -79,7 +79,7 @@ class Slots:
             gib = free / (1 << 30)
             self.log.info("the KV cache of slot %d is not kept: %.1f GiB are free", slot, gib)
             return
-        answer = await self.client.post(f"/slots/{slot}?action=save", {"filename": file.name}, MOVE)
+        answer = await self._move(slot, "save", file.name)
         if answer.status != 200:  # an unfinished file only takes room
             file.unlink(missing_ok=True)
             return
@@ -87,12 +87,16 @@ class Slots:
         with contextlib.suppress(OSError):
             self._per_token = file.stat().st_size / max(1, self._saved[slot])
 
+    async def _move(self, slot: int, action: str, file: str) -> Reply:
+        """Other models wait for it: a llama-server that does not go on with it is ended."""
+        body = {"filename": file}
+        return await self.client.post(f"/slots/{slot}?action={action}", body, MOVE, owed=True)
+
     async def restore(self) -> None:
         """Restore what was saved, into the same slots. Never raises."""
         for slot, tokens in self._saved.items():
             try:
-                body = {"filename": f"{slot}.bin"}
-                answer = await self.client.post(f"/slots/{slot}?action=restore", body, MOVE)
+                answer = await self._move(slot, "restore", f"{slot}.bin")
                 if answer.status != 200 or answer.json().get("n_restored") != tokens:
                     self.log.warning("the KV cache of slot %d did not come back whole", slot)
                 else:

@@ -209,8 +209,12 @@ class KvBudget:
         """Another process serves from now on: it knows of no request that has left, but may have
         been given what the slots held. `template`: tokens that its chat template adds, at most."""
         self.template = LONGEST_TEMPLATE if template is None else template
-        self.forget_left()
+        self.gone()
         self._kept.clear()
+
+    def gone(self) -> None:
+        """The process has ended: nobody is at work any more for clients that have left."""
+        self.forget_left()
 
     def unsure(self, *, waited_for: bool) -> bool:
         """Whether it would help to know which slots are at work: some may be free already, or, if

@@ -31,6 +31,7 @@ BENCHES = {
     "fleet": ["affinity, door: ", "affinity, one instance: ", "added by the instance's front"]
     + ["CPU per chunk, door / instance", "request to enqueued", "/ready to the first token"],
     "policy": ["of the best in hindsight", "mean wait", "ours"],
+    "soak": ["failed: none", "/metrics counted the same: yes", "nothing leaked"],
     "page": ["first contentful paint", "idle, 20 viewers", "no viewer"],
 }
 

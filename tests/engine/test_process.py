@@ -1,5 +1,6 @@
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -321,3 +322,28 @@ def gone(pid):
     except OSError:
         return True
     return state == "Z"
+
+
+@pytest.mark.parametrize("left", range(4))
+def test_out_of_descriptors(run, left):
+    """So many may still be opened. Result: a LoadError that says so, after which nothing is open
+    that was not before, and with enough of them it starts."""
+
+    def opened():
+        return len(os.listdir("/proc/self/fd"))
+
+    async def scenario():
+        process, limits = python(SLEEP), resource.getrlimit(resource.RLIMIT_NOFILE)
+        before, following = opened(), os.dup(0)
+        os.close(following)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (following + left, limits[1]))
+        try:
+            with pytest.raises(LoadError, match="cannot be run: Too many open files"):
+                await process.start()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert opened() == before and process.state is State.STOPPED
+        await process.start()
+        await process.stop()
+
+    run(scenario)

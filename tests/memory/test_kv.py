@@ -6,6 +6,7 @@ import pytest
 
 from app.console import ModelLogger
 from app.engine.http import Address, Client
+from app.errors import StuckError
 from app.memory.kv import LEAST_FREE, NOT_RESTORED, USELESS, Slots, of_use
 from app.models.header import Header
 from tests.fakes import Child, body_of, reply
@@ -174,3 +175,32 @@ def test_files_are_of_use_where_llama_server_uses_what_it_restores(
     header = Header({"general.architecture": architecture, **keys}, (), 0)
     assert of_use(header, embedding=embedding, log=LOG) is useful
     assert (NOT_RESTORED in caplog.text) is said
+
+
+@pytest.mark.parametrize("action", ["save", "restore"])
+def test_a_llama_server_that_does_not_go_on_with_it_owes_it(run, socket, tmp_path, action):
+    """It takes the request, and never answers. Result: the guard sees that it owes something, and
+    once it is given up, the model leaves, or comes, without its cache."""
+
+    async def scenario():
+        cache, silent = Cache(100), asyncio.Event()
+
+        async def answer(reader, writer, head):
+            if action in head:
+                silent.set()
+                await asyncio.Event().wait()
+            await cache(reader, writer, head.encode())
+
+        async with Child(socket, lambda r, w, head: answer(r, w, head.decode())):
+            client = Client(Address(str(socket)), "k")
+            slots = Slots(client, tmp_path / "kv", LOG)
+            if action == "restore":
+                await slots.save()
+            moving = asyncio.ensure_future(getattr(slots, action)())
+            await silent.wait()
+            assert client.owed == 1
+            client.give_up(StuckError("stopped"))
+            await moving
+            client.close()
+
+    run(scenario)

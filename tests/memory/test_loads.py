@@ -6,7 +6,9 @@ import pytest
 
 from app.errors import RequestError
 from app.memory import loads
+from app.memory.kv_budget import KvBudget
 from app.memory.ledger import ModelState, Tier
+from app.memory.seat import Demand, Use
 from tests.fakes import until
 from tests.memory.world import Parked, World, mischief, passing, served_in_the_end
 
@@ -414,3 +416,23 @@ def test_one_that_cannot_be_stopped_costs_the_others_nothing(run, caplog):
         return world.log
 
     assert run(scenario)[-1] == "stop b"
+
+
+@pytest.mark.parametrize("how", ["makes room", "is killed"])
+def test_what_clients_left_is_not_reserved_once_the_process_is_gone(run, how):
+    """A client leaves in mid-answer, and then the model's process ends. Result: the model says that
+    nothing is reserved, though it is asked nothing until it is back."""
+
+    async def scenario():
+        world = World(a=20, b=20)
+        await world.use("a")
+        budget = world.pool._ledger["a"].line.budget = KvBudget(2, 4096)
+        budget.end(budget.seat(Demand(1, 100, 50, exact=True), world.now), Use.LEFT, world.now)
+        assert world.view("a").reserved
+        if how == "makes room":
+            await world.use("b")
+        else:
+            world.servers["a"].crash()
+        await until(lambda: not world.view("a").reserved)
+
+    run(scenario)
