@@ -2,7 +2,8 @@
 
 The server has no compare-and-set for tasks: of sixteen who look and then clone, all sixteen clone.
 Names of queues are unique: of all who create a queue of one name one succeeds. Whoever finds the
-lock taken leaves the order to its holder.
+lock taken leaves the order to its holder. Where no queue may be created there is no lock, and the
+doors agree by drafts (`app/fleet/drafts.py`).
 """
 
 from __future__ import annotations
@@ -28,8 +29,13 @@ class Lock:
         self._name = name
         self._queue = ""
 
+    @property
+    def held(self) -> bool:
+        """Whether there is such a lock, and it is ours."""
+        return bool(self._queue)
+
     async def take(self) -> bool:
-        """Whether it is ours; False if another door has it. Raises ClearMLError."""
+        """Whether we may go on; False if another door has it. Raises ClearMLError."""
         for last in (False, False, True):
             try:
                 made = await self._server.ask("queues", "create", {"name": self._name})
@@ -43,11 +49,7 @@ class Lock:
             else:
                 self._queue = str(made["id"])
                 return True
-        logger.warning(
-            "no queue %r can be made, which would keep doors from starting an instance at once: "
-            "several doors may start one each",
-            self._name,
-        )
+        logger.info("no queue %r can be created: the doors agree by drafts", self._name)
         return True
 
     async def give_back(self) -> None:

@@ -19,6 +19,7 @@ from app.machine import clock
 TIMEOUT = 5.0  # seconds for each small request
 KEEP_FOR, RENEWED = 120.0, 40.0  # seconds of one keep, and until the next one
 FAILURES, SILENT = 2, 6  # probes in a row: it gets nothing more; what it has is given up
+LONGEST = 10.0  # seconds between two looks at one that never told anything
 LARGEST = 256 << 10  # bytes of an answer
 MOST_SLOTS = 1 << 16
 SERVES, STOPPING = ("active", "idle"), "stopping"  # what an instance says of itself
@@ -52,6 +53,7 @@ class Member:
         self._others = 0  # requests that it had of others, when it last told
         self._still = 0  # the client's progress when it last answered
         self._kept = -math.inf
+        self._next = -math.inf  # when it is to be looked at again
         where = Address(port=listed.port, host=listed.host)
         self.client = (
             ProvenClient(where, LARGEST, secret=secret, task=listed.task, told=listed.address)
@@ -80,6 +82,11 @@ class Member:
     @property
     def leaving(self) -> bool:
         return self.let_go or self.state == STOPPING
+
+    @property
+    def due(self) -> bool:
+        """Whether it is to be looked at: seldom, where nothing of use was ever told."""
+        return clock.now() >= self._next
 
     @property
     def comes(self) -> bool:
@@ -121,7 +128,7 @@ class Member:
         except Exception as error:  # noqa: BLE001 what it answers must not end all looks
             self._failed(f"its answer cannot be read: {type(error).__name__}")
         else:
-            self._failures, self.problem = 0, ""
+            self._failures, self.problem, self._next = 0, "", -math.inf
             self._still = self.client.progress
             self._served = self._served or self.state in SERVES
 
@@ -129,6 +136,8 @@ class Member:
         """A machine that died says nothing, not even that: what it was sent is given up."""
         self._failures += 1
         self.problem = problem
+        if not self._served:
+            self._next = clock.now() + min(LONGEST, 2.0 ** min(self._failures - FAILURES, 10))
         if self.client.progress != self._still:
             self._still, self._failures = self.client.progress, min(self._failures, FAILURES)
         elif self._failures >= SILENT:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.errors import ConfigError
-from app.fleet import listing
+from app.fleet import doors, listing
 from app.fleet.config import Route
+from app.fleet.drafts import ORDERING, Drafts
 from app.fleet.listing import Listed
 from app.fleet.lock import STALE, Lock
 from app.fleet.server import Server
@@ -92,30 +94,49 @@ class Orders:
         if not await lock.take():
             return None
         begun = clock.now()
-        try:
+
+        async def enough() -> bool:
             listed = [each for each in await self.listed([route]) if each.route == route.name]
-            if sum(map(counts, listed)) >= wanted:
+            return sum(map(counts, listed)) >= wanted
+
+        try:
+            if await enough():
                 return None
-            return await self._start(route, begun)
+            return await self._start(route, begun, None if lock.held else enough)
         finally:
             await lock.give_back()
 
-    async def _start(self, route: Route, begun: float) -> str:
+    async def _start(
+        self, route: Route, begun: float, enough: Callable[[], Awaitable[bool]] | None
+    ) -> str | None:
+        """`enough`, where there is no lock: whether another door was faster."""
         form = await self._form(route)
         queue = await self._launcher.queue(route.queue or form.get(QUEUE_FIELD, ""))
-        task = await self._made(route, form, await self._project_of(route))
+        project, name = await self._project_of(route), launch.task_name(route.name)
+        drafts = Drafts(self._server, project, name) if enough else None
+        task = await self._made(route, form, project, name + (ORDERING if drafts else ""))
         try:
             await self._join(task, route)
+            if drafts and enough and (not await drafts.first(task) or await enough()):
+                await self._delete(task)
+                return None
             if clock.now() - begun > STALE:
                 raise ConfigError(f"ClearML: ordering an instance took more than {STALE:g} s")
             await self._launcher.enqueue(task, queue)
         except NoAnswerError:
             raise  # it may be in the queue: the next listing tells
-        except ConfigError:
-            with contextlib.suppress(ClearMLError):
-                await self._server.ask("tasks", "delete", {"task": task, "force": True})
+        except (ConfigError, asyncio.CancelledError):
+            await self._delete(task)
             raise
+        if drafts:
+            with contextlib.suppress(ClearMLError):
+                await drafts.rename(task)
         return task
+
+    async def _delete(self, task: str) -> None:
+        """A draft. One that stays for want of an answer runs nowhere."""
+        with contextlib.suppress(ClearMLError):
+            await self._server.ask("tasks", "delete", {"task": task, "force": True})
 
     async def _join(self, task: str, route: Route) -> None:
         if route.template:
@@ -134,8 +155,7 @@ class Orders:
                 raise
             await self._server.ask("tasks", "edit", {"task": task, "runtime": told, "force": True})
 
-    async def _made(self, route: Route, form: Mapping[str, str], project: str) -> str:
-        name = launch.task_name(route.name)
+    async def _made(self, route: Route, form: Mapping[str, str], project: str, name: str) -> str:
         if not route.template:
             if self._script is None:
                 raise ConfigError(
@@ -160,10 +180,13 @@ class Orders:
     async def standing(self, tasks: Sequence[str]) -> dict[str, Served]:
         return await self._launcher.served(tasks) if tasks else {}
 
-    async def place(self, task: str, route: Route) -> Place:
+    async def place(self, task: str) -> Place:
         """Where a queued task waits."""
-        form = await self._form(route)
-        queue = await self._launcher.queue(route.queue or form.get(QUEUE_FIELD, ""))
+        wish = {"id": [task], "only_fields": ["id", "execution.queue"], "search_hidden": True}
+        tasks = (await self._server.ask("tasks", "get_all", wish)).get("tasks") or [{}]
+        queue = str((tasks[0].get("execution") or {}).get("queue") or "")
+        if not queue:
+            return Place("", 0, 1)  # it has just left the queue
         found = (await self._server.ask("queues", "get_by_id", {"queue": queue}))["queue"]
         waiting = [str(each["task"]) for each in found.get("entries") or []]
         known = await self._server.ask("workers", "get_all", {"last_seen": LAST_SEEN})
@@ -180,9 +203,14 @@ class Orders:
         return lines[-1][:LONGEST] if lines else ""
 
     async def take_back(self, task: str) -> None:
-        """One that no agent has taken yet."""
+        """One that no agent has taken yet: the server refuses it once an agent has."""
         await self._server.ask("tasks", "dequeue", {"task": task})
         await self._server.ask("tasks", "delete", {"task": task, "force": True})
+
+    async def others(self, task: str) -> set[str]:
+        """The routes that other doors of this door's project serve; `task`: this one's."""
+        project = await self._launcher.project(self._project)
+        return await doors.others(self._server, project, task)
 
     async def routes(self, task: str) -> str:
         """The text of the routes that the door's own task has; "" if it has none."""

@@ -351,6 +351,9 @@ class State:
         task["system_tags"] = [tag for tag in task["system_tags"] if tag != "development"]
 
     def tasks_dequeue(self, fields):
+        """Refused unless the task is queued; the child of an agent does not mind."""
+        if self.task(fields)["status"] != "queued":
+            raise ApiError(400, 110, "Invalid task status: expected queued")
         self._dequeue(self.task(fields))
         status = fields.get("new_status") or "created"
         return {**self._changed(self.task(fields), {"status": status}), "dequeued": 1}

@@ -33,6 +33,7 @@ class ScriptedInstance:
         self.state, self.models, self.asked, self.kept = "active", {"m": "ready"}, [], []
         self.version = self.order = ""
         self.says = None  # to whatever it is asked
+        self.silent = None  # an event, before which it answers nothing
         self.others = 0  # requests of other doors
         self.held = asyncio.Event()
         self.held.set()
@@ -79,6 +80,8 @@ class ScriptedInstance:
 
     async def _answer(self, target, body):
         path, _, query = target.partition("?")
+        if self.silent is not None:
+            await self.silent.wait()
         if self.says is not None:
             return reply(self.says)
         if path == "/api/proof":

@@ -7,6 +7,7 @@ from email.utils import formatdate
 import pytest
 
 from app.errors import ConfigError
+from app.fleet import drafts
 from app.fleet.config import Route
 from app.fleet.orders import Orders
 from app.task import api
@@ -120,11 +121,93 @@ def test_a_lock_whose_holder_is_gone_is_broken(run):
 
 
 def test_without_the_right_to_make_queues_it_is_ordered_all_the_same(run, caplog):
+    caplog.set_level("INFO", "app")
+
     async def scenario():
         state, (task,), (orders,) = doors()
         task.refused = {"queues.create"}
         assert await orders.start(ROUTE, 1, counts) is not None
-        assert "several doors may start one each" in caplog.text
+        assert "the doors agree by drafts" in caplog.text
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("template", [False, True])
+def test_many_doors_that_may_create_no_queue_order_one_instance(run, monkeypatch, template):
+    """No door has a lock, and all order in the same moments. Result: one task, under its own name,
+    and no draft."""
+    monkeypatch.setattr(drafts, "PAUSE", 0.2)
+
+    async def scenario():
+        state, tasks, every = doors(8)
+        for number, task in enumerate(tasks):
+            task.refused, task.pause = {"queues.create"}, 0.001 * number
+        route = ROUTE
+        if template:
+            made = state.new_task(hyperparams={"General": {"queue": {"value": "gpu"}}})
+            route = Route("chat", template=made["id"])
+        found = await asyncio.gather(*(orders.start(route, 1, counts) for orders in every))
+        (one,) = queued(state)
+        assert [each for each in found if each] == [one["id"]] and one["name"] == "chat"
+        assert len(state.tasks) == 1 + template
+
+    run(scenario)
+
+
+def test_a_draft_of_a_door_that_is_gone_is_in_nobodys_way_for_long(run, monkeypatch):
+    monkeypatch.setattr(drafts, "PAUSE", 0.0)
+
+    async def scenario():
+        state, (task,), (orders,) = doors()
+        task.refused = {"queues.create"}
+        project = state.projects_create({"name": "a project"})["id"]
+        left = state.new_task(project=project, name="chat (ordering)", id="0")
+        assert await orders.start(ROUTE, 1, counts) is None and list(state.tasks) == ["0"]
+        left["created"] = "2020-01-01T00:00:00"
+        assert await orders.start(ROUTE, 1, counts) is not None
+
+    run(scenario)
+
+
+def test_an_order_that_is_given_up_leaves_no_draft(run):
+    async def scenario():
+        state, (task,), (orders,) = doors()
+        task.pause = 0.02
+        ordering = asyncio.ensure_future(orders.start(ROUTE, 1, counts))
+        while not state.tasks:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.03)  # its ID is known
+        ordering.cancel()
+        await asyncio.wait({ordering})
+        assert ordering.cancelled() and state.tasks == {} and len(state.queues) == 1
+
+    run(scenario)
+
+
+def test_the_other_doors_of_a_route(run):
+    async def scenario():
+        state, _, (orders,) = doors()
+        project = state.projects_create({"name": "a project"})["id"]
+        made = [state.new_task(project=project, status="in_progress", id=n) for n in "abcd"]
+        for task, told in zip(made, ("a chat", "b chat embed", "a other", ""), strict=True):
+            task["runtime"]["llamacpp_door"] = told
+        assert await orders.others("a") == {"chat", "embed"}
+        assert await orders.others("b") == {"chat"}
+        made[1]["last_update"] = "2020-01-01T00:00:00"
+        assert await orders.others("a") == set()
+
+    run(scenario)
+
+
+def test_one_that_an_agent_has_taken_is_not_taken_back(run):
+    async def scenario():
+        state, _, (orders,) = doors()
+        task = await orders.start(ROUTE, 1, counts)
+        assert (await orders.place(task)).place == 1
+        state.tasks_started({"task": task})
+        with pytest.raises(RefusedError):
+            await orders.take_back(task)
+        assert task in state.tasks
 
     run(scenario)
 
