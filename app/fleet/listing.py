@@ -17,7 +17,9 @@ from app.task.live import ADDRESS, ORDER, ROUTE, VERSION, route_of
 from app.task.secret import KEY_PROPERTY
 
 LIVING = 150.0  # seconds since a task's last sign of life; there is one every minute
+NAME = 64  # characters of a machine's
 QUEUED, RUNNING = "queued", "in_progress"
+AGENT_HOST = "_exec_agent_hostname"  # which an agent writes of its machine
 FIELDS = (  # of the task, as `tasks.get_all_ex` takes them
     "name",
     "status",
@@ -28,6 +30,7 @@ FIELDS = (  # of the task, as `tasks.get_all_ex` takes them
     f"runtime.{VERSION}",
     f"runtime.{ORDER}",
     f"runtime.{KEY_PROPERTY}",
+    f"runtime.{AGENT_HOST}",
     "hyperparams.General.gateway_route",
 )
 
@@ -45,6 +48,7 @@ class Listed:
     key: str = field(default="", repr=False)
     version: str = ""  # of the route, by which a door ordered it
     order: str = ""  # the door's signature
+    machine: str = ""  # the name of the agent's; "" without one
     fresh: bool = True  # it has given a sign of life lately, or waits in a queue
 
     @property
@@ -85,6 +89,7 @@ def _read(task: Mapping[str, Any], now: float) -> Listed | None:
         key=str(runtime.get(KEY_PROPERTY) or ""),
         version=str(runtime.get(VERSION) or ""),
         order=str(runtime.get(ORDER) or ""),
+        machine=str(runtime.get(AGENT_HOST) or "")[:NAME],
         fresh=silence <= LIVING,
     )
 

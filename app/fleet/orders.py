@@ -18,10 +18,8 @@ from app.fleet.server import Server
 from app.form.fields import GENERAL
 from app.form.merge import merge, parse
 from app.form.settings import Settings
-from app.gateway import trust
 from app.machine import clock
-from app.task import api, launch, live
-from app.task.api import RefusedError
+from app.task import launch, live
 from app.task.checkout import Script
 from app.task.clearml_task import ClearMLTask
 from app.task.launch import Launcher
@@ -143,17 +141,8 @@ class Orders:
             parameter = {"section": GENERAL, "name": "gateway_route", "value": route.name}
             change = {"task": task, "hyperparams": [parameter], "replace_hyperparams": "none"}
             await self._server.ask("tasks", "edit_hyper_params", change)
-        told = {
-            live.ROUTE: live.belongs(route.name, task),
-            live.VERSION: route.version,
-            live.ORDER: trust.order(self._secret, task, route.name),
-        }
-        try:
-            await self._server.ask("tasks", "edit_runtime", live.edit(task, told))
-        except RefusedError as error:
-            if not api.unknown_action(error):
-                raise
-            await self._server.ask("tasks", "edit", {"task": task, "runtime": told, "force": True})
+        told = {live.VERSION: route.version}
+        await self._launcher.join(task, route.name, self._secret, told)
 
     async def _made(self, route: Route, form: Mapping[str, str], project: str, name: str) -> str:
         if not route.template:

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 INTERVAL = 15.0  # seconds
 LAST = 2.0  # seconds for the last state
-HEADINGS = ("route", "task", "state", "slots", "in flight", "models")
+HEADINGS = ("route", "task", "machine", "state", "slots", "in flight", "models")
 STOPPED = "stopped"
 TABLE, SERIES = "Routes", "instances"
 
@@ -69,6 +69,10 @@ class Reports:
                 models = ", ".join(f"{n}: {seen.state}" for n, seen in member.models.items())
                 told = "leaving" if member.leaving else member.state or "unknown"
                 in_flight = str(member.in_flight)
-                rows.append((name, member.task, told, str(member.slots), in_flight, models))
-            rows += [(name, task, each.status, "", "", "") for task, each in state.listed.items()]
+                where = member.where
+                rows.append((name, member.task, where, told, str(member.slots), in_flight, models))
+            rows += [
+                (name, task, each.machine, each.status, "", "", "")
+                for task, each in state.listed.items()
+            ]
         return rows

@@ -9,7 +9,9 @@ from typing import Any
 from app.errors import ConfigError
 from app.form.checks import MIN_NAME
 from app.form.fields import BY_KEY, GENERAL
-from app.task import api, container, inputs, served
+from app.gateway import trust
+from app.task import api, container, inputs, live, served
+from app.task.api import RefusedError
 from app.task.checkout import ENTRY_POINT, Script
 from app.task.clearml_task import ClearMLTask
 from app.task.inputs import Source
@@ -101,6 +103,24 @@ class Launcher:
         if known:
             return str(known[0]["id"])
         return str((await self._ask("models", "create", inputs.described(model, project)))["id"])
+
+    async def join(
+        self, task: str, route: str, secret: str, told: Mapping[str, str] | None = None
+    ) -> None:
+        """Before an agent runs the task: it belongs to the route of a door, which takes it for an
+        instance to come, if it is signed by their common `secret` ("" without one). `told`: further
+        runtime properties."""
+        values = {
+            live.ROUTE: live.belongs(route, task),
+            live.ORDER: trust.order(secret, task, route),
+            **(told or {}),
+        }
+        try:
+            await self._ask("tasks", "edit_runtime", live.edit(task, values))
+        except RefusedError as error:
+            if not api.unknown_action(error):
+                raise
+            await self._ask("tasks", "edit", {"task": task, "runtime": values, "force": True})
 
     async def enqueue(self, task: str, queue: str) -> None:
         await self._ask("tasks", "enqueue", {"task": task, "queue": queue})

@@ -17,7 +17,8 @@ class ApiError(Exception):
 
 
 def now():
-    return time.strftime("%Y-%m-%dT%H:%M:%S.000000+00:00", time.gmtime())
+    seconds, part = divmod(time.time_ns(), 10**9)
+    return time.strftime(f"%Y-%m-%dT%H:%M:%S.{part // 1000:06d}+00:00", time.gmtime(seconds))
 
 
 def new_id():

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import platform
 import ssl
 import subprocess
 import threading
@@ -482,5 +483,6 @@ def test_the_page_of_a_door(fleet):
         page.get_by_text("1 of 0 to 1 instances").wait_for()
         row = page.locator("tbody tr")
         row.get_by_text("tiny: ready").wait_for()
+        row.get_by_text(platform.node()).wait_for()
         assert page.locator("svg.history path").count() == 2
         assert errors == []

@@ -10,11 +10,14 @@ from app.errors import ConfigError
 from app.fleet import drafts
 from app.fleet.config import Route
 from app.fleet.orders import Orders
+from app.fleet.standing import RouteState
 from app.task import api
 from app.task.api import RefusedError
 from app.task.checkout import Script
+from app.task.launch import Launcher, describe
 from app.task.sdk import NoAnswerError
 from tests.clearml_api.state import ApiError, State
+from tests.fleet.door import SECRET
 
 FORM = {"Model/model": "p/r/m.gguf", "Model/endpoint_name": "m", "General/queue": "gpu"}
 SCRIPT = Script("https://example.org/app.git", "main", "")
@@ -141,7 +144,7 @@ def test_many_doors_that_may_create_no_queue_order_one_instance(run, monkeypatch
     async def scenario():
         state, tasks, every = doors(8)
         for number, task in enumerate(tasks):
-            task.refused, task.pause = {"queues.create"}, 0.001 * number
+            task.refused, task.pause = {"queues.create"}, 0.004 + 0.001 * number
         route = ROUTE
         if template:
             made = state.new_task(hyperparams={"General": {"queue": {"value": "gpu"}}})
@@ -256,6 +259,32 @@ def test_what_is_wrong_with_an_order_is_told(run):
         bare = Orders(task, "a project", None)
         with pytest.raises(ConfigError, match="--repo"):
             await bare.start(ROUTE, 1, counts)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("secret", "count"), [(SECRET, 0), ("another of 16 characters", 1), ("", 1)]
+)
+def test_a_task_that_somebody_launches_counts_if_it_is_signed(run, secret, count):
+    """`launch --route` enqueues a task, with or without the door's secret. Result: the door orders
+    one beside it, unless it is signed."""
+
+    async def scenario():
+        state, (task,), _ = doors()
+        orders = Orders(task, "a project", SCRIPT, SECRET)
+        launcher = Launcher(task)
+        described = describe("by hand", SCRIPT, {"General/gateway_route": "chat"})
+        launched = await launcher.create(described, "a project")
+        await launcher.join(launched, "chat", secret)
+        await launcher.enqueue(launched, "gpu")
+        route = RouteState(ROUTE, SECRET)
+        listed = await orders.listed([ROUTE])
+        route.update(listed)
+        assert [each.task for each in listed] == [launched]
+        assert route.standing().coming == 1 - count
+        ordered = await orders.start(ROUTE, 1, route.counts)
+        assert (ordered is not None) == bool(count) and len(queued(state)) == 1 + count
 
     run(scenario)
 

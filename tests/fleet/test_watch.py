@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from app.errors import ConfigError
-from app.fleet import looks
+from app.fleet import looks, member, proven
 from app.fleet.config import Route
 from app.fleet.edits import Edits
 from app.fleet.listing import Listed
@@ -256,6 +256,8 @@ def test_an_instance_that_never_answers_delays_no_other(run, monkeypatch):
     """One of three instances takes connections, and says nothing. Result: the others are looked at,
     and kept, round after round."""
     monkeypatch.setattr(looks, "PATIENCE", 0.05)
+    monkeypatch.setattr(proven, "TIMEOUT", 100.0)
+    monkeypatch.setattr(member, "TIMEOUT", 100.0)
 
     async def scenario():
         hanging = ScriptedInstance("t0")
@@ -281,6 +283,28 @@ def test_an_instance_that_never_answers_delays_no_other(run, monkeypatch):
     run(scenario)
 
 
+@pytest.mark.parametrize(
+    ("told", "where"),
+    [
+        ({}, "127.0.0.1"),
+        ({"host": {"name": "one"}}, "one"),
+        ({"host": {"name": "one"}, "devices": [{"name": "H200"}] * 2}, "one (2 x H200)"),
+        (
+            {"host": {"name": "x" * 99}, "devices": [{"name": "A"}, {"name": "B"}]},
+            "x" * 64 + " (A, B)",
+        ),
+    ],
+)
+def test_the_machine_of_an_instance(run, told, where):
+    async def scenario():
+        one = ScriptedInstance("t1")
+        one.machine = told
+        async with watching(one) as (front, orders, watch):
+            assert front.member(one).where == where
+
+    run(scenario)
+
+
 def test_one_that_never_told_anything_is_looked_at_seldom(run):
     async def scenario():
         fake = ScriptedInstance("t0", proves=False)
@@ -288,10 +312,10 @@ def test_one_that_never_told_anything_is_looked_at_seldom(run):
             for _ in range(20):
                 await watch._probe()
             assert len(fake.asked) <= 3
-            member = front.member(fake)
-            fake.proves, member._next = True, 0.0
+            seen = front.member(fake)
+            fake.proves, seen._next = True, 0.0
             await watch._probe()
-            assert member.serves
+            assert seen.serves
 
     run(scenario)
 
