@@ -254,6 +254,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "drafts",
         "doors",
         "orders",
+        "turns",
         "standing",
         "journey",
         "routes",

@@ -41,6 +41,7 @@ class Journey:
     call: Call
     until: float
     key: int
+    begun: float = field(default_factory=lambda: clock.now())
     tried: set[str] = field(default_factory=set)
     refused: int = 0
 

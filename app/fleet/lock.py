@@ -8,6 +8,7 @@ doors agree by drafts (`app/fleet/drafts.py`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Mapping
@@ -35,7 +36,8 @@ class Lock:
         return bool(self._queue)
 
     async def take(self) -> bool:
-        """Whether we may go on; False if another door has it. Raises ClearMLError."""
+        """Whether we may go on; False if another door has it, or seems to: nobody knows of a
+        request whose answer was lost. Raises ClearMLError."""
         for last in (False, False, True):
             try:
                 made = await self._server.ask("queues", "create", {"name": self._name})
@@ -52,14 +54,16 @@ class Lock:
         logger.info("no queue %r can be created: the doors agree by drafts", self._name)
         return True
 
-    async def give_back(self) -> None:
-        """Another door breaks it where this fails."""
-        if not self._queue:
-            return
+    async def give_back(self) -> str:
+        """The ID of a queue that may be left where this fails, which another door breaks if it
+        orders first; else ""."""
         try:
-            await self._server.ask("queues", "delete", {"queue": self._queue, "force": True})
+            if self._queue:
+                await remove(self._server, self._queue)
         except ClearMLError as error:
             logger.warning("%s", error)
+            return self._queue
+        return ""
 
     async def _holder(self) -> Mapping[str, Any] | None:
         wish = {"name": f"^{re.escape(self._name)}$"}
@@ -69,4 +73,10 @@ class Lock:
     async def _break_if_stale(self, holder: Mapping[str, Any]) -> None:
         now = self._server.now
         if now - seconds(holder.get("created"), now) > STALE:
-            await self._server.ask("queues", "delete", {"queue": holder["id"], "force": True})
+            await remove(self._server, str(holder["id"]))
+
+
+async def remove(server: Server, queue: str) -> None:
+    """Delete a lock. One that is gone already is as good. Raises ClearMLError."""
+    with contextlib.suppress(RefusedError):
+        await server.ask("queues", "delete", {"queue": queue, "force": True})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from app.fleet import doors, listing
 from app.fleet.config import Route
 from app.fleet.drafts import ORDERING, Drafts
 from app.fleet.listing import Listed
-from app.fleet.lock import STALE, Lock
+from app.fleet.lock import STALE, Lock, remove
 from app.fleet.server import Server
 from app.form.fields import GENERAL
 from app.form.merge import merge, parse
@@ -26,11 +27,14 @@ from app.task.launch import Launcher
 from app.task.sdk import ClearMLError, NoAnswerError
 from app.task.served import Served
 
+logger = logging.getLogger(__name__)
+
 PAGE, MOST_PAGES = 500, 40  # tasks of a listing
 LONGEST = 200  # characters of a line
 LAST_SEEN = 600  # seconds since a worker that lives has said so
 CONFIGURATION = "routes"
 ABOUT = "the routes of this door; edited here, they change within seconds"
+DRAFT = "created"
 ROUTE_FIELD = f"{GENERAL}/gateway_route"
 QUEUE_FIELD = f"{GENERAL}/queue"
 
@@ -57,7 +61,9 @@ class Orders:
         self._project = project
         self._script = script
         self._secret = secret
-        self._launcher = Launcher(task)
+        self._launcher = Launcher(self._server)
+        self._unsure: set[str] = set()  # tasks of orders whose answer was lost
+        self._locks: list[str] = []  # that could not be given back
         self._projects: dict[str, str] = {}
 
     async def listed(self, routes: Sequence[Route]) -> list[Listed]:
@@ -75,8 +81,21 @@ class Orders:
             found = await self._server.dated("tasks", "get_all_ex", {**fields, "page": page})
             tasks += found.get("tasks") or []
             if len(tasks) < (page + 1) * PAGE:
+                await self._tidy()
                 return listing.read(tasks, self._server.now)
         raise ClearMLError(f"ClearML: more than {MOST_PAGES * PAGE} tasks run in the project")
+
+    async def _tidy(self) -> None:
+        """What was left by an outage: drafts that have come into no queue, and locks."""
+        unsure = sorted(self._unsure)
+        found = await self.standing(unsure)
+        self._unsure.difference_update(unsure)
+        for task in unsure:
+            if task in found and found[task].status == DRAFT:
+                await self._delete(task)
+        while self._locks:
+            await remove(self._server, self._locks[-1])
+            self._locks.pop()
 
     async def settings(self, route: Route) -> Settings:
         """What the route's instances will be told. Raises ConfigError."""
@@ -102,7 +121,8 @@ class Orders:
                 return None
             return await self._start(route, begun, None if lock.held else enough)
         finally:
-            await lock.give_back()
+            if left := await lock.give_back():
+                self._locks.append(left)
 
     async def _start(
         self, route: Route, begun: float, enough: Callable[[], Awaitable[bool]] | None
@@ -122,7 +142,8 @@ class Orders:
                 raise ConfigError(f"ClearML: ordering an instance took more than {STALE:g} s")
             await self._launcher.enqueue(task, queue)
         except NoAnswerError:
-            raise  # it may be in the queue: the next listing tells
+            self._unsure.add(task)  # it may be in the queue: the next listing tells
+            raise
         except (ConfigError, asyncio.CancelledError):
             await self._delete(task)
             raise
@@ -132,9 +153,12 @@ class Orders:
         return task
 
     async def _delete(self, task: str) -> None:
-        """A draft. One that stays for want of an answer runs nowhere."""
-        with contextlib.suppress(ClearMLError):
+        try:
             await self._server.ask("tasks", "delete", {"task": task, "force": True})
+        except NoAnswerError:
+            self._unsure.add(task)
+        except ClearMLError as error:
+            logger.warning("%s", error)
 
     async def _join(self, task: str, route: Route) -> None:
         if route.template:

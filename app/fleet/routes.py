@@ -56,6 +56,7 @@ class Routes:
         self.states: dict[str, RouteState] = {}
         self.names: dict[str, str] = {}
         self.closed = False
+        self.unlisted = ""  # why ClearML's server does not tell which instances there are
         self.on_wait: Callable[[], None] = lambda: None  # called when a request has to wait
         self._wait = wait
         self._secret = secret
@@ -186,10 +187,11 @@ class Routes:
             if not journey.left:
                 name = state.route.name
                 what = "its model" if model == UNNAMED else model
-                told = f"{name} has no instance that serves {what} yet: {state.on_the_way()}"
+                why = "; ".join(filter(None, (state.on_the_way(), self.unlisted)))
+                told = f"{name} has no instance that serves {what} yet: {why}"
                 raise RequestError(503, told, retry_after=10)
             self.on_wait()
-            await state.change(min(journey.left, LOOK))
+            await state.change(min(journey.left, LOOK), journey.call.caller, journey.begun)
 
     def _check_hope(self, state: RouteState, model: str) -> None:
         """Raises RequestError 503 where waiting would be in vain."""

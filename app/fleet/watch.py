@@ -119,7 +119,12 @@ class Watch:
 
     async def _list(self) -> None:
         async with self._listing:
-            await self._list_once()
+            try:
+                await self._list_once()
+            except AppError as error:
+                self._routes.unlisted = str(error)
+                raise
+            self._routes.unlisted = ""
 
     async def _list_once(self) -> None:
         states = self._routes.states

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from app.errors import ConfigError
 from app.form.checks import MIN_NAME
@@ -13,11 +13,11 @@ from app.gateway import trust
 from app.task import api, container, inputs, live, served
 from app.task.api import RefusedError
 from app.task.checkout import ENTRY_POINT, Script
-from app.task.clearml_task import ClearMLTask
 from app.task.inputs import Source
 from app.task.sdk import ClearMLError
 from app.task.served import Served
 
+T = TypeVar("T")
 DEADLINE = 60.0
 TASK_TYPE = "inference"
 
@@ -66,10 +66,20 @@ def describe(
     }
 
 
+class Way(Protocol):
+    """To a server: a `ClearMLTask` is one."""
+
+    async def ask(
+        self, service: str, action: str, fields: Mapping[str, Any], deadline: float
+    ) -> dict[str, Any]: ...
+
+    async def call(self, name: str, function: Callable[[Any], T], deadline: float) -> T: ...
+
+
 class Launcher:
     """Requests to a server. Every method raises ConfigError with what the server says."""
 
-    def __init__(self, task: ClearMLTask) -> None:
+    def __init__(self, task: Way) -> None:
         self._task = task
 
     async def queue(self, name: str) -> str:

@@ -22,6 +22,7 @@ from tests.end_to_end.agent import Agent, repository, wait_for
 from tests.end_to_end.browser import PROGRAM, chromium
 from tests.end_to_end.conftest import PATIENCE, App
 
+OUTAGE = 60  # seconds
 KEY = "a-key-of-the-door-for-its-callers"
 SECRET = "a-secret-of-the-door-and-its-agents"
 
@@ -277,20 +278,34 @@ def test_to_two_and_back(fleet):
     assert call(door)[0] == 200  # and from zero again
 
 
+@pytest.mark.long  # it mostly sleeps
 def test_while_the_server_is_away(fleet):
-    """The ClearML server answers nothing for a while. Result: requests go on, nothing is started
-    twice afterwards."""
+    """The ClearML server answers nothing for a minute; a route has an instance, and one has none.
+    Result: requests of the first go on, those of the second are told why they wait in vain, the
+    door's log is not flooded, and nothing is started twice afterwards."""
+    fleet.agent()
     fleet.instance()
-    door = fleet.door(fleet.routes(min=1, max=2))
+    door = fleet.door(fleet.routes(min=1, max=2) + fleet.routes("zero", max=1))
     wait_for(lambda: serving(door) == 1, lambda: door.output)
     fleet.api.behind = 502
-    until = time.monotonic() + 8
+    until, lines, answers = time.monotonic() + OUTAGE, len(door.lines), []
+    ask = lambda: answers.append(call(door, "/zero/v1/chat/completions"))  # noqa: E731
+    wait = {"X-Wait-Timeout": "2"}
+    early = call(door, "/zero/v1/chat/completions", {"stream": False}, **wait)
     while time.monotonic() < until:
         assert call(door, body={"max_tokens": 2})[0] == 200
-    assert get(door)["listed"] > 4
+        time.sleep(1)
+    late = call(door, "/zero/v1/chat/completions", {"stream": False}, **wait)
+    for status, told in (early, late):
+        assert status == 503 and "HTTP 502" in told, told
+    assert get(door)["listed"] > OUTAGE - 10 and len(door.lines) - lines < 20, door.output
+    thread = threading.Thread(target=ask)  # it waits, and is served once the server is back
+    thread.start()
     fleet.api.behind = None
-    wait_for(lambda: get(door)["listed"] < 4, lambda: door.output)
-    assert len(fleet.tasks) == 1 and serving(door) == 1
+    wait_for(lambda: get(door)["listed"] < 4, lambda: door.output, 30)
+    thread.join()
+    assert answers[0][0] == 200, answers
+    assert len(fleet.tasks) == 2 and serving(door) == 1
 
 
 def test_two_doors(fleet):

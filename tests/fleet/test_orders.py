@@ -11,7 +11,6 @@ from app.fleet import drafts
 from app.fleet.config import Route
 from app.fleet.orders import Orders
 from app.fleet.standing import RouteState
-from app.task import api
 from app.task.api import RefusedError
 from app.task.checkout import Script
 from app.task.launch import Launcher, describe
@@ -30,7 +29,7 @@ class ScriptedTask:
     def __init__(self, state):
         self.state, self.lost, self.refused, self.pause = state, set(), set(), 0.0
 
-    async def ask(self, service, action, fields, deadline):
+    async def once(self, service, action, fields, deadline):
         await asyncio.sleep(self.pause)
         name = f"{service}.{action}"
         if name in self.refused:
@@ -41,17 +40,10 @@ class ScriptedTask:
             raise RefusedError(f"ClearML: {name}: {error}", error.code) from None
         if name in self.lost:
             raise NoAnswerError(f"ClearML: {name}: no answer")
-        return found
+        return found, formatdate(time.time())
 
-    async def call(self, name, function, deadline):
-        service, _, action = name.partition(".")
-        return await self.ask(service, action, function(None), deadline), formatdate(time.time())
-
-
-@pytest.fixture(autouse=True)
-def dated(monkeypatch):
-    """What the SDK's thread would send is sent by `ScriptedTask.call`."""
-    monkeypatch.setattr(api, "dated", lambda service, action, fields: fields)
+    async def ask(self, *given):
+        return (await self.once(*given))[0]
 
 
 def doors(count=1):
@@ -235,6 +227,34 @@ def test_an_order_whose_answer_was_lost_is_found_by_the_next_listing(run):
         task.lost = set()
         assert len(await orders.listed([ROUTE])) == 1
         assert await orders.start(ROUTE, 1, counts) is None and len(queued(state)) == 1
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("lost", ["tasks.edit_runtime", "tasks.enqueue", "queues.delete"])
+def test_what_an_outage_left_is_tidied_up(run, lost):
+    """The server goes away while an instance is ordered. Result: once it is back, neither draft nor
+    lock is left, and one instance is ordered."""
+
+    async def scenario():
+        state, (task,), (orders,) = doors()
+        enqueue = state.tasks_enqueue
+        task.lost = {lost, "tasks.delete", "queues.delete"}
+        if lost == "tasks.enqueue":  # it was lost on the way there
+            state.tasks_enqueue = lambda fields: {}
+        if lost == "queues.delete":
+            state.queues_delete = lambda fields: {}
+            await orders.start(ROUTE, 1, counts)
+        else:
+            with pytest.raises(NoAnswerError):
+                await orders.start(ROUTE, 1, counts)
+        task.lost = set()
+        state.tasks_enqueue = enqueue
+        vars(state).pop("queues_delete", None)
+        await orders.listed([ROUTE])
+        await orders.start(ROUTE, 1, counts)
+        assert [each["status"] for each in state.tasks.values()] == ["queued"]
+        assert [queue["name"] for queue in state.queues.values()] == ["gpu"]
 
     run(scenario)
 

@@ -16,6 +16,7 @@ from app.fleet.watch import Watch
 from app.form.merge import merge, parse
 from app.gateway import trust
 from app.machine import clock
+from app.memory.caller import Caller
 from app.task.sdk import NoAnswerError
 from app.task.served import Served
 from tests.fleet.door import SECRET, Front, ScriptedInstance
@@ -108,7 +109,7 @@ def test_instances_that_cannot_be_used_are_not_multiplied(run, least):
         for instance in instances:
             instance.order = trust.order(SECRET, instance.task, "chat")
         async with watching(*instances, min=least, max=2) as (front, orders, watch):
-            waiting = asyncio.ensure_future(front.state.change(30))
+            waiting = asyncio.ensure_future(front.state.change(30, Caller("key", "a"), 0.0))
             await asyncio.sleep(0)
             await rounds(watch)
             assert orders.ordered == []
