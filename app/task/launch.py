@@ -95,11 +95,19 @@ class Launcher:
 
     async def project(self, name: str) -> str:
         """The ID of the project with this name, which is created if there is none."""
+        known = await self._projects(name)
+        if not known:
+            try:
+                known = [await self._ask("projects", "create", {"name": name, "description": ""})]
+            except RefusedError:
+                known = await self._projects(name)  # somebody else has just created it
+                if not known:
+                    raise
+        return str(known[0]["id"])
+
+    async def _projects(self, name: str) -> Sequence[Mapping[str, Any]]:
         found = await self._ask("projects", "get_all", {"name": f"^{re.escape(name)}$"})
-        projects = found.get("projects") or [
-            await self._ask("projects", "create", {"name": name, "description": ""})
-        ]
-        return str(projects[0]["id"])
+        return found.get("projects") or []
 
     async def create(self, task: Mapping[str, Any], project: str) -> str:
         """Create a task; returns its ID."""

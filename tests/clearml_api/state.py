@@ -141,6 +141,8 @@ class State:
         return {"projects": [p for p in self.projects.values() if name in ("", p["name"])]}
 
     def projects_create(self, fields):
+        if any(p["name"] == fields["name"] for p in self.projects.values()):
+            raise ApiError(400, 402, "Value combination already exists (unique field already set)")
         project = {"id": new_id(), "name": fields["name"], "default_output_destination": ""}
         self.projects[project["id"]] = project
         return {"id": project["id"]}
