@@ -92,7 +92,7 @@ class Arrivals:
 
     async def _settle(self, listed: Sequence[Listed]) -> None:
         """Whether what was ordered has come, or failed before."""
-        there = {each.task for each in listed}
+        there = {each.task for each in listed if each.fresh}
         states = list(self._routes.states.values())
         gone = [task for state in states for task in state.ordered if task not in there]
         found = await self._orders.standing(gone)
@@ -108,7 +108,7 @@ class Arrivals:
                     back_off(state, f"task {task} has {found[task].status}{reason}")
                 elif task not in there and clock.now() - since > MISSED:
                     del state.ordered[task]
-                    back_off(state, f"task {task} is not of the route any more")
+                    back_off(state, f"task {task} gives no sign of life any more")
 
 
 def back_off(state: RouteState, problem: str, *, final: bool = True) -> None:

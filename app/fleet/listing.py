@@ -7,7 +7,7 @@ its process has given a sign of life lately by the server's clock, or answers us
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -64,12 +64,17 @@ class Listed:
         return self.status == RUNNING and bool(self.address)
 
 
-def read(tasks: Iterable[Mapping[str, Any]], now: float) -> list[Listed]:
-    """Those that belong to a route. `now` is the server's time, in seconds since 1970."""
-    return [found for task in tasks if (found := _read(task, now)) is not None]
+def read(
+    tasks: Iterable[Mapping[str, Any]], now: float, outages: Sequence[tuple[float, float]] = ()
+) -> list[Listed]:
+    """Those that belong to a route. `now` is the server's time, in seconds since 1970, and so are
+    the begin and the end of `outages`, in which no task could give a sign of life."""
+    return [found for task in tasks if (found := _read(task, now, outages)) is not None]
 
 
-def _read(task: Mapping[str, Any], now: float) -> Listed | None:
+def _read(
+    task: Mapping[str, Any], now: float, outages: Sequence[tuple[float, float]]
+) -> Listed | None:
     runtime = task.get("runtime") or {}
     route = route_of(runtime, str(task.get("id")))
     fields = (task.get("hyperparams") or {}).get("General") or {}
@@ -77,7 +82,8 @@ def _read(task: Mapping[str, Any], now: float) -> Listed | None:
     status = str(task.get("status") or "")
     if not route or wished != route or status not in (QUEUED, RUNNING):
         return None
-    silence = now - seconds(task.get("last_update"), now) if status == RUNNING else 0.0
+    told = seconds(task.get("last_update"), now) if status == RUNNING else now
+    away = sum(max(0.0, end - max(begin, told)) for begin, end in outages)
     address = str(runtime.get(ADDRESS) or "")
     return Listed(
         task=str(task["id"]),
@@ -90,7 +96,7 @@ def _read(task: Mapping[str, Any], now: float) -> Listed | None:
         version=str(runtime.get(VERSION) or ""),
         order=str(runtime.get(ORDER) or ""),
         machine=str(runtime.get(AGENT_HOST) or "")[:NAME],
-        fresh=silence <= LIVING,
+        fresh=now - told - away <= LIVING,
     )
 
 

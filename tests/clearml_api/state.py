@@ -39,6 +39,7 @@ MAY_FOLLOW = {
 RUNNING = ("created", "queued", "in_progress")  # whose runtime and hyperparameters may be edited
 NESTED = ("script", "execution", "output")  # merged by tasks.edit; the rest is replaced
 FRESH = ("id", "status", "status_message", "status_reason", "runtime", "last_iteration")
+FRESH += ("created", "last_update")
 SCRIPT = {"binary": "python", "repository": "", "requirements": {}, "diff": ""}
 CLAIMS = {"identity": {"user": "u", "company": "c", "role": "user"}, "auth_type": "Bearer"}
 

@@ -37,7 +37,9 @@ class Caller:
         connection, door = Answers(world.loop), self.draw.choice(world.doors)
         call.sent = world.loop.time()
         try:
-            await world.network.reach(lambda: connection, door.port, f"127.0.0.{self.number}", 0.001)
+            await world.network.reach(
+                lambda: connection, door.port, f"127.0.0.{self.number}", 0.001
+            )
         except OSError:
             call.refused = True
             return
@@ -70,7 +72,7 @@ def check(world, call):
         if text.count(f'"said": "{call.name}"') != 1 or not call.whole:
             world.violated(f"{call.name}: the answer {text!r}")
     elif call.status == 503:
-        if "retry-after" not in call.headers or len(text) < 60 or ": \"" not in text:
+        if "retry-after" not in call.headers or len(text) < 60 or ': "' not in text:
             world.violated(f"{call.name}: {call.status} {call.headers} {text}")
         if text.rstrip('"}').endswith("yet: "):
             world.violated(f"{call.name}: is not told why: {text}")

@@ -219,7 +219,9 @@ class Served(asyncio.Protocol):
     def _stream(self, name):
         event = f'data: {{"said": "{name}"}}\n\ndata: [DONE]\n\n'.encode()
         head = "HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked"
-        self.transport.write(f"{head}\r\n\r\n{len(event):x}\r\n".encode() + event + b"\r\n0\r\n\r\n")
+        self.transport.write(
+            f"{head}\r\n\r\n{len(event):x}\r\n".encode() + event + b"\r\n0\r\n\r\n"
+        )
 
     def _tell(self, status, body):
         text = json.dumps(body).encode()

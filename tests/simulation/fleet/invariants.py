@@ -13,7 +13,9 @@ def counted(world):
     found = []
     for task in world.clearml.living("queued", "in_progress"):
         instance = world.instances.get(task["id"])
-        if instance is None or (instance.here and not instance.touched and not leaves(world, instance)):
+        if instance is None or (
+            instance.here and not instance.touched and not leaves(world, instance)
+        ):
             found.append(task["id"])
     return found
 

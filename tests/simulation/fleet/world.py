@@ -169,7 +169,9 @@ class World(Records):
         self.doors = [Door(self, number) for number in range(self.scene.doors)]
         for door in self.doors:
             await door.start()
-        background = [self.task(Agent(self, n).live(), f"agent {n}") for n in range(self.scene.agents)]
+        background = [
+            self.task(Agent(self, n).live(), f"agent {n}") for n in range(self.scene.agents)
+        ]
         background.append(self.task(faults.befall(self), "faults"))
         background.append(self.task(invariants.watch(self), "watch"))
         callers = [Caller(self, n + 1, pause) for n, pause in enumerate(self.scene.callers)]
@@ -192,9 +194,15 @@ class World(Records):
         fields = {}
         for key, value in FORM.items():
             section, _, name = key.partition("/")
-            fields.setdefault(section, {})[name] = {"section": section, "name": name, "value": value}
+            fields.setdefault(section, {})[name] = {
+                "section": section,
+                "name": name,
+                "value": value,
+            }
         project = self.clearml.state.projects_create({"name": "Elsewhere"})["id"]
-        return self.clearml.state.new_task(name="template", project=project, hyperparams=fields)["id"]
+        return self.clearml.state.new_task(name="template", project=project, hyperparams=fields)[
+            "id"
+        ]
 
     def enqueued(self, task, who):
         invariants.at_an_order(self, task, who)
