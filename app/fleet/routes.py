@@ -159,13 +159,14 @@ class Routes:
         while True:
             member, model = await self._instance(state, model, journey)
             relay.leased_at = relay.leased_at or clock.now()
+            hold = Hold(member)
             try:
-                with Hold(member) as hold:
+                with hold:
                     through = Through(member, model, journey.headers())
                     await send(self._reading, call, through, relay, hold)
                 return
             except UpstreamError as error:
-                await journey.failed(relay, member, error)
+                await journey.failed(relay, hold, error)
 
     async def _instance(
         self, state: RouteState, model: str, journey: Journey

@@ -54,10 +54,23 @@ async def watch(world):
                 world.violated(f"{door.name}: {state.admitted} admitted, in flight {loads}")
 
 
+def _serving(world):
+    return [each for each in world.instances.values() if each.here and each.state == "active"]
+
+
+def missing(world):
+    """How many are to serve, and do not."""
+    return max(0, min(world.route.min, world.scene.agents) - len(_serving(world)))
+
+
+def running(world):
+    return [each.task for each in world.instances.values() if each.here]
+
+
 def at_rest(world):
     """No faults and no requests, for a while."""
-    here = [each for each in world.instances.values() if each.here and each.state == "active"]
-    if len(here) < min(world.route.min, world.scene.agents):
+    here = _serving(world)
+    if missing(world):
         world.violated(f"{len(here)} serve, and min is {world.route.min}")
     if len(here) > world.route.max and not any(each.touched for each in here):
         world.violated(f"{len(here)} serve, and max is {world.route.max}")
@@ -78,8 +91,7 @@ def without_doors(world):
 
 def afterwards(world):
     """Nobody keeps the instances."""
-    here = [each.task for each in world.instances.values() if each.here]
-    if here:
+    if here := running(world):
         world.violated(f"{here} run for nobody")
     drafts = [t for t in world.clearml.living("created") if t["name"] != "template"]
     if len(drafts) > world.happened["answers are lost"]:

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-QUIET_END = 240.0  # seconds without faults and requests, at the end
+QUIET_END = 300.0  # seconds without faults and requests, at the end
+QUICK, LONG = (40.0, 240.0), (600.0, 7200.0)  # seconds with them
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,9 @@ class Scene:
     refuses: tuple  # actions that the server does not allow
 
 
-def scene(draw, faults):
+def scene(draw, faults, scale):
     most = draw.choice((1, 1, 2, 3))
-    seconds = draw.uniform(120, 600)
+    seconds = draw.uniform(*scale)
     return Scene(
         route={
             "min": draw.choice((0, 0, 1, most)) if most > 1 else draw.choice((0, 1)),
@@ -34,7 +35,7 @@ def scene(draw, faults):
         seconds=seconds,
         faults=sorted(
             (draw.uniform(0, seconds * 0.8), draw.choice(sorted(faults)))
-            for _ in range(draw.choice((0, 1, 3, 6)))
+            for _ in range(round(draw.choice((0, 1, 3, 6)) * max(1, seconds / 600)))
         ),
         refuses=("queues.create",) if draw.random() < 0.25 else (),
     )

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 
 from app.fleet.config import Route
@@ -25,7 +26,7 @@ from app.machine import chance, clock, garbage, network, threads
 from tests.simulation.fleet import clearml, faults, invariants
 from tests.simulation.fleet.callers import HOLD, SLACK, Caller
 from tests.simulation.fleet.instances import SECRET, Agent
-from tests.simulation.fleet.scene import QUIET_END, scene
+from tests.simulation.fleet.scene import QUICK, QUIET_END, scene
 from tests.simulation.loop import Stuck, VirtualLoop
 from tests.simulation.observing import Told
 from tests.simulation.records import Records
@@ -33,6 +34,7 @@ from tests.simulation.seams import EPOCH, Chance, in_a_moment
 from tests.simulation.wire import Network
 
 FORM = {"Model/model": "p/r/m.gguf", "Model/endpoint_name": "m", "General/queue": clearml.QUEUE}
+REST = 15.0  # seconds for what is under way
 LAST = 400.0  # seconds after the last door, in which the instances have to end
 
 
@@ -42,8 +44,8 @@ class Outcome:
     violations: list
     digest: str
     seconds: float
-    counts: dict
-    faults: dict
+    counts: Counter
+    faults: Counter
     lines: list = field(repr=False, default_factory=list)
 
 
@@ -95,9 +97,9 @@ class Door:
 class World(Records):
     wait = 60.0  # seconds that requests wait which say nothing of it
 
-    def __init__(self, seed, *, keeps_trace=False):
+    def __init__(self, seed, scale=QUICK, *, keeps_trace=False):
         super().__init__(seed, VirtualLoop(), keeps_trace=keeps_trace)
-        self.scene = scene(self.draw("scene"), faults.FAULTS)
+        self.scene = scene(self.draw("scene"), faults.FAULTS, scale)
         self.network = Network(self.loop)
         self.instances, self.quiet = {}, False
         self.start, self.fails = 1, 0.0
@@ -180,15 +182,23 @@ class World(Records):
         self.quiet = True
         await asyncio.wait(asking, timeout=120 + SLACK + 2 * HOLD)
         self.clearml.weather, self.fails, self.start = "fine", 0.0, 1
-        await asyncio.sleep(QUIET_END)
+        await asyncio.sleep(REST)
+        await self._until(lambda: not invariants.missing(self), QUIET_END)
         invariants.at_rest(self)
         for door in self.doors:
             await door.stop()
         invariants.without_doors(self)
-        await asyncio.sleep(LAST)
+        await self._until(lambda: not invariants.running(self), LAST)
+        await asyncio.sleep(REST)
         invariants.afterwards(self)
         for task in background:
             task.cancel()
+
+    async def _until(self, holds, most):
+        """At most so many seconds."""
+        until = self.loop.time() + most
+        while not holds() and self.loop.time() < until:
+            await asyncio.sleep(1)
 
     def _template(self):
         fields = {}
@@ -208,12 +218,12 @@ class World(Records):
         invariants.at_an_order(self, task, who)
 
 
-def simulate(seed, *, keeps_trace=False):
+def simulate(seed, scale=QUICK, *, keeps_trace=False):
     """The outcome of one world."""
     collecting = gc.isenabled()
     gc.disable()
     try:
-        return World(seed, keeps_trace=keeps_trace).run()
+        return World(seed, scale, keeps_trace=keeps_trace).run()
     finally:
         if collecting:
             gc.enable()
