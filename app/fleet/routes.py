@@ -23,6 +23,7 @@ from app.machine import clock
 
 STOPPING = "the door is stopping"
 MOST_WAITING = 2048  # requests of a route
+NONE = "none is on its way yet"
 UNNAMED = "?"  # the model of a route whose template could not be read yet
 LOOK = 1.0  # seconds after which one that waits looks again, if nothing is said to have changed
 
@@ -188,7 +189,7 @@ class Routes:
             if not journey.left:
                 name = state.route.name
                 what = "its model" if model == UNNAMED else model
-                why = "; ".join(filter(None, (state.on_the_way(), self.unlisted)))
+                why = "; ".join(filter(None, (state.on_the_way(), self.unlisted))) or NONE
                 told = f"{name} has no instance that serves {what} yet: {why}"
                 raise RequestError(503, told, retry_after=10)
             self.on_wait()
