@@ -327,6 +327,22 @@ def test_two_doors(fleet):
     assert queues == ["work"]
 
 
+def test_the_last_door_takes_back_what_waits_in_the_queue(fleet):
+    """Two doors of a route have ordered an instance, which no agent takes. Result: the order stays
+    while one of them is here, and is gone with the other one."""
+    fleet.api.state.queues_create({"name": "work"})
+    doors = [fleet.door(fleet.routes(min=1, max=1, autoscaled=True)) for _ in range(2)]
+    tasks = fleet.api.state.tasks
+    told = lambda: [t["runtime"].get("llamacpp_door", "") for t in list(tasks.values())]  # noqa: E731
+    output = lambda: doors[0].output + doors[1].output  # noqa: E731
+    wait_for(lambda: len([each for each in told() if each.endswith(" chat")]) == 2, output)
+    wait_for(lambda: [task["status"] for task in fleet.tasks] == ["queued"], output)
+    assert doors[0].end() == 143
+    assert [task["status"] for task in fleet.tasks] == ["queued"]
+    assert doors[1].end() == 143
+    assert fleet.tasks == [] and "nobody waits for task" in output()
+
+
 def test_what_callers_are_told_while_none_serves(fleet):
     """No agent on the queue, then a template that fails. Result: 503 that says so, at once."""
     fleet.api.state.queues_create({"name": "empty"})

@@ -62,8 +62,8 @@ def caddy(folder, port, door):
 
 @pytest.mark.parametrize("proxy", [nginx, caddy])
 def test_a_stream_arrives_as_it_comes(fleet, tmp_path, proxy):  # noqa: F811
-    """A caller of a stream waits, through the proxy, for an instance that does not come. Result: the
-    door's comments arrive while it still waits, and then an error event."""
+    """A caller of a stream waits, through the proxy, for an instance that does not come. Result:
+    the door's comments arrive while it still waits, and then an error event."""
     program(proxy.__name__)
     fleet.api.state.queues_create({"name": "work"})
     door = fleet.door(fleet.routes(max=1, autoscaled=True))
