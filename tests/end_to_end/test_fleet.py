@@ -412,7 +412,8 @@ def test_an_instance_that_proves_nothing_gets_no_key(fleet):
             "llamacpp_address": f"http://127.0.0.1:{server.server_port}",
         }
         door.line("does not prove that it is its instance")
-        assert call(door, "/chat/tiny/v1/chat/completions")[0] == 503
+        status, told = call(door, "/chat/tiny/v1/chat/completions", **{"X-Wait-Timeout": "2"})
+        assert status == 503 and "does not prove" in told
         server.shutdown()
     assert {path.partition("?")[0] for path, _ in asked} == {"/api/proof"}
     assert {authorization for _, authorization in asked} <= {"", "Bearer "}
