@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable
+from functools import partial
 
 from app.errors import UpstreamError
 from app.fleet.member import Member
@@ -36,8 +37,13 @@ class Looks:
 
     def _begin(self, member: Member) -> asyncio.Task[None]:
         running = self._running[member] = asyncio.create_task(self._look(member))
-        running.add_done_callback(lambda _: self._running.pop(member))
+        running.add_done_callback(partial(self._looked, member))
         return running
+
+    def _looked(self, member: Member, running: asyncio.Task[None]) -> None:
+        del self._running[member]
+        if not running.cancelled() and (fault := running.exception()) is not None:
+            logger.error("looking at task %s", member.task, exc_info=fault)
 
     async def _look(self, member: Member) -> None:
         before = member.problem
