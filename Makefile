@@ -21,10 +21,12 @@ test: check
 every-way: check
 	EVERY_WAY=1 scripts/test -n 3 tests/end_to_end/test_every_way.py tests/end_to_end/test_agent.py
 
-# make simulate [SEEDS=1000] [FIRST=0] [LONG=1]: the whole app on a virtual clock, one world a seed.
+# make simulate [SEEDS=1000] [FIRST=0] [LONG=1]: the whole app on a virtual clock, one world a seed,
+# and as many fleets: doors, agents and instances.
 simulate:
 	scripts/install --dev
 	.venv/bin/python -m tests.simulation --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0) $(if $(LONG),--long)
+	.venv/bin/python -m tests.simulation --fleet --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0) $(if $(LONG),--long)
 
 # make chaos [SEEDS=20] [FIRST=0]: a real instance a seed, while faults are injected. As root it can
 # do the most (file systems that fill, the kernel that kills for memory).

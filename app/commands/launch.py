@@ -17,6 +17,7 @@ from app.errors import ConfigError, FormError
 from app.form.fields import HF_TOKEN_KEY
 from app.form.merge import Form, merge, parse
 from app.form.settings import Settings
+from app.instance.callers import secret_of
 from app.instance.invocation import PROJECT, Invocation
 from app.models.reference import title
 from app.planning.settle import check_form
@@ -54,11 +55,13 @@ class Wish:
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be created and enqueued; the queue and the project by name."""
+    """What is to be created and enqueued; the queue and the project by name. `route`: of a door, or
+    of the App Gateway; "" for none."""
 
     project: str
     queue: str
     tasks: Sequence[Mapping[str, Any]]
+    route: str = ""
 
 
 class Tasks(Protocol):
@@ -67,6 +70,8 @@ class Tasks(Protocol):
     async def queue(self, name: str) -> str: ...
 
     async def create(self, task: Mapping[str, Any], project: str) -> str: ...
+
+    async def join(self, task: str, route: str, secret: str) -> None: ...
 
     async def enqueue(self, task: str, queue: str) -> None: ...
 
@@ -123,8 +128,9 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
     if arguments.dry_run:
         say(json.dumps(asdict(order), indent=2))
         return 0
+    secret = secret_of(environment)
     tasks = await connect(environment, offline=wanted.offline)
-    placed = await place(order, tasks)
+    placed = await place(order, tasks, secret)
     if arguments.wait is None:
         return 0
     return 0 if await wait(placed, arguments.wait, tasks) else NOT_SERVED
@@ -138,7 +144,8 @@ def draw_up(wanted: Invocation, wish: Wish, folder: Path) -> Order:
     if wish.replicas > 1 and not settings.general.gateway_route:
         logger.warning("without --route each of the %d replicas has its own URL", wish.replicas)
     tasks = [launch.describe(name, script, form.to_write(), wish.tags) for name in names]
-    return Order(settings.general.project or PROJECT, settings.general.queue, tasks)
+    general = settings.general
+    return Order(general.project or PROJECT, general.queue, tasks, general.gateway_route)
 
 
 def _form(wanted: Invocation, wish: Wish) -> tuple[Form, Settings]:
@@ -176,13 +183,16 @@ def _script(wish: Wish, folder: Path) -> Script:
     return script
 
 
-async def place(order: Order, tasks: Tasks) -> dict[str, str]:
+async def place(order: Order, tasks: Tasks, secret: str = "") -> dict[str, str]:
     """Create and enqueue each task, and print its ID; the address of its web page goes to stderr.
-    Returns these addresses by ID. Raises ConfigError."""
+    Returns these addresses by ID. `secret`: what doors know instances of theirs by. Raises
+    ConfigError."""
     queue = await tasks.queue(order.queue)
     pages = {}
     for task in order.tasks:
         created = await tasks.create(task, order.project)
+        if order.route:
+            await tasks.join(created, order.route, secret)
         await tasks.enqueue(created, queue)
         say(created)
         pages[created] = await tasks.page(created)

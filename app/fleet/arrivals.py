@@ -3,6 +3,7 @@ them, which are too many, and what has become of them."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ from app.fleet.routes import Routes
 from app.fleet.standing import Coming, RouteState
 from app.machine import clock
 from app.memory.backoff import delay
+from app.task.api import RefusedError
 from app.task.served import standing as standing_of
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class Arrivals:
 
     async def _coming(self, state: RouteState, each: Listed) -> Coming:
         if each.status == QUEUED:
-            place = await self._orders.place(each.task, state.route)
+            place = await self._orders.place(each.task)
             if not place.workers and not state.route.autoscaled:
                 problem = f"no agent takes tasks from the queue {place.queue}: start one there"
                 return Coming(each.task, problem, hopeless=True)
@@ -57,6 +59,21 @@ class Arrivals:
         line = await self._orders.last_line(each.task)
         told = f"task {each.task}: {how}" + (f" ({line})" if line else "")
         return Coming(each.task, told)
+
+    async def leave(self, task: str) -> None:
+        """The door of this task ends: what doors have ordered and no agent has taken is taken back,
+        of routes that no other door serves. Raises ConfigError."""
+        states = self._routes.states
+        listed = await self._orders.listed([state.route for state in states.values()])
+        others = await self._orders.others(task)
+        for each in listed:
+            state = states.get(each.route)
+            if state is None or each.route in others or each.status != QUEUED:
+                continue
+            if each.version and state.counts(each):
+                logger.info("route %s: nobody waits for task %s any more", each.route, each.task)
+                with contextlib.suppress(RefusedError):  # an agent has just taken it
+                    await self._orders.take_back(each.task)
 
     async def _take_back(self, listed: Sequence[Listed]) -> None:
         """What this door has ordered beyond the most that there may be, the youngest first: another
@@ -70,11 +87,12 @@ class Arrivals:
             for each in queued[-surplus:] if surplus > 0 else []:
                 logger.info("route %s: task %s is one too many", each.route, each.task)
                 state.ordered.pop(each.task, None)
-                await self._orders.take_back(each.task)
+                with contextlib.suppress(RefusedError):  # an agent has just taken it
+                    await self._orders.take_back(each.task)
 
     async def _settle(self, listed: Sequence[Listed]) -> None:
         """Whether what was ordered has come, or failed before."""
-        there = {each.task for each in listed}
+        there = {each.task for each in listed if each.fresh}
         states = list(self._routes.states.values())
         gone = [task for state in states for task in state.ordered if task not in there]
         found = await self._orders.standing(gone)
@@ -90,7 +108,7 @@ class Arrivals:
                     back_off(state, f"task {task} has {found[task].status}{reason}")
                 elif task not in there and clock.now() - since > MISSED:
                     del state.ordered[task]
-                    back_off(state, f"task {task} is not of the route any more")
+                    back_off(state, f"task {task} gives no sign of life any more")
 
 
 def back_off(state: RouteState, problem: str, *, final: bool = True) -> None:

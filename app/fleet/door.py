@@ -18,7 +18,7 @@ from app.fleet.orders import Orders
 from app.fleet.pages import Pages
 from app.fleet.reports import Reports
 from app.fleet.routes import Routes
-from app.fleet.watch import Watch
+from app.fleet.watch import LEAVING, Watch
 from app.form.fields import GENERAL
 from app.form.merge import Form, merge, parse
 from app.form.settings import GeneralSettings
@@ -97,7 +97,7 @@ class Door(Lifetime):
             await orders.keep_routes(given.task.task_id, text)
         name = chance.name(8)
         edits = Edits(routes, orders, name, given.task.task_id, text)
-        watch = Watch(routes, orders, edits, name)
+        watch = Watch(routes, orders, edits, name, given.task.task_id)
         pages = self._serve(routes, callers, doorway, watch, general.drain_timeout)
         pages.endpoint = address
         await edits.name_models()
@@ -114,7 +114,7 @@ class Door(Lifetime):
             callers.keys_file.start(given.keys_due, routes.names, lambda _: None)
             given.ending.push("the keys file", simply(callers.keys_file.stop))
         watch.start()
-        given.ending.push("the watch", simply(watch.stop))
+        given.ending.push("the watch", watch.stop, LEAVING)
 
     def _warn(self, callers: Callers) -> None:
         if not secret_of(self._given.environment):

@@ -41,8 +41,10 @@ class Journey:
     call: Call
     until: float
     key: int
+    begun: float = field(default_factory=lambda: clock.now())
     tried: set[str] = field(default_factory=set)
     refused: int = 0
+    sent: int = 0  # how often an instance may have had it
 
     @property
     def left(self) -> float:
@@ -58,21 +60,23 @@ class Journey:
             (SESSION, session.encode()),
         ]
 
-    async def failed(self, relay: Relay, member: Member, error: UpstreamError) -> None:
+    async def failed(self, relay: Relay, hold: Hold, error: UpstreamError) -> None:
         """The request goes to another instance, or the error is raised: once a byte of the answer
         has come, or where the request cannot be sent again."""
+        member = hold.member
         self.tried.add(member.task)
         self.refused += 1
-        if isinstance(error, NotConnectedError):
-            member.lost(str(error))
-            again = self.call.body.pieces is not None and self.refused < TRIES
+        self.sent += hold.use is not Use.UNSENT
+        if isinstance(error, NotConnectedError):  # perhaps after it had been sent by a connection
+            member.lost(str(error))  # that broke, and could not be sent by another one
+            again = self.call.body.pieces is not None and self.refused < TRIES and self.sent < 2
         elif isinstance(error, DeclinedError):
             await member.look()
             again = True
             relay.elsewhere = False  # the next one's word counts
         else:
             again = self.call.body.whole is not None and not relay.status
-            again = again and self.refused == 1
+            again = again and self.sent < 2 and self.refused < TRIES
         if not again:
             raise error
         logger.info("%s: sent to another instance: %s", self.call.model, error)

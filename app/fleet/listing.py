@@ -8,7 +8,7 @@ its process has given a sign of life lately by the server's clock, or answers us
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -20,7 +20,9 @@ from app.task.secret import KEY_PROPERTY
 LIVING = 150.0  # seconds since a task's last sign of life; there is one every minute
 # What can be sent as a key: whoever may edit a task could write lines of a request with another.
 SENDABLE = re.compile(r"[!-~]+")
+NAME = 64  # characters of a machine's
 QUEUED, RUNNING = "queued", "in_progress"
+AGENT_HOST = "_exec_agent_hostname"  # which an agent writes of its machine
 FIELDS = (  # of the task, as `tasks.get_all_ex` takes them
     "name",
     "status",
@@ -31,6 +33,7 @@ FIELDS = (  # of the task, as `tasks.get_all_ex` takes them
     f"runtime.{VERSION}",
     f"runtime.{ORDER}",
     f"runtime.{KEY_PROPERTY}",
+    f"runtime.{AGENT_HOST}",
     "hyperparams.General.gateway_route",
 )
 
@@ -48,6 +51,7 @@ class Listed:
     key: str = field(default="", repr=False)
     version: str = ""  # of the route, by which a door ordered it
     order: str = ""  # the door's signature
+    machine: str = ""  # the name of the agent's; "" without one
     fresh: bool = True  # it has given a sign of life lately, or waits in a queue
 
     @property
@@ -63,12 +67,17 @@ class Listed:
         return self.status == RUNNING and bool(self.address)
 
 
-def read(tasks: Iterable[Mapping[str, Any]], now: float) -> list[Listed]:
-    """Those that belong to a route. `now` is the server's time, in seconds since 1970."""
-    return [found for task in tasks if (found := _read(task, now)) is not None]
+def read(
+    tasks: Iterable[Mapping[str, Any]], now: float, outages: Sequence[tuple[float, float]] = ()
+) -> list[Listed]:
+    """Those that belong to a route. `now` is the server's time, in seconds since 1970, and so are
+    the begin and the end of `outages`, in which no task could give a sign of life."""
+    return [found for task in tasks if (found := _read(task, now, outages)) is not None]
 
 
-def _read(task: Mapping[str, Any], now: float) -> Listed | None:
+def _read(
+    task: Mapping[str, Any], now: float, outages: Sequence[tuple[float, float]]
+) -> Listed | None:
     runtime = task.get("runtime") or {}
     route = route_of(runtime, str(task.get("id")))
     fields = (task.get("hyperparams") or {}).get("General") or {}
@@ -76,7 +85,8 @@ def _read(task: Mapping[str, Any], now: float) -> Listed | None:
     status = str(task.get("status") or "")
     if not route or wished != route or status not in (QUEUED, RUNNING):
         return None
-    silence = now - seconds(task.get("last_update"), now) if status == RUNNING else 0.0
+    told = seconds(task.get("last_update"), now) if status == RUNNING else now
+    away = sum(max(0.0, end - max(begin, told)) for begin, end in outages)
     address, key = str(runtime.get(ADDRESS) or ""), str(runtime.get(KEY_PROPERTY) or "")
     return Listed(
         task=str(task["id"]),
@@ -88,7 +98,8 @@ def _read(task: Mapping[str, Any], now: float) -> Listed | None:
         key=key if SENDABLE.fullmatch(key) else "",
         version=str(runtime.get(VERSION) or ""),
         order=str(runtime.get(ORDER) or ""),
-        fresh=silence <= LIVING,
+        machine=str(runtime.get(AGENT_HOST) or "")[:NAME],
+        fresh=now - told - away <= LIVING,
     )
 
 

@@ -2,11 +2,13 @@
 
 The server has no compare-and-set for tasks: of sixteen who look and then clone, all sixteen clone.
 Names of queues are unique: of all who create a queue of one name one succeeds. Whoever finds the
-lock taken leaves the order to its holder.
+lock taken leaves the order to its holder. Where no queue may be created there is no lock, and the
+doors agree by drafts (`app/fleet/drafts.py`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Mapping
@@ -28,8 +30,14 @@ class Lock:
         self._name = name
         self._queue = ""
 
+    @property
+    def held(self) -> bool:
+        """Whether there is such a lock, and it is ours."""
+        return bool(self._queue)
+
     async def take(self) -> bool:
-        """Whether it is ours; False if another door has it. Raises ClearMLError."""
+        """Whether we may go on; False if another door has it, or seems to: nobody knows of a
+        request whose answer was lost. Raises ClearMLError."""
         for last in (False, False, True):
             try:
                 made = await self._server.ask("queues", "create", {"name": self._name})
@@ -43,21 +51,19 @@ class Lock:
             else:
                 self._queue = str(made["id"])
                 return True
-        logger.warning(
-            "no queue %r can be made, which would keep doors from starting an instance at once: "
-            "several doors may start one each",
-            self._name,
-        )
+        logger.info("no queue %r can be created: the doors agree by drafts", self._name)
         return True
 
-    async def give_back(self) -> None:
-        """Another door breaks it where this fails."""
-        if not self._queue:
-            return
+    async def give_back(self) -> str:
+        """The ID of a queue that may be left where this fails, which another door breaks if it
+        orders first; else ""."""
         try:
-            await self._server.ask("queues", "delete", {"queue": self._queue, "force": True})
+            if self._queue:
+                await remove(self._server, self._queue)
         except ClearMLError as error:
             logger.warning("%s", error)
+            return self._queue
+        return ""
 
     async def _holder(self) -> Mapping[str, Any] | None:
         wish = {"name": f"^{re.escape(self._name)}$"}
@@ -67,4 +73,10 @@ class Lock:
     async def _break_if_stale(self, holder: Mapping[str, Any]) -> None:
         now = self._server.now
         if now - seconds(holder.get("created"), now) > STALE:
-            await self._server.ask("queues", "delete", {"queue": holder["id"], "force": True})
+            await remove(self._server, str(holder["id"]))
+
+
+async def remove(server: Server, queue: str) -> None:
+    """Delete a lock. One that is gone already is as good. Raises ClearMLError."""
+    with contextlib.suppress(RefusedError):
+        await server.ask("queues", "delete", {"queue": queue, "force": True})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from urllib.parse import quote
 from app.engine.exchange import Exchange, Headers, Sink
 from app.engine.http import Address, Client
 from app.errors import FormError, UpstreamError
-from app.fleet.listing import Listed
+from app.fleet.listing import NAME, Listed
 from app.fleet.proven import NotProvenError, ProvenClient
 from app.form.checks import check_endpoint_name
 from app.gateway.routes import KEEP, STATUS
@@ -20,7 +21,9 @@ from app.machine import clock
 TIMEOUT = 5.0  # seconds for each small request
 KEEP_FOR, RENEWED = 120.0, 40.0  # seconds of one keep, and until the next one
 FAILURES, SILENT = 2, 6  # probes in a row: it gets nothing more; what it has is given up
+LONGEST = 10.0  # seconds between two looks at one that never told anything
 LARGEST = 256 << 10  # bytes of an answer
+MOST_GPUS = 32  # that are shown
 MOST_SLOTS = 1 << 16
 SERVES, STOPPING = ("active", "idle"), "stopping"  # what an instance says of itself
 SERVABLE = ("ready", "cold", "parking", "parked", "waking", "loading")  # models' states
@@ -43,6 +46,8 @@ class Member:
         self.listed = listed
         self.models: dict[str, Seen] = {}
         self.state = ""  # the instance's own word; "" until it has told
+        self.machine = listed.machine or listed.host
+        self.gpus: tuple[str, ...] = ()  # their names
         self.in_flight = 0  # requests of this door
         self.used = clock.now()
         self.let_go = False  # this door needs it no more
@@ -53,6 +58,7 @@ class Member:
         self._others = 0  # requests that it had of others, when it last told
         self._still = 0  # the client's progress when it last answered
         self._kept = -math.inf
+        self._next = -math.inf  # when it is to be looked at again
         where = Address(port=listed.port, host=listed.host)
         self.client = (
             ProvenClient(where, LARGEST, secret=secret, task=listed.task, told=listed.address)
@@ -63,6 +69,13 @@ class Member:
     @property
     def task(self) -> str:
         return self.listed.task
+
+    @property
+    def where(self) -> str:
+        """The machine and its GPUs, for people."""
+        counts = Counter(self.gpus)
+        gpus = ", ".join(f"{n} x {name}" if n > 1 else name for name, n in counts.items())
+        return f"{self.machine} ({gpus})" if gpus else self.machine
 
     @property
     def slots(self) -> int:
@@ -81,6 +94,11 @@ class Member:
     @property
     def leaving(self) -> bool:
         return self.let_go or self.state == STOPPING
+
+    @property
+    def due(self) -> bool:
+        """Whether it is to be looked at: seldom, where nothing of use was ever told."""
+        return clock.now() >= self._next
 
     @property
     def comes(self) -> bool:
@@ -122,7 +140,7 @@ class Member:
         except Exception as error:  # noqa: BLE001 what it answers must not end all looks
             self._failed(f"its answer cannot be read: {type(error).__name__}")
         else:
-            self._failures, self.problem = 0, ""
+            self._failures, self.problem, self._next = 0, "", -math.inf
             self._still = self.client.progress
             self._served = self._served or self.state in SERVES
 
@@ -130,6 +148,8 @@ class Member:
         """A machine that died says nothing, not even that: what it was sent is given up."""
         self._failures += 1
         self.problem = problem
+        if not self._served:
+            self._next = clock.now() + min(LONGEST, 2.0 ** min(self._failures - FAILURES, 10))
         if self.client.progress != self._still:
             self._still, self._failures = self.client.progress, min(self._failures, FAILURES)
         elif self._failures >= SILENT:
@@ -141,9 +161,12 @@ class Member:
             models = {each["name"]: _seen(each) for each in told["models"] if _named(each)}
             requests = sum(int(m["in_flight"]) + int(m["queued"]) for m in told["models"])
             state = str(told["status"])
+            machine, gpus = _machine(told)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             raise UpstreamError("its /api/status is not an instance's") from None
         self.state, self.models = state, models
+        self.machine = self.listed.machine or machine or self.listed.host
+        self.gpus = gpus
         self._others = max(0, requests - self.in_flight)
 
     async def _ask(self, target: str) -> Any:
@@ -213,6 +236,13 @@ def _seen(told: Mapping[str, Any]) -> Seen:
         slots=min(MOST_SLOTS, max(1, int(slots or 1))),
         context=int(context) if context else None,
     )
+
+
+def _machine(told: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Its name, and those of its GPUs."""
+    devices = list(told.get("devices") or ())[:MOST_GPUS]
+    gpus = tuple(str(device["name"])[:NAME] for device in devices)
+    return str((told.get("host") or {}).get("name") or "")[:NAME], gpus
 
 
 class Through:

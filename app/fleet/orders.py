@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.errors import ConfigError
-from app.fleet import listing
+from app.fleet import doors, listing
 from app.fleet.config import Route
+from app.fleet.drafts import ORDERING, Drafts
 from app.fleet.listing import Listed
-from app.fleet.lock import STALE, Lock
+from app.fleet.lock import STALE, Lock, remove
 from app.fleet.server import Server
 from app.form.fields import GENERAL
 from app.form.merge import merge, parse
 from app.form.settings import Settings
-from app.gateway import trust
 from app.machine import clock
-from app.task import api, launch, live
-from app.task.api import RefusedError
+from app.task import launch, live
 from app.task.checkout import Script
 from app.task.clearml_task import ClearMLTask
 from app.task.launch import Launcher
 from app.task.sdk import ClearMLError, NoAnswerError
 from app.task.served import Served
 
+logger = logging.getLogger(__name__)
+
 PAGE, MOST_PAGES = 500, 40  # tasks of a listing
 LONGEST = 200  # characters of a line
 LAST_SEEN = 600  # seconds since a worker that lives has said so
 CONFIGURATION = "routes"
 ABOUT = "the routes of this door; edited here, they change within seconds"
+AWAY, KEPT = 30.0, 16  # seconds without a listing that are an outage; how many are kept
+DRAFT = "created"
 ROUTE_FIELD = f"{GENERAL}/gateway_route"
 QUEUE_FIELD = f"{GENERAL}/queue"
 
@@ -57,7 +64,11 @@ class Orders:
         self._project = project
         self._script = script
         self._secret = secret
-        self._launcher = Launcher(task)
+        self._launcher = Launcher(self._server)
+        self._unsure: set[str] = set()  # tasks of orders whose answer was lost
+        self._heard = -math.inf  # when the server last listed
+        self._away: deque[tuple[float, float]] = deque(maxlen=KEPT)  # its outages
+        self._locks: list[str] = []  # that could not be given back
         self._projects: dict[str, str] = {}
 
     async def listed(self, routes: Sequence[Route]) -> list[Listed]:
@@ -75,8 +86,29 @@ class Orders:
             found = await self._server.dated("tasks", "get_all_ex", {**fields, "page": page})
             tasks += found.get("tasks") or []
             if len(tasks) < (page + 1) * PAGE:
-                return listing.read(tasks, self._server.now)
+                await self._tidy()
+                return listing.read(tasks, self._server.now, self._outages())
         raise ClearMLError(f"ClearML: more than {MOST_PAGES * PAGE} tasks run in the project")
+
+    def _outages(self) -> Sequence[tuple[float, float]]:
+        """By the server's time; the server has just listed."""
+        away = clock.now() - self._heard
+        if AWAY < away < math.inf:
+            self._away.append((self._server.now - away, self._server.now))
+        self._heard = clock.now()
+        return self._away
+
+    async def _tidy(self) -> None:
+        """What was left by an outage: drafts that have come into no queue, and locks."""
+        unsure = sorted(self._unsure)
+        found = await self.standing(unsure)
+        self._unsure.difference_update(unsure)
+        for task in unsure:
+            if task in found and found[task].status == DRAFT:
+                await self._delete(task)
+        while self._locks:
+            await remove(self._server, self._locks[-1])
+            self._locks.pop()
 
     async def settings(self, route: Route) -> Settings:
         """What the route's instances will be told. Raises ConfigError."""
@@ -92,50 +124,64 @@ class Orders:
         if not await lock.take():
             return None
         begun = clock.now()
-        try:
-            listed = [each for each in await self.listed([route]) if each.route == route.name]
-            if sum(map(counts, listed)) >= wanted:
-                return None
-            return await self._start(route, begun)
-        finally:
-            await lock.give_back()
 
-    async def _start(self, route: Route, begun: float) -> str:
+        async def enough() -> bool:
+            listed = [each for each in await self.listed([route]) if each.route == route.name]
+            return sum(map(counts, listed)) >= wanted
+
+        try:
+            if await enough():
+                return None
+            return await self._start(route, begun, None if lock.held else enough)
+        finally:
+            if left := await lock.give_back():
+                self._locks.append(left)
+
+    async def _start(
+        self, route: Route, begun: float, enough: Callable[[], Awaitable[bool]] | None
+    ) -> str | None:
+        """`enough`, where there is no lock: whether another door was faster."""
         form = await self._form(route)
         queue = await self._launcher.queue(route.queue or form.get(QUEUE_FIELD, ""))
-        task = await self._made(route, form, await self._project_of(route))
+        project, name = await self._project_of(route), launch.task_name(route.name)
+        drafts = Drafts(self._server, project, name) if enough else None
+        task = await self._made(route, form, project, name + (ORDERING if drafts else ""))
         try:
             await self._join(task, route)
+            if drafts and enough and (not await drafts.first(task) or await enough()):
+                await self._delete(task)
+                return None
             if clock.now() - begun > STALE:
                 raise ConfigError(f"ClearML: ordering an instance took more than {STALE:g} s")
             await self._launcher.enqueue(task, queue)
         except NoAnswerError:
-            raise  # it may be in the queue: the next listing tells
-        except ConfigError:
-            with contextlib.suppress(ClearMLError):
-                await self._server.ask("tasks", "delete", {"task": task, "force": True})
+            self._unsure.add(task)  # it may be in the queue: the next listing tells
             raise
+        except (ConfigError, asyncio.CancelledError):
+            await self._delete(task)
+            raise
+        if drafts:
+            with contextlib.suppress(ClearMLError):
+                await drafts.rename(task)
         return task
+
+    async def _delete(self, task: str) -> None:
+        try:
+            await self._server.ask("tasks", "delete", {"task": task, "force": True})
+        except NoAnswerError:
+            self._unsure.add(task)
+        except ClearMLError as error:
+            logger.warning("%s", error)
 
     async def _join(self, task: str, route: Route) -> None:
         if route.template:
             parameter = {"section": GENERAL, "name": "gateway_route", "value": route.name}
             change = {"task": task, "hyperparams": [parameter], "replace_hyperparams": "none"}
             await self._server.ask("tasks", "edit_hyper_params", change)
-        told = {
-            live.ROUTE: live.belongs(route.name, task),
-            live.VERSION: route.version,
-            live.ORDER: trust.order(self._secret, task, route.name),
-        }
-        try:
-            await self._server.ask("tasks", "edit_runtime", live.edit(task, told))
-        except RefusedError as error:
-            if not api.unknown_action(error):
-                raise
-            await self._server.ask("tasks", "edit", {"task": task, "runtime": told, "force": True})
+        told = {live.VERSION: route.version}
+        await self._launcher.join(task, route.name, self._secret, told)
 
-    async def _made(self, route: Route, form: Mapping[str, str], project: str) -> str:
-        name = launch.task_name(route.name)
+    async def _made(self, route: Route, form: Mapping[str, str], project: str, name: str) -> str:
         if not route.template:
             if self._script is None:
                 raise ConfigError(
@@ -160,10 +206,13 @@ class Orders:
     async def standing(self, tasks: Sequence[str]) -> dict[str, Served]:
         return await self._launcher.served(tasks) if tasks else {}
 
-    async def place(self, task: str, route: Route) -> Place:
+    async def place(self, task: str) -> Place:
         """Where a queued task waits."""
-        form = await self._form(route)
-        queue = await self._launcher.queue(route.queue or form.get(QUEUE_FIELD, ""))
+        wish = {"id": [task], "only_fields": ["id", "execution.queue"], "search_hidden": True}
+        tasks = (await self._server.ask("tasks", "get_all", wish)).get("tasks") or [{}]
+        queue = str((tasks[0].get("execution") or {}).get("queue") or "")
+        if not queue:
+            return Place("", 0, 1)  # it has just left the queue
         found = (await self._server.ask("queues", "get_by_id", {"queue": queue}))["queue"]
         waiting = [str(each["task"]) for each in found.get("entries") or []]
         known = await self._server.ask("workers", "get_all", {"last_seen": LAST_SEEN})
@@ -180,9 +229,14 @@ class Orders:
         return lines[-1][:LONGEST] if lines else ""
 
     async def take_back(self, task: str) -> None:
-        """One that no agent has taken yet."""
+        """One that no agent has taken yet: the server refuses it once an agent has."""
         await self._server.ask("tasks", "dequeue", {"task": task})
         await self._server.ask("tasks", "delete", {"task": task, "force": True})
+
+    async def others(self, task: str) -> set[str]:
+        """The routes that other doors of this door's project serve; `task`: this one's."""
+        project = await self._launcher.project(self._project)
+        return await doors.others(self._server, project, task)
 
     async def routes(self, task: str) -> str:
         """The text of the routes that the door's own task has; "" if it has none."""

@@ -139,6 +139,7 @@ def _instance(member: Member) -> dict[str, object]:
         "task": member.task,
         "name": member.listed.name,
         "address": member.listed.address,
+        "machine": member.where,
         "state": "leaving" if member.leaving else member.state or "unknown",
         "serves": member.serves,
         "slots": member.slots,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from app.fleet import doors
 from app.fleet.routes import Routes
 from app.instance.ending import Ending
+from app.task import live
 from app.task.clearml_task import ClearMLTask
 from app.task.reporting import Table
 from app.task.sdk import ClearMLError, Complaints
@@ -15,7 +17,8 @@ logger = logging.getLogger(__name__)
 
 INTERVAL = 15.0  # seconds
 LAST = 2.0  # seconds for the last state
-HEADINGS = ("route", "task", "state", "slots", "in flight", "models")
+HEADINGS = ("route", "task", "machine", "state", "slots", "in flight", "models")
+STOPPED = "stopped"
 TABLE, SERIES = "Routes", "instances"
 
 
@@ -32,7 +35,7 @@ class Reports:
 
         async def stop(seconds: float) -> None:
             running.cancel()
-            await self._show("stopped", seconds)
+            await self._show(STOPPED, seconds)
 
         ending.push("the door's page", stop, LAST)
 
@@ -44,17 +47,20 @@ class Reports:
 
     async def _show(self, status: str, deadline: float | None) -> None:
         rows = self._rows()
-        if (status, rows) == self._shown:
+        shown = status, rows, list(self._routes.states)
+        if shown == self._shown:
             return
         state = {"status": status, "endpoint": self._endpoint}
+        ours = () if status == STOPPED else self._routes.states
+        told = {live.DOOR: doors.told(ours, self._task.task_id)}
         try:
-            await self._task.tell(state, deadline)
+            await self._task.tell(state | told, deadline)
             await self._task.show(state, Table(TABLE, SERIES, [HEADINGS, *rows]), deadline)
         except ClearMLError as error:
             self._complaints.failed("", f"{error}; the last state stands")
         else:
             self._complaints.worked("")
-            self._shown = (status, rows)
+            self._shown = shown
 
     def _rows(self) -> list[tuple[str, ...]]:
         rows: list[tuple[str, ...]] = []
@@ -63,6 +69,10 @@ class Reports:
                 models = ", ".join(f"{n}: {seen.state}" for n, seen in member.models.items())
                 told = "leaving" if member.leaving else member.state or "unknown"
                 in_flight = str(member.in_flight)
-                rows.append((name, member.task, told, str(member.slots), in_flight, models))
-            rows += [(name, task, each.status, "", "", "") for task, each in state.listed.items()]
+                where = member.where
+                rows.append((name, member.task, where, told, str(member.slots), in_flight, models))
+            rows += [
+                (name, task, each.machine, each.status, "", "", "")
+                for task, each in state.listed.items()
+            ]
         return rows

@@ -23,6 +23,7 @@ from app.machine import clock
 
 STOPPING = "the door is stopping"
 MOST_WAITING = 2048  # requests of a route
+NONE = "none is on its way yet"
 UNNAMED = "?"  # the model of a route whose template could not be read yet
 LOOK = 1.0  # seconds after which one that waits looks again, if nothing is said to have changed
 
@@ -56,6 +57,7 @@ class Routes:
         self.states: dict[str, RouteState] = {}
         self.names: dict[str, str] = {}
         self.closed = False
+        self.unlisted = ""  # why ClearML's server does not tell which instances there are
         self.on_wait: Callable[[], None] = lambda: None  # called when a request has to wait
         self._wait = wait
         self._secret = secret
@@ -158,13 +160,14 @@ class Routes:
         while True:
             member, model = await self._instance(state, model, journey)
             relay.leased_at = relay.leased_at or clock.now()
+            hold = Hold(member)
             try:
-                with Hold(member) as hold:
+                with hold:
                     through = Through(member, model, journey.headers())
                     await send(self._reading, call, through, relay, hold)
                 return
             except UpstreamError as error:
-                await journey.failed(relay, member, error)
+                await journey.failed(relay, hold, error)
 
     async def _instance(
         self, state: RouteState, model: str, journey: Journey
@@ -186,10 +189,11 @@ class Routes:
             if not journey.left:
                 name = state.route.name
                 what = "its model" if model == UNNAMED else model
-                told = f"{name} has no instance that serves {what} yet: {state.on_the_way()}"
+                why = "; ".join(filter(None, (state.on_the_way(), self.unlisted))) or NONE
+                told = f"{name} has no instance that serves {what} yet: {why}"
                 raise RequestError(503, told, retry_after=10)
             self.on_wait()
-            await state.change(min(journey.left, LOOK))
+            await state.change(min(journey.left, LOOK), journey.call.caller, journey.begun)
 
     def _check_hope(self, state: RouteState, model: str) -> None:
         """Raises RequestError 503 where waiting would be in vain."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from app.machine import clock
-from app.task import api
 from app.task.clearml_task import ClearMLTask
 
+T = TypeVar("T")
 DEADLINE = 20.0  # seconds
 
 
 class Server:
+    """Each request is one try: the SDK would not give up for hours."""
+
     def __init__(self, task: ClearMLTask) -> None:
         """`task`: the door's own, whose session is used."""
         self._task = task
@@ -24,18 +26,22 @@ class Server:
         """Its time, in seconds since 1970, by the date of its last answer to `dated`."""
         return clock.wall() + self._ahead
 
-    async def ask(self, service: str, action: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The data of the answer. Raises ClearMLError."""
-        return await self._task.ask(service, action, fields, DEADLINE)
+    async def ask(
+        self, service: str, action: str, fields: Mapping[str, Any], deadline: float = DEADLINE
+    ) -> dict[str, Any]:
+        """The data of the answer. Raises ClearMLError: NoAnswerError where the request may have had
+        an effect all the same."""
+        return (await self._task.once(service, action, fields, min(deadline, DEADLINE)))[0]
 
     async def dated(self, service: str, action: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """As `ask`; the answer's date sets what we take for the server's time."""
-        call = f"{service}.{action}"
-        found, date = await self._task.call(
-            call, lambda _: api.dated(service, action, fields), DEADLINE
-        )
+        found, date = await self._task.once(service, action, fields, DEADLINE)
         self._ahead = (_time(date) or clock.wall()) - clock.wall()
         return found
+
+    async def call(self, name: str, function: Callable[[Any], T], deadline: float) -> T:
+        """As `ClearMLTask.call`."""
+        return await self._task.call(name, function, deadline)
 
 
 def _time(date: str) -> float | None:

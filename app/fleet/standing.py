@@ -11,8 +11,10 @@ from app.fleet.listing import Listed
 from app.fleet.member import Member
 from app.fleet.ring import Choice, choose
 from app.fleet.scaling import Demand, Instance, Standing
+from app.fleet.turns import Waits, in_turns
 from app.gateway import trust
 from app.machine import clock
+from app.memory.caller import Caller
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class RouteState:
         self.admitted = 0
         self.served, self.failed = 0, 0
         self._secret = secret
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], Waits] = {}  # in order of coming
 
     @property
     def waiting(self) -> int:
@@ -110,20 +112,23 @@ class RouteState:
         task = choose(key, choices)
         return None if task is None else self.members[task]
 
-    async def change(self, timeout: float) -> None:
-        """Wait until anything has changed, or for `timeout` seconds."""
+    async def change(self, timeout: float, caller: Caller, since: float) -> None:
+        """Wait until anything has changed, or for `timeout` seconds. `since`: when this request
+        began to wait."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
+        self._waiting[future] = Waits(caller, since, future)
         try:
             await asyncio.wait({future}, timeout=timeout)
         finally:
-            self._waiting.discard(future)
+            del self._waiting[future]
 
     def tell(self) -> None:
-        """Something has changed: whoever waits looks again."""
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
+        """Something has changed: whoever waits looks again. Where an instance serves they go to it
+        in turns between callers, and those who came first do not take all of its slots."""
+        waiting = [each for each in self._waiting.values() if not each.future.done()]
+        slots = self.slots
+        for each in in_turns(waiting, slots) if slots else waiting:
+            each.future.set_result(None)
 
     def update(self, listed: Sequence[Listed]) -> None:
         """What the server lists of this route now."""

@@ -9,9 +9,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from app.errors import AppError, UpstreamError
+from app.errors import AppError
 from app.fleet.arrivals import Arrivals, back_off
 from app.fleet.edits import Edits
+from app.fleet.looks import Looks
 from app.fleet.member import Member
 from app.fleet.orders import Orders
 from app.fleet.routes import Routes
@@ -24,16 +25,21 @@ from app.task.sdk import Complaints, NoAnswerError
 logger = logging.getLogger(__name__)
 
 LIST, HASTE, PROBE, TICK, EDITED = 3.0, 0.5, 2.0, 1.0, 10.0  # seconds between two looks
+LEAVING = 6.0  # seconds for the last words to the server
 TRUSTED = 30.0  # seconds for which a listing is good enough to decide by
+LEFT = "what this door has ordered may still wait in a queue: %s"
 
 
 class Watch:
-    def __init__(self, routes: Routes, orders: Orders, edits: Edits, door: str) -> None:
-        """`door`: this door's name among others."""
+    def __init__(
+        self, routes: Routes, orders: Orders, edits: Edits, door: str, task: str = ""
+    ) -> None:
+        """`door`: this door's name among others; `task`: its own."""
         self._routes = routes
         self._orders = orders
         self._arrivals = Arrivals(routes, orders)
-        self._door = door
+        self._task = task
+        self._looks = Looks(routes, door)
         self._edits = edits
         self._complaints = Complaints()
         self._due = asyncio.Event()  # requests wait that no instance can serve
@@ -51,9 +57,25 @@ class Watch:
         ):
             self._running.append(asyncio.create_task(self._loop(name, look, pause)))
 
-    def stop(self) -> None:
-        for running in (*self._running, *self._ordering):
+    async def stop(self, seconds: float) -> None:
+        """Takes at most so many `seconds`. What this door has ordered in vain is taken back."""
+        for running in self._running:
             running.cancel()
+        self._looks.stop()
+        try:
+            await within(seconds, self._leave())
+        except asyncio.TimeoutError:
+            logger.warning(LEFT, f"no answer in {seconds:g} s")
+        except AppError as error:
+            logger.warning(LEFT, error)
+        finally:
+            for ordering in self._ordering:
+                ordering.cancel()
+
+    async def _leave(self) -> None:
+        if self._ordering:
+            await asyncio.wait(self._ordering)
+        await self._arrivals.leave(self._task)
 
     def want(self) -> None:
         """A request waits for an instance."""
@@ -97,7 +119,12 @@ class Watch:
 
     async def _list(self) -> None:
         async with self._listing:
-            await self._list_once()
+            try:
+                await self._list_once()
+            except AppError as error:
+                self._routes.unlisted = str(error)
+                raise
+            self._routes.unlisted = ""
 
     async def _list_once(self) -> None:
         states = self._routes.states
@@ -106,30 +133,14 @@ class Watch:
         known = {task for state in states.values() for task in state.members}
         self._routes.update(listed)
         new = [m for s in states.values() for t, m in s.members.items() if t not in known]
-        await self._look_at(new)
+        await self._looks.round(new)
         await self._arrivals.see(listed)
 
     # How they stand.
 
     async def _probe(self) -> None:
-        states = list(self._routes.states.values())
-        await self._look_at([member for state in states for member in state.members.values()])
-        known = [member for state in states for member in state.members.values()]
-        await asyncio.gather(*map(self._keep, known))
-
-    async def _keep(self, member: Member) -> None:
-        with contextlib.suppress(UpstreamError):  # it is said again
-            await member.keep(self._door)
-
-    async def _look_at(self, members: list[Member]) -> None:
-        before = [member.problem for member in members]
-        await asyncio.gather(*(member.look() for member in members))
-        for member, known in zip(members, before, strict=True):
-            if member.problem and member.problem != known:
-                logger.warning("task %s: %s", member.task, member.problem)
-        self._routes.rename()
-        for state in self._routes.states.values():
-            state.tell()
+        states = self._routes.states.values()
+        await self._looks.round([m for state in states for m in state.members.values()])
 
     # What is needed.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import platform
 import re
 import resource
 import tempfile
@@ -16,6 +17,11 @@ import psutil
 from app.machine import clock
 from app.machine.cgroup import ROOT
 from app.machine.cgroup import limit as limit_of
+
+
+def name() -> str:
+    """Of this machine, or of its container."""
+    return platform.node()
 
 
 def memory_installed() -> int:

@@ -28,16 +28,11 @@ class RefusedError(ClearMLError):
 
 def ask(service: str, action: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Send a request; the data of the answer. Raises what `data` raises, or any SDK exception."""
-    return dated(service, action, fields)[0]
-
-
-def dated(service: str, action: str, fields: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """As `ask`, with the answer's date, in HTTP's words; "" without one."""
     from clearml import Task
 
     session = Task._get_default_session()
     response = session.send_request(service, action, json=dict(fields), method="post")
-    return data(f"{service}.{action}", response), str(response.headers.get("Date") or "")
+    return data(f"{service}.{action}", response)
 
 
 def data(call: str, response: Any) -> dict[str, Any]:

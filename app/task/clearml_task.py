@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 from app import console
 from app.machine import chance, clock, threads
 from app.task import api, file_server, inputs, live, mode, reporting, script, secret
+from app.task.api import RefusedError
 from app.task.claim import Claim
+from app.task.direct import Direct
 from app.task.inputs import Input
 from app.task.last_words import LastWords
 from app.task.live import Runtime
@@ -31,6 +33,7 @@ T = TypeVar("T")
 END_BUDGET = 9.0  # seconds, for the requests that write the end
 END_PATIENCE = 60.0  # seconds that are added where nobody waits for us
 OWN_END = 5.0  # seconds in which this process ends by itself
+TRIES = 3  # requests that `once` may take: with an expired token it logs in
 ABORT_SLACK = 40.0  # seconds, for everything that is stopped besides the drain
 
 
@@ -53,6 +56,7 @@ class ClearMLTask:
         self._runtime = Runtime()
         self._last_words: LastWords | None = None  # None: offline, or not open yet
         self._claim: Claim | None = None  # None as well
+        self._direct: Direct | None = None  # None as well
         self._task: Any = None
         self._ended = True  # an unopened task has no end to write
         self.task_id = ""  # until the task is open
@@ -111,7 +115,8 @@ class ClearMLTask:
             return {}
         run = self._clear()
         self._last_words = LastWords(run, self.mode, mode.direct(self._task))
-        self._claim = Claim(run, mode.direct(self._task).ask)
+        self._direct = mode.direct(self._task)
+        self._claim = Claim(run, self._direct.ask)
         if self.under_agent:
             self._last_words.begin(self._task.session)
         parameters = self._task.get_parameters()
@@ -137,6 +142,24 @@ class ClearMLTask:
     ) -> dict[str, Any]:
         """Send a request to the server's API; the data of the answer."""
         return await self._session.ask(service, action, fields, deadline)
+
+    async def once(
+        self, service: str, action: str, fields: Mapping[str, Any], deadline: float
+    ) -> tuple[dict[str, Any], str]:
+        """As `ask`, but one try, which an outage cannot make one of hours; with the answer's date.
+        Raises NoAnswerError where it is not known whether the request has had an effect."""
+        call = f"{service}.{action}"
+
+        def send() -> tuple[dict[str, Any], str]:
+            assert self._direct is not None, "the task is not open"
+            try:
+                return self._direct.dated(service, action, fields, deadline / TRIES)
+            except RefusedError:
+                raise
+            except (ClearMLError, OSError) as error:
+                raise NoAnswerError(str(translated(call, error))) from None
+
+        return await self._session.call(call, send, deadline)
 
     async def write(
         self, service: str, action: str, fields: Mapping[str, Any], deadline: float

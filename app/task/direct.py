@@ -35,12 +35,18 @@ class Direct:
     ) -> dict[str, Any]:
         """Send a request; the data of the answer. Raises what `api.data` raises, and OSError where
         there is no answer within `timeout` seconds of silence."""
+        return self.dated(service, action, fields, timeout)[0]
+
+    def dated(
+        self, service: str, action: str, fields: Mapping[str, Any], timeout: float
+    ) -> tuple[dict[str, Any], str]:
+        """As `ask`, with the answer's date, in HTTP's words; "" without one."""
         call = f"{service}.{action}"
         response = self._send(call, fields, timeout)
         if response.status_code == UNAUTHORIZED and self._session.access_key:
             self._log_in(timeout)
             response = self._send(call, fields, timeout)
-        return api.data(call, response)
+        return api.data(call, response), str(response.headers.get("Date") or "")
 
     def _send(self, call: str, fields: Mapping[str, Any], timeout: float) -> Any:
         token = self._token or self._session.raw_token

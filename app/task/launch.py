@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from app.errors import ConfigError
 from app.form.checks import MIN_NAME
 from app.form.fields import BY_KEY, GENERAL
-from app.task import api, container, inputs, served
+from app.gateway import trust
+from app.task import api, container, inputs, live, served
+from app.task.api import RefusedError
 from app.task.checkout import ENTRY_POINT, Script
-from app.task.clearml_task import ClearMLTask
 from app.task.inputs import Source
 from app.task.sdk import ClearMLError
 from app.task.served import Served
 
+T = TypeVar("T")
 DEADLINE = 60.0
 TASK_TYPE = "inference"
 
@@ -64,10 +66,20 @@ def describe(
     }
 
 
+class Way(Protocol):
+    """To a server: a `ClearMLTask` is one."""
+
+    async def ask(
+        self, service: str, action: str, fields: Mapping[str, Any], deadline: float
+    ) -> dict[str, Any]: ...
+
+    async def call(self, name: str, function: Callable[[Any], T], deadline: float) -> T: ...
+
+
 class Launcher:
     """Requests to a server. Every method raises ConfigError with what the server says."""
 
-    def __init__(self, task: ClearMLTask) -> None:
+    def __init__(self, task: Way) -> None:
         self._task = task
 
     async def queue(self, name: str) -> str:
@@ -83,11 +95,19 @@ class Launcher:
 
     async def project(self, name: str) -> str:
         """The ID of the project with this name, which is created if there is none."""
+        known = await self._projects(name)
+        if not known:
+            try:
+                known = [await self._ask("projects", "create", {"name": name, "description": ""})]
+            except RefusedError:
+                known = await self._projects(name)  # somebody else has just created it
+                if not known:
+                    raise
+        return str(known[0]["id"])
+
+    async def _projects(self, name: str) -> Sequence[Mapping[str, Any]]:
         found = await self._ask("projects", "get_all", {"name": f"^{re.escape(name)}$"})
-        projects = found.get("projects") or [
-            await self._ask("projects", "create", {"name": name, "description": ""})
-        ]
-        return str(projects[0]["id"])
+        return found.get("projects") or []
 
     async def create(self, task: Mapping[str, Any], project: str) -> str:
         """Create a task; returns its ID."""
@@ -101,6 +121,24 @@ class Launcher:
         if known:
             return str(known[0]["id"])
         return str((await self._ask("models", "create", inputs.described(model, project)))["id"])
+
+    async def join(
+        self, task: str, route: str, secret: str, told: Mapping[str, str] | None = None
+    ) -> None:
+        """Before an agent runs the task: it belongs to the route of a door, which takes it for an
+        instance to come, if it is signed by their common `secret` ("" without one). `told`: further
+        runtime properties."""
+        values = {
+            live.ROUTE: live.belongs(route, task),
+            live.ORDER: trust.order(secret, task, route),
+            **(told or {}),
+        }
+        try:
+            await self._ask("tasks", "edit_runtime", live.edit(task, values))
+        except RefusedError as error:
+            if not api.unknown_action(error):
+                raise
+            await self._ask("tasks", "edit", {"task": task, "runtime": values, "force": True})
 
     async def enqueue(self, task: str, queue: str) -> None:
         await self._ask("tasks", "enqueue", {"task": task, "queue": queue})

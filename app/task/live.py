@@ -38,6 +38,7 @@ PREFIX = "llamacpp_"  # of our runtime properties, except those of `task.secret`
 ROUTE, ADDRESS = PREFIX + "route", PREFIX + "address"
 VERSION = PREFIX + "route_version"  # of the route, by which a door ordered the task
 ORDER = PREFIX + "route_order"  # the door's signature
+DOOR = "door"  # of the live state of a door: the routes that it serves
 LIVE = ("status", "endpoint", MODELS, "last_activity")
 
 

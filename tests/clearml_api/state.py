@@ -17,7 +17,8 @@ class ApiError(Exception):
 
 
 def now():
-    return time.strftime("%Y-%m-%dT%H:%M:%S.000000+00:00", time.gmtime())
+    seconds, part = divmod(time.time_ns(), 10**9)
+    return time.strftime(f"%Y-%m-%dT%H:%M:%S.{part // 1000:06d}+00:00", time.gmtime(seconds))
 
 
 def new_id():
@@ -38,6 +39,7 @@ MAY_FOLLOW = {
 RUNNING = ("created", "queued", "in_progress")  # whose runtime and hyperparameters may be edited
 NESTED = ("script", "execution", "output")  # merged by tasks.edit; the rest is replaced
 FRESH = ("id", "status", "status_message", "status_reason", "runtime", "last_iteration")
+FRESH += ("created", "last_update")
 SCRIPT = {"binary": "python", "repository": "", "requirements": {}, "diff": ""}
 CLAIMS = {"identity": {"user": "u", "company": "c", "role": "user"}, "auth_type": "Bearer"}
 
@@ -140,6 +142,8 @@ class State:
         return {"projects": [p for p in self.projects.values() if name in ("", p["name"])]}
 
     def projects_create(self, fields):
+        if any(p["name"] == fields["name"] for p in self.projects.values()):
+            raise ApiError(400, 402, "Value combination already exists (unique field already set)")
         project = {"id": new_id(), "name": fields["name"], "default_output_destination": ""}
         self.projects[project["id"]] = project
         return {"id": project["id"]}
@@ -351,6 +355,9 @@ class State:
         task["system_tags"] = [tag for tag in task["system_tags"] if tag != "development"]
 
     def tasks_dequeue(self, fields):
+        """Refused unless the task is queued; the child of an agent does not mind."""
+        if self.task(fields)["status"] != "queued":
+            raise ApiError(400, 110, "Invalid task status: expected queued")
         self._dequeue(self.task(fields))
         status = fields.get("new_status") or "created"
         return {**self._changed(self.task(fields), {"status": status}), "dequeued": 1}

@@ -38,6 +38,9 @@ class Tasks:
         self.asked.append(("create", task["name"], project))
         return f"task {len(self.asked)}"
 
+    async def join(self, task, route, secret):
+        self.asked.append(("join", task, route, secret))
+
     async def enqueue(self, task, queue):
         self.asked.append(("enqueue", task, queue))
 
@@ -132,14 +135,16 @@ def test_each_task_is_created_enqueued_and_printed(capsys, caplog):
     """Scripts read the IDs, and nothing else, from stdout."""
     tasks = Tasks()
     caplog.set_level("INFO")
-    asyncio.run(place(order(replicas=2, name="serve", route="r"), tasks))
+    asyncio.run(place(order(replicas=2, name="serve", route="r"), tasks, "a secret"))
     assert tasks.asked == [
         ("create", "serve 1", PROJECT),
+        ("join", "task 1", "r", "a secret"),
         ("enqueue", "task 1", "id of gpu"),
         ("create", "serve 2", PROJECT),
-        ("enqueue", "task 3", "id of gpu"),
+        ("join", "task 4", "r", "a secret"),
+        ("enqueue", "task 4", "id of gpu"),
     ]
-    assert capsys.readouterr().out == "task 1\ntask 3\n"
+    assert capsys.readouterr().out == "task 1\ntask 4\n"
     assert caplog.messages[0] == "serve 1 is in the queue gpu: http://web/task 1"
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import platform
 import ssl
 import subprocess
 import threading
@@ -21,6 +22,7 @@ from tests.end_to_end.agent import Agent, repository, wait_for
 from tests.end_to_end.browser import PROGRAM, chromium
 from tests.end_to_end.conftest import PATIENCE, App
 
+OUTAGE = 60  # seconds
 KEY = "a-key-of-the-door-for-its-callers"
 SECRET = "a-secret-of-the-door-and-its-agents"
 
@@ -276,20 +278,34 @@ def test_to_two_and_back(fleet):
     assert call(door)[0] == 200  # and from zero again
 
 
+@pytest.mark.long  # it mostly sleeps
 def test_while_the_server_is_away(fleet):
-    """The ClearML server answers nothing for a while. Result: requests go on, nothing is started
-    twice afterwards."""
+    """The ClearML server answers nothing for a minute; a route has an instance, and one has none.
+    Result: requests of the first go on, those of the second are told why they wait in vain, the
+    door's log is not flooded, and nothing is started twice afterwards."""
+    fleet.agent()
     fleet.instance()
-    door = fleet.door(fleet.routes(min=1, max=2))
+    door = fleet.door(fleet.routes(min=1, max=2) + fleet.routes("zero", max=1))
     wait_for(lambda: serving(door) == 1, lambda: door.output)
     fleet.api.behind = 502
-    until = time.monotonic() + 8
+    until, lines, answers = time.monotonic() + OUTAGE, len(door.lines), []
+    ask = lambda: answers.append(call(door, "/zero/v1/chat/completions"))  # noqa: E731
+    wait = {"X-Wait-Timeout": "2"}
+    early = call(door, "/zero/v1/chat/completions", {"stream": False}, **wait)
     while time.monotonic() < until:
         assert call(door, body={"max_tokens": 2})[0] == 200
-    assert get(door)["listed"] > 4
+        time.sleep(1)
+    late = call(door, "/zero/v1/chat/completions", {"stream": False}, **wait)
+    for status, told in (early, late):
+        assert status == 503 and "HTTP 502" in told, told
+    assert get(door)["listed"] > OUTAGE - 10 and len(door.lines) - lines < 20, door.output
+    thread = threading.Thread(target=ask)  # it waits, and is served once the server is back
+    thread.start()
     fleet.api.behind = None
-    wait_for(lambda: get(door)["listed"] < 4, lambda: door.output)
-    assert len(fleet.tasks) == 1 and serving(door) == 1
+    wait_for(lambda: get(door)["listed"] < 4, lambda: door.output, 30)
+    thread.join()
+    assert answers[0][0] == 200, answers
+    assert len(fleet.tasks) == 2 and serving(door) == 1
 
 
 def test_two_doors(fleet):
@@ -309,6 +325,22 @@ def test_two_doors(fleet):
     assert len(fleet.tasks) == 1
     queues = [queue["name"] for queue in fleet.api.state.queues.values()]
     assert queues == ["work"]
+
+
+def test_the_last_door_takes_back_what_waits_in_the_queue(fleet):
+    """Two doors of a route have ordered an instance, which no agent takes. Result: the order stays
+    while one of them is here, and is gone with the other one."""
+    fleet.api.state.queues_create({"name": "work"})
+    doors = [fleet.door(fleet.routes(min=1, max=1, autoscaled=True)) for _ in range(2)]
+    tasks = fleet.api.state.tasks
+    told = lambda: [t["runtime"].get("llamacpp_door", "") for t in list(tasks.values())]  # noqa: E731
+    output = lambda: doors[0].output + doors[1].output  # noqa: E731
+    wait_for(lambda: len([each for each in told() if each.endswith(" chat")]) == 2, output)
+    wait_for(lambda: [task["status"] for task in fleet.tasks] == ["queued"], output)
+    assert doors[0].end() == 143
+    assert [task["status"] for task in fleet.tasks] == ["queued"]
+    assert doors[1].end() == 143
+    assert fleet.tasks == [] and "nobody waits for task" in output()
 
 
 def test_what_callers_are_told_while_none_serves(fleet):
@@ -380,7 +412,8 @@ def test_an_instance_that_proves_nothing_gets_no_key(fleet):
             "llamacpp_address": f"http://127.0.0.1:{server.server_port}",
         }
         door.line("does not prove that it is its instance")
-        assert call(door, "/chat/tiny/v1/chat/completions")[0] == 503
+        status, told = call(door, "/chat/tiny/v1/chat/completions", **{"X-Wait-Timeout": "2"})
+        assert status == 503 and "does not prove" in told
         server.shutdown()
     assert {path.partition("?")[0] for path, _ in asked} == {"/api/proof"}
     assert {authorization for _, authorization in asked} <= {"", "Bearer "}
@@ -482,5 +515,6 @@ def test_the_page_of_a_door(fleet):
         page.get_by_text("1 of 0 to 1 instances").wait_for()
         row = page.locator("tbody tr")
         row.get_by_text("tiny: ready").wait_for()
+        row.get_by_text(platform.node()).wait_for()
         assert page.locator("svg.history path").count() == 2
         assert errors == []

@@ -33,6 +33,8 @@ class ScriptedInstance:
         self.state, self.models, self.asked, self.kept = "active", {"m": "ready"}, [], []
         self.version = self.order = ""
         self.says = None  # to whatever it is asked
+        self.machine = {}  # what /api/status tells besides
+        self.silent = None  # an event, before which it answers nothing
         self.others = 0  # requests of other doors
         self.held = asyncio.Event()
         self.held.set()
@@ -79,6 +81,8 @@ class ScriptedInstance:
 
     async def _answer(self, target, body):
         path, _, query = target.partition("?")
+        if self.silent is not None:
+            await self.silent.wait()
         if self.says is not None:
             return reply(self.says)
         if path == "/api/proof":
@@ -97,7 +101,8 @@ class ScriptedInstance:
                 }
                 for name, state in self.models.items()
             ]
-            return reply(json.dumps({"status": self.state, "models": models}).encode())
+            told = {"status": self.state, "models": models, **self.machine}
+            return reply(json.dumps(told).encode())
         if path == "/api/keep":
             self.kept.append(json.loads(body)["seconds"])
             return reply(b"{}")

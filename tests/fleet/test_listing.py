@@ -86,6 +86,14 @@ def test_stamps(stamp, told):
     assert seconds(stamp, 5.0) == told
 
 
+def test_an_outage_of_the_server_does_not_count_as_silence():
+    later = NOW + 1000
+    outage = (NOW + 100, later - 10)
+    for outages, fresh in (((), False), ([outage], True), ([(NOW - 900, NOW)], False)):
+        assert [each.fresh for each in read([task()], later, outages)] == [fresh]
+    assert [each.fresh for each in read([task()], later + 100, [outage])] == [False]
+
+
 def test_a_sign_of_life_lasts():
     assert [each.fresh for each in read([task()], NOW + LIVING - 1)] == [True]
     assert [each.fresh for each in read([task()], NOW + LIVING + 1)] == [False]

@@ -7,13 +7,16 @@ from email.utils import formatdate
 import pytest
 
 from app.errors import ConfigError
+from app.fleet import drafts
 from app.fleet.config import Route
 from app.fleet.orders import Orders
-from app.task import api
+from app.fleet.standing import RouteState
 from app.task.api import RefusedError
 from app.task.checkout import Script
+from app.task.launch import Launcher, describe
 from app.task.sdk import NoAnswerError
 from tests.clearml_api.state import ApiError, State
+from tests.fleet.door import SECRET
 
 FORM = {"Model/model": "p/r/m.gguf", "Model/endpoint_name": "m", "General/queue": "gpu"}
 SCRIPT = Script("https://example.org/app.git", "main", "")
@@ -26,7 +29,7 @@ class ScriptedTask:
     def __init__(self, state):
         self.state, self.lost, self.refused, self.pause = state, set(), set(), 0.0
 
-    async def ask(self, service, action, fields, deadline):
+    async def once(self, service, action, fields, deadline):
         await asyncio.sleep(self.pause)
         name = f"{service}.{action}"
         if name in self.refused:
@@ -37,17 +40,10 @@ class ScriptedTask:
             raise RefusedError(f"ClearML: {name}: {error}", error.code) from None
         if name in self.lost:
             raise NoAnswerError(f"ClearML: {name}: no answer")
-        return found
+        return found, formatdate(time.time())
 
-    async def call(self, name, function, deadline):
-        service, _, action = name.partition(".")
-        return await self.ask(service, action, function(None), deadline), formatdate(time.time())
-
-
-@pytest.fixture(autouse=True)
-def dated(monkeypatch):
-    """What the SDK's thread would send is sent by `ScriptedTask.call`."""
-    monkeypatch.setattr(api, "dated", lambda service, action, fields: fields)
+    async def ask(self, *given):
+        return (await self.once(*given))[0]
 
 
 def doors(count=1):
@@ -120,11 +116,93 @@ def test_a_lock_whose_holder_is_gone_is_broken(run):
 
 
 def test_without_the_right_to_make_queues_it_is_ordered_all_the_same(run, caplog):
+    caplog.set_level("INFO", "app")
+
     async def scenario():
         state, (task,), (orders,) = doors()
         task.refused = {"queues.create"}
         assert await orders.start(ROUTE, 1, counts) is not None
-        assert "several doors may start one each" in caplog.text
+        assert "the doors agree by drafts" in caplog.text
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("template", [False, True])
+def test_many_doors_that_may_create_no_queue_order_one_instance(run, monkeypatch, template):
+    """No door has a lock, and all order in the same moments. Result: one task, under its own name,
+    and no draft."""
+    monkeypatch.setattr(drafts, "PAUSE", 0.2)
+
+    async def scenario():
+        state, tasks, every = doors(8)
+        for number, task in enumerate(tasks):
+            task.refused, task.pause = {"queues.create"}, 0.004 + 0.001 * number
+        route = ROUTE
+        if template:
+            made = state.new_task(hyperparams={"General": {"queue": {"value": "gpu"}}})
+            route = Route("chat", template=made["id"])
+        found = await asyncio.gather(*(orders.start(route, 1, counts) for orders in every))
+        (one,) = queued(state)
+        assert [each for each in found if each] == [one["id"]] and one["name"] == "chat"
+        assert len(state.tasks) == 1 + template
+
+    run(scenario)
+
+
+def test_a_draft_of_a_door_that_is_gone_is_in_nobodys_way_for_long(run, monkeypatch):
+    monkeypatch.setattr(drafts, "PAUSE", 0.0)
+
+    async def scenario():
+        state, (task,), (orders,) = doors()
+        task.refused = {"queues.create"}
+        project = state.projects_create({"name": "a project"})["id"]
+        left = state.new_task(project=project, name="chat (ordering)", id="0")
+        assert await orders.start(ROUTE, 1, counts) is None and list(state.tasks) == ["0"]
+        left["created"] = "2020-01-01T00:00:00"
+        assert await orders.start(ROUTE, 1, counts) is not None
+
+    run(scenario)
+
+
+def test_an_order_that_is_given_up_leaves_no_draft(run):
+    async def scenario():
+        state, (task,), (orders,) = doors()
+        task.pause = 0.02
+        ordering = asyncio.ensure_future(orders.start(ROUTE, 1, counts))
+        while not state.tasks:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.03)  # its ID is known
+        ordering.cancel()
+        await asyncio.wait({ordering})
+        assert ordering.cancelled() and state.tasks == {} and len(state.queues) == 1
+
+    run(scenario)
+
+
+def test_the_other_doors_of_a_route(run):
+    async def scenario():
+        state, _, (orders,) = doors()
+        project = state.projects_create({"name": "a project"})["id"]
+        made = [state.new_task(project=project, status="in_progress", id=n) for n in "abcd"]
+        for task, told in zip(made, ("a chat", "b chat embed", "a other", ""), strict=True):
+            task["runtime"]["llamacpp_door"] = told
+        assert await orders.others("a") == {"chat", "embed"}
+        assert await orders.others("b") == {"chat"}
+        made[1]["last_update"] = "2020-01-01T00:00:00"
+        assert await orders.others("a") == set()
+
+    run(scenario)
+
+
+def test_one_that_an_agent_has_taken_is_not_taken_back(run):
+    async def scenario():
+        state, _, (orders,) = doors()
+        task = await orders.start(ROUTE, 1, counts)
+        assert (await orders.place(task)).place == 1
+        state.tasks_started({"task": task})
+        with pytest.raises(RefusedError):
+            await orders.take_back(task)
+        assert task in state.tasks
 
     run(scenario)
 
@@ -153,6 +231,34 @@ def test_an_order_whose_answer_was_lost_is_found_by_the_next_listing(run):
     run(scenario)
 
 
+@pytest.mark.parametrize("lost", ["tasks.edit_runtime", "tasks.enqueue", "queues.delete"])
+def test_what_an_outage_left_is_tidied_up(run, lost):
+    """The server goes away while an instance is ordered. Result: once it is back, neither draft nor
+    lock is left, and one instance is ordered."""
+
+    async def scenario():
+        state, (task,), (orders,) = doors()
+        enqueue = state.tasks_enqueue
+        task.lost = {lost, "tasks.delete", "queues.delete"}
+        if lost == "tasks.enqueue":  # it was lost on the way there
+            state.tasks_enqueue = lambda fields: {}
+        if lost == "queues.delete":
+            state.queues_delete = lambda fields: {}
+            await orders.start(ROUTE, 1, counts)
+        else:
+            with pytest.raises(NoAnswerError):
+                await orders.start(ROUTE, 1, counts)
+        task.lost = set()
+        state.tasks_enqueue = enqueue
+        vars(state).pop("queues_delete", None)
+        await orders.listed([ROUTE])
+        await orders.start(ROUTE, 1, counts)
+        assert [each["status"] for each in state.tasks.values()] == ["queued"]
+        assert [queue["name"] for queue in state.queues.values()] == ["gpu"]
+
+    run(scenario)
+
+
 def test_all_pages_of_a_listing_are_read(run):
     async def scenario():
         state, _, (orders,) = doors()
@@ -173,6 +279,32 @@ def test_what_is_wrong_with_an_order_is_told(run):
         bare = Orders(task, "a project", None)
         with pytest.raises(ConfigError, match="--repo"):
             await bare.start(ROUTE, 1, counts)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("secret", "count"), [(SECRET, 0), ("another of 16 characters", 1), ("", 1)]
+)
+def test_a_task_that_somebody_launches_counts_if_it_is_signed(run, secret, count):
+    """`launch --route` enqueues a task, with or without the door's secret. Result: the door orders
+    one beside it, unless it is signed."""
+
+    async def scenario():
+        state, (task,), _ = doors()
+        orders = Orders(task, "a project", SCRIPT, SECRET)
+        launcher = Launcher(task)
+        described = describe("by hand", SCRIPT, {"General/gateway_route": "chat"})
+        launched = await launcher.create(described, "a project")
+        await launcher.join(launched, "chat", secret)
+        await launcher.enqueue(launched, "gpu")
+        route = RouteState(ROUTE, SECRET)
+        listed = await orders.listed([ROUTE])
+        route.update(listed)
+        assert [each.task for each in listed] == [launched]
+        assert route.standing().coming == 1 - count
+        ordered = await orders.start(ROUTE, 1, route.counts)
+        assert (ordered is not None) == bool(count) and len(queued(state)) == 1 + count
 
     run(scenario)
 

@@ -29,6 +29,22 @@ def test_command_lines_are_taken(line):
     parser("fleet", fleet, COMMANDS).parse_args(shlex.split(line.split("#")[0]))
 
 
+def test_the_file_of_docker_compose():
+    (door,) = yaml.safe_load((ROOT / "templates/door-compose.yaml").read_text())[
+        "services"
+    ].values()
+    line = door["command"]
+    assert line[:4] == ["python3", "-m", "app", "fleet"]
+    given = parser("fleet", fleet, COMMANDS).parse_args(line[4:])
+    assert given.host == "0.0.0.0"
+    mounted = dict(each.split(":")[:2] for each in door["volumes"])
+    assert mounted["./routes.toml"] == given.config and mounted["../"] == door["working_dir"]
+    assert door["ports"] == ["8080:8080"] and ":8080/health" in door["healthcheck"]["test"][-1]
+    assert all(
+        value.startswith("/tmp") for value in door["environment"].values()
+    )  # all else is r/o
+
+
 def test_the_manifest_of_kubernetes():
     routes, deployment, service = MANIFEST
     assert [each["kind"] for each in MANIFEST] == ["ConfigMap", "Deployment", "Service"]

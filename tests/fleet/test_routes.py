@@ -7,6 +7,7 @@ from app.fleet.config import Route
 from app.fleet.standing import Coming
 from app.fleet.watch import take_back
 from app.gateway import trust
+from app.memory.caller import Caller
 from tests.fleet.door import ANSWER, DRAINING, SECRET, Front, ScriptedInstance
 
 EVENTS = b"HTTP/1.1 200 X\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -308,6 +309,35 @@ def test_it_drains(run):
             one.held.set()
             assert (await client.response())[0] == 200
             await drained
+
+    run(scenario)
+
+
+def test_who_waits_for_an_instance_goes_to_it_in_turns_between_callers(run):
+    async def scenario():
+        async with Front(ScriptedInstance("t1", slots=2)) as front:
+            woken = []
+
+            async def wait(caller, since):
+                await front.state.change(30, Caller("key", caller), since)
+                woken.append(f"{caller}{since}")
+
+            asked = [asyncio.ensure_future(wait("a", n)) for n in range(3)]
+            asked.append(asyncio.ensure_future(wait("b", 3)))
+            await asyncio.sleep(0)
+            front.state.tell()
+            await asyncio.gather(*asked)
+            assert woken == ["a0", "b3", "a1", "a2"] and not front.state.waiting
+
+    run(scenario)
+
+
+def test_while_the_server_is_away_callers_are_told(run):
+    async def scenario():
+        async with Front() as front:
+            front.routes.unlisted = "ClearML: tasks.get_all_ex: no answer in 20 s"
+            status, _, body = await front.ask(headers=b"x-wait-timeout: 0\r\n")
+            assert status == 503 and b"tasks.get_all_ex: no answer in 20 s" in body
 
     run(scenario)
 

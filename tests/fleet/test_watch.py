@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from app.errors import ConfigError
+from app.fleet import looks, member, proven
 from app.fleet.config import Route
 from app.fleet.edits import Edits
 from app.fleet.listing import Listed
@@ -15,6 +16,7 @@ from app.fleet.watch import Watch
 from app.form.merge import merge, parse
 from app.gateway import trust
 from app.machine import clock
+from app.memory.caller import Caller
 from app.task.sdk import NoAnswerError
 from app.task.served import Served
 from tests.fleet.door import SECRET, Front, ScriptedInstance
@@ -30,6 +32,7 @@ class ScriptedOrders:
     def __init__(self, *instances, made=None):
         self.instances, self.made, self.extra = list(instances), made, []
         self.ordered, self.taken_back, self.over = [], [], {}
+        self.elsewhere = set()  # routes of other doors
         self.text, self.problem, self.unreadable, self.fresh = TEXT, None, {}, True
 
     async def listed(self, routes):
@@ -59,12 +62,15 @@ class ScriptedOrders:
     async def standing(self, tasks):
         return {task: self.over[task] for task in tasks if task in self.over}
 
-    async def place(self, task, route):
+    async def place(self, task):
         return Place("gpu", 1, 1)
 
     async def take_back(self, task):
         self.taken_back.append(task)
         self.extra = [each for each in self.extra if each.task != task]
+
+    async def others(self, task):
+        return self.elsewhere
 
     async def routes(self, task):
         return self.text
@@ -103,7 +109,8 @@ def test_instances_that_cannot_be_used_are_not_multiplied(run, least):
         for instance in instances:
             instance.order = trust.order(SECRET, instance.task, "chat")
         async with watching(*instances, min=least, max=2) as (front, orders, watch):
-            waiting = asyncio.ensure_future(front.state.change(30))
+            waiting = asyncio.ensure_future(front.state.change(30, Caller("key", "a"), 0.0))
+            await asyncio.sleep(0)
             await rounds(watch)
             assert orders.ordered == []
             assert "does not prove" in front.state.on_the_way()
@@ -209,6 +216,107 @@ def test_one_too_many_is_taken_back(run):
             front.state.route = Route("chat", template="t", max=1)
             await rounds(watch, 1)
             assert orders.taken_back == ["o0"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_door_that_ends_takes_back_what_nobody_waits_for(run, elsewhere):
+    """Orders of two doors wait in the queue, and one that a person has launched. Result: the last
+    door of the route takes back what doors have ordered, and nothing while there is another one."""
+
+    async def scenario():
+        async with watching(min=1) as (front, orders, watch):
+            watch.start()
+            while not orders.ordered:
+                await asyncio.sleep(0.01)
+            (own,) = orders.extra
+            by_another = replace(own, task="o9", order=trust.order(SECRET, "o9", "chat"))
+            by_hand = replace(own, task="o8", version="", order=trust.order(SECRET, "o8", "chat"))
+            running = replace(own, task="o7", status="in_progress")
+            orders.extra += [by_another, by_hand, running]
+            orders.elsewhere = {"chat"} if elsewhere else set()
+            await watch.stop(5)
+            assert orders.taken_back == ([] if elsewhere else ["o0", "o9"])
+
+    run(scenario)
+
+
+def test_a_door_ends_in_time_where_the_server_does_not_answer(run, caplog):
+    async def scenario():
+        async with watching(min=1) as (front, orders, watch):
+            hanging = asyncio.Event()
+            orders.others = lambda task: hanging.wait()
+            await watch.stop(0.05)
+            assert "may still wait in a queue" in caplog.text
+
+    run(scenario)
+
+
+def test_an_instance_that_never_answers_delays_no_other(run, monkeypatch):
+    """One of three instances takes connections, and says nothing. Result: the others are looked at,
+    and kept, round after round."""
+    monkeypatch.setattr(looks, "PATIENCE", 0.05)
+    monkeypatch.setattr(proven, "TIMEOUT", 100.0)
+    monkeypatch.setattr(member, "TIMEOUT", 100.0)
+
+    async def scenario():
+        hanging = ScriptedInstance("t0")
+        hanging.silent = asyncio.Event()
+        others = [ScriptedInstance("t1"), ScriptedInstance("t2")]
+        async with watching(*others, max=3) as (front, orders, watch):
+            await hanging.start()
+            orders.instances.insert(0, hanging)
+            for _ in range(3):
+                others[0].models["m"], others[1].models["m"] = "ready", "parked"
+                await watch._list()
+                await watch._probe()
+                others[0].models["m"], others[1].models["m"] = "parked", "ready"
+                await watch._probe()
+                states = [front.member(each).models["m"].state for each in others]
+                assert states == ["parked", "ready"]
+            assert [each.kept for each in others] == [[120], [120]]
+            assert len(hanging.asked) == 1 and not front.member(hanging).serves
+            assert (await front.ask())[0] == 200
+            watch._looks.stop()
+            await hanging.stop()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("told", "where"),
+    [
+        ({}, "127.0.0.1"),
+        ({"host": {"name": "one"}}, "one"),
+        ({"host": {"name": "one"}, "devices": [{"name": "H200"}] * 2}, "one (2 x H200)"),
+        (
+            {"host": {"name": "x" * 99}, "devices": [{"name": "A"}, {"name": "B"}]},
+            "x" * 64 + " (A, B)",
+        ),
+    ],
+)
+def test_the_machine_of_an_instance(run, told, where):
+    async def scenario():
+        one = ScriptedInstance("t1")
+        one.machine = told
+        async with watching(one) as (front, orders, watch):
+            assert front.member(one).where == where
+
+    run(scenario)
+
+
+def test_one_that_never_told_anything_is_looked_at_seldom(run):
+    async def scenario():
+        fake = ScriptedInstance("t0", proves=False)
+        async with watching(fake) as (front, orders, watch):
+            for _ in range(20):
+                await watch._probe()
+            assert len(fake.asked) <= 3
+            seen = front.member(fake)
+            fake.proves, seen._next = True, 0.0
+            await watch._probe()
+            assert seen.serves
 
     run(scenario)
 

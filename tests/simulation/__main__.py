@@ -5,8 +5,9 @@ import sys
 import time
 from collections import Counter
 
-from tests.simulation.scene import LONG, QUICK
-from tests.simulation.world import simulate
+from tests.simulation import scene, world
+from tests.simulation.fleet import scene as fleet_scene
+from tests.simulation.fleet import world as fleet_world
 
 
 def main(argv=None):
@@ -16,8 +17,11 @@ def main(argv=None):
     parser.add_argument("--seed", type=int, help="only this one")
     parser.add_argument("--trace", action="store_true", help="print what happens")
     parser.add_argument("--long", action="store_true", help="hours, and up to 32 callers, each")
+    parser.add_argument("--fleet", action="store_true", help="doors and their instances instead")
     given = parser.parse_args(argv)
-    scale = LONG if given.long else QUICK
+    simulate = (fleet_world if given.fleet else world).simulate
+    scales = fleet_scene if given.fleet else scene
+    scale = scales.LONG if given.long else scales.QUICK
     seeds = (
         [given.seed] if given.seed is not None else range(given.first, given.first + given.seeds)
     )

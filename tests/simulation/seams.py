@@ -73,6 +73,7 @@ def replacements(world):
         (chance, "name", random.name),
         (chance, "key", random.key),
         (host, "psutil", machine.psutil),
+        (host, "name", lambda: "simulated"),
         (host, "limit_of", lambda path: None),
         (host, "thread_count", lambda: 8),
         (activity, "of", machine.activity),

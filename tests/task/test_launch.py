@@ -1,6 +1,7 @@
 import pytest
 
 from app.errors import ConfigError
+from app.task.api import RefusedError
 from app.task.checkout import Script
 from app.task.container import SET_UP
 from app.task.launch import (
@@ -46,6 +47,20 @@ def test_a_queue_that_is_not_there_is_refused_with_those_that_are(run):
         _, server = launcher(queues__get_all=QUEUES)
         with pytest.raises(ConfigError, match="no queue 'x'; there is: cpus, gpus"):
             await server.queue("x")
+
+    run(scenario)
+
+
+def test_a_project_that_somebody_else_has_just_created_is_taken(run):
+    async def scenario():
+        task, server = launcher(projects__create=RefusedError("it exists", 400))
+        answers = [{"projects": []}, {"projects": [{"id": "theirs"}]}]
+
+        async def look(fields):
+            return answers.pop(0)
+
+        task.answers["projects.get_all"] = look
+        assert await server.project("a") == "theirs"
 
     run(scenario)
 

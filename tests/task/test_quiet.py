@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from app.task.quiet import is_news, without_monitor
+from app.task.quiet import is_news, is_no_retry, without_monitor
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,15 @@ def test_the_monitor_alone_is_not_heard(text, heard):
 def test_of_storage_the_legacy_line_alone_is_not_heard(text, heard):
     said = logging.LogRecord("clearml.storage", logging.WARNING, "", 0, text, (), None)
     assert is_news(said) is heard
+
+
+@pytest.mark.parametrize(
+    "text, heard",
+    [
+        ("Retrying (%r) after connection broken by '%r': %s", False),
+        ("Connection pool is full, discarding connection: %s", True),
+    ],
+)
+def test_tries_of_a_request_are_not_heard(text, heard):
+    said = logging.LogRecord("urllib3.connectionpool", logging.WARNING, "", 0, text, (), None)
+    assert is_no_retry(said) is heard

@@ -11,7 +11,7 @@ from app.gateway.http.request import Request
 from app.gateway.keys_file import UNNAMED, Holder
 from app.gateway.proxy import Page
 from app.gateway.routes import HEALTH, MODEL, MODELS, READY, STATUS
-from app.machine import clock
+from app.machine import clock, host
 from app.memory.ledger import ModelState, View
 from app.telemetry.overview import SERVABLE, Details, Overview, Phase, last_activity
 from app.telemetry.speculation import Speculation
@@ -89,6 +89,7 @@ def status(overview: Overview, now: float, holder: Holder = UNNAMED) -> dict[str
     views = views_for(overview, holder)
     idle = overview.idle(now)
     used, total = overview.host()
+    machine = "" if holder.name else host.name()
     return {
         "version": overview.version,
         "time": round(clock.wall(), 3),
@@ -102,7 +103,7 @@ def status(overview: Overview, now: float, holder: Holder = UNNAMED) -> dict[str
             {"id": d.id, "name": d.name, "used": d.used, "total": d.total}
             for d in overview.devices()
         ],
-        "host": {"used": used, "total": total},
+        "host": {"name": machine, "used": used, "total": total},
         "callers": _callers(overview, holder),
     }
 

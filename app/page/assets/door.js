@@ -20,7 +20,7 @@
 
   function rows(route) {
     const instances = (route.instances || []).map((each) => row([
-      each.task, each.problem ? `${each.state}: ${each.problem}` : each.state, each.address,
+      each.task, each.problem ? `${each.state}: ${each.problem}` : each.state, `${each.machine}, ${each.address}`,
       String(each.slots), String(each.in_flight),
       Object.entries(each.models).map(([name, model]) => `${name}: ${model.state}`).join(", "),
     ]));

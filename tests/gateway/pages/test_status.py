@@ -7,6 +7,7 @@ from app.gateway.admission import Keys
 from app.gateway.keys_file import UNNAMED
 from app.gateway.pages.status import Health, health, is_ready, pages, status
 from app.gateway.routes import MODEL, MODELS
+from app.machine import host
 from app.machine.gpu import Device
 from app.memory.ledger import ModelState, Tier
 from app.telemetry.overview import Details, MemoryUse, Overview, Phase
@@ -167,7 +168,7 @@ def test_the_whole_status():
     assert found["uptime"] == 61 and found["idle"] == {"seconds": 0, "limit": 3600}
     assert found["last_activity"] == "1970-01-01T00:01:01+00:00"
     assert found["devices"] == [{"id": "0", "name": "H200", "used": 1, "total": 2}]
-    assert found["host"] == {"used": 3, "total": 4}
+    assert found["host"] == {"name": host.name(), "used": 3, "total": 4}
     (model,) = found["models"]
     assert model == {
         "name": "m0",
