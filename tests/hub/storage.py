@@ -100,9 +100,9 @@ class Handler(BaseHTTPRequestHandler):
         if trickle:
             return self._trickle(body)
         for at in range(0, len(body), 65536):
-            self.wfile.write(body[at : at + 65536])
-            with self.storage.lock:
+            with self.storage.lock:  # before whoever reads it can look
                 self.storage.sent += len(body[at : at + 65536])
+            self.wfile.write(body[at : at + 65536])
             time.sleep(self.storage.pause)
         if len(body) < end - start:
             self.close_connection = True
