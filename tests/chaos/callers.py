@@ -29,7 +29,8 @@ class Callers:
     """`models` are the names, `embedding` those for embeddings; `bound`: seconds until every
     request must have ended; `pause`: mean seconds between two of one caller; `tokens`: most of an
     answer.
-    `excused` says whether a connection may be lost now, by what has happened since a time."""
+    `excused` says whether a connection may be lost now, by what has happened since a time, and by
+    whether its answer had begun."""
 
     def __init__(self, base, models, ledger, *, bound=60.0, pause=1.0, kinds=MIXED, **more):
         self.base, self.models, self.ledger = base, models, ledger
@@ -37,7 +38,7 @@ class Callers:
         self.embedding = more.get("embedding", ())
         self.tokens = more.get("tokens", 60)
         self.headers = more.get("headers")
-        self.excused = more.get("excused", lambda since: False)
+        self.excused = more.get("excused", lambda since, begun: False)
         self.quiet = False
 
     async def live(self, dice):
@@ -65,7 +66,7 @@ class Callers:
         except (aiohttp.ClientError, ConnectionError) as error:
             unheard = isinstance(error, aiohttp.ClientConnectorError)
             how = "no connection" if unheard else "lost"
-            if not self.excused(sent):
+            if not self.excused(sent, isinstance(error, aiohttp.ClientPayloadError)):
                 self._problem(kind, model, f"neither an answer nor an error: {error!r}")
         finally:
             self.ledger.under_way -= 1
@@ -126,7 +127,7 @@ class Callers:
                     self._own("leaves", model, "".join(said))
                     answer.close()
                     return "left"
-        if not self.excused(sent):
+        if not self.excused(sent, True):
             self._problem("stream", model, "broken off without an error")
         return "lost"
 

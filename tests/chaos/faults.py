@@ -102,7 +102,10 @@ fault("mute on load")(_comes_up("mute"))
 
 def _full(place):
     def begin(stage, dice):
-        stage.resize(place(stage), max(4096, shutil.disk_usage(place(stage)).used))
+        while True:  # somebody may write meanwhile, and then it is too small
+            with suppress(subprocess.CalledProcessError):
+                stage.resize(place(stage), max(4096, shutil.disk_usage(place(stage)).used))
+                break
         yield
         stage.resize(place(stage), "2g")
 

@@ -124,11 +124,12 @@ class World:
         stage = self.stage
         more = {"bound": BOUND, "pause": 0.3, "kinds": STREAMS, "tokens": 200, "headers": HEADERS}
 
-        def directly(since):
-            return stage.lost(since, "descriptors", "the end")
+        def directly(since, begun):
+            """An answer that had begun has its own end, also where the instance ends."""
+            return stage.lost(since, "descriptors", *() if begun else ("the end",))
 
-        def behind(since):
-            return stage.lost(since, "descriptors", "the end", "nginx")
+        def behind(since, begun):
+            return stage.lost(since, "nginx") or directly(since, begun)
 
         url = stage.app.url
         through = url if "nginx" in stage.lacking else stage.through_nginx
