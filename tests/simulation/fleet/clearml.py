@@ -21,7 +21,7 @@ class Server:
     def __init__(self, world, refuses):
         self.world, self.weather, self.refuses = world, "fine", refuses
         self.state = State()
-        self.ordered = []  # told of each task that is enqueued
+        self.unknown = 0  # tasks whose ID nobody has been told
         self.state.queues_create({"name": QUEUE})
         (self.queue,) = self.state.queues
 
@@ -45,10 +45,10 @@ class Server:
             raise ApiError(403, 0, "not allowed")
         self.world.trace(f"ClearML: {who}: {name}")
         if name == "tasks.enqueue":
-            self.ordered.append(fields["task"])
             self.world.enqueued(fields["task"], who)
         found = self.state.act(name, dict(fields))
         if lost:
+            self.unknown += name in ("tasks.clone", "tasks.create")
             raise ConnectionResetError(104, "lost on the way back")
         return found
 

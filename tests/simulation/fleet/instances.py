@@ -10,6 +10,7 @@ import httptools
 from app.gateway import trust
 from app.task.live import ADDRESS, ROUTE, belongs
 from tests.clearml_api.state import ApiError
+from tests.simulation.fleet import invariants
 
 SECRET = "a secret of more than 16 characters"
 POLL, PING = 3.0, 60.0  # seconds
@@ -105,6 +106,7 @@ class Instance:
             now = self.world.loop.time()
             kept = any(until > now for until in self.kept.values())
             if not kept and not self.in_flight and now - self.used > IDLE_LIMIT:
+                invariants.at_an_end(self.world, self)
                 self.state = "stopping"
                 await asyncio.sleep(1)
                 while self.in_flight:

@@ -42,6 +42,16 @@ def at_an_order(world, task, who):
         world.violated(f"{who} orders {task} while one is to come")
 
 
+def at_an_end(world, instance):
+    """Called when an instance ends for want of use: do all doors know?"""
+    if instance.touched or leaves(world, instance):
+        return
+    for door in world.doors:
+        member = door.state.members.get(instance.task)
+        if member is not None and member.serves and not door.routes.closed:
+            world.violated(f"{instance.task} ends, and {door.name} has not let it go")
+
+
 async def watch(world):
     while True:
         await asyncio.sleep(LOOK)
@@ -94,7 +104,7 @@ def afterwards(world):
     if here := running(world):
         world.violated(f"{here} run for nobody")
     drafts = [t for t in world.clearml.living("created") if t["name"] != "template"]
-    if len(drafts) > world.happened["answers are lost"]:
+    if len(drafts) > world.clearml.unknown:
         world.violated(f"drafts are left: {[each['name'] for each in drafts]}")
     if world.network.open:
         world.violated(f"{len(world.network.open)} ends of connections are open")

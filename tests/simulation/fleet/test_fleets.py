@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.__main__ import main
-from tests.simulation.fleet.kept import KEPT
+from tests.simulation.fleet.kept import KEPT, SCALE
 from tests.simulation.fleet.world import simulate
 
 ROOT = Path(__file__).parents[3]
@@ -30,7 +30,7 @@ def test_nothing_breaks(block):
 
 @pytest.mark.parametrize("seed", KEPT)
 def test_what_was_found_before_stays_mended(seed):
-    assert simulate(seed).violations == [], KEPT[seed]
+    assert simulate(seed, SCALE).violations == [], KEPT[seed]
 
 
 def test_the_command_tells_what_happened(capsys):
