@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
+from app.engine.exchange import Exchange, Sink
 from app.errors import DeclinedError, NotConnectedError, UpstreamError
 from app.fleet.member import Member
 from app.gateway.call import Call
@@ -81,3 +83,25 @@ class Journey:
             raise error
         logger.info("%s: sent to another instance: %s", self.call.model, error)
         relay.again()
+
+
+class Through:
+    """A model of an instance, for one request: `passing.Upstream`. `headers` go with it."""
+
+    def __init__(self, member: Member, model: str, headers: Headers) -> None:
+        self._member = member
+        self._model = model
+        self._headers = headers
+
+    async def exchange(
+        self,
+        head: tuple[str, str, Headers],
+        body: bytes | None,
+        sink: Sink,
+        length: int | None = None,
+    ) -> Exchange:
+        """As `engine.http.Client.exchange`."""
+        method, target, headers = head
+        below = f"/{quote(self._model)}{target}"
+        client = self._member.client
+        return await client.exchange((method, below, headers + self._headers), body, sink, length)

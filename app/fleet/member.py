@@ -7,9 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
-from app.engine.exchange import Exchange, Headers, Sink
 from app.engine.http import Address, Client
 from app.errors import FormError, UpstreamError
 from app.fleet.listing import NAME, Listed
@@ -243,25 +241,3 @@ def _machine(told: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
     devices = list(told.get("devices") or ())[:MOST_GPUS]
     gpus = tuple(str(device["name"])[:NAME] for device in devices)
     return str((told.get("host") or {}).get("name") or "")[:NAME], gpus
-
-
-class Through:
-    """A model of an instance, for one request: `passing.Upstream`. `headers` go with it."""
-
-    def __init__(self, member: Member, model: str, headers: Headers) -> None:
-        self._member = member
-        self._model = model
-        self._headers = headers
-
-    async def exchange(
-        self,
-        head: tuple[str, str, Headers],
-        body: bytes | None,
-        sink: Sink,
-        length: int | None = None,
-    ) -> Exchange:
-        """As `engine.http.Client.exchange`."""
-        method, target, headers = head
-        below = f"/{quote(self._model)}{target}"
-        client = self._member.client
-        return await client.exchange((method, below, headers + self._headers), body, sink, length)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +34,6 @@ LONGEST = 200  # characters of a line
 LAST_SEEN = 600  # seconds since a worker that lives has said so
 CONFIGURATION = "routes"
 ABOUT = "the routes of this door; edited here, they change within seconds"
-AWAY, KEPT = 30.0, 16  # seconds without a listing that are an outage; how many are kept
 DRAFT = "created"
 ROUTE_FIELD = f"{GENERAL}/gateway_route"
 QUEUE_FIELD = f"{GENERAL}/queue"
@@ -66,8 +63,6 @@ class Orders:
         self._secret = secret
         self._launcher = Launcher(self._server)
         self._unsure: set[str] = set()  # tasks of orders whose answer was lost
-        self._heard = -math.inf  # when the server last listed
-        self._away: deque[tuple[float, float]] = deque(maxlen=KEPT)  # its outages
         self._locks: list[str] = []  # that could not be given back
         self._projects: dict[str, str] = {}
 
@@ -87,16 +82,8 @@ class Orders:
             tasks += found.get("tasks") or []
             if len(tasks) < (page + 1) * PAGE:
                 await self._tidy()
-                return listing.read(tasks, self._server.now, self._outages())
+                return listing.read(tasks, self._server.now, self._server.outages())
         raise ClearMLError(f"ClearML: more than {MOST_PAGES * PAGE} tasks run in the project")
-
-    def _outages(self) -> Sequence[tuple[float, float]]:
-        """By the server's time; the server has just listed."""
-        away = clock.now() - self._heard
-        if AWAY < away < math.inf:
-            self._away.append((self._server.now - away, self._server.now))
-        self._heard = clock.now()
-        return self._away
 
     async def _tidy(self) -> None:
         """What was left by an outage: drafts that have come into no queue, and locks."""

@@ -10,9 +10,9 @@ from contextlib import AbstractContextManager
 from app.errors import RequestError, UpstreamError
 from app.fleet.affinity import conversation
 from app.fleet.config import Route
-from app.fleet.journey import Hold, Journey
+from app.fleet.journey import Hold, Journey, Through
 from app.fleet.listing import Listed
-from app.fleet.member import Member, Through
+from app.fleet.member import Member
 from app.fleet.standing import RouteState
 from app.gateway.body.reading import Reading
 from app.gateway.call import Call

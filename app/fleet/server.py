@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
@@ -11,6 +13,7 @@ from app.task.clearml_task import ClearMLTask
 
 T = TypeVar("T")
 DEADLINE = 20.0  # seconds
+AWAY, KEPT = 30.0, 16  # seconds without a listing that are an outage; how many are kept
 
 
 class Server:
@@ -20,11 +23,21 @@ class Server:
         """`task`: the door's own, whose session is used."""
         self._task = task
         self._ahead = 0.0  # of our clock, in seconds
+        self._heard = -math.inf  # when it last listed
+        self._away: deque[tuple[float, float]] = deque(maxlen=KEPT)
 
     @property
     def now(self) -> float:
         """Its time, in seconds since 1970, by the date of its last answer to `dated`."""
         return clock.wall() + self._ahead
+
+    def outages(self) -> Sequence[tuple[float, float]]:
+        """Begin and end of the last ones, by its time. It has just listed."""
+        away = clock.now() - self._heard
+        if AWAY < away < math.inf:
+            self._away.append((self.now - away, self.now))
+        self._heard = clock.now()
+        return self._away
 
     async def ask(
         self, service: str, action: str, fields: Mapping[str, Any], deadline: float = DEADLINE
