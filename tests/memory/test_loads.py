@@ -10,7 +10,15 @@ from app.memory.kv_budget import KvBudget
 from app.memory.ledger import ModelState, Tier
 from app.memory.seat import Demand, Use
 from tests.fakes import until
-from tests.memory.world import Parked, World, mischief, passing, served_in_the_end
+from tests.memory.world import (
+    Parked,
+    VirtualWorld,
+    World,
+    in_virtual_time,
+    mischief,
+    passing,
+    served_in_the_end,
+)
 
 
 def test_memory_of_an_evicted_model_counts_until_it_has_stopped(run):
@@ -213,12 +221,12 @@ def test_a_pinned_model_that_finds_no_room_is_tried_again_later_and_not_all_the_
     run(scenario)
 
 
-def test_a_load_that_takes_long_is_told_again_until_it_ends(run, monkeypatch, caplog):
+def test_a_load_that_takes_long_is_told_again_until_it_ends(monkeypatch, caplog):
     monkeypatch.setattr(loads, "STILL", 0.002)
     caplog.set_level("INFO")
 
     async def scenario():
-        world = World(a=20)
+        world = VirtualWorld(a=20)
         world.servers["a"].fail = 1
         with contextlib.suppress(RequestError):
             await world.use("a")
@@ -229,7 +237,7 @@ def test_a_load_that_takes_long_is_told_again_until_it_ends(run, monkeypatch, ca
         await asyncio.sleep(0.02)
         assert not caplog.messages
 
-    run(scenario)
+    in_virtual_time(scenario)
 
 
 def test_close_stops_a_load_under_way(run):
