@@ -51,6 +51,8 @@ class Running:
     def explain(self, code: int) -> str:
         return str(code)
 
+    def expect(self) -> None: ...
+
     def parked_size(self) -> int:
         return 0
 
