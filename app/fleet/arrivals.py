@@ -53,6 +53,8 @@ class Arrivals:
             if not place.workers and not state.route.autoscaled:
                 problem = f"no agent takes tasks from the queue {place.queue}: start one there"
                 return Coming(each.task, problem, hopeless=True)
+            if not place.place:
+                return Coming(each.task, f"task {each.task} has just left the queue")
             return Coming(each.task, f"task {each.task} is number {place.place} in {place.queue}")
         found = (await self._orders.standing([each.task])).get(each.task)
         how = standing_of(found) if found is not None else "started"

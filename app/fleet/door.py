@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from app import __version__, console
 from app.errors import ConfigError
-from app.fleet import config
+from app.fleet import config, doors
 from app.fleet.edits import Edits
 from app.fleet.metrics import Metrics
 from app.fleet.orders import Orders
@@ -101,15 +101,18 @@ class Door(Lifetime):
         pages = self._serve(routes, callers, doorway, watch, general.drain_timeout)
         pages.endpoint = address
         await edits.name_models()
-        self._start(routes, callers, watch)
+        await self._start(routes, callers, watch)
         Reports(given.task, routes, address).start(given.ending)
         _announce(routes, address)
         await asyncio.Event().wait()
         raise AssertionError("nothing sets it")
 
-    def _start(self, routes: Routes, callers: Callers, watch: Watch) -> None:
-        """Look after the keys file, and after the instances."""
+    async def _start(self, routes: Routes, callers: Callers, watch: Watch) -> None:
+        """Tell the other doors, and look after the keys file and after the instances."""
         given = self._given
+        # A server without tasks.edit_runtime takes it only now: there later edits are not told.
+        told = doors.told(routes.states, given.task.task_id)
+        await given.task.set_runtime({doors.PROPERTY: told})
         if callers.keys_file is not None:
             callers.keys_file.start(given.keys_due, routes.names, lambda _: None)
             given.ending.push("the keys file", simply(callers.keys_file.stop))

@@ -7,7 +7,6 @@ import this module.
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from huggingface_hub import (
@@ -34,7 +33,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from app.errors import FormError, TransferError
-from app.models import arrival, snapshot
+from app.models import arrival, hub_client, snapshot
 from app.models.arrival import Content, Target
 from app.models.kept import Note
 from app.models.part_file import PartFile, bytes_here
@@ -55,13 +54,12 @@ from app.models.web import Web
 NOT_KEPT = "a token typed into the form is not kept for a second run"
 
 LISTED_IN = 10.0  # seconds
-# Commits and ETags are names in the cache: of a hub that is not to be trusted, they could be paths
-# to anywhere.
-NAME = re.compile(r"\w[\w.-]{0,199}", re.A)
 
 # What the hub's library raises if the hub or the network is at fault. Its HTTP client raises
 # HTTPError; hf_xet raises RuntimeError, should the library ever fetch from the chunked storage.
 UNREACHABLE = (errors.HTTPError, OSError, RuntimeError)  # type: ignore[attr-defined]
+
+hub_client.install()
 
 
 def shared_cache() -> Path:
@@ -101,20 +99,26 @@ def _locate(file: HubFile, revision: str, path: str, cache: Path) -> OnHub:
         answer = hf_hub_download(
             repo, shard, revision=commit or revision, cache_dir=cache, dry_run=True
         )
-        commit, size = answer.commit_hash, answer.file_size or 0
-        if answer.is_cached:
-            parts.append(Part(shard, size, cached=True, local=Path(answer.local_path)))
-            continue
-        told = get_hf_file_metadata(hf_hub_url(repo, shard, revision=commit))
-        etag = told.etag or ""
-        for name in filter(None, (etag, commit)):
-            if NAME.fullmatch(name) is None:
-                where = f"{repo}/{shard}: {constants.ENDPOINT}"
-                raise FormError(KEY, f"{where} tells of {name[:80]!r}, which is no ETag or commit")
-        partial = _part_of(folder, etag)
-        here = bytes_here(partial)
-        parts.append(Part(shard, told.size or size, False, etag, here, partial))
+        commit = answer.commit_hash
+        parts.append(_part(repo, shard, commit, answer.file_size or 0, folder))
     return OnHub(repo, revision, commit, tuple(parts))
+
+
+def _part(repo: str, path: str, commit: str, size: int, folder: Path) -> Part:
+    """How much of a file the cache has. Its content may be there under an earlier commit."""
+    local = folder / "snapshots" / commit / path
+    if local.exists():
+        return Part(path, size, cached=True, local=local)
+    told = get_hf_file_metadata(hf_hub_url(repo, path, revision=commit))
+    etag, size = told.etag or "", told.size or size
+    if etag and not hub_client.is_name(etag):
+        where = f"{repo}/{path}: {constants.ENDPOINT}"
+        raise FormError(KEY, f"{where} tells of {etag[:80]!r}, which is no ETag")
+    blob = folder / "blobs" / etag
+    if etag and blob.exists():
+        return Part(path, size, cached=True, local=snapshot.point(folder, commit, path, blob))
+    partial = _part_of(folder, etag)
+    return Part(path, size, False, etag, bytes_here(partial), partial)
 
 
 def _files(repo: str, revision: str, cache: Path) -> list[str]:

@@ -327,9 +327,12 @@ def test_two_doors(fleet):
     assert queues == ["work"]
 
 
-def test_the_last_door_takes_back_what_waits_in_the_queue(fleet):
+@pytest.mark.parametrize("edits_runtime", [True, False])
+def test_the_last_door_takes_back_what_waits_in_the_queue(fleet, edits_runtime):
     """Two doors of a route have ordered an instance, which no agent takes. Result: the order stays
-    while one of them is here, and is gone with the other one."""
+    while one of them is here, and is gone with the other one, also on a server that has no
+    `tasks.edit_runtime`."""
+    fleet.api.state.edits_runtime = edits_runtime
     fleet.api.state.queues_create({"name": "work"})
     doors = [fleet.door(fleet.routes(min=1, max=1, autoscaled=True)) for _ in range(2)]
     tasks = fleet.api.state.tasks

@@ -7,6 +7,7 @@ from email.utils import formatdate
 import pytest
 
 from app.errors import ConfigError
+from app.fleet import doors as doors_of
 from app.fleet import drafts
 from app.fleet.config import Route
 from app.fleet.orders import Orders
@@ -179,7 +180,10 @@ def test_an_order_that_is_given_up_leaves_no_draft(run):
     run(scenario)
 
 
-def test_the_other_doors_of_a_route(run):
+@pytest.mark.parametrize("page", [doors_of.PAGE, 1, 2, 4])
+def test_the_other_doors_of_a_route(run, monkeypatch, page):
+    monkeypatch.setattr(doors_of, "PAGE", page)
+
     async def scenario():
         state, _, (orders,) = doors()
         project = state.projects_create({"name": "a project"})["id"]

@@ -33,6 +33,7 @@ class ScriptedOrders:
         self.instances, self.made, self.extra = list(instances), made, []
         self.ordered, self.taken_back, self.over = [], [], {}
         self.elsewhere = set()  # routes of other doors
+        self.where = Place("gpu", 1, 1)
         self.text, self.problem, self.unreadable, self.fresh = TEXT, None, {}, True
 
     async def listed(self, routes):
@@ -63,7 +64,7 @@ class ScriptedOrders:
         return {task: self.over[task] for task in tasks if task in self.over}
 
     async def place(self, task):
-        return Place("gpu", 1, 1)
+        return self.where
 
     async def take_back(self, task):
         self.taken_back.append(task)
@@ -216,6 +217,23 @@ def test_one_too_many_is_taken_back(run):
             front.state.route = Route("chat", template="t", max=1)
             await rounds(watch, 1)
             assert orders.taken_back == ["o0"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [(Place("gpu", 2, 1), "is number 2 in gpu"), (Place("", 0, 1), "has just left the queue")],
+)
+def test_who_waits_is_told_where_the_order_is(run, where, told):
+    async def scenario():
+        async with watching(min=1) as (front, orders, watch):
+            orders.where = where
+            waiting = asyncio.ensure_future(front.state.change(30, Caller("key", "a"), 0.0))
+            await asyncio.sleep(0)
+            await rounds(watch)
+            assert front.state.on_the_way() == f"task o0 {told}"
+            waiting.cancel()
 
     run(scenario)
 

@@ -22,8 +22,8 @@ class Hub(ThreadedServer):
     many bytes; `pause` holds each 64 KiB back by so many seconds. `requests` are (method, path,
     has a token); `sent` the bytes of bodies that were sent. `claimed` are sizes that a HEAD tells
     instead of the true ones. Downloads are redirected to a `storage`, if there is one, whose ETags
-    are its own. `told` replaces headers of files. Who has a token of a private repository is
-    somebody.
+    are its own. `told` replaces headers of files, absent ones included. Who has a
+    token of a private repository is somebody.
     """
 
     def __init__(self, repositories, private=None):
@@ -74,7 +74,8 @@ class Handler(BaseHTTPRequestHandler):
             told = {"id": repository, "siblings": [{"rfilename": path} for path in files]}
             self._send(200, json.dumps(told).encode(), {"Content-Type": "application/json"})
         elif file[3] not in files:
-            self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit_of(key)})
+            absent = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit_of(key)}
+            self._send(404, b"", absent | self.hub.told)
         else:
             self._send_file(files[file[3]], commit_of(key), self.hub.claimed.get(file[3]))
 

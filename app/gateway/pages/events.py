@@ -35,7 +35,7 @@ HEAD = [
     (b"x-accel-buffering", b"no"),
 ]
 # These keys of the status change although nothing has happened.
-CLOCKS = ("uptime", "idle", "last_activity", "host", "devices")
+CLOCKS = ("time", "uptime", "idle", "last_activity", "host", "devices")
 
 
 @dataclass(frozen=True)

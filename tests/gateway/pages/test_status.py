@@ -5,9 +5,10 @@ import pytest
 
 from app.gateway.admission import Keys
 from app.gateway.keys_file import UNNAMED
+from app.gateway.pages import events
 from app.gateway.pages.status import Health, health, is_ready, pages, status
 from app.gateway.routes import MODEL, MODELS
-from app.machine import host
+from app.machine import clock, host
 from app.machine.gpu import Device
 from app.memory.ledger import ModelState, Tier
 from app.telemetry.overview import Details, MemoryUse, Overview, Phase
@@ -227,3 +228,12 @@ def test_the_memory_of_a_model(tier, held, expected):
     need = {"CUDA0": 9, "CUDA1": 8, "host": 1}
     seen = found.view()[0]._replace(tier=tier, need=need)
     assert found.memory(seen) == expected and expected.total == sum(expected.gpu.values()) + 5
+
+
+def test_open_pages_are_not_told_anew_where_only_time_has_passed(monkeypatch):
+    found = overview(S.READY)
+    told = status(found, 1.0)
+    monkeypatch.setattr(clock, "wall", lambda: told["time"] + 1)
+    later = status(found, 2.0)
+    assert told["time"] != later["time"]
+    assert events._happened(told) == events._happened(later)
