@@ -1,6 +1,7 @@
 """Random models of 1 to 2 MB, one for each way in which llama.cpp keeps what it has read: for every
 token (`llama`), for the last tokens only in some layers (`gemma3`), as a state that cannot go back
-in some layers (`lfm2`), and not at all (`nomic-bert`, which makes embeddings).
+in some layers (`lfm2`), and not at all (`nomic-bert`, which makes embeddings). `hy_v3` keeps what
+`llama` keeps; its last layer is a head that predicts the token after the next one.
 
 What they answer depends on the whole prompt. Their words are tokens, also where a prompt quotes an
 answer: the tokens of an answer are those of the next turn's prompt, as with trained models.
@@ -55,11 +56,18 @@ ENCODING = {
     "attn_output_norm": (WIDTH,),
     "layer_output_norm": (WIDTH,),
 }
+PREDICTING = {  # of a head for multi-token prediction, beside a whole layer
+    "nextn.eh_proj": (WIDTH, 2 * WIDTH),
+    "nextn.enorm": (WIDTH,),
+    "nextn.hnorm": (WIDTH,),
+    "nextn.shared_head_norm": (WIDTH,),
+}
 LAYERS = {
     "llama": (PLAIN, PLAIN),
     "gemma3": (SLIDING, SLIDING),
     "lfm2": ({**CONVOLVED, **GATED, **NORMS}, {**PLAIN, **HEAD_NORMS}),
     "nomic-bert": (ENCODING, ENCODING),
+    "hy_v3": ({**PLAIN, **HEAD_NORMS}, {**PLAIN, **HEAD_NORMS, **PREDICTING}),
 }
 KV_HEADS_OF = {"lfm2": [0, KV_HEADS], "nomic-bert": HEADS}  # a list has them of each layer
 WRITES = ("attn_output.weight", "ffn_down.weight", "shortconv.out_proj.weight")  # to the residual
@@ -125,6 +133,9 @@ def _write_own(writer, architecture):
         writer.add_sliding_window_pattern([True, False])
     if architecture == "lfm2":
         writer.add_shortconv_l_cache(CONVOLUTION)
+    if architecture == "hy_v3":
+        writer.add_nextn_predict_layers(1)
+        writer.add_expert_feed_forward_length(0)  # llama.cpp wants to be told
 
 
 def _tensors(architecture):
@@ -153,6 +164,8 @@ def _tensor(random, name, shape):
         values *= 0.5
         values[:, 0] = -16.0
         values[SAMPLED, 0] = 0.0
+    elif name.endswith("nextn.eh_proj.weight"):
+        values = np.eye(*shape, dtype=np.float32)  # the token, so that some guesses are right
     else:
         values *= (FOCUS if name.endswith("attn_q.weight") else 1) / np.sqrt(shape[1])
         if name.endswith(WRITES):
