@@ -1,7 +1,8 @@
 """Random models of 1 to 2 MB, one for each way in which llama.cpp keeps what it has read: for every
 token (`llama`), for the last tokens only in some layers (`gemma3`), as a state that cannot go back
 in some layers (`lfm2`), and not at all (`nomic-bert`, which makes embeddings). `hy_v3` keeps what
-`llama` keeps; its last layer is a head that predicts the token after the next one.
+`llama` keeps; its last layer is a head that predicts the token after the next one. `exaone4` has
+such a head as well, which llama.cpp loads and cannot run.
 
 What they answer depends on the whole prompt. Their words are tokens, also where a prompt quotes an
 answer: the tokens of an answer are those of the next turn's prompt, as with trained models.
@@ -47,7 +48,9 @@ CONVOLVED = {
     "shortconv.out_proj": (WIDTH, WIDTH),
 }
 PLAIN = {**ATTENTION, **GATED, **NORMS}
-SLIDING = {**PLAIN, **HEAD_NORMS, "post_attention_norm": (WIDTH,), "post_ffw_norm": (WIDTH,)}
+AFTER = {**HEAD_NORMS, "post_attention_norm": (WIDTH,), "post_ffw_norm": (WIDTH,)}
+SLIDING = {**PLAIN, **AFTER}
+NORMED_AFTER = {**ATTENTION, **GATED, **AFTER}
 ENCODING = {
     **ATTENTION,
     "attn_k": (WIDTH, WIDTH),
@@ -68,6 +71,7 @@ LAYERS = {
     "lfm2": ({**CONVOLVED, **GATED, **NORMS}, {**PLAIN, **HEAD_NORMS}),
     "nomic-bert": (ENCODING, ENCODING),
     "hy_v3": ({**PLAIN, **HEAD_NORMS}, {**PLAIN, **HEAD_NORMS, **PREDICTING}),
+    "exaone4": (NORMED_AFTER, {**NORMED_AFTER, **PREDICTING}),
 }
 KV_HEADS_OF = {"lfm2": [0, KV_HEADS], "nomic-bert": HEADS}  # a list has them of each layer
 WRITES = ("attn_output.weight", "ffn_down.weight", "shortconv.out_proj.weight")  # to the residual
@@ -133,8 +137,9 @@ def _write_own(writer, architecture):
         writer.add_sliding_window_pattern([True, False])
     if architecture == "lfm2":
         writer.add_shortconv_l_cache(CONVOLUTION)
-    if architecture == "hy_v3":
+    if architecture in ("hy_v3", "exaone4"):
         writer.add_nextn_predict_layers(1)
+    if architecture == "hy_v3":
         writer.add_expert_feed_forward_length(0)  # llama.cpp wants to be told
 
 
