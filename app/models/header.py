@@ -118,18 +118,35 @@ class Header:
     @property
     def kv_bytes(self) -> int:
         """Bytes of KV cache for one token, as 16-bit floats; 0 where the file does not say."""
-        heads = max(self.numbers("attention.head_count"), default=0)
-        if not heads:
-            return 0
         kv_heads = self.numbers("attention.head_count_kv")
         # A list tells the heads of each layer.
         total = (
-            sum(kv_heads) if len(kv_heads) > 1 else self.number(LAYERS) * (sum(kv_heads) or heads)
+            sum(kv_heads)
+            if len(kv_heads) > 1
+            else self.number(LAYERS) * (sum(kv_heads) or self.heads)
         )
-        width = self.number("embedding_length") // heads
+        return total * self._kv_head_bytes
+
+    def kv_bytes_of(self, layer: int) -> int:
+        """The same of one layer, counted from 0."""
+        kv_heads = self.numbers("attention.head_count_kv")
+        if len(kv_heads) > 1:
+            return sum(kv_heads[layer : layer + 1]) * self._kv_head_bytes
+        return (sum(kv_heads) or self.heads) * self._kv_head_bytes
+
+    @property
+    def heads(self) -> int:
+        """Of attention, in the layer that has most; 0 where the file does not say."""
+        return max(self.numbers("attention.head_count"), default=0)
+
+    @property
+    def _kv_head_bytes(self) -> int:
+        if not self.heads:
+            return 0
+        width = self.number("embedding_length") // self.heads
         keys = self.number("attention.key_length") or width
         values = self.number("attention.value_length") or width
-        return total * (keys + values) * 2
+        return (keys + values) * 2
 
     @property
     def sliding_window(self) -> bool:

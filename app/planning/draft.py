@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from app.engine.arguments import BY_DRAFT, BY_HEADS
 from app.models.files import Inspected
-from app.models.header import LAYERS, Header
-from app.planning.arithmetic import BLOCK, LEAST_COMPUTE
+from app.models.header import Header
+from app.planning.arithmetic import BATCH, BLOCK, LEAST_COMPUTE
 
 MOST_APART = 128  # tokens by which two vocabularies may differ in length: llama.cpp's own bound
 FIRST_COMPARED = 5  # llama.cpp lets the tokens before this one differ
 ARCHITECTURES = {"eagle3": "draft-eagle3", "dflash": "draft-dflash"}
 MARKOV = "markov_w1.weight"  # a tensor that makes dflash a dspark
+WIDTHS = 20  # of the embeddings: so much of a token is in a layer's compute buffers, or half
 TOKENIZER = "tokenizer.ggml."
 
 
@@ -52,12 +53,21 @@ def _vocabulary(header: Header) -> int:
     return next((shape[-1] for shape in shapes if shape), 0)
 
 
-def heads_context(header: Header, context: int) -> int:
+def heads_context(header: Header, context: int, *, flash: bool = True) -> int:
     """Bytes of the context of its own that the heads of multi-token prediction have: KV cache in
-    16-bit floats, whatever the model's, and compute buffers."""
-    layers = len(_head_layers(header))
-    each = header.kv_bytes // max(1, header.number(LAYERS))
-    return layers * each * context + LEAST_COMPUTE
+    16-bit floats, whatever the model's, and compute buffers. Those have, without Flash Attention,
+    every token's scores for all the others."""
+    cache = sum(map(header.kv_bytes_of, _head_layers(header))) * context
+    values = WIDTHS * header.number("embedding_length")
+    values += 0 if flash else (header.heads + 1) * context
+    return cache + max(LEAST_COMPUTE, 4 * BATCH * values)
+
+
+def heads_weights(header: Header) -> int:
+    """Bytes of the layers that predict tokens: the planning tool knows of no multi-token
+    prediction, and llama.cpp leaves these layers in the file where they are not asked for."""
+    layers = _head_layers(header)
+    return sum(tensor.size or 0 for tensor in header.tensors if _layer(tensor.name) in layers)
 
 
 def cost(model: Inspected, draft: Inspected | None, *, heads: bool) -> float:

@@ -5,7 +5,7 @@ from app.models import gguf, tiny_writer
 from app.models.files import Preview
 from app.models.header import Header, Tensor
 from app.planning.arithmetic import LEAST_COMPUTE
-from app.planning.draft import cost, heads_context, kind, mismatch
+from app.planning.draft import cost, heads_context, heads_weights, kind, mismatch
 
 F16 = 1
 METADATA = {
@@ -73,7 +73,24 @@ def test_real_headers_of_two_vocabularies(tmp_path):
 
 
 def test_heads_have_a_context_of_their_own():
+    """A KV cache of their own layers, and compute buffers by the width of the embeddings."""
     assert heads_context(HEADS, 1000) == 4 * 2 * 64 * 2 * 1000 + LEAST_COMPUTE
+    wide = header("blk.2.nextn.x", **{"llama.embedding_length": 4096})
+    assert heads_context(wide, 1) - heads_context(HEADS, 1) == 20 * 4096 * 512 * 4 - LEAST_COMPUTE
+    more = heads_context(HEADS, 9000, flash=False) - heads_context(HEADS, 9000)
+    assert more == (4 + 1) * 9000 * 512 * 4 - LEAST_COMPUTE
+
+
+@pytest.mark.parametrize("kv_heads, layer", [([0, 2, 8], 8), ([4, 4, 1], 1), (3, 3), ([0, 2], 0)])
+def test_heads_keep_what_their_own_layer_keeps(kv_heads, layer):
+    """In a file whose layers differ: some are recurrent, some see a window."""
+    found = header("blk.2.nextn.x", **{"llama.attention.head_count_kv": kv_heads})
+    assert heads_context(found, 1000) == layer * 2 * 64 * 2 * 1000 + LEAST_COMPUTE
+
+
+def test_all_tensors_of_a_head_are_its_weights():
+    found = header("blk.1.a", "output.weight", "blk.2.a", "blk.2.nextn.eh_proj.weight")
+    assert heads_weights(found) == 2 * 200 and heads_weights(header("blk.1.a")) == 0
 
 
 def test_a_guess_costs_what_is_read_for_it(tmp_path):
