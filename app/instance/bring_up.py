@@ -161,7 +161,7 @@ class LlamaServers:
             heads=files.model.header.predicts_tokens,
             mmproj=str(files.mmproj.first) if files.mmproj else "",
             draft=str(files.draft.first) if files.draft else "",
-            draft_kind=draft.kind(files.draft.header) if files.draft else "",
+            draft_kind=draft.kind(files.model.header, files.draft.header) if files.draft else "",
             slots=str(place.kv or ""),
             debug=self.general.debug,
         )

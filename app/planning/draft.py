@@ -9,20 +9,27 @@ from app.planning.arithmetic import BATCH, BLOCK, LEAST_COMPUTE
 
 MOST_APART = 128  # tokens by which two vocabularies may differ in length: llama.cpp's own bound
 FIRST_COMPARED = 5  # llama.cpp lets the tokens before this one differ
-ARCHITECTURES = {"eagle3": "draft-eagle3", "dflash": "draft-dflash"}
+ARCHITECTURES = {
+    "eagle3": "draft-eagle3",
+    "dflash": "draft-dflash",
+    "gemma4-assistant": BY_HEADS,
+}
 MARKOV = "markov_w1.weight"  # a tensor that makes dflash a dspark
 WIDTHS = 20  # of the embeddings: so much of a token is in a layer's compute buffers, or half
 TOKENIZER = "tokenizer.ggml."
 
 
-def kind(draft: Header) -> str:
+def kind(model: Header, draft: Header) -> str:
     """What llama-server's --spec-type has to be for this draft model: without it, llama-server
-    loads the file and makes no use of it."""
+    loads the file and makes no use of it. Heads go on from the model's own states: a whole model
+    of another width guesses by itself, even if it has heads."""
     if any(tensor.name == MARKOV for tensor in draft.tensors):
         return "draft-dspark"
     if draft.architecture in ARCHITECTURES:
         return ARCHITECTURES[draft.architecture]
-    return BY_HEADS if draft.predicts_tokens else BY_DRAFT
+    width = "embedding_length"
+    heads = draft.predicts_tokens and draft.number(width) == model.number(width)
+    return BY_HEADS if heads else BY_DRAFT
 
 
 def mismatch(model: Header, draft: Header) -> str:
@@ -31,7 +38,7 @@ def mismatch(model: Header, draft: Header) -> str:
     without a guess, and say so only in its log."""
     if draft.projector:
         return "is a projector"
-    if kind(draft) != BY_DRAFT:
+    if kind(model, draft) != BY_DRAFT:
         return ""  # made for one model, whose vocabulary it uses
     for key in ("model", "bos_token_id", "eos_token_id"):
         theirs, its = (each.metadata.get(TOKENIZER + key) for each in (model, draft))

@@ -31,13 +31,15 @@ HEADS = header("blk.0.a", "blk.1.a", "blk.2.a", "blk.2.nextn.eh_proj.weight")
     [
         (header("blk.0.a"), BY_DRAFT),
         (HEADS, BY_HEADS),
+        (header("blk.2.nextn.x", **{"llama.embedding_length": 1024}), BY_DRAFT),
+        (header("nextn.x", **{"general.architecture": "gemma4-assistant"}), BY_HEADS),
         (header(**{"general.architecture": "eagle3"}), "draft-eagle3"),
         (header(**{"general.architecture": "dflash"}), "draft-dflash"),
         (header("markov_w1.weight", **{"general.architecture": "dflash"}), "draft-dspark"),
     ],
 )
 def test_the_kind_of_a_draft_model(draft, expected):
-    assert kind(draft) == expected
+    assert kind(header("blk.0.a"), draft) == expected
 
 
 def spoken(tokens="abcdefgh", model="gpt2", bos=1, size=8):
