@@ -77,7 +77,8 @@ KV_HEADS_OF = {"lfm2": [0, KV_HEADS], "nomic-bert": HEADS}  # a list has them of
 WRITES = ("attn_output.weight", "ffn_down.weight", "shortconv.out_proj.weight")  # to the residual
 
 
-def write(path, architecture, seed=1):
+def write(path, architecture, seed=1, without=None):
+    """Write a model; `without` the tensors whose names begin so, and with the same others."""
     writer = gguf.GGUFWriter(path, architecture)
     _write_metadata(writer, architecture)
     random = np.random.default_rng(seed)
@@ -85,7 +86,8 @@ def write(path, architecture, seed=1):
         values = _tensor(random, name, shape)
         if architecture == "gemma3" and name == "token_embd.weight":
             values /= np.sqrt(WIDTH)  # llama.cpp multiplies them by it
-        writer.add_tensor(name, values)
+        if without is None or not name.startswith(without):
+            writer.add_tensor(name, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

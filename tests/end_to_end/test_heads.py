@@ -72,6 +72,23 @@ def test_heads_of_the_file_guess(start, tmp_path):
     assert 1 < sum(map(float, taken.values())) <= planned / MIB
 
 
+def test_heads_in_a_file_of_their_own_guess(start, tmp_path):
+    """A model without its head, whose head is named as its draft model. Result: it guesses as the
+    whole file does."""
+    for name, without in (("whole", None), ("trunk", "blk.1."), ("head", "blk.0.")):
+        architectures.write(tmp_path / f"{name}.gguf", "hy_v3", without=without)
+    found = []
+    for name, guesses in (("whole", "auto"), ("trunk", tmp_path / "head.gguf")):
+        model = "--set", f"Model/model={tmp_path / name}.gguf"
+        app = start(*model, *GIVEN, "--set", f"Model/speculative={guesses}").ready()
+        assert kinds_of_guesses(app) == ["draft-mtp"]
+        answer = ask(app, "hello world")
+        numbers = [answer["timings"][key] for key in ("draft_n", "draft_n_accepted")]
+        found.append((text_of(answer), numbers))
+        app.end()
+    assert found[0] == found[1] and found[0][1][1]
+
+
 def test_heads_that_this_llama_server_cannot_run(start, tmp_path):
     """A file with a head of an architecture whose heads llama.cpp keeps without use. Result: the
     model comes, guesses by the text, and the console says so once; it comes again in the same
