@@ -22,6 +22,10 @@ NUMBERS = (
     "attention.value_length",
     "context_length",
     "embedding_length",
+    "ssm.conv_kernel",
+    "ssm.group_count",
+    "ssm.inner_size",
+    "ssm.state_size",
     "vocab_size",
 )
 ARCHITECTURE = "general.architecture"
@@ -133,6 +137,16 @@ class Header:
         if len(kv_heads) > 1:
             return sum(kv_heads[layer : layer + 1]) * self._kv_head_bytes
         return (sum(kv_heads) or self.heads) * self._kv_head_bytes
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes that a slot has of its own, whatever its tokens, as the states of state space
+        layers (Mamba, gated delta nets); 0 without any."""
+        layers = {t.name.split(".")[1] for t in self.tensors if ".ssm_" in t.name}
+        inner, size = self.number("ssm.inner_size"), self.number("ssm.state_size")
+        convolved = inner + 2 * self.number("ssm.group_count") * size
+        kept = max(0, self.number("ssm.conv_kernel") - 1)
+        return 4 * len(layers) * (kept * convolved + inner * size)
 
     @property
     def heads(self) -> int:

@@ -156,11 +156,14 @@ class _Trial:
         if candidate.drafting is not None:
             argv = arguments.draft_planning(resolved, candidate.wanted)
             beside = await footprint.predict(argv, candidate.drafting, self.site, divided=divided)
+            if draft.kind(header, candidate.drafting.header) != arguments.BY_DRAFT:
+                taken = taken.spread(draft.snapshots(header, resolved.parallel))
             return taken.beside(beside)
         if candidate.settings.guesses and header.predicts_tokens:
             flash = candidate.settings.flash_attention != "off"
             heads = draft.heads_context(header, resolved.context, flash=flash)
             if taken.devices and self.site.capabilities.fit_params is not None:
                 heads += draft.heads_weights(header)  # in host memory, the whole file counts
+            taken = taken.spread(draft.snapshots(header, resolved.parallel))
             return taken.plus(heads, last=True)
         return taken

@@ -15,6 +15,7 @@ ARCHITECTURES = {
     "gemma4-assistant": BY_HEADS,
 }
 MARKOV = "markov_w1.weight"  # a tensor that makes dflash a dspark
+MOST_GUESSES = 3  # at once: llama-server's --spec-draft-n-max
 WIDTHS = 20  # of the embeddings: so much of a token is in a layer's compute buffers, or half
 TOKENIZER = "tokenizer.ggml."
 
@@ -75,6 +76,12 @@ def heads_weights(header: Header) -> int:
     prediction, and llama.cpp leaves these layers in the file where they are not asked for."""
     layers = _head_layers(header)
     return sum(tensor.size or 0 for tensor in header.tensors if _layer(tensor.name) in layers)
+
+
+def snapshots(model: Header, slots: int) -> int:
+    """Bytes of the earlier states of state space layers, which llama-server keeps for each slot to
+    take guesses back, where these are by heads or by a draft model made for the model."""
+    return MOST_GUESSES * model.state_bytes * slots
 
 
 def cost(model: Inspected, draft: Inspected | None, *, heads: bool) -> float:

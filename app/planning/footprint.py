@@ -53,6 +53,14 @@ class Footprint:
         device = used[-1] if last else next(iter(self.devices))
         return replace(self, devices={**self.devices, device: self.devices[device] + size})
 
+    def spread(self, size: int) -> Footprint:
+        """With so many bytes more, on each device in proportion to what is there."""
+        total = sum(self.devices.values())
+        if not total:
+            return self.plus(size)
+        more = {device: size * taken // total for device, taken in self.devices.items()}
+        return replace(self, devices=together([self.devices, more]))
+
     def beside(self, other: Footprint) -> Footprint:
         """Of both together, without the other's prompt cache: it has none."""
         devices = together([self.devices, other.devices])

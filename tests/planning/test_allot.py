@@ -155,6 +155,19 @@ def test_heads_have_to_find_room_where_the_last_layers_are(allotted):
     assert model.resolved.placement[0] == "--tensor-split" and devices == {"CUDA0": 10, "CUDA1": 13}
 
 
+def test_states_to_go_back_to_have_to_find_room(allotted):
+    """Of a model with a state of 512 MiB for each of four slots, and heads: three more of each."""
+    told = {"block_count": 2, "nextn_predict_layers": 1, "context_length": 1}
+    told |= {"ssm.inner_size": 1 << 13, "ssm.state_size": 1 << 14}
+    names = "blk.0.ssm_out.weight", "blk.1.nextn.eh_proj.weight"
+    metadata = {"general.architecture": "qwen35"} | {f"qwen35.{k}": v for k, v in told.items()}
+    header = Header(metadata, tuple(Tensor(name, (1, 1), F16, 0) for name in names), 0)
+    model, devices, _ = allotted(room(), 10 << 10, header=header)
+    assert model.resolved.parallel == 4 and devices == {"CUDA0": 16}
+    model, devices, _ = allotted(room(), 20 << 10, header=header)
+    assert devices == {"CUDA0": 13, "CUDA1": 13}
+
+
 def test_a_draft_model_that_cannot_guess_is_refused(allotted):
     with pytest.raises(FormError, match="another vocabulary") as raised:
         allotted(room(), 10, draft={**HEADER.metadata, "tokenizer.ggml.model": "gpt2"})

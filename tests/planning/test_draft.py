@@ -5,7 +5,7 @@ from app.models import gguf, tiny_writer
 from app.models.files import Preview
 from app.models.header import Header, Tensor
 from app.planning.arithmetic import LEAST_COMPUTE
-from app.planning.draft import cost, heads_context, heads_weights, kind, mismatch
+from app.planning.draft import cost, heads_context, heads_weights, kind, mismatch, snapshots
 
 F16 = 1
 METADATA = {
@@ -88,6 +88,16 @@ def test_heads_keep_what_their_own_layer_keeps(kv_heads, layer):
     """In a file whose layers differ: some are recurrent, some see a window."""
     found = header("blk.2.nextn.x", **{"llama.attention.head_count_kv": kv_heads})
     assert heads_context(found, 1000) == layer * 2 * 64 * 2 * 1000 + LEAST_COMPUTE
+
+
+def test_earlier_states_are_kept_of_each_slot():
+    """As llama-server has told of this shape: three times 0.04 MiB, of two heads of 32 in a layer,
+    for four slots."""
+    told = {"conv_kernel": 4, "inner_size": 64, "state_size": 32, "group_count": 2}
+    metadata = {f"llama.ssm.{key}": value for key, value in told.items()}
+    found = header("blk.0.ssm_a", "blk.0.ssm_out.weight", "blk.1.a", **metadata)
+    assert snapshots(found, 4) == 3 * 4 * (4 * (3 * 192 + 64 * 32))
+    assert snapshots(header("blk.0.a", **metadata), 4) == snapshots(HEADS, 4) == 0
 
 
 def test_all_tensors_of_a_head_are_its_weights():
