@@ -1,6 +1,8 @@
 """Random models of 1 to 2 MB, one for each way in which llama.cpp keeps what it has read: for every
 token (`llama`), for the last tokens only in some layers (`gemma3`), as a state that cannot go back
-in some layers (`lfm2`), and not at all (`nomic-bert`, which makes embeddings).
+in some layers (`lfm2`), and not at all (`nomic-bert`, which makes embeddings). `hy_v3` keeps what
+`llama` keeps; its last layer is a head that predicts the token after the next one. `exaone4` has
+such a head as well, which llama.cpp loads and cannot run.
 
 What they answer depends on the whole prompt. Their words are tokens, also where a prompt quotes an
 answer: the tokens of an answer are those of the next turn's prompt, as with trained models.
@@ -46,7 +48,9 @@ CONVOLVED = {
     "shortconv.out_proj": (WIDTH, WIDTH),
 }
 PLAIN = {**ATTENTION, **GATED, **NORMS}
-SLIDING = {**PLAIN, **HEAD_NORMS, "post_attention_norm": (WIDTH,), "post_ffw_norm": (WIDTH,)}
+AFTER = {**HEAD_NORMS, "post_attention_norm": (WIDTH,), "post_ffw_norm": (WIDTH,)}
+SLIDING = {**PLAIN, **AFTER}
+NORMED_AFTER = {**ATTENTION, **GATED, **AFTER}
 ENCODING = {
     **ATTENTION,
     "attn_k": (WIDTH, WIDTH),
@@ -55,17 +59,26 @@ ENCODING = {
     "attn_output_norm": (WIDTH,),
     "layer_output_norm": (WIDTH,),
 }
+PREDICTING = {  # of a head for multi-token prediction, beside a whole layer
+    "nextn.eh_proj": (WIDTH, 2 * WIDTH),
+    "nextn.enorm": (WIDTH,),
+    "nextn.hnorm": (WIDTH,),
+    "nextn.shared_head_norm": (WIDTH,),
+}
 LAYERS = {
     "llama": (PLAIN, PLAIN),
     "gemma3": (SLIDING, SLIDING),
     "lfm2": ({**CONVOLVED, **GATED, **NORMS}, {**PLAIN, **HEAD_NORMS}),
     "nomic-bert": (ENCODING, ENCODING),
+    "hy_v3": ({**PLAIN, **HEAD_NORMS}, {**PLAIN, **HEAD_NORMS, **PREDICTING}),
+    "exaone4": (NORMED_AFTER, {**NORMED_AFTER, **PREDICTING}),
 }
 KV_HEADS_OF = {"lfm2": [0, KV_HEADS], "nomic-bert": HEADS}  # a list has them of each layer
 WRITES = ("attn_output.weight", "ffn_down.weight", "shortconv.out_proj.weight")  # to the residual
 
 
-def write(path, architecture, seed=1):
+def write(path, architecture, seed=1, without=None):
+    """Write a model; `without` the tensors whose names begin so, and with the same others."""
     writer = gguf.GGUFWriter(path, architecture)
     _write_metadata(writer, architecture)
     random = np.random.default_rng(seed)
@@ -73,7 +86,8 @@ def write(path, architecture, seed=1):
         values = _tensor(random, name, shape)
         if architecture == "gemma3" and name == "token_embd.weight":
             values /= np.sqrt(WIDTH)  # llama.cpp multiplies them by it
-        writer.add_tensor(name, values)
+        if without is None or not name.startswith(without):
+            writer.add_tensor(name, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -125,6 +139,10 @@ def _write_own(writer, architecture):
         writer.add_sliding_window_pattern([True, False])
     if architecture == "lfm2":
         writer.add_shortconv_l_cache(CONVOLUTION)
+    if architecture in ("hy_v3", "exaone4"):
+        writer.add_nextn_predict_layers(1)
+    if architecture == "hy_v3":
+        writer.add_expert_feed_forward_length(0)  # llama.cpp wants to be told
 
 
 def _tensors(architecture):
@@ -153,6 +171,8 @@ def _tensor(random, name, shape):
         values *= 0.5
         values[:, 0] = -16.0
         values[SAMPLED, 0] = 0.0
+    elif name.endswith("nextn.eh_proj.weight"):
+        values = np.eye(*shape, dtype=np.float32)  # the token, so that some guesses are right
     else:
         values *= (FOCUS if name.endswith("attn_q.weight") else 1) / np.sqrt(shape[1])
         if name.endswith(WRITES):

@@ -11,7 +11,7 @@ from app.engine import guard
 from app.engine.http import Client
 from app.engine.lifecycle import State
 from app.engine.process import Process, Program
-from app.errors import UpstreamError
+from app.errors import LoadError, UpstreamError
 from app.models.read_ahead import ReadAhead
 
 HEALTH_TIMEOUT = 5.0
@@ -50,7 +50,12 @@ class LlamaServer:
     async def start(self) -> None:
         self.expect()
         try:
-            await self._start()
+            try:
+                await self._start()
+            except LoadError as error:
+                if not self.process.do_without_heads(error):
+                    raise
+                await self._start()
         finally:
             self._expect_no_more()
 

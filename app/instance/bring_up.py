@@ -161,13 +161,18 @@ class LlamaServers:
             heads=files.model.header.predicts_tokens,
             mmproj=str(files.mmproj.first) if files.mmproj else "",
             draft=str(files.draft.first) if files.draft else "",
-            draft_kind=draft.kind(files.draft.header) if files.draft else "",
+            draft_kind=draft.kind(files.model.header, files.draft.header) if files.draft else "",
             slots=str(place.kv or ""),
             debug=self.general.debug,
         )
-        argv = arguments.build(model.settings, model.resolved, launch, capabilities)
+
+        def argv_of(launch: Launch) -> list[str]:
+            built = arguments.build(model.settings, model.resolved, launch, capabilities)
+            return [str(capabilities.path), *built]
+
+        argv, by_heads = argv_of(launch), model.settings.guesses and launch.heads
         return Program(
-            argv=[str(capabilities.path), *argv],
+            argv=argv,
             environment=self._child_environment(place.key),
             show=self._shown(model.settings),
             again=arguments.again(model.settings, capabilities),
@@ -175,7 +180,13 @@ class LlamaServers:
             patience=ON_GPUS if model.footprint.on_gpus else PATIENCE,
             on_line=lambda level, text: self.heard(name, level, text),
             on_buffers=lambda buffers: record.put(on_devices(buffers)),
+            plain=argv_of(replace(launch, heads=False)) if by_heads else (),
+            on_plain=lambda: self._without_heads(name),
         )
+
+    def _without_heads(self, name: str) -> None:
+        if (speculation := self.overview.models[name].speculation) is not None:
+            speculation.cost = 0.0  # guesses from the text
 
     def _child_environment(self, key: str) -> dict[str, str]:
         return child_environment(self.environment, str(self.folder), key)

@@ -22,6 +22,10 @@ NUMBERS = (
     "attention.value_length",
     "context_length",
     "embedding_length",
+    "ssm.conv_kernel",
+    "ssm.group_count",
+    "ssm.inner_size",
+    "ssm.state_size",
     "vocab_size",
 )
 ARCHITECTURE = "general.architecture"
@@ -118,18 +122,45 @@ class Header:
     @property
     def kv_bytes(self) -> int:
         """Bytes of KV cache for one token, as 16-bit floats; 0 where the file does not say."""
-        heads = max(self.numbers("attention.head_count"), default=0)
-        if not heads:
-            return 0
         kv_heads = self.numbers("attention.head_count_kv")
         # A list tells the heads of each layer.
         total = (
-            sum(kv_heads) if len(kv_heads) > 1 else self.number(LAYERS) * (sum(kv_heads) or heads)
+            sum(kv_heads)
+            if len(kv_heads) > 1
+            else self.number(LAYERS) * (sum(kv_heads) or self.heads)
         )
-        width = self.number("embedding_length") // heads
+        return total * self._kv_head_bytes
+
+    def kv_bytes_of(self, layer: int) -> int:
+        """The same of one layer, counted from 0."""
+        kv_heads = self.numbers("attention.head_count_kv")
+        if len(kv_heads) > 1:
+            return sum(kv_heads[layer : layer + 1]) * self._kv_head_bytes
+        return (sum(kv_heads) or self.heads) * self._kv_head_bytes
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes that a slot has of its own, whatever its tokens, as the states of state space
+        layers (Mamba, gated delta nets); 0 without any."""
+        layers = {t.name.split(".")[1] for t in self.tensors if ".ssm_" in t.name}
+        inner, size = self.number("ssm.inner_size"), self.number("ssm.state_size")
+        convolved = inner + 2 * self.number("ssm.group_count") * size
+        kept = max(0, self.number("ssm.conv_kernel") - 1)
+        return 4 * len(layers) * (kept * convolved + inner * size)
+
+    @property
+    def heads(self) -> int:
+        """Of attention, in the layer that has most; 0 where the file does not say."""
+        return max(self.numbers("attention.head_count"), default=0)
+
+    @property
+    def _kv_head_bytes(self) -> int:
+        if not self.heads:
+            return 0
+        width = self.number("embedding_length") // self.heads
         keys = self.number("attention.key_length") or width
         values = self.number("attention.value_length") or width
-        return total * (keys + values) * 2
+        return (keys + values) * 2
 
     @property
     def sliding_window(self) -> bool:

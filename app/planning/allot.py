@@ -150,12 +150,20 @@ class _Trial:
     async def _with_guesses(
         self, taken: Footprint, resolved: Resolved, *, divided: bool
     ) -> Footprint:
-        """With what guesses tokens in advance: a draft model, or the context of a file's heads."""
+        """With what guesses tokens in advance: a draft model, or a file's heads, which are in its
+        last layers."""
         candidate, header = self.candidate, self.contents.header
         if candidate.drafting is not None:
             argv = arguments.draft_planning(resolved, candidate.wanted)
             beside = await footprint.predict(argv, candidate.drafting, self.site, divided=divided)
+            if draft.kind(header, candidate.drafting.header) != arguments.BY_DRAFT:
+                taken = taken.spread(draft.snapshots(header, resolved.parallel))
             return taken.beside(beside)
         if candidate.settings.guesses and header.predicts_tokens:
-            return taken.plus(draft.heads_context(header, resolved.context))
+            flash = candidate.settings.flash_attention != "off"
+            heads = draft.heads_context(header, resolved.context, flash=flash)
+            if taken.devices and self.site.capabilities.fit_params is not None:
+                heads += draft.heads_weights(header)  # in host memory, the whole file counts
+            taken = taken.spread(draft.snapshots(header, resolved.parallel))
+            return taken.plus(heads, last=True)
         return taken

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from app.engine.arguments import BY_DRAFT, BY_HEADS
 from app.models.files import Inspected
-from app.models.header import LAYERS, Header
-from app.planning.arithmetic import BLOCK, LEAST_COMPUTE
+from app.models.header import Header
+from app.planning.arithmetic import BATCH, BLOCK, LEAST_COMPUTE
 
 MOST_APART = 128  # tokens by which two vocabularies may differ in length: llama.cpp's own bound
 FIRST_COMPARED = 5  # llama.cpp lets the tokens before this one differ
-ARCHITECTURES = {"eagle3": "draft-eagle3", "dflash": "draft-dflash"}
+ARCHITECTURES = {
+    "eagle3": "draft-eagle3",
+    "dflash": "draft-dflash",
+    "gemma4-assistant": BY_HEADS,
+}
 MARKOV = "markov_w1.weight"  # a tensor that makes dflash a dspark
+MOST_GUESSES = 3  # at once: llama-server's --spec-draft-n-max
+WIDTHS = 20  # of the embeddings: so much of a token is in a layer's compute buffers, or half
 TOKENIZER = "tokenizer.ggml."
 
 
-def kind(draft: Header) -> str:
+def kind(model: Header, draft: Header) -> str:
     """What llama-server's --spec-type has to be for this draft model: without it, llama-server
-    loads the file and makes no use of it."""
+    loads the file and makes no use of it. Heads go on from the model's own states: a whole model
+    of another width guesses by itself, even if it has heads."""
     if any(tensor.name == MARKOV for tensor in draft.tensors):
         return "draft-dspark"
     if draft.architecture in ARCHITECTURES:
         return ARCHITECTURES[draft.architecture]
-    return BY_HEADS if draft.predicts_tokens else BY_DRAFT
+    width = "embedding_length"
+    heads = draft.predicts_tokens and draft.number(width) == model.number(width)
+    return BY_HEADS if heads else BY_DRAFT
 
 
 def mismatch(model: Header, draft: Header) -> str:
@@ -30,7 +39,7 @@ def mismatch(model: Header, draft: Header) -> str:
     without a guess, and say so only in its log."""
     if draft.projector:
         return "is a projector"
-    if kind(draft) != BY_DRAFT:
+    if kind(model, draft) != BY_DRAFT:
         return ""  # made for one model, whose vocabulary it uses
     for key in ("model", "bos_token_id", "eos_token_id"):
         theirs, its = (each.metadata.get(TOKENIZER + key) for each in (model, draft))
@@ -52,12 +61,27 @@ def _vocabulary(header: Header) -> int:
     return next((shape[-1] for shape in shapes if shape), 0)
 
 
-def heads_context(header: Header, context: int) -> int:
+def heads_context(header: Header, context: int, *, flash: bool = True) -> int:
     """Bytes of the context of its own that the heads of multi-token prediction have: KV cache in
-    16-bit floats, whatever the model's, and compute buffers."""
-    layers = len(_head_layers(header))
-    each = header.kv_bytes // max(1, header.number(LAYERS))
-    return layers * each * context + LEAST_COMPUTE
+    16-bit floats, whatever the model's, and compute buffers. Those have, without Flash Attention,
+    every token's scores for all the others."""
+    cache = sum(map(header.kv_bytes_of, _head_layers(header))) * context
+    values = WIDTHS * header.number("embedding_length")
+    values += 0 if flash else (header.heads + 1) * context
+    return cache + max(LEAST_COMPUTE, 4 * BATCH * values)
+
+
+def heads_weights(header: Header) -> int:
+    """Bytes of the layers that predict tokens: the planning tool knows of no multi-token
+    prediction, and llama.cpp leaves these layers in the file where they are not asked for."""
+    layers = _head_layers(header)
+    return sum(tensor.size or 0 for tensor in header.tensors if _layer(tensor.name) in layers)
+
+
+def snapshots(model: Header, slots: int) -> int:
+    """Bytes of the earlier states of state space layers, which llama-server keeps for each slot to
+    take guesses back, where these are by heads or by a draft model made for the model."""
+    return MOST_GUESSES * model.state_bytes * slots
 
 
 def cost(model: Inspected, draft: Inspected | None, *, heads: bool) -> float:

@@ -44,12 +44,22 @@ class Footprint:
         """Whether nearly all of it is, so that the CPU computes next to nothing."""
         return 4 * self.host < sum(self.devices.values())
 
-    def plus(self, size: int) -> Footprint:
-        """With so many bytes more on the first device, or in host memory where there is none."""
-        if not self.devices:
+    def plus(self, size: int, *, last: bool = False) -> Footprint:
+        """With so many bytes more on the first device, or on the last that has any of the model's
+        layers; in host memory where there is none."""
+        used = [device for device, taken in self.devices.items() if taken] or [*self.devices]
+        if not used:
             return replace(self, host=self.host + size)
-        first = next(iter(self.devices))
-        return replace(self, devices={**self.devices, first: self.devices[first] + size})
+        device = used[-1] if last else next(iter(self.devices))
+        return replace(self, devices={**self.devices, device: self.devices[device] + size})
+
+    def spread(self, size: int) -> Footprint:
+        """With so many bytes more, on each device in proportion to what is there."""
+        total = sum(self.devices.values())
+        if not total:
+            return self.plus(size)
+        more = {device: size * taken // total for device, taken in self.devices.items()}
+        return replace(self, devices=together([self.devices, more]))
 
     def beside(self, other: Footprint) -> Footprint:
         """Of both together, without the other's prompt cache: it has none."""

@@ -70,6 +70,44 @@ def test_exit_before_ready_is_a_load_error_with_its_last_words(run):
     run(scenario)
 
 
+@pytest.mark.parametrize(
+    "said, plain, gives_way",
+    [
+        ("failed to initialize the context: unordered_map::at; failed to create MTP context", 1, 1),
+        ('GGML_ASSERT(layer.ffn_up && "MIMO2 MTP requires dense FFN tensors") failed', 1, 1),
+        ("failed to allocate buffer for kv cache; failed to create MTP context", 1, 0),
+        ("failed to load model", 1, 0),
+        ("failed to create MTP context", 0, 0),
+    ],
+)
+def test_heads_that_cannot_be_run_are_done_without(run, said, plain, gives_way):
+    """Only where a load failed because of them, and not for want of memory. Result: it is asked
+    for the other arguments once, and starts with them."""
+
+    async def scenario():
+        told = []
+        failing = [sys.executable, "-c", f"import sys; print({'error: ' + said!r}); sys.exit(1)"]
+        other = [sys.executable, "-c", SLEEP] if plain else ()
+        program = Program(
+            failing, dict(os.environ), plain=other, on_plain=lambda: told.append("plain")
+        )
+
+        async def is_ready():
+            return bool(told)
+
+        process = Process("model", program, is_ready)
+        with pytest.raises(LoadError) as raised:
+            await process.start()
+        assert process.do_without_heads(raised.value) is bool(gives_way)
+        assert not process.do_without_heads(raised.value)
+        assert len(told) == gives_way
+        if gives_way:
+            await process.start()
+            await process.stop()
+
+    run(scenario)
+
+
 def test_what_callers_may_have_written_is_nothing_but_log(run):
     """llama-server prints a grammar that it cannot parse to its standard error."""
     said = [f"cmd_child_to_router:state:{READY}", BREAKDOWN, '{"type": "log", "msg": "said"}']

@@ -10,7 +10,7 @@ from app.engine.resolved import Resolved, Wanted
 from app.errors import FormError
 from app.form.settings import ModelSettings
 from app.models.files import ModelFiles
-from app.models.header import Header
+from app.models.header import Header, Tensor
 from app.models.reference import Tiny
 from app.planning.allot import Vacancy, allot, run_at_once, vacancy, with_threads
 from app.planning.amounts import together
@@ -20,6 +20,7 @@ from app.planning.footprint import Footprint
 from app.planning.site import Machine, Site
 
 GIB = 1 << 30
+F16 = 1  # the type of a tensor
 HEADER = Header({"general.architecture": "llama", "llama.context_length": 8192}, (), 0)
 FILES = ModelFiles((), HEADER)
 NOWHERE = Files(FILES)
@@ -49,14 +50,16 @@ else:
 def allotted(tmp_path):
     """`allotted(room, size in MiB)`: what was resolved, GiB by device, and what was asked."""
 
-    def allotted(room, size, cut="-c 8192 -ngl -1", gpus=2, projector=0, memory=0, draft=None):
+    def allotted(
+        room, size, cut="-c 8192 -ngl -1", gpus=2, projector=0, memory=0, draft=None, header=HEADER
+    ):
         tool = tmp_path / "llama-fit-params"
         tool.write_text(TOOL.format(size=size, cut=cut))
         tool.chmod(0o755)
         sizes = {f"CUDA{number}": 24 * GIB for number in range(gpus)}
         flags = {"--cache-ram": ("--cache-ram",)}
         capabilities = Capabilities(flags, tmp_path / "llama-server", sizes, sizes)
-        files = ModelFiles((tmp_path / "m.gguf",), HEADER)
+        files = ModelFiles((tmp_path / "m.gguf",), header)
         mmproj = None
         if projector:
             mmproj = ModelFiles((tmp_path / "p.gguf",), HEADER)
@@ -67,9 +70,9 @@ def allotted(tmp_path):
             drafting = ModelFiles((tmp_path / "d.gguf",), Header(draft, (), 0))
         machine = Machine(memory, 4, 1, {}, headroom(sizes, room.budget))
         site = Site(capabilities, machine)
-        model = asyncio.run(
-            allot(replace(candidate(Files(files, mmproj)), drafting=drafting), files, site, room)
-        )
+        settings = ModelSettings(speculative="" if draft else "auto")
+        chosen = replace(candidate(Files(files, mmproj)), drafting=drafting, settings=settings)
+        model = asyncio.run(allot(chosen, files, site, room))
         devices = {name: size >> 30 for name, size in model.footprint.devices.items()}
         return model, devices, (tmp_path / "llama-fit-params.asked").read_text()
 
@@ -136,6 +139,33 @@ def test_a_draft_model_has_to_find_room_as_well(allotted):
     model, devices, _ = allotted(room(), 13 << 10, draft=HEADER.metadata)
     assert model.resolved.placement[0] == "--tensor-split" and devices == {"CUDA0": 13, "CUDA1": 13}
     assert "d.gguf" in asked
+
+
+def test_heads_have_to_find_room_where_the_last_layers_are(allotted):
+    """Of 3 GiB, beside 64 MiB for their context: the tool does not count them. Result: room for
+    them, on the last of several GPUs."""
+    told = {"llama.block_count": 4, "llama.nextn_predict_layers": 1}
+    shape = (1 << 10, 3 << 20 >> 1)
+    names = ("blk.2.ffn_up.weight", "blk.3.nextn.eh_proj.weight")
+    tensors = tuple(Tensor(name, shape, F16, 0) for name in names)
+    header = Header({**HEADER.metadata, **told}, tensors, 0)
+    model, devices, _ = allotted(room(), 19 << 10, header=header)
+    assert model.resolved.placement == ("--device", "CUDA0") and devices == {"CUDA0": 22}
+    model, devices, _ = allotted(room(), 21 << 10, header=header)
+    assert model.resolved.placement[0] == "--tensor-split" and devices == {"CUDA0": 10, "CUDA1": 13}
+
+
+def test_states_to_go_back_to_have_to_find_room(allotted):
+    """Of a model with a state of 512 MiB for each of four slots, and heads: three more of each."""
+    told = {"block_count": 2, "nextn_predict_layers": 1, "context_length": 1}
+    told |= {"ssm.inner_size": 1 << 13, "ssm.state_size": 1 << 14}
+    names = "blk.0.ssm_out.weight", "blk.1.nextn.eh_proj.weight"
+    metadata = {"general.architecture": "qwen35"} | {f"qwen35.{k}": v for k, v in told.items()}
+    header = Header(metadata, tuple(Tensor(name, (1, 1), F16, 0) for name in names), 0)
+    model, devices, _ = allotted(room(), 10 << 10, header=header)
+    assert model.resolved.parallel == 4 and devices == {"CUDA0": 16}
+    model, devices, _ = allotted(room(), 20 << 10, header=header)
+    assert devices == {"CUDA0": 13, "CUDA1": 13}
 
 
 def test_a_draft_model_that_cannot_guess_is_refused(allotted):

@@ -5,7 +5,7 @@ from app.models import gguf, tiny_writer
 from app.models.files import Preview
 from app.models.header import Header, Tensor
 from app.planning.arithmetic import LEAST_COMPUTE
-from app.planning.draft import cost, heads_context, kind, mismatch
+from app.planning.draft import cost, heads_context, heads_weights, kind, mismatch, snapshots
 
 F16 = 1
 METADATA = {
@@ -31,13 +31,15 @@ HEADS = header("blk.0.a", "blk.1.a", "blk.2.a", "blk.2.nextn.eh_proj.weight")
     [
         (header("blk.0.a"), BY_DRAFT),
         (HEADS, BY_HEADS),
+        (header("blk.2.nextn.x", **{"llama.embedding_length": 1024}), BY_DRAFT),
+        (header("nextn.x", **{"general.architecture": "gemma4-assistant"}), BY_HEADS),
         (header(**{"general.architecture": "eagle3"}), "draft-eagle3"),
         (header(**{"general.architecture": "dflash"}), "draft-dflash"),
         (header("markov_w1.weight", **{"general.architecture": "dflash"}), "draft-dspark"),
     ],
 )
 def test_the_kind_of_a_draft_model(draft, expected):
-    assert kind(draft) == expected
+    assert kind(header("blk.0.a"), draft) == expected
 
 
 def spoken(tokens="abcdefgh", model="gpt2", bos=1, size=8):
@@ -73,7 +75,34 @@ def test_real_headers_of_two_vocabularies(tmp_path):
 
 
 def test_heads_have_a_context_of_their_own():
+    """A KV cache of their own layers, and compute buffers by the width of the embeddings."""
     assert heads_context(HEADS, 1000) == 4 * 2 * 64 * 2 * 1000 + LEAST_COMPUTE
+    wide = header("blk.2.nextn.x", **{"llama.embedding_length": 4096})
+    assert heads_context(wide, 1) - heads_context(HEADS, 1) == 20 * 4096 * 512 * 4 - LEAST_COMPUTE
+    more = heads_context(HEADS, 9000, flash=False) - heads_context(HEADS, 9000)
+    assert more == (4 + 1) * 9000 * 512 * 4 - LEAST_COMPUTE
+
+
+@pytest.mark.parametrize("kv_heads, layer", [([0, 2, 8], 8), ([4, 4, 1], 1), (3, 3), ([0, 2], 0)])
+def test_heads_keep_what_their_own_layer_keeps(kv_heads, layer):
+    """In a file whose layers differ: some are recurrent, some see a window."""
+    found = header("blk.2.nextn.x", **{"llama.attention.head_count_kv": kv_heads})
+    assert heads_context(found, 1000) == layer * 2 * 64 * 2 * 1000 + LEAST_COMPUTE
+
+
+def test_earlier_states_are_kept_of_each_slot():
+    """As llama-server has told of this shape: three times 0.04 MiB, of two heads of 32 in a layer,
+    for four slots."""
+    told = {"conv_kernel": 4, "inner_size": 64, "state_size": 32, "group_count": 2}
+    metadata = {f"llama.ssm.{key}": value for key, value in told.items()}
+    found = header("blk.0.ssm_a", "blk.0.ssm_out.weight", "blk.1.a", **metadata)
+    assert snapshots(found, 4) == 3 * 4 * (4 * (3 * 192 + 64 * 32))
+    assert snapshots(header("blk.0.a", **metadata), 4) == snapshots(HEADS, 4) == 0
+
+
+def test_all_tensors_of_a_head_are_its_weights():
+    found = header("blk.1.a", "output.weight", "blk.2.a", "blk.2.nextn.eh_proj.weight")
+    assert heads_weights(found) == 2 * 200 and heads_weights(header("blk.1.a")) == 0
 
 
 def test_a_guess_costs_what_is_read_for_it(tmp_path):
