@@ -700,7 +700,7 @@ FIELDS: tuple[Field, ...] = (
         GENERAL,
         "keep_prompts",
         "Keep Prompts",
-        "Show the beginning (8 KiB) of what was asked in the page's list of the last 500 requests: "
+        "Show the beginning (1 KiB) of what was asked in the page's list of the last 500 requests: "
         "to a named caller of its own requests, to whoever has the instance's key of all. It is "
         "kept in memory only.",
         Kind.CHECKBOX,

@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 # Answers a request for one of our own paths, or for its part on one model, to who holds the key.
 Page = Callable[[Request, str | None, Holder], Awaitable[None] | None]
-KEPT_OF_PROMPT = 8 << 10  # bytes
+KEPT_OF_PROMPT = 1 << 10  # bytes
 FAULT = 500  # an exception that nobody foresaw
 # Need no key: the page is empty until it has asked for data, and a proof proves that we have one.
 OPEN_PAGES = (HEALTH, READY, PAGE, PROOF)
