@@ -7,10 +7,13 @@ says.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
 from app.machine import small_file
+
+NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP)  # as file systems say it
 
 
 def point(folder: Path, commit: str, path: str, blob: Path) -> Path:
@@ -24,7 +27,9 @@ def point(folder: Path, commit: str, path: str, blob: Path) -> Path:
     try:
         with contextlib.suppress(FileExistsError):  # another process was faster
             pointer.symlink_to(os.path.relpath(blob, pointer.parent))
-    except OSError:
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
         blob.replace(pointer)
     return pointer
 

@@ -1,3 +1,4 @@
+import errno
 import os
 
 import pytest
@@ -28,12 +29,24 @@ def test_a_link_to_a_blob_that_is_no_more_is_replaced(tmp_path, blob):
 
 
 def test_without_links_the_blob_itself_moves(tmp_path, blob, monkeypatch):
-    def refuse(*_):
-        raise PermissionError
-
-    monkeypatch.setattr("pathlib.Path.symlink_to", refuse)
+    refuse(monkeypatch, errno.EPERM)
     found = snapshot.point(tmp_path, COMMIT, "m.gguf", blob)
     assert found.read_text() == "weights" and not found.is_symlink() and not blob.exists()
+
+
+def test_a_full_disk_moves_nothing(tmp_path, blob, monkeypatch):
+    """Other commits have links to the blob."""
+    refuse(monkeypatch, errno.ENOSPC)
+    with pytest.raises(OSError, match="No space left"):
+        snapshot.point(tmp_path, COMMIT, "m.gguf", blob)
+    assert blob.exists()
+
+
+def refuse(monkeypatch, number):
+    def link(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("pathlib.Path.symlink_to", link)
 
 
 def test_a_branch_is_told_once_and_follows(tmp_path):
