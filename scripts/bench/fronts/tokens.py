@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from app.models import tiny
 from scripts.bench.fronts import load
 from scripts.bench.fronts.bench import Bench, Row, in_turns, median
 from scripts.bench.fronts.peers import ROOT, Missing, real_server, running, serving
+
+LOADED_IN = 60.0  # seconds
 
 
 def model(bench: Bench) -> Path:
@@ -60,6 +63,7 @@ def tokens(bench: Bench) -> Iterator[Row]:
         (child,) = app.process.children()
         line = child.cmdline()
         where, key = line[line.index("--host") + 1], child.environ()["LLAMA_API_KEY"]
+        wait_for(port, request(path.stem, 1))
         asked: Asked = {}
         for streams in (1, many):
             count = bench.size(24 if streams == 1 else 16, 4)
@@ -67,6 +71,19 @@ def tokens(bench: Bench) -> Iterator[Row]:
             asked["direct"] = where, request("a", count, key=key)
             asked["router"] = port, request(path.stem, count)
             yield compared(bench, asked, streams, path)
+
+
+def wait_for(port: int, data: bytes) -> None:
+    """Until the router answers: for a moment it says of a model that comes that it is loading."""
+    until = time.monotonic() + LOADED_IN
+    while True:
+        try:
+            uvloop.run(load.streams(port, data, 1))
+            return
+        except ConnectionError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
 
 
 def rate(asked: tuple[load.Where, bytes], streams: int) -> float:
