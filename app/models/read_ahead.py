@@ -35,22 +35,32 @@ class ReadAhead:
 
     def begin(self) -> None:
         """Read what is not in memory yet, in threads of our own."""
-        for _ in range(READERS):
-            threads.daemon("read-ahead", self._read).start()
+        threads.daemon("read-ahead", self._look).start()
 
     def end(self) -> None:
         """No further piece is read. Those under way come to their end."""
         self._ended = True
 
-    def _read(self) -> None:
-        buffer: list[bytearray] = []
+    def _look(self) -> None:
+        """Mostly all is in memory: then one thread has found that out, and the others never are."""
         try:
-            while (piece := self._next()) is not None:
-                path, at = piece
-                buffer = buffer or [bytearray(PIECE)]
-                with path.open("rb", buffering=0) as file:
-                    os.preadv(file.fileno(), buffer, at)
+            first = self._next()
         except OSError:  # llama-server meets it as well, and tells of it
+            return
+        if first is not None:
+            for _ in range(READERS - 1):
+                threads.daemon("read-ahead", self._read).start()
+            self._read(first)
+
+    def _read(self, piece: tuple[Path, int] | None = None) -> None:
+        buffer = bytearray(PIECE)
+        try:
+            while (piece := piece or self._next()) is not None:
+                path, at = piece
+                with path.open("rb", buffering=0) as file:
+                    os.preadv(file.fileno(), [buffer], at)
+                piece = None
+        except OSError:
             self.end()
 
     def _next(self) -> tuple[Path, int] | None:

@@ -64,5 +64,13 @@ def test_after_the_end_no_piece_is_read(cold):
 
 def test_a_file_that_is_gone_ends_it(tmp_path):
     ahead = ReadAhead([tmp_path / "gone.gguf"])
-    ahead._read()
+    ahead._look()
+    assert ahead._next() is None
+
+
+def test_a_file_that_goes_while_it_is_read_ends_it(cold):
+    ahead = ReadAhead([cold])
+    first = ahead._next()
+    cold.unlink()
+    ahead._read(first)
     assert ahead._next() is None
