@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+LONGEST_CHAIN = 10  # causes of one error
+
 
 class AppError(Exception):
     """Ends the app: `main` alone turns it into one line and an exit status."""
@@ -113,3 +115,13 @@ class RequestError(Exception):
                 "code": self.code,
             }
         }
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """An exception refers to the frames that it has passed, which refer to it again, and to a
+    request's body: without this they stay until Python's collector comes."""
+    for _ in range(LONGEST_CHAIN):
+        if error is None:
+            return
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from app.errors import RequestError, UpstreamError
+from app.errors import RequestError, UpstreamError, forget_frames
 from app.gateway.body.reading import Reading
 from app.gateway.body.room import Holding
 from app.gateway.call import LEFT, Call, Incoming, used
@@ -171,6 +171,7 @@ class Proxy:
             if not relay.pinged:
                 raise refusal from None
             relay.refuse(refusal)
+            forget_frames(refusal)
         finally:
             self._finished(call, relay, status, prompt)
 

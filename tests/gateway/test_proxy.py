@@ -1,12 +1,14 @@
 """The whole way of a request, with a real front, pool and client, and a scripted child."""
 
 import asyncio
+import gc
 import json
 
 import pytest
 
 from app.gateway import admission, guesses, passing
 from app.gateway.admission import Keys
+from app.gateway.http.request import Request
 from app.gateway.rules import Rules
 from tests.fakes import Child, RawClient, body_of, reply, serving, until
 from tests.gateway.front import Front, Running, echo, head
@@ -449,6 +451,30 @@ def test_with_a_key_or_a_route_others_may_call(run, socket, rules, host, headers
         async with Child(socket, echo), front.before(socket):
             assert (await front.ask(headers=headers + b"x-api-key: k\r\n", host=host))[0] == 200
             assert (await front.look("/health", headers, host))[0] == 200
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "asked", [b"[" * 300_000, b'{"model":"none","a":"' + b"a" * 300_000 + b'"}']
+)
+def test_what_was_refused_is_not_kept_until_the_collector_comes(run, socket, asked):
+    def requests():
+        return [each for each in gc.get_objects() if isinstance(each, Request)]
+
+    async def scenario():
+        front = Front(("tiny",), rules=Rules(Keys([])))
+        async with Child(socket, echo), front.before(socket):
+            gc.collect()
+            gc.disable()
+            try:
+                before = len(requests())
+                for _ in range(3):
+                    assert (await front.ask("/v1/chat/completions", body=asked))[0] in (400, 404)
+                await asyncio.sleep(0.1)
+                assert len(requests()) <= before
+            finally:
+                gc.enable()
 
     run(scenario)
 

@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from app.errors import RequestError
+from app.errors import RequestError, forget_frames
 from app.gateway.http.request import Request
 
 logger = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ class Pipeline:
             await self._handler(request)
         except RequestError as error:
             _fail(request, error)
+            forget_frames(error)
         except Exception:  # noqa: BLE001 a fault in one request must not end the others
             logger.exception(
                 "%s %s, request %s", request.method, request.target, request.id.decode()
