@@ -8,6 +8,7 @@ busy from the first moment (docs/benchmarks.md, "Cold starts").
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -53,13 +54,14 @@ class ReadAhead:
             self._read(first)
 
     def _read(self, piece: tuple[Path, int] | None = None) -> None:
-        buffer = bytearray(PIECE)
         try:
-            while (piece := piece or self._next()) is not None:
-                path, at = piece
-                with path.open("rb", buffering=0) as file:
-                    os.preadv(file.fileno(), [buffer], at)
-                piece = None
+            # Memory of its own: an arena of the C library's, which each thread has, would keep it.
+            with mmap.mmap(-1, PIECE) as buffer:
+                while (piece := piece or self._next()) is not None:
+                    path, at = piece
+                    with path.open("rb", buffering=0) as file:
+                        os.preadv(file.fileno(), [buffer], at)
+                    piece = None
         except OSError:
             self.end()
 
