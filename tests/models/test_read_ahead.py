@@ -78,17 +78,18 @@ def test_a_file_that_goes_while_it_is_read_ends_it(cold):
     assert ahead._next() is None
 
 
-def test_what_is_read_takes_memory_only_while_it_is_read(tmp_path):
+def test_what_is_read_takes_memory_only_while_it_is_read(tmp_path, monkeypatch):
     """Many starts read ahead in threads of their own, each with an arena of the C library's."""
-    process, paths = psutil.Process(), [tmp_path / f"{number}.gguf" for number in range(6)]
+    process, paths = psutil.Process(), [tmp_path / f"{number}.gguf" for number in range(2)]
     for path in paths:
         path.write_bytes(bytes(SIZE))
+    monkeypatch.setattr(read_ahead, "_is_cached", lambda *_: False)
     before = process.memory_info().rss
     for _ in range(3):  # the library changes its ways after it was given large pieces back
-        ahead = [ReadAhead(paths) for _ in range(4)]
-        readers = [threading.Thread(target=each._read, args=((paths[0], 0),)) for each in ahead]
+        ahead = [ReadAhead(paths) for _ in range(8)]
+        readers = [threading.Thread(target=each._read) for each in ahead]
         for reader in readers:
             reader.start()
         for reader in readers:
             reader.join()
-    assert process.memory_info().rss - before < PIECE
+    assert process.memory_info().rss - before < PIECE // 4, process.memory_info().rss - before
