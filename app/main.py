@@ -62,17 +62,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def open_standard_streams() -> None:
-    """Who starts us may have closed them. Then Python has no sys.stdout, and what is opened next, such
-    as a socket, gets the number that is written to."""
+    """Who starts us may have closed them. Then Python has no sys.stdout, and what is opened next,
+    such as a socket, gets the number that is written to."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
     if sys.stdout is None:
-        sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)
+        sys.stdout = open(1, "w", closefd=False)
     if sys.stderr is None:
-        sys.stderr = sys.__stderr__ = open(2, "w", closefd=False)
+        sys.stderr = open(2, "w", closefd=False)
 
 
 def start_clean() -> None:
