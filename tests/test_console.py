@@ -95,11 +95,10 @@ def test_an_output_that_cannot_be_written_is_one_line(monkeypatch):
 
 
 def test_a_log_that_cannot_be_written_is_no_traceback_a_line(monkeypatch, capsys):
-    with open("/dev/full", "wb", buffering=0) as full, monkeypatch.context() as patched:
-        patched.setattr("sys.stdout", io.TextIOWrapper(full, write_through=True))
-        console.set_up()
-        logging.getLogger("app.test").info("up")
-        logging.getLogger("app.test").info("%d", "a fault of the app")
+    monkeypatch.setattr("sys.stdout", Full())
+    console.set_up()
+    logging.getLogger("app.test").info("up")
+    logging.getLogger("app.test").info("%d", "a fault of the app")
     told = capsys.readouterr().err
     assert "No space left" not in told and told.count("TypeError") == 1
 
