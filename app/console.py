@@ -66,6 +66,12 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
         with _shown.hidden():
             super().emit(record)
 
+    def handleError(self, record: logging.LogRecord) -> None:
+        """A pipe without a reader, or a full disk, is no fault of the app, and not one traceback a
+        line: logging would write it to sys.stderr."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
 
 class Shown:
     """One line at the end of the terminal, which is drawn anew: how far things have come."""

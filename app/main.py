@@ -43,6 +43,7 @@ def load(name: str) -> Command:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Never returns: the SDK's threads must not delay or change the exit status."""
+    open_standard_streams()
     limits.give_less()
     if "clearml" in sys.modules:
         start_clean()
@@ -58,6 +59,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         exit_status = error.exit_status
     console.flush()
     os._exit(exit_status)
+
+
+def open_standard_streams() -> None:
+    """Who starts us may have closed them. Then Python has no sys.stdout, and what is opened next,
+    such as a socket, gets the number that is written to."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)
 
 
 def start_clean() -> None:

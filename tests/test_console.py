@@ -94,6 +94,15 @@ def test_an_output_that_cannot_be_written_is_one_line(monkeypatch):
         console.say("text")
 
 
+def test_a_log_that_cannot_be_written_is_no_traceback_a_line(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout", Full())
+    console.set_up()
+    logging.getLogger("app.test").info("up")
+    logging.getLogger("app.test").info("%d", "a fault of the app")
+    told = capsys.readouterr().err
+    assert "No space left" not in told and told.count("TypeError") == 1
+
+
 def read_all(master):
     """What comes until nothing has come for a moment: a terminal passes it on in its own time."""
     found = b""

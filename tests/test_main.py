@@ -69,6 +69,22 @@ def test_an_interrupt_ends_a_command_without_a_traceback(tmp_path, phase):
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+def test_a_command_runs_without_standard_streams(tmp_path, closed):
+    words = ["check", "--no-clearml", "--model", str(tmp_path / "none.gguf")]
+    done = subprocess.run(
+        [sys.executable, "-m", "app", *words],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: [os.close(number) for number in closed],
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
 def heed_interrupts():
     """Whoever runs the tests in the background of a shell ignores them, and so would the child."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -131,7 +131,8 @@ def _local(reference: LocalFile) -> tuple[Path, ...]:
         path = only(Path(path))
     first, *others = (Path(part) for part in shards(path))
     if not first.is_file():
-        raise FormError(KEY, f"{reference.path}: no such file on this machine")
+        said = "is no regular file" if first.exists() else "no such file on this machine"
+        raise FormError(KEY, f"{reference.path}: {said}")
     for other in others:
         if not other.is_file():
             raise TransferError(f"{other}: this part of the set is missing")

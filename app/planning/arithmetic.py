@@ -14,7 +14,7 @@ from app.models.header import LAYERS, Header
 BATCH = 512  # tokens computed at once: llama-server's default
 LEAST_COMPUTE = 64 << 20
 STEP = 256  # tokens: llama.cpp rounds a context up to these
-BLOCK = re.compile(r"blk\.(\d+)\.")
+BLOCK = re.compile(r"blk\.([0-9]{1,9})\.")  # int() refuses some thousands of digits
 EMBEDDINGS = "token_embd"
 OUTPUT = "output.weight"
 

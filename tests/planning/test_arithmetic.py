@@ -1,7 +1,7 @@
 import pytest
 
 from app.models import gguf, tiny_writer
-from app.models.header import Header
+from app.models.header import Header, Tensor
 from app.planning.arithmetic import (
     LEAST_COMPUTE,
     Estimate,
@@ -37,6 +37,12 @@ def test_every_tensor_counts_once(file):
     tied = parts.embeddings if "output.weight" not in {t.name for t in header.tensors} else 0
     assert parts.embeddings > 0
     assert sum(parts.layers) + parts.output + parts.embeddings - tied <= size
+
+
+@pytest.mark.parametrize("digits", [10, 5000])  # of so many Python makes no number
+def test_a_tensor_with_a_senseless_number_is_in_no_layer(digits):
+    named = Tensor("blk." + "9" * digits + ".nextn.x", (4,), 0, 0)
+    assert weights(Header(METADATA, (named,), 0), SIZE).layers == (0,) * 10
 
 
 def test_the_last_layers_are_on_the_gpu():
