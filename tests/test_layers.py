@@ -68,6 +68,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "exchange",
         "http",
         "speech",
+        "clearing",
         "stuck",
         "process",
         "guard",

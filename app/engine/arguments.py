@@ -94,7 +94,7 @@ class Launch:
     mmproj: str = ""  # the projector's file
     draft: str = ""  # the draft model's first file
     draft_kind: str = BY_DRAFT
-    slots: str = ""  # the folder for KV caches that are saved
+    slots: str = ""  # the folder for the slots' KV caches
     debug: bool = False
 
 
@@ -105,7 +105,7 @@ def build(model: ModelSettings, resolved: Resolved, launch: Launch, binary: Bina
     argv += _resolved(resolved, binary)
     argv += _slots(model, resolved, binary)
     argv += ["--metrics", "--slots"]
-    argv += ["--slot-save-path", launch.slots] if launch.slots else []
+    argv += binary.first_known(("--slot-save-path", launch.slots)) if launch.slots else []
     argv += binary.first_known(("--no-ui",), ("--no-webui",))
     argv += binary.first_known(("--log-jsonl",), ("--log-colors", "off"))
     if launch.debug:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Protocol
 
+from app.engine.clearing import clear
 from app.engine.exchange import Exchange, Headers, Sink
 from app.engine.http import Client
 from app.errors import NotConnectedError, OverflowedError, RequestError, StuckError
@@ -126,6 +127,8 @@ class OfPool:
             relay.leased_at = clock.now()
             relay.woke += lease.woke
             relay.begun = lease.begun
+            if lease.seat.clears and await clear(upstream):
+                lease.cleared()
             if kind is not None and call.body.pieces is not None:
                 added(call.body.pieces, fields(kind, call.body, lease.seat))
                 relay.limit(lease.seat.limit or ask.demand.limit)

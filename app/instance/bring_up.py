@@ -136,13 +136,13 @@ class LlamaServers:
     def _server(self, model: Allotted, files: Fetched, record: Record, needed: Need) -> Tiered:
         log, header = ModelLogger(logger, model.name), files.model.header
         saves = self._leaves and of_use(header, embedding=model.settings.embedding, log=log)
-        place = self._places.take(saves=saves)
+        place = self._places.take()
         client = Client(place.address, place.key)
         server = self.make(model.name, self._program(model, files, place, record), client)
         self._servers.append(server)
         self._describe(model, server, files)
         slots = None
-        if place.kv is not None:
+        if saves:
             slots = Slots(client, place.kv, log)
             self._slots[model.name] = slots
         measure = on_gpus if self.plan.capabilities.devices else on_host(files.size)
@@ -162,7 +162,7 @@ class LlamaServers:
             mmproj=str(files.mmproj.first) if files.mmproj else "",
             draft=str(files.draft.first) if files.draft else "",
             draft_kind=draft.kind(files.model.header, files.draft.header) if files.draft else "",
-            slots=str(place.kv or ""),
+            slots=str(place.kv),
             debug=self.general.debug,
         )
 

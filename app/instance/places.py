@@ -12,11 +12,12 @@ from app.machine import chance, network
 
 @dataclass(frozen=True)
 class Place:
-    """`kv` is where the KV caches of its slots lie while it is away; None if they are not saved."""
+    """`kv` is where the KV caches of its slots lie while it is away, if they are saved: without
+    such a folder, llama-server lets nobody clear them."""
 
     address: Address
     key: str
-    kv: Path | None
+    kv: Path
 
 
 class Places:
@@ -30,11 +31,9 @@ class Places:
         self._numbers = itertools.count()
         self._ports: set[int] = set()
 
-    def take(self, *, saves: bool) -> Place:
-        """`saves`: the KV caches of its slots are saved."""
+    def take(self) -> Place:
         number = str(next(self._numbers))
-        folder = self._folder(number) if saves else None
-        return Place(self._address(number), chance.key(32), folder)
+        return Place(self._address(number), chance.key(32), self._folder(number))
 
     def _address(self, number: str) -> Address:
         if self._sockets is not None:

@@ -105,8 +105,17 @@ class KvBudget:
         holds = self._remains.holds(self._prompt(demand, slots))
         marked = demand.marked and self.marks
         number = 1 + next(self._numbers) % MOST_NUMBERS
-        seat = Seat(number, slots, tokens, limit, marked, holds=holds, begins=demand.begins)
-        seat.begun = not slots
+        seat = Seat(
+            number,
+            slots,
+            tokens,
+            limit,
+            marked,
+            begun=not slots,
+            clears=self._too_full(tokens, slots, holds),
+            holds=holds,
+            begins=demand.begins,
+        )
         self._seats[seat] = None
         return seat
 
@@ -164,9 +173,22 @@ class KvBudget:
         hold, llama-server copies the part that it has read, and then fails all requests."""
         beginning = [(s.tokens, s.slots, s.holds) for s in self._seats if not s.begun]
         if not self._seats or (not beginning and slots == 1):
-            return 0  # nobody is there whom it may cost something, or it begins at once
+            return 0  # what is in its way is cleared, or it begins at once
         beginning.append((tokens, slots, self._remains.holds(prompt)))
         return self._remains.beyond([(n // s, held) for n, s, held in beginning for _ in range(s)])
+
+    def _too_full(self, tokens: int, slots: int, holds: int) -> bool:
+        """Whether a request of several slots, which waits for nobody any more, is still in the way
+        of itself."""
+        if self.context is None or self._seats or slots < 2:
+            return False
+        return tokens + self._remains.beyond([(tokens // slots, holds)] * slots) > self.context
+
+    def cleared(self, seat: Seat) -> None:
+        """Slots that rested hold nothing: llama-server puts a longer conversation only in the place
+        of another one."""
+        seat.holds = 0
+        self._remains.cleared()
 
     # What becomes of a seat.
 
@@ -209,12 +231,8 @@ class KvBudget:
         """Another process serves from now on: it knows of no request that has left, but may have
         been given what the slots held. `template`: tokens that its chat template adds, at most."""
         self.template = LONGEST_TEMPLATE if template is None else template
-        self.gone()
-        self._kept.clear()
-
-    def gone(self) -> None:
-        """The process has ended: nobody is at work any more for clients that have left."""
         self.forget_left()
+        self._kept.clear()
 
     def unsure(self, *, waited_for: bool) -> bool:
         """Whether it would help to know which slots are at work: some may be free already, or, if
@@ -225,8 +243,8 @@ class KvBudget:
         return left or (waited_for and self.context is not None and beginning)
 
     def forget_left(self) -> bool:
-        """Free what clients had that have left: nobody says whether their slots are at work.
-        Whether there was any."""
+        """Free what clients had that have left: their process has ended, or nobody says whether
+        their slots are at work. Whether there was any."""
         gone = [seat for seat in self._seats if seat.left is not None]
         for seat in gone:
             self.free(seat)

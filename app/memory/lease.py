@@ -190,6 +190,10 @@ class Lease(Generic[Upstream]):
         waited = self._model.here_since - self._place.since
         return max(0.0, min(waited, self._model.come_cost))
 
+    def cleared(self) -> None:
+        """What resting slots held is gone."""
+        self._model.line.budget.cleared(self.seat)
+
     def begun(self) -> None:
         """The answer has begun."""
         self._leases.begun(self._model, self.seat)

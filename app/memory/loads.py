@@ -170,7 +170,7 @@ class Loads(Generic[Upstream]):
                 model.tier = Tier.DISK
             model.state = ModelState.PARKED if model.tier is Tier.RAM else ModelState.COLD
             if model.state is ModelState.COLD:
-                model.line.budget.gone()
+                model.line.budget.forget_left()
         except AppError as error:
             self._failed(model, str(error))
         finally:
@@ -238,7 +238,7 @@ class Loads(Generic[Upstream]):
             return  # it was asked to stop
         model.tier = Tier.DISK
         model.moves.left(Departure.ENDED)
-        model.line.budget.gone()
+        model.line.budget.forget_left()
         self._failed(model, server.explain(code))
         self._changed()
         # One that was away because nobody used it stays away.

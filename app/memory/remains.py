@@ -31,6 +31,9 @@ class Remains:
         self._idle = sorted([*self._idle, *[tokens] * slots], reverse=True)
         self.begun(at_work)
 
+    def cleared(self) -> None:
+        self._idle.clear()
+
     def holds(self, prompt: int) -> int:
         """Tokens that a slot may have before such a prompt begins, if nothing was in it."""
         return min(SHARED_LEAST * prompt, self._longest)

@@ -48,7 +48,8 @@ class Seat:
     """What one request has been given: `tokens` of the shared buffer, and a `limit` for its body
     (None: its own). `begun`: its first token has come. `left`: since when its client has been gone,
     while llama-server may not have noticed. `seen`: a slot has shown its number. `holds`: tokens
-    that each of its slots may have been given before its prompt begins."""
+    that each of its slots may have been given before its prompt begins. `clears`: what resting
+    slots hold has to go before it is sent."""
 
     number: int
     slots: int
@@ -59,6 +60,7 @@ class Seat:
     left: float | None = None
     seen: bool = False
     holds: int = 0
+    clears: bool = False
     begins: tuple[int, ...] = ()
     caller: Caller | None = None
 

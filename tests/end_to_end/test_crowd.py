@@ -122,6 +122,35 @@ def test_requests_of_every_length_are_served_or_rightly_refused(app, leaving):
     assert httpx.get(app.url + "/ready").status_code == 200
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_several_answers_are_whole_where_slots_are_full_of_others_prompts(app, stream):
+    """1. Each slot has read a long prompt. 2. Somebody wants four answers to one prompt. Result: no
+    decode fails, and the answers are those of a fresh llama-server."""
+
+    async def scenario():
+        async with client() as http:
+            asked = said(800, n=SLOTS, max_tokens=8, temperature=0, stream=stream)
+            fresh = (await http.post(app.url + CHAT, json=asked)).text
+            for letter in "bcde":
+                long = {"prompt": letter * 4000, "max_tokens": 2}
+                await http.post(app.url + "/v1/completions", json=long)
+            return fresh, (await http.post(app.url + CHAT, json=asked)).text
+
+    fresh, answer = (answers_of(text) for text in asyncio.run(scenario()))
+    assert answer == fresh and len(answer) == SLOTS and all(answer.values())
+    assert overflows(app) == 0 and "Invalid input batch" not in app.output
+
+
+def answers_of(text):
+    """By number; of a stream, too."""
+    lines = [line[6:] for line in text.split("\n") if line.startswith("data: {")] or [text]
+    found = collections.defaultdict(str)
+    for choice in (choice for line in lines for choice in json.loads(line)["choices"]):
+        told = choice.get("delta") or choice.get("message") or {}
+        found[choice["index"]] += told.get("content") or ""
+    return dict(found)
+
+
 def test_a_batch_does_not_hold_up_another_caller(app):
     """One caller has 60 requests in the line; another one's request is served before nearly all."""
     ended = []

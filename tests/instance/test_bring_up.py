@@ -33,7 +33,8 @@ from tests.fakes import until
 GIB = 1 << 30
 METADATA = {"general.architecture": "llama", "llama.context_length": 512}
 HEADER = Header({**METADATA, "llama.block_count": 2}, (), 0)
-FLAGS = {flag: (flag,) for flag in ("--cache-ram", "--spec-type", "--spec-draft-model")}
+KNOWN = ("--cache-ram", "--spec-type", "--spec-draft-model", "--slot-save-path")
+FLAGS = {flag: (flag,) for flag in KNOWN}
 
 
 class Store:
@@ -321,16 +322,18 @@ def test_models_of_the_registry_are_allotted_beside_each_other(run, tmp_path):
         "they would not be used",
     ],
 )
-def test_kv_caches_have_a_folder_where_models_leave(run, instance, sharing, names, fields, kept):
+def test_kv_caches_are_kept_where_models_leave(run, instance, sharing, names, fields, kept):
+    """Each llama-server has a folder for them, or it would not clear them either."""
+
     async def scenario():
         for name in names:
             instance.local(name, **fields)
         await instance.bring_up(sharing=sharing)
         argvs = [instance.argv(name) for name in names]
-        folders = [a[a.index("--slot-save-path") + 1] for a in argvs if "--slot-save-path" in a]
+        folders = [argv[argv.index("--slot-save-path") + 1] for argv in argvs]
         each = [str(instance.folder / "kv" / name) for name in "01"[: len(names)]]
-        assert folders == (each if kept else [])
-        assert all(Path(folder).is_dir() for folder in folders)
+        assert folders == each and all(Path(folder).is_dir() for folder in folders)
+        assert list(instance.all._slots) == (list(names) if kept else [])
 
     run(scenario)
 

@@ -4,7 +4,7 @@ from app.instance.places import Places
 
 def test_no_two_models_get_the_same_socket_key_or_folder(tmp_path):
     all_of_them = Places(tmp_path, tmp_path / "kv")
-    first, second = all_of_them.take(saves=True), all_of_them.take(saves=True)
+    first, second = all_of_them.take(), all_of_them.take()
     assert first.address.path == str(tmp_path / "0.sock")
     assert second.address.path == str(tmp_path / "1.sock")
     assert first.key != second.key and len(first.key) >= 32
@@ -17,9 +17,4 @@ def test_no_two_models_get_the_same_port(monkeypatch, tmp_path):
     found = iter([5001, 5001, 5002])
     monkeypatch.setattr(places.network, "free_port", lambda: next(found))
     all_of_them = Places(None, tmp_path)
-    assert [all_of_them.take(saves=False).address.port for _ in range(2)] == [5001, 5002]
-
-
-def test_one_that_saves_no_kv_cache_has_no_folder(tmp_path):
-    assert Places(tmp_path, tmp_path / "kv").take(saves=False).kv is None
-    assert not (tmp_path / "kv").exists()
+    assert [all_of_them.take().address.port for _ in range(2)] == [5001, 5002]

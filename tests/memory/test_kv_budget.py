@@ -373,6 +373,29 @@ def test_the_further_slots_of_one_request_hold_what_they_held_until_it_has_begun
     assert budget.seat(counted(300, 30), 1.0)  # one slot is emptied at once
 
 
+def test_one_that_is_in_the_way_of_itself_has_resting_slots_cleared():
+    """Several answers to one prompt: it waits for nobody, but the slots of the further answers
+    hold so much that llama-server could not read the prompt at once."""
+    budget, several = KvBudget(SLOTS, CONTEXT), counted(300, 30, 2)
+    first = budget.seat(several, 0.0)
+    assert not first.clears
+    budget.free(first)
+    budget.free(budget.seat(counted(4000, 10), 0.0))
+    seat = budget.seat(several, 1.0)
+    assert seat.clears and budget.seat(counted(300, 30), 1.0) is None
+    budget.cleared(seat)
+    budget.free(budget.seat(counted(300, 30), 1.0))
+    budget.free(seat)
+    assert not budget.seat(several, 2.0).clears
+
+
+def test_one_slot_is_never_in_the_way_of_itself():
+    budget = KvBudget(SLOTS, CONTEXT)
+    for _ in range(SLOTS):
+        budget.free(budget.seat(counted(4000, 10), 0.0))
+    assert not budget.seat(counted(3000, 10), 1.0).clears
+
+
 class Run:
     """Requests come, wait in order, are seated, begin, end and leave."""
 
@@ -382,6 +405,21 @@ class Run:
 
     def come(self, prompt, limit, slots):
         self.waiting.append(counted(prompt, limit, slots))
+
+    def play(self, data, deeds, comes):
+        """So many of these deeds, with requests such as `comes`."""
+        for _ in range(data.draw(st.integers(1, 40))):
+            deed = data.draw(st.sampled_from(deeds))
+            if deed == self.come:
+                self.come(*data.draw(comes))
+            elif deed == self.look:
+                self.look()
+            elif self.held:
+                deed(data.draw(st.sampled_from(self.held)))
+            self.seat()
+
+    def clear(self, seat):
+        self.budget.cleared(seat)
 
     def look(self):
         shown = [
@@ -404,6 +442,8 @@ class Run:
         self.now += 1.0
         while self.waiting and (seat := self.budget.seat(self.waiting[0], self.now)):
             assert seat.limit >= 1
+            if seat.clears:
+                self.clear(seat)
             self.held.append(seat)
             self.waiting.pop(0)
         assert self.budget.used <= CONTEXT and self.budget.taken <= self.slots + 1
@@ -422,7 +462,12 @@ class Cells(Run):
         super().__init__(slots)
         self._data = data
         self._cells = [0] * slots
-        self._given, self._ended = {}, []
+        self._given, self._ended, self._cleared = {}, [], None
+
+    def clear(self, seat):
+        """A slot that holds nothing is given nothing out of the cache."""
+        super().clear(seat)
+        self._cells, self._cleared = [0] * self.slots, seat
 
     def _draw(self, of):
         return self._data.draw(st.sampled_from(of))
@@ -444,15 +489,12 @@ class Cells(Run):
         if at_once and seat.slots == 1:
             return
         prompt = seat.tokens // seat.slots - (seat.limit or 0) - MARGIN
-        cached = [n for n in self._ended if 4 * prompt >= n]
+        cached = [n for n in self._ended if 4 * prompt >= n and seat is not self._cleared]
         for number in self._given[seat] if cached and self._data.draw(st.booleans()) else ():
             self._cells[number] = self._draw(cached)
 
     def _check(self):
-        """What no request has been given is emptied where cells are needed. A single request can
-        cost nobody anything."""
-        if len(self._given) < 2:
-            return
+        """What no request has been given is emptied where cells are needed."""
         at_work = {number for of in self._given.values() for number in of}
         assert sum(self._cells[number] for number in at_work) <= CONTEXT
 
@@ -488,32 +530,14 @@ FEW = st.tuples(st.sampled_from([10, 600, 2400]), st.sampled_from([1, 100]), st.
 @given(st.integers(3, 5), st.data())
 def test_slots_never_hold_more_cells_than_there_are(slots, data):
     run = Cells(slots, data)
-    for _ in range(data.draw(st.integers(1, 40))):
-        deed = data.draw(st.sampled_from([run.come, run.come, run.end, run.begin, run.look]))
-        if deed == run.come:
-            run.come(*data.draw(FEW))
-        elif deed == run.look:
-            run.look()
-        elif run.held:
-            deed(data.draw(st.sampled_from(run.held)))
-        run.seat()
+    run.play(data, [run.come, run.come, run.end, run.begin, run.look], FEW)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 5), st.data())
 def test_it_is_never_exceeded_and_never_stuck(slots, data):
     run = Run(slots)
-    for _ in range(data.draw(st.integers(1, 40))):
-        deed = data.draw(
-            st.sampled_from([run.end, run.leave, run.budget.begin, run.look, run.come])
-        )
-        if deed == run.come:
-            run.come(*data.draw(COMES))
-        elif deed == run.look:
-            run.look()
-        elif run.held:
-            deed(data.draw(st.sampled_from(run.held)))
-        run.seat()
+    run.play(data, [run.end, run.leave, run.budget.begin, run.look, run.come], COMES)
     for seat in run.held:
         run.budget.free(seat)
     run.budget.look([], run.now + 2 * UNSEEN)
