@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import select
 import shutil
 import sys
 import threading
@@ -18,7 +19,8 @@ CONTROL = re.compile(
     r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 APP = "app"
-STDOUT = 1  # the file
+STDOUT, STDERR = 1, 2  # the files
+MOMENT = 50  # milliseconds
 CLEAR = "\r\x1b[K"  # the line that the cursor is in
 
 
@@ -53,6 +55,7 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
     def __init__(self, *, errors: bool) -> None:
         logging.Handler.__init__(self)
         self._errors = errors
+        self._lost = 0  # lines
 
     @property
     def stream(self):  # type: ignore[no-untyped-def]
@@ -63,7 +66,14 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
         pass
 
     def emit(self, record: logging.LogRecord) -> None:
+        """A line that nobody takes is lost: neither requests nor a signal wait for a reader."""
+        if not _is_taken(STDERR if self._errors else STDOUT, 0 if self._lost else MOMENT):
+            self._lost += 1
+            return
+        lost, self._lost = self._lost, 0
         with _shown.hidden():
+            if lost:
+                super().emit(_told(f"nobody read this log for a while: {lost} lines are lost"))
             super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
@@ -130,6 +140,17 @@ def _to_terminal(text: str) -> None:
         os.write(STDOUT, text.encode(errors="replace"))
 
 
+def _is_taken(file: int, wait: int) -> bool:
+    """Whether a line can be written without waiting, or after so many milliseconds at most."""
+    poll = select.poll()
+    poll.register(file, select.POLLOUT)
+    return bool(poll.poll(wait))  # also what says that it is closed
+
+
+def _told(text: str) -> logging.LogRecord:
+    return logging.LogRecord("app", logging.WARNING, "", 0, text, None, None)
+
+
 def set_up(*, errors: bool = False) -> None:
     handler = StandardHandler(errors=errors)
     handler.setFormatter(LineFormatter())
@@ -154,6 +175,8 @@ def plain(logger: logging.Logger, text: str) -> None:
 def confide(text: str) -> None:
     """A line for whoever sees the terminal: neither the page's log nor ClearML's console has it,
     because the SDK records what is written to sys.stdout and sys.__stdout__."""
+    if not _is_taken(STDOUT, MOMENT):
+        return
     with contextlib.suppress(OSError), _shown.hidden():
         sys.stdout.flush()
         os.write(STDOUT, f"{text}\n".encode())

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import io
 import logging
 import os
@@ -145,3 +146,20 @@ def test_without_a_terminal_it_is_not_shown(capfd):
     console.show("a", "a 10 %")
     console.show("a", "")
     assert capfd.readouterr().out == ""
+
+
+def test_a_log_that_nobody_reads_holds_nobody_up(monkeypatch):
+    reader, writer = os.pipe()
+    size = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, select.PIPE_BUF)
+    os.write(writer, b"x" * size)
+    with os.fdopen(writer, "w") as stdout, os.fdopen(reader, "rb", 0) as read:
+        monkeypatch.setattr(console, "STDOUT", writer)
+        monkeypatch.setattr("sys.stdout", stdout)
+        console.set_up()
+        for _ in range(3):
+            logging.getLogger("app.test").info("down")
+        assert read.read(size) == b"x" * size
+        logging.getLogger("app.test").info("up")
+        told = read.read(size).decode()
+        monkeypatch.undo()
+    assert "3 lines are lost" in told and "INFO app up" in told and "down" not in told

@@ -1,10 +1,13 @@
 """The real llama-server on the tiny model, through the real openai client."""
 
+import fcntl
 import json
 import os
 import re
+import select
 import signal
 import subprocess
+import sys
 import time
 
 import httpx
@@ -15,7 +18,7 @@ import pytest
 from app.engine.capabilities import find
 from app.form.fields import MODEL_FIELDS
 from app.models import tiny_writer
-from tests.end_to_end.conftest import PATIENCE
+from tests.end_to_end.conftest import PATIENCE, ROOT, environment_of, free_port
 
 # Two threads that share a busy core wait for each other.
 ONE = "--set", "Model/threads=1"
@@ -426,3 +429,33 @@ def test_a_draft_model_that_cannot_guess_is_refused_before_the_start(start, tmp_
     app = start("--set", f"Model/speculative={tmp_path / 'd.gguf'}")
     assert app.wait() == 2
     assert "Model/speculative: the draft model" in app.output and "640 tokens" in app.output
+
+
+def test_nobody_has_to_read_what_the_app_writes(tmp_path):
+    """Its standard output and errors are a full pipe."""
+    reader, writer = os.pipe()
+    os.write(writer, b"x" * fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, select.PIPE_BUF))
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    command = [sys.executable, "-m", "app", "--offline", "--port", str(port), *ONE]
+    command += ["--cache-dir", str(tmp_path / "cache"), "--host", "127.0.0.1"]
+    app = subprocess.Popen(
+        command, cwd=ROOT, env=environment_of(tmp_path), stdout=writer, stderr=writer
+    )
+    try:
+        until(lambda: answers(url + "/ready"))
+        asked = {"prompt": "a", "max_tokens": 2}
+        assert httpx.post(url + "/v1/completions", json=asked, timeout=PATIENCE).json()["choices"]
+        app.terminate()
+        assert app.wait(PATIENCE) == 143
+    finally:
+        app.kill()
+        app.wait()
+        os.close(reader)
+        os.close(writer)
+
+
+def answers(url):
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
