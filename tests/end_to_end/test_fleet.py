@@ -47,12 +47,14 @@ class Fleet:
         self.weights = weights
         self.source = repository(folder / "source")
         self.count = 0
+        self.starting = []  # the names of agents
 
     def agent(self, queue="work", worker="one", **environment):
         self.count += 1
         folder = self.folder / f"agent{self.count}"
         given = {"LLAMACPP_ROUTE_SECRET": SECRET, "CLEARML_WORKER_ID": f"{worker}:{queue}"}
         given["CLEARML_AGENT_HOST_IP"] = "127.0.0.1"
+        self.starting.append(given["CLEARML_WORKER_ID"])
         return self.stack.enter_context(Agent(self.api, folder, queue, **given, **environment))
 
     def routes(self, name="chat", **fields):
@@ -68,7 +70,13 @@ class Fleet:
             lines += [f"form.{section}.{key} = {json.dumps(v)}" for key, v in values.items()]
         return "\n".join(lines) + "\n"
 
+    def agents_are_there(self):
+        """Whether the server knows all agents: a door refuses at once what none would take."""
+        return all(any(w.startswith(s) for w in self.api.state.workers) for s in self.starting)
+
     def door(self, routes, *arguments, **environment):
+        wait_for(self.agents_are_there, lambda: f"{self.starting} {self.api.state.workers}")
+        self.starting.clear()
         self.count += 1
         folder = self.folder / f"door{self.count}"
         folder.mkdir()
