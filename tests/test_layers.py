@@ -70,6 +70,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "speech",
         "clearing",
         "stuck",
+        "program",
         "process",
         "guard",
         "server",

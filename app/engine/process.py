@@ -9,18 +9,15 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from app.console import ModelLogger
 from app.engine import output
 from app.engine.lifecycle import Event, State, next_state
+from app.engine.program import Program, Starts
 from app.engine.speech import Speech
-from app.engine.stuck import PATIENCE, Patience
 from app.errors import LoadError
 from app.machine import activity, children, clock
 from app.machine.activity import Standing
@@ -30,31 +27,6 @@ RELAY_DRAIN = 1.0  # seconds that output may still come after the exit
 SECOND_SIGTERM = 1.0
 LEAVE = b"cmd_router_to_child:exit\n"
 LEVELS = {"error": logging.ERROR, "warn": logging.WARNING}
-OF_HEADS = re.compile(r"\bMTP\b|nextn", re.I)  # a complaint of multi-token prediction
-OF_MEMORY = re.compile(r"alloc|out of memory", re.I)
-SHOWN = ("info", "warn", "error", "trace", "debug")
-
-
-@dataclass(frozen=True)
-class Program:
-    """What to run. `again` are further arguments of every start but the first; `show` are the
-    levels of its log that go to our console; `patience` says how long it may be without work or
-    progress; `files` are worth reading ahead of a start. `on_line` is called with the level and the
-    text of every line, `on_buffers` at its end with the bytes that its buffers took of each GPU.
-    `plain` is the argv without a file's heads for multi-token prediction, where they are used:
-    files have them of architectures whose heads llama.cpp cannot run yet. `on_plain` is called
-    where that is so."""
-
-    argv: Sequence[str]
-    environment: Mapping[str, str]
-    plain: Sequence[str] = ()
-    show: Sequence[str] = ("warn", "error")
-    again: Sequence[str] = ()
-    patience: Patience = PATIENCE
-    files: Sequence[Path] = ()
-    on_line: Callable[[str, str], None] = lambda level, text: None
-    on_buffers: Callable[[Mapping[str, int]], None] = lambda devices: None
-    on_plain: Callable[[], None] = lambda: None
 
 
 class Process:
@@ -83,8 +55,7 @@ class Process:
         self._speech = Speech(self._tell, program.on_buffers)
         self._was_ready = False
         self._given_up = ""  # for which reason
-        self._argv = program.argv
-        self._again: Sequence[str] = ()
+        self._starts = Starts(program, self._log)
         self._stdin = -1
         self._child: children.Child
         self._exit: asyncio.Task[int]
@@ -92,8 +63,8 @@ class Process:
 
     @property
     def argv(self) -> Sequence[str]:
-        """Of its first start."""
-        return self._program.argv
+        """Of its next start."""
+        return self._starts.argv
 
     @property
     def pid(self) -> int:
@@ -125,7 +96,7 @@ class Process:
                 await self._terminate()
                 raise
             self._was_ready = True
-            self._again = self._program.again
+            self._starts.succeeded()
             self._move(Event.BECAME_READY)
 
     async def stop(self) -> None:
@@ -145,18 +116,7 @@ class Process:
     def do_without_heads(self, why: LoadError) -> bool:
         """Whether a load failed because of the heads for multi-token prediction; they are not used
         from now on."""
-        words = str(why)
-        tried = self._program.plain and self._argv is not self._program.plain
-        if not tried or not OF_HEADS.search(words) or OF_MEMORY.search(words):
-            return False
-        self._log.warning(
-            "Speculative Decoding guesses by the text: this llama-server cannot run the heads for "
-            "multi-token prediction in the model's file (%s)",
-            words,
-        )
-        self._argv = self._program.plain
-        self._program.on_plain()
-        return True
+        return self._starts.do_without_heads(str(why))
 
     def give_up(self, reason: str) -> None:
         """SIGKILL it for this reason, which explains its end."""
@@ -193,7 +153,7 @@ class Process:
                 child_input, self._stdin = _pipe(theirs, ours)
                 os.set_blocking(self._stdin, False)
                 self._child = children.spawn(
-                    [*self._argv, *self._again],
+                    self._starts.argv,
                     self._program.environment,
                     stdin=child_input,
                     stdout=child_output,

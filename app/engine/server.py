@@ -10,7 +10,8 @@ from typing import Any
 from app.engine import guard
 from app.engine.http import Client
 from app.engine.lifecycle import State
-from app.engine.process import Process, Program
+from app.engine.process import Process
+from app.engine.program import Program
 from app.errors import LoadError, UpstreamError
 from app.models.read_ahead import ReadAhead
 

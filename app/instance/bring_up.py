@@ -13,7 +13,7 @@ from app.engine import arguments, rope
 from app.engine.arguments import Launch
 from app.engine.environment import child_environment
 from app.engine.http import Client
-from app.engine.process import SHOWN, Program
+from app.engine.program import SHOWN, Program
 from app.engine.server import LlamaServer
 from app.engine.stuck import ON_GPUS, PATIENCE
 from app.errors import AppError, LoadError, RequestError

@@ -13,7 +13,7 @@ from app.engine.capabilities import find
 from app.engine.environment import child_environment
 from app.engine.http import Address, Client
 from app.engine.lifecycle import State
-from app.engine.process import Program
+from app.engine.program import Program
 from app.engine.server import LlamaServer
 from app.engine.stuck import Patience
 from app.errors import LoadError, NotConnectedError, StuckError

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from app.engine.lifecycle import State
-from app.engine.process import Process, Program
+from app.engine.process import Process
+from app.engine.program import Program
 from app.errors import LoadError
 
 SLEEP = "import time; time.sleep(60)"
@@ -329,7 +330,8 @@ def test_sigkill_of_the_parent_takes_the_child_along(tmp_path):
     program = textwrap.dedent(
         f"""
         import asyncio, os, sys
-        from app.engine.process import Program, Process
+        from app.engine.process import Process
+        from app.engine.program import Program
         async def ready():
             return True
         async def main():

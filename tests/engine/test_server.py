@@ -2,7 +2,7 @@ import pytest
 
 from app.engine import server
 from app.engine.http import Address, Client
-from app.engine.process import Program
+from app.engine.program import Program
 from app.engine.server import LlamaServer, meta_of
 from app.errors import LoadError
 from tests.fakes import Child, body_of, reply

@@ -16,7 +16,8 @@ HOOKED = """
     import os, time
     os.register_at_fork(after_in_child=lambda: time.sleep(600))  # as a held import lock does
     import asyncio, sys, uvloop
-    from app.engine.process import Program, Process
+    from app.engine.process import Process
+    from app.engine.program import Program
 
     async def answers():
         return True
