@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import ssl
+import stat
 from collections.abc import Sequence
+from pathlib import Path
 
 from app.errors import ConfigError
 
@@ -15,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 LOOK = 10.0  # seconds between two looks at the files
 PROTOCOLS = ["http/1.1"]
+MARKS = (b"BEGIN CERTIFICATE-----", b"PRIVATE KEY-----")
+HOLDS = ("certificate", "private key")
+ENCRYPTED = re.compile(rb"BEGIN ENCRYPTED PRIVATE KEY|Proc-Type: 4,ENCRYPTED")
 
 
 class Certificate:
@@ -29,9 +35,10 @@ class Certificate:
         self.context.options |= ssl.OP_NO_RENEGOTIATION
         self._seen = self._stamps()
         try:
+            self._look_into()
             self._load()
         except (OSError, ValueError) as error:  # SSLError is an OSError
-            problem = f"--tls-cert {certificate}, --tls-key {key}: cannot be used: {error}"
+            problem = f"--tls-cert {certificate}, --tls-key {key}: cannot be used: {_told(error)}"
             raise ConfigError(problem) from None
 
     async def follow(self) -> None:
@@ -46,12 +53,24 @@ class Certificate:
             return
         self._seen = stamps
         try:
+            self._look_into()
             self._check()
             self._load()
         except (OSError, ValueError) as error:
-            logger.warning("--tls-cert: the new certificate cannot be used yet: %s", error)
+            logger.warning("--tls-cert: the new certificate cannot be used yet: %s", _told(error))
         else:
             logger.info("--tls-cert: the new certificate is used")
+
+    def _look_into(self) -> None:
+        """OpenSSL would wait for a pipe, and says "PEM lib" of whatever it cannot read."""
+        for name, mark, what in zip(self._files, MARKS, HOLDS, strict=True):
+            if not stat.S_ISREG(os.stat(name).st_mode):
+                raise ValueError(f"{name} is not a file")
+            text = Path(name).read_bytes()
+            if mark not in text:
+                raise ValueError(f"{name} holds no {what} in PEM")
+            if ENCRYPTED.search(text):
+                raise ValueError(f"{name} is encrypted: take the passphrase off (openssl pkey)")
 
     def _check(self) -> None:
         """Apart: a failed load would leave half of the new pair in the context."""
@@ -69,3 +88,11 @@ class Certificate:
                 stat = os.stat(name)
                 found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
         return found
+
+
+def _told(error: Exception) -> str:
+    if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
+        return "the key is not that of the certificate"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

@@ -1,20 +1,31 @@
+import os
 import ssl
 import subprocess
 
 import pytest
 
+from app.errors import ConfigError
 from app.gateway.tls import Certificate
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tls")
+def context(pair):
+    return Certificate(*pair).context
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("tls"))
+
+
+def made(folder):
+    """A certificate and its key."""
     files = [str(folder / name) for name in ("cert.pem", "key.pem")]
-    made = (
+    command = (
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=h"
     )
-    subprocess.run([*made.split(), "-out", files[0], "-keyout", files[1]], check=True, stderr=-3)
-    return Certificate(*files).context
+    subprocess.run([*command.split(), "-out", files[0], "-keyout", files[1]], check=True, stderr=-3)
+    return files
 
 
 def shaken(server, version):
@@ -56,3 +67,36 @@ def test_every_cipher_has_forward_secrecy_and_nobody_asks_for_a_second_handshake
         kind = cipher["name"]
         assert kind.startswith(("TLS_", "ECDHE-", "DHE-")), cipher
     assert context.options & ssl.OP_NO_RENEGOTIATION and context.options & ssl.OP_NO_COMPRESSION
+
+
+@pytest.mark.parametrize(
+    "kind, said",
+    [
+        ("pipe", "cert.pem is not a file"),
+        ("missing", "cert.pem: No such file"),
+        ("exchanged", "key.pem holds no certificate in PEM"),
+        ("nothing", "key.pem holds no private key in PEM"),
+        ("torn", "PEM"),
+        ("another's", "the key is not that of the certificate"),
+        ("encrypted", "key.pem is encrypted: take the passphrase off"),
+    ],
+)
+def test_files_that_cannot_be_used_are_told_as_what_they_are(pair, tmp_path, kind, said):
+    certificate, key = made(tmp_path)
+    if kind == "pipe":
+        os.unlink(certificate)
+        os.mkfifo(certificate)
+    elif kind == "missing":
+        os.unlink(certificate)
+    elif kind == "exchanged":
+        certificate, key = key, certificate
+    elif kind in ("nothing", "torn"):
+        text = "" if kind == "nothing" else "-----BEGIN PRIVATE KEY-----\nAA"
+        (tmp_path / "key.pem").write_text(text)
+    elif kind == "another's":
+        key = pair[1]
+    else:
+        command = f"openssl pkey -in {pair[1]} -aes128 -passout pass:secret -out {key}"
+        subprocess.run(command.split(), check=True)
+    with pytest.raises(ConfigError, match=said):
+        Certificate(certificate, key)
