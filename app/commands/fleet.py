@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 
 from app.commands import options
 from app.errors import ConfigError
@@ -49,20 +48,13 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
 
     host.raise_descriptor_limit()
     wish = Wish(
-        routes=_read(arguments.config) if arguments.config else "",
+        routes=options.text_of(arguments.config) if arguments.config else "",
         script=_script(arguments.repo),
         name=arguments.name,
         certificate=arguments.tls_cert,
         certificate_key=arguments.tls_key,
     )
     return await Door(Invocation({}, overrides), wish, environment).run()
-
-
-def _read(name: str) -> str:
-    try:
-        return Path(name).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {name}: cannot be read: {error}") from None
 
 
 def _script(repository: str) -> Script | None:

@@ -21,6 +21,7 @@ from app.instance.invocation import Invocation
 PROGRAM = "python -m app"
 DEFAULT = "serve"  # the command that may be left out
 CHECKOUT = Path(__file__).parents[2]  # where we run from; its origin is what agents can fetch
+LONGEST = 1 << 20  # bytes of a --config
 
 logger = logging.getLogger(__name__)
 
@@ -137,9 +138,17 @@ def public(repository: str) -> str:
     return found
 
 
-def _read(name: str) -> dict[str, str]:
+def text_of(name: str) -> str:
+    """What the file of --config holds. Raises ConfigError."""
     try:
-        text = Path(name).read_text()
+        with Path(name).open("rb") as source:
+            text = source.read(LONGEST + 1)
+        if len(text) > LONGEST:
+            raise ConfigError(f"--config {name}: has more than {LONGEST} bytes")
+        return text.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {name}: cannot be read: {error}") from None
-    return file.read(name, text)
+
+
+def _read(name: str) -> dict[str, str]:
+    return file.read(name, text_of(name))

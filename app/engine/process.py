@@ -135,7 +135,8 @@ class Process:
         what = f"killed by signal {-code}" if code < 0 else f"ended with {code}"
         if code == -signal.SIGILL:
             what += " (built for another processor than this: build it here, or give --no-repack)"
-        words = self._speech.complaints(loading=not self._was_ready)
+        complaints = self._speech.complaints(loading=not self._was_ready)
+        words = self._starts.without_folders(complaints)
         return f"llama-server {what}: {words}" if words else f"llama-server {what}"
 
     def _spawn(self) -> None:

@@ -3,6 +3,7 @@ after the heads of the file turned out to be of no use."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,13 @@ class Starts:
     def succeeded(self) -> None:
         """It has answered: the next start is not the first."""
         self._again = self._program.again
+
+    def without_folders(self, text: str) -> str:
+        """What callers may read: files by their names. llama-server can name those of its argv."""
+        folders = {os.path.dirname(word) for word in self.argv if os.path.isabs(word)} - {"/"}
+        for folder in sorted(folders, key=len, reverse=True):
+            text = text.replace(f"{folder}/", "")
+        return text
 
     def do_without_heads(self, why: str) -> bool:
         """Whether llama-server complained of the heads for multi-token prediction when it ended;

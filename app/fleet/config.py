@@ -119,9 +119,14 @@ def _form(value: object) -> Mapping[str, str]:
     if not isinstance(value, dict):
         raise ValueError("must be a table of sections: form.Model.model = …")
     try:
-        return file.read("form", json.dumps(value))
+        return file.read("form", json.dumps(value, default=_no_date))
     except (ConfigError, TypeError) as error:
         raise ValueError(str(error).removeprefix("--config form: ")) from None
+
+
+def _no_date(value: object) -> str:
+    """Of TOML's types, JSON lacks dates and times only."""
+    raise TypeError(f"{value} is a date or a time: put it in quotes")
 
 
 def _count(value: object) -> int:

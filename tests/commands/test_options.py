@@ -45,6 +45,11 @@ def test_a_configuration_file_that_cannot_be_read(tmp_path, content):
         given("--config", str(tmp_path / "c"))
 
 
+def test_a_configuration_file_without_end():
+    with pytest.raises(ConfigError, match="--config /dev/zero: has more than 1048576 bytes"):
+        given("--config", "/dev/zero")
+
+
 @pytest.mark.parametrize(
     "argv, problem",
     [

@@ -48,6 +48,10 @@ def python(code, ready=True, lines=None, on_buffers=lambda devices: None, **opti
     return Process("model", program, is_ready, **options)
 
 
+async def never():
+    return False
+
+
 def test_start_then_stop(run):
     async def scenario():
         process = python(SLEEP)
@@ -67,6 +71,18 @@ def test_exit_before_ready_is_a_load_error_with_its_last_words(run):
         with pytest.raises(LoadError, match="ended with 3: error: 0; error: 1$"):
             await process.start()
         assert process.state is State.FAILED
+
+    run(scenario)
+
+
+def test_callers_are_told_files_by_their_names(run, tmp_path):
+    async def scenario():
+        model = tmp_path / "a folder" / "m.gguf"
+        code = "import sys; print('error: cannot open', repr(sys.argv[1])); sys.exit(1)"
+        program = Program([sys.executable, "-c", code, str(model)], dict(os.environ))
+        process = Process("model", program, never)
+        with pytest.raises(LoadError, match="ended with 1: error: cannot open 'm.gguf'$"):
+            await process.start()
 
     run(scenario)
 
@@ -152,9 +168,6 @@ def test_a_load_that_makes_progress_is_not_killed_by_a_clock(run):
 
 def test_a_program_that_cannot_be_run(run):
     async def scenario():
-        async def never():
-            return False
-
         process = Process("model", Program(["/nonexistent/llama-server"], {}), never)
         with pytest.raises(LoadError):
             await process.start()

@@ -42,6 +42,7 @@ def test_routes():
         ("[chat]\ntemplate = 'abc'", "template: must be the ID of a task"),
         ("[chat]\nform.Model.model = 'm'", "queue: is missing"),
         ("[chat]\nform.Model.modle = 'm'", "form: Model/modle: no such field"),
+        ("[chat]\nform.Model.model = 2026-01-02", "form: 2026-01-02 is a date or a time"),
         (f"[chat]\ntemplate = '{TASK}'\nmin = 3\nmax = 2", "min is 3, and max 2"),
         (f"[chat]\ntemplate = '{TASK}'\nmin = -1", "min: must be a whole number"),
         (f"[chat]\ntemplate = '{TASK}'\nmax = true", "max: must be a whole number"),
