@@ -25,6 +25,7 @@ from typing import Any
 
 import aiohttp
 
+from app.gateway.body import workers
 from scripts.bench.soaks.instance import CHATS, EMBEDS, Instance, running
 from scripts.bench.soaks.slopes import Slope, quantile, slope
 from tests.chaos.callers import Callers
@@ -37,7 +38,13 @@ SHOWN = 30  # samples from one line to the next
 BOUND = 120.0  # seconds in which every request must end
 # What may be more at rest, after than before: the connections of one more llama-server (how many
 # there are is the policy's to say), threads of the pool, the process that parses large bodies.
-REST = {"descriptors": 8, "threads": 4, "asyncio tasks": 4, "other processes": 1, "files": 4}
+REST = {
+    "descriptors": 8,
+    "threads": 4,
+    "asyncio tasks": 4,
+    "other processes": workers.MOST,  # they stay for ten minutes
+    "files": 4,
+}
 LIMITS = {  # an hour
     "resident memory, MB": 4.0,
     "descriptors": 2.0,
