@@ -5,6 +5,12 @@ from contextlib import contextmanager
 from http.server import ThreadingHTTPServer
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # A client that finds no place in the queue believes that it is connected, and waits.
+    request_queue_size = 128
+
+
 class ThreadedServer:
     """`with` it: serves while inside. `handler` makes the request handler's class."""
 
@@ -15,8 +21,7 @@ class ThreadedServer:
         return self._listen(0)
 
     def _listen(self, port):
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), self.handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", port), self.handler())
         # It looks so often, in seconds, whether it shall end.
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.02,), daemon=True
