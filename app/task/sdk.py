@@ -102,7 +102,7 @@ class SdkThread:
             done, _ = await asyncio.wait({future}, timeout=patience)
             if deadline is None and not done:
                 waits = "" if posted.running() else ", it waits for the call before it"
-                place = self._place()
+                place = self.place()
                 logger.warning("ClearML: %s: no answer in %g s%s: %s", name, SILENCE, waits, place)
                 done, _ = await asyncio.wait({future})
         finally:  # its result is of no use any more
@@ -115,7 +115,7 @@ class SdkThread:
             raise translated(name, error) from None
         return future.result()
 
-    def _place(self) -> str:
+    def place(self) -> str:
         """Where the thread is, for whoever has to find out what it waits for."""
         frame = sys._current_frames().get(self._thread.ident or 0)
         if frame is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
@@ -12,6 +13,8 @@ from app.task import api, login, mode
 from app.task.login import UnreachableError
 from app.task.mode import Mode
 from app.task.sdk import Complaints, SdkThread, translated
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -57,6 +60,7 @@ class Session:
     def silent(self) -> ConfigError:
         """What is wrong where the server let us in, and no longer answers."""
         problem = f"ClearML: {self._server} does not answer any more ({START_DEADLINE:.0f} s)"
+        logger.warning("ClearML: the SDK waits at %s", self._sdk.place())
         return ConfigError(f"{problem}: {INSTEAD}")
 
     async def call(self, name: str, function: Callable[[], T], deadline: float | None) -> T:
