@@ -21,6 +21,7 @@ CONTROL = re.compile(
 APP = "app"
 STDOUT, STDERR = 1, 2  # the files
 MOMENT = 50  # milliseconds
+LONGEST_CHARACTER = 4  # bytes
 CLEAR = "\r\x1b[K"  # the line that the cursor is in
 
 
@@ -56,6 +57,7 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
         logging.Handler.__init__(self)
         self._errors = errors
         self._lost = 0  # lines
+        self._torn = False  # the last one that was written lacks its end
 
     @property
     def stream(self):  # type: ignore[no-untyped-def]
@@ -66,15 +68,27 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
         pass
 
     def emit(self, record: logging.LogRecord) -> None:
-        """A line that nobody takes is lost: neither requests nor a signal wait for a reader."""
-        if not _is_taken(STDERR if self._errors else STDOUT, 0 if self._lost else MOMENT):
-            self._lost += 1
-            return
-        lost, self._lost = self._lost, 0
-        with _shown.hidden():
-            if lost:
-                super().emit(_told(f"nobody read this log for a while: {lost} lines are lost"))
-            super().emit(record)
+        """What nobody takes is lost: neither requests nor a signal wait for a reader."""
+        try:
+            text = f"{self.format(record)}\n"
+            if self._lost:
+                text = "\n" * self._torn + self.format(_lines_lost(self._lost)) + "\n" + text
+            with _shown.hidden():
+                self._lost = 0 if self._write(text) else self._lost + 1
+        except Exception:  # noqa: BLE001 as logging's own
+            self.handleError(record)
+
+    def _write(self, text: str) -> bool:
+        """Whether all of it was taken: part by part, as there is room."""
+        file, wait = (STDERR if self._errors else STDOUT), (0 if self._lost else MOMENT)
+        self._torn = False
+        for part in _parts(text):
+            if not _is_taken(file, wait):
+                return False
+            self.stream.write(part)
+            self.stream.flush()
+            self._torn = True  # should the rest be lost
+        return True
 
     def handleError(self, record: logging.LogRecord) -> None:
         """A pipe without a reader, or a full disk, is no fault of the app, and not one traceback a
@@ -135,6 +149,8 @@ def records() -> bool:
 
 
 def _to_terminal(text: str) -> None:
+    if not _is_taken(STDOUT, 0):  # stopped by Ctrl-S
+        return
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         os.write(STDOUT, text.encode(errors="replace"))
@@ -147,7 +163,17 @@ def _is_taken(file: int, wait: int) -> bool:
     return bool(poll.poll(wait))  # also what says that it is closed
 
 
-def _told(text: str) -> logging.LogRecord:
+def _parts(text: str) -> Iterator[str]:
+    """The same, in parts of at most PIPE_BUF bytes."""
+    while len(text) * LONGEST_CHARACTER > select.PIPE_BUF:
+        yield text[: select.PIPE_BUF // LONGEST_CHARACTER]
+        text = text[select.PIPE_BUF // LONGEST_CHARACTER :]
+    yield text
+
+
+def _lines_lost(count: int) -> logging.LogRecord:
+    lines = "1 line is lost" if count == 1 else f"{count} lines are lost"
+    text = f"nobody read this log for a while: {lines}"
     return logging.LogRecord("app", logging.WARNING, "", 0, text, None, None)
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import pty
 import select
+import termios
 
 import pytest
 
@@ -163,3 +164,35 @@ def test_a_log_that_nobody_reads_holds_nobody_up(monkeypatch):
         told = read.read(size).decode()
         monkeypatch.undo()
     assert "3 lines are lost" in told and "INFO app up" in told and "down" not in told
+
+
+def test_a_line_for_which_there_is_too_little_room_holds_nobody_up(monkeypatch):
+    """There is room for one page of two; then for all."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 2 * select.PIPE_BUF)
+    os.write(writer, b"x" * select.PIPE_BUF)
+    with os.fdopen(writer, "w") as stdout, os.fdopen(reader, "rb", 0) as read:
+        monkeypatch.setattr(console, "STDOUT", writer)
+        monkeypatch.setattr("sys.stdout", stdout)
+        console.set_up()
+        logging.getLogger("app.test").info("y" * 9000)
+        told = read.read(2 * select.PIPE_BUF).decode()
+        assert told.endswith("y") and "INFO app y" in told
+        logging.getLogger("app.test").info("up")
+        torn, lost, up, _ = read.read(select.PIPE_BUF).decode().split("\n")
+        monkeypatch.undo()
+    assert torn == "" and "1 line is lost" in lost and up.endswith("INFO app up")
+
+
+def test_a_terminal_that_has_been_stopped_holds_nobody_up(monkeypatch):
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as stdout, os.fdopen(ours, "rb", 0):
+        monkeypatch.setattr(console, "STDOUT", theirs)
+        monkeypatch.setattr("sys.stdout", stdout)
+        console.set_up()
+        termios.tcflow(theirs, termios.TCOOFF)
+        console.show("a", "a 10 %")
+        logging.getLogger("app.test").info("down")
+        console.show("a", "")
+        termios.tcflow(theirs, termios.TCOON)
+        monkeypatch.undo()
