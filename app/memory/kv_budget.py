@@ -184,11 +184,11 @@ class KvBudget:
             return False
         return tokens + self._remains.beyond([(tokens // slots, holds)] * slots) > self.context
 
-    def cleared(self, seat: Seat) -> None:
-        """Slots that rested hold nothing: llama-server puts a longer conversation only in the place
-        of another one."""
-        seat.holds = 0
+    def cleared(self) -> None:
+        """Slots that rested hold nothing. What a slot is given before its prompt begins may still
+        come out of the host cache."""
         self._remains.cleared()
+        self._kept.clear()
 
     # What becomes of a seat.
 

@@ -192,7 +192,7 @@ class Lease(Generic[Upstream]):
 
     def cleared(self) -> None:
         """What resting slots held is gone."""
-        self._model.line.budget.cleared(self.seat)
+        self._model.line.budget.cleared()
 
     def begun(self) -> None:
         """The answer has begun."""

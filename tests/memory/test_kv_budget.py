@@ -383,8 +383,12 @@ def test_one_that_is_in_the_way_of_itself_has_resting_slots_cleared():
     budget.free(budget.seat(counted(4000, 10), 0.0))
     seat = budget.seat(several, 1.0)
     assert seat.clears and budget.seat(counted(300, 30), 1.0) is None
-    budget.cleared(seat)
+    budget.cleared()
     budget.free(budget.seat(counted(300, 30), 1.0))
+    large = counted(10, 2000)  # no room for it beside what the host cache may put into a slot
+    assert budget.seat(large, 1.0) is None
+    budget.begin(seat)
+    budget.free(budget.seat(large, 1.0))
     budget.free(seat)
     assert not budget.seat(several, 2.0).clears
 
@@ -419,7 +423,7 @@ class Run:
             self.seat()
 
     def clear(self, seat):
-        self.budget.cleared(seat)
+        self.budget.cleared()
 
     def look(self):
         shown = [
@@ -465,7 +469,7 @@ class Cells(Run):
         self._given, self._ended, self._cleared = {}, [], None
 
     def clear(self, seat):
-        """A slot that holds nothing is given nothing out of the cache."""
+        """Only the first slot of several is given something out of the cache."""
         super().clear(seat)
         self._cells, self._cleared = [0] * self.slots, seat
 
@@ -489,8 +493,9 @@ class Cells(Run):
         if at_once and seat.slots == 1:
             return
         prompt = seat.tokens // seat.slots - (seat.limit or 0) - MARGIN
-        cached = [n for n in self._ended if 4 * prompt >= n and seat is not self._cleared]
-        for number in self._given[seat] if cached and self._data.draw(st.booleans()) else ():
+        cached = [n for n in self._ended if 4 * prompt >= n]
+        given = self._given[seat][: 1 if seat is self._cleared else None]
+        for number in given if cached and self._data.draw(st.booleans()) else ():
             self._cells[number] = self._draw(cached)
 
     def _check(self):
