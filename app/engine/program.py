@@ -57,10 +57,10 @@ class Starts:
         self._again = self._program.again
 
     def without_folders(self, text: str) -> str:
-        """What callers may read: files by their names. llama-server can name those of its argv."""
+        """What llama-server says, for callers: with the files of its argv by their names."""
         folders = {os.path.dirname(word) for word in self.argv if os.path.isabs(word)} - {"/"}
         for folder in sorted(folders, key=len, reverse=True):
-            text = text.replace(f"{folder}/", "")
+            text = re.sub(rf"(?<![\w./-]){re.escape(folder)}/", "", text)
         return text
 
     def do_without_heads(self, why: str) -> bool:

@@ -18,9 +18,10 @@ logger = logging.getLogger(__name__)
 
 LOOK = 10.0  # seconds between two looks at the files
 PROTOCOLS = ["http/1.1"]
-MARKS = (b"BEGIN CERTIFICATE-----", b"PRIVATE KEY-----")
-HOLDS = ("certificate", "private key")
+CERTIFICATE = b"CERTIFICATE-----"
+KEY = b"PRIVATE KEY-----"
 ENCRYPTED = re.compile(rb"BEGIN ENCRYPTED PRIVATE KEY|Proc-Type: 4,ENCRYPTED")
+LONGEST = 1 << 20  # bytes of a file in which we look for what is wrong
 
 
 class Certificate:
@@ -35,10 +36,12 @@ class Certificate:
         self.context.options |= ssl.OP_NO_RENEGOTIATION
         self._seen = self._stamps()
         try:
-            self._look_into()
+            self._are_files()
             self._load()
         except (OSError, ValueError) as error:  # SSLError is an OSError
-            problem = f"--tls-cert {certificate}, --tls-key {key}: cannot be used: {_told(error)}"
+            problem = (
+                f"--tls-cert {certificate}, --tls-key {key}: cannot be used: {self._why(error)}"
+            )
             raise ConfigError(problem) from None
 
     async def follow(self) -> None:
@@ -53,24 +56,41 @@ class Certificate:
             return
         self._seen = stamps
         try:
-            self._look_into()
+            self._are_files()
             self._check()
             self._load()
         except (OSError, ValueError) as error:
-            logger.warning("--tls-cert: the new certificate cannot be used yet: %s", _told(error))
+            logger.warning(
+                "--tls-cert: the new certificate cannot be used yet: %s", self._why(error)
+            )
         else:
             logger.info("--tls-cert: the new certificate is used")
 
-    def _look_into(self) -> None:
-        """OpenSSL would wait for a pipe, and says "PEM lib" of whatever it cannot read."""
-        for name, mark, what in zip(self._files, MARKS, HOLDS, strict=True):
+    def _are_files(self) -> None:
+        for name in self._files:
             if not stat.S_ISREG(os.stat(name).st_mode):
-                raise ValueError(f"{name} is not a file")
-            text = Path(name).read_bytes()
-            if mark not in text:
-                raise ValueError(f"{name} holds no {what} in PEM")
-            if ENCRYPTED.search(text):
-                raise ValueError(f"{name} is encrypted: take the passphrase off (openssl pkey)")
+                raise ValueError(f"{name} is not a file")  # OpenSSL would wait for a pipe
+
+    def _why(self, error: OSError | ValueError) -> str:
+        if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
+            return "the key is not that of the certificate"
+        if isinstance(error, ssl.SSLError):
+            return self._misfit() or str(error)
+        if isinstance(error, OSError) and error.filename:
+            return f"{error.filename}: {error.strerror}"
+        return str(error)
+
+    def _misfit(self) -> str:
+        """What is wrong with a file that OpenSSL cannot read: of most, it says "PEM lib"."""
+        certificate, key = self._files
+        with contextlib.suppress(OSError):
+            if CERTIFICATE not in _start(certificate):
+                return f"{certificate} holds no certificate in PEM"
+            if KEY not in (found := _start(key)):
+                return f"{key} holds no private key in PEM"
+            if ENCRYPTED.search(found):
+                return f"{key} is encrypted: take the passphrase off (openssl pkey)"
+        return ""
 
     def _check(self) -> None:
         """Apart: a failed load would leave half of the new pair in the context."""
@@ -90,9 +110,6 @@ class Certificate:
         return found
 
 
-def _told(error: Exception) -> str:
-    if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
-        return "the key is not that of the certificate"
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+def _start(name: str) -> bytes:
+    with Path(name).open("rb") as file:
+        return file.read(LONGEST)

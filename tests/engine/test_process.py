@@ -78,10 +78,10 @@ def test_exit_before_ready_is_a_load_error_with_its_last_words(run):
 def test_callers_are_told_files_by_their_names(run, tmp_path):
     async def scenario():
         model = tmp_path / "a folder" / "m.gguf"
-        code = "import sys; print('error: cannot open', repr(sys.argv[1])); sys.exit(1)"
+        code = "import sys; n = sys.argv[1]; print(f'error: cannot open /x{n} {n!r}'); sys.exit(1)"
         program = Program([sys.executable, "-c", code, str(model)], dict(os.environ))
         process = Process("model", program, never)
-        with pytest.raises(LoadError, match="ended with 1: error: cannot open 'm.gguf'$"):
+        with pytest.raises(LoadError, match=f"cannot open /x{model} 'm.gguf'$"):
             await process.start()
 
     run(scenario)

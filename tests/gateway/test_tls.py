@@ -76,7 +76,7 @@ def test_every_cipher_has_forward_secrecy_and_nobody_asks_for_a_second_handshake
         ("missing", "cert.pem: No such file"),
         ("exchanged", "key.pem holds no certificate in PEM"),
         ("nothing", "key.pem holds no private key in PEM"),
-        ("torn", "PEM"),
+        ("torn", "PEM lib"),
         ("another's", "the key is not that of the certificate"),
         ("encrypted", "key.pem is encrypted: take the passphrase off"),
     ],
@@ -100,3 +100,12 @@ def test_files_that_cannot_be_used_are_told_as_what_they_are(pair, tmp_path, kin
         subprocess.run(command.split(), check=True)
     with pytest.raises(ConfigError, match=said):
         Certificate(certificate, key)
+
+
+def test_an_encrypted_key_beside_the_certificate_is_not_the_key(pair, tmp_path):
+    certificate, key = made(tmp_path)
+    command = f"openssl pkey -in {pair[1]} -aes128 -passout pass:secret"
+    other = subprocess.run(command.split(), check=True, stdout=subprocess.PIPE).stdout
+    with open(certificate, "ab") as file:
+        file.write(other)
+    Certificate(certificate, key)
