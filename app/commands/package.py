@@ -181,8 +181,13 @@ def _read(path: Path) -> bytes:
 
 
 def replace_file(target: Path, content: bytes) -> None:
-    """Write the file whole, or leave it as it is. Raises ConfigError."""
+    """Write the file whole, or leave it as it is; of a link, what it leads to. Raises
+    ConfigError."""
     try:
+        target = target.resolve()
+        if target.exists() and not target.is_file():
+            raise ConfigError(f"{target} cannot be written: it is not a file")
         small_file.replace(target, content)
-    except OSError as error:
-        raise ConfigError(f"{target} cannot be written: {error.strerror}") from None
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{target} cannot be written: {why}") from None

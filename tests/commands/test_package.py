@@ -113,6 +113,19 @@ def test_a_file_is_replaced_whole_or_stays(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "folder"]
 
 
+def test_a_link_is_followed_and_what_is_no_file_stays(tmp_path):
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    replace_file(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_bytes() == b"new"
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "circle").symlink_to("circle")
+    for name in ("pipe", "circle"):
+        with pytest.raises(ConfigError, match="cannot be written"):
+            replace_file(tmp_path / name, b"new")
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "circle").is_symlink()
+
+
 def test_an_installed_package_writes_the_zip(tmp_path):
     """Built as `pip install` builds it, and run where there is no checkout."""
     pytest.importorskip("setuptools")
