@@ -100,18 +100,6 @@ class Several:
         return self.prompts * self.choices > 1
 
 
-def several(body: object) -> Several:
-    """Read from a request's body."""
-    if not isinstance(body, dict):
-        return Several()
-    choices = next((body[key] for key in ("n", "n_cmpl") if body.get(key) is not None), 1)
-    prompt = body.get("prompt")
-    # A list of token numbers (with texts between them) is one prompt.
-    listed = isinstance(prompt, list) and not any(isinstance(part, int) for part in prompt)
-    prompts = len(prompt) if isinstance(prompt, list) and listed else 1
-    return Several(max(1, prompts), max(1, choices) if isinstance(choices, int) else 1)
-
-
 class Ends:
     """Keeps the beginning and the end of a body that is fed to it in pieces."""
 

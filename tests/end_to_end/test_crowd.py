@@ -63,6 +63,22 @@ def test_a_long_prompt_ends_nobody_elses_answer(app):
     assert overflows(app) == 0
 
 
+@pytest.mark.parametrize("number", [2 - 2**32, 2**32 + 1])
+def test_a_number_of_answers_that_llama_server_reads_otherwise(app, number):
+    """It keeps 32 bits of it. Result: refused, and nobody else's tokens are taken or counted."""
+    body = {"prompt": "hi", "max_tokens": 1000, "ignore_eos": True}
+    for more in ({"n": number}, {"n_cmpl": number}, {"n": 1, "n_cmpl": number, "stream": True}):
+        answer = httpx.post(app.url + "/v1/completions", json=body | more, timeout=PATIENCE)
+        assert answer.status_code == 400 and "must be a whole number" in answer.text
+    answer = httpx.post(
+        app.url + "/v1/completions", json=body | {"max_tokens": 5}, timeout=PATIENCE
+    )
+    assert answer.status_code == 200
+    rows = httpx.get(app.url + "/metrics").text.splitlines()
+    told = [row for row in rows if row.startswith("llamacpp_generated_tokens_total")]
+    assert sum(float(row.split()[1]) for row in told) == 5
+
+
 def drawn(dice):
     """A request of any kind and length: its path, body, and the bytes of its longest prompt."""
     size = dice.choice([5, 60, 300, 1200, 2500, 4300])

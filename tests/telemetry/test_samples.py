@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from app.telemetry.samples import HEAD, TAIL, Ends, Several, Tokens, Whole, several
+from app.gateway.body.asked import asked as asked_of
+from app.telemetry.samples import HEAD, TAIL, Ends, Tokens, Whole
 from tests.telemetry.examples import sample
 
 TIMINGS = b'"timings":{"cache_n":18,"prompt_n":1,"prompt_ms":0.4,"predicted_n":3}'
@@ -132,28 +133,10 @@ def streamed(*counts):
     ],
 )
 def test_several_choices(asked, body, expected):
-    found = Whole(several(asked))
+    found = Whole(asked_of(asked).several)
     for start in range(0, len(body), 1000):
         found.feed(body[start : start + 1000])
     assert found.tokens() == expected and found.size == len(body)
-
-
-@pytest.mark.parametrize(
-    "asked, expected",
-    [
-        ({}, Several()),
-        ({"n": 4}, Several(1, 4)),
-        ({"n_cmpl": 2}, Several(1, 2)),
-        ({"n": "many", "prompt": "x"}, Several()),
-        ({"prompt": ["a", "b"], "n": 2}, Several(2, 2)),
-        ({"prompt": [1, 2, 3]}, Several()),
-        ({"prompt": [1, "a", 3]}, Several()),
-        ({"prompt": []}, Several()),
-        ("no object", Several()),
-    ],
-)
-def test_how_many_answers_are_asked_for(asked, expected):
-    assert several(asked) == expected
 
 
 def test_several_answers_come_side_by_side():

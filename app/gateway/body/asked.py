@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from app.errors import RequestError
+from app.telemetry.samples import Several
+
 # Fields that llama-server takes for the most tokens of an answer, in the order in which it looks
 # for them; /v1/responses puts the second in the place of the last.
 LIMITS = ("n_predict", "max_completion_tokens", "max_output_tokens", "max_tokens")
 TEXTS = ("prompt", "input", "content", "documents", "texts")  # in some path a prompt, or a list
-CHOICES = ("n_cmpl", "n")
+CHOICES = ("n_cmpl", "n")  # the first counts
+MOST_CHOICES = 2**31 - 1  # beyond, llama-server takes another number than the one that it was given
 
 
 @dataclass(frozen=True)
@@ -23,16 +27,30 @@ class Asked:
     limits: Mapping[str, int | None] = field(default_factory=dict)
     chooses_slot: bool = False
 
+    @property
+    def several(self) -> Several:
+        return Several(max(1, self.prompts.get("prompt", 1)), self.choices)
+
 
 def asked(fields: Mapping[str, object]) -> Asked:
+    """Raises RequestError 400."""
     limits = {name: fields[name] for name in LIMITS if fields.get(name) is not None}
-    choices = next((fields[name] for name in CHOICES if fields.get(name) is not None), 1)
     return Asked(
         prompts={n: sum(1 for _ in prompts_in(fields[n])) for n in TEXTS if n in fields},
-        choices=max(1, _whole(choices) or 1),
+        choices=max(1, _choices(fields)),
         limits={name: _whole(value) for name, value in limits.items()},
         chooses_slot="id_slot" in fields,
     )
+
+
+def _choices(fields: Mapping[str, object]) -> int:
+    for name in CHOICES:
+        if fields.get(name) is not None:
+            number = _whole(fields[name])
+            if number is not None and abs(number) > MOST_CHOICES:
+                raise RequestError(400, f"{name}: must be a whole number from 1 to {MOST_CHOICES}")
+            return 1 if number is None else number
+    return 1
 
 
 def _whole(value: object) -> int | None:

@@ -14,7 +14,7 @@ from app.gateway.body.asked import Asked, asked
 from app.gateway.body.media import media_size, refuse_remote_media
 from app.gateway.body.outline import Outlined
 from app.gateway.body.strict import SURROGATE, parse, repair
-from app.telemetry.samples import Several, several
+from app.telemetry.samples import Several
 
 SMALL = 1 << 20  # bytes
 FEW = 8_000  # units of `_work`: 7 ms
@@ -90,15 +90,20 @@ def examine_outline(outlined: Outlined, size: int, *, allow_remote: bool) -> Exa
     model = fields.get("model")
     if not (model is None or isinstance(model, str)) or model in lengths:
         return None
-    return _examined(fields, None, media_size(fields, lengths))
+    try:
+        return _examined(fields, None, media_size(fields, lengths))
+    except RequestError:
+        return None
 
 
 def _examined(fields: Mapping[str, object], repaired: bytes | None, media: int) -> Examined:
+    """Raises RequestError 400."""
+    found = asked(fields)
     return Examined(
         repaired=repaired,
         model=fields.get("model"),
         streams=fields.get("stream") is True,
-        several=several(fields),
+        several=found.several,
         media=media,
-        asked=asked(fields),
+        asked=found,
     )
