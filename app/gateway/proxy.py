@@ -39,7 +39,7 @@ from app.gateway.routes import (
     strip,
 )
 from app.gateway.rules import Rules
-from app.gateway.streams import stream_of
+from app.gateway.streams import is_over, stream_of
 from app.gateway.waiting import KeptAlive
 from app.machine import clock
 from app.telemetry.samples import Sample
@@ -163,7 +163,8 @@ class Proxy:
                 await self._models.pass_on(call, relay)
             status = relay.status
         except asyncio.CancelledError:
-            status = LEFT
+            # Many clients do not wait for the end of the body behind the last event.
+            status = relay.status if is_over(relay.ends.tail) else LEFT
             raise
         except (RequestError, UpstreamError) as error:
             refusal = error if isinstance(error, RequestError) else broken(error)

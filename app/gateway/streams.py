@@ -22,7 +22,13 @@ ITEM = re.compile(rb'"(item_)?id":"(?P<id>[^"]*)"')
 PLACE, DELTA = b'"output_index":', b'"delta":'
 ERROR = b"event: error\ndata: "
 MOST_HEADS = 256  # that are remembered; every item of an answer has a few
+LAST = (b"data: [DONE]", b'data: {"type":"message_stop"}')  # after which clients leave
 LONGEST = 16 << 20  # bytes that are held back for an event to become whole
+
+
+def is_over(tail: bytes) -> bool:
+    """Whether the last event of a stream is there, whatever is still to come of its body."""
+    return tail.rstrip().endswith(LAST)
 
 
 class Plain:

@@ -11,7 +11,7 @@ from app.gateway.admission import Keys
 from app.gateway.http.request import Request
 from app.gateway.rules import Rules
 from tests.fakes import Child, RawClient, body_of, reply, serving, until
-from tests.gateway.front import Front, Running, echo, head
+from tests.gateway.front import EVENTS, Front, Running, echo, head
 
 
 def test_by_path_and_by_the_bodys_model(run, socket):
@@ -203,6 +203,28 @@ def test_after_its_last_try_for_a_dying_child_an_overflow_is_repeated(run, socke
             async with Child(socket, overflows_once):
                 status, _, answer = await asks
             assert (status, answer) == (200, b'{"a":2}')
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "event, status",
+    [(b"data: [DONE]", 200), (b'data: {"type":"message_stop"}', 200), (b'data: {"a":1}', 499)],
+)
+def test_a_client_that_leaves_behind_the_last_event_has_its_answer(run, socket, event, status):
+    async def scenario():
+        async def endless(reader, writer, head):
+            await body_of(reader, head)
+            writer.write(EVENTS + b"%x\r\n%b\n\n\r\n" % (len(event) + 2, event))
+            await reader.readexactly(1)
+
+        front = Front(("tiny",))
+        async with Child(socket, endless), front.before(socket):
+            client = await front.begin(body=b'{"stream":true}')
+            await client.reader.readuntil(event)
+            await client.close()
+            await until(lambda: front.samples)
+            assert front.samples[0].status == status
 
     run(scenario)
 
