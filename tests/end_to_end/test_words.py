@@ -15,8 +15,10 @@ import random
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from app.engine.capabilities import find
@@ -220,6 +222,14 @@ def test_answers_under_load_are_those_alone(share, weights, tmp_path, architectu
         assert cached
 
 
+def is_written(app):
+    """Whether the KV cache of a model that has left for disk is there."""
+    (child,) = app.children
+    argv = psutil.Process(child).cmdline()
+    folder = Path(argv[argv.index("--slot-save-path") + 1]).parent
+    return any(folder.glob("*/*"))  # a folder for each model
+
+
 def second_turns(app, conversations, *, away):
     """The share of their tokens that is read of the second prompts of conversations with `a`, which
     has been `away` on disk before them."""
@@ -246,6 +256,7 @@ def test_what_survives_a_trip_to_disk(share, architecture):
     kept = architecture in RESTORED
     read = second_turns(app, APART, away=True)
     assert read < 0.5 if kept else read == 1
+    assert is_written(app) is kept
     assert app.output.count("a if it leaves for disk") == (0 if kept else 1)
     for conversations in MEASURED:
         shares = [second_turns(share(architecture), conversations, away=a) for a in (False, True)]

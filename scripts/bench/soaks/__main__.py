@@ -37,7 +37,7 @@ EVERY, PROBE = 10.0, 0.25  # seconds between two samples, and between two probes
 SHOWN = 30  # samples from one line to the next
 BOUND = 120.0  # seconds in which every request must end
 # What may be more at rest, after than before: the connections of one more llama-server (how many
-# there are is the policy's to say), threads of the pool, the process that parses large bodies.
+# there are is the policy's to say), threads of the pool, the processes that parse large bodies.
 REST = {
     "descriptors": 8,
     "threads": 4,
