@@ -93,6 +93,7 @@ class Loads(Generic[Upstream]):
         assert model.server is not None
         log = ModelLogger(logger, model.name)
         leaving = [other.leaving for other in after if other.leaving is not None]
+        asked = self._ledger.now()
         model.server.expect()
         if leaving:
             await asyncio.wait(leaving)
@@ -107,7 +108,7 @@ class Loads(Generic[Upstream]):
             if not isinstance(error, LoadError):
                 raise
             if not self._may_be_too_tight(model, error):
-                self._failed(model, str(error))
+                self._failed(model, str(error), self._ledger.now() - asked)
                 model.line.refuse(self._refusal(model, error))
             self._changed()
             return
@@ -172,7 +173,7 @@ class Loads(Generic[Upstream]):
             if model.state is ModelState.COLD:
                 model.line.budget.forget_left()
         except AppError as error:
-            self._failed(model, str(error))
+            self._failed(model, str(error), model.come_cost)
         finally:
             model.leaving = None
             if keep:
@@ -239,7 +240,7 @@ class Loads(Generic[Upstream]):
         model.tier = Tier.DISK
         model.moves.left(Departure.ENDED)
         model.line.budget.forget_left()
-        self._failed(model, server.explain(code))
+        self._failed(model, server.explain(code), model.come_cost)
         self._changed()
         # One that was away because nobody used it stays away.
         if model.pinned or (len(self._ledger) == 1 and not model.unused):
@@ -263,10 +264,11 @@ class Loads(Generic[Upstream]):
                 model.line.release(waiter, ledger.now())
                 self._changed()
 
-    def _failed(self, model: Model[Upstream], reason: str) -> None:
+    def _failed(self, model: Model[Upstream], reason: str, took: float) -> None:
+        """`took`: the seconds that the attempt has cost."""
         model.failures += 1
         model.moves.failed(reason)
-        wait = backoff.delay(model.failures)
+        wait = backoff.delay(model.failures, took)
         model.retry_at = self._ledger.now() + wait
         model.state = ModelState.FAILED if wait else ModelState.COLD
         model.reason = reason

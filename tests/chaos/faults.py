@@ -141,6 +141,12 @@ def deleted(stage, dice):
     _put_back(path, kept)
 
 
+@fault("file away for long", (16.0, 18.5))
+def away(stage, dice):
+    """Until its model is tried as seldom as it will be."""
+    yield from deleted(stage, dice)
+
+
 @fault("file truncated")
 def truncated(stage, dice):
     """Its pages are mapped by a running llama-server: SIGBUS."""

@@ -147,6 +147,25 @@ def test_failures_in_a_row_are_put_off_and_a_served_request_forgives_them(run):
     run(scenario)
 
 
+@pytest.mark.parametrize("takes, longest", [(0.0, 8), (1.0, 8), (4.0, 16), (60.0, 30)])
+def test_how_long_a_failing_model_is_put_off_follows_from_what_an_attempt_takes(
+    run, takes, longest
+):
+    async def scenario():
+        world = World(a=20, b=1)
+        failing = world.servers["a"]
+        failing.fail, failing.takes = 100, takes
+        for _ in range(12):
+            with pytest.raises(RequestError) as raised:
+                await world.use("a")
+            world.now += 30
+        assert round(raised.value.retry_after) == longest
+        failing.fail = 0
+        assert await world.use("a") == "to a"
+
+    run(scenario)
+
+
 def test_five_failures_of_every_model_are_a_loss(run):
     async def scenario():
         world = World(a=20, b=1)

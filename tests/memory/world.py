@@ -17,6 +17,7 @@ class FakeServer:
     def __init__(self, world, name, size):
         self.world, self.name, self.size = world, name, size
         self.fail = 0  # so many of the next starts
+        self.takes = 0  # seconds that one of them takes
         self.exit = None
         self.progress = 0.5
         self.holds, self.measured, self.problem = {}, {}, "broken"
@@ -30,6 +31,7 @@ class FakeServer:
         await asyncio.sleep(0.01)
         if self.fail:
             self.fail -= 1
+            self.world.now += self.takes
             self.world.log.append(f"fail {self.name}")
             raise LoadError(self.problem)
         self.world.memory += self.size
