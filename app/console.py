@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
+import math
 import os
 import re
 import select
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
@@ -82,6 +85,12 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
         """Whether all of it was taken: part by part, as there is room."""
         file, wait = (STDERR if self._errors else STDOUT), (0 if self._lost else MOMENT)
         self._torn = False
+        if _terminal is not None and not self._errors:
+            before = _terminal.lost
+            self.stream.write(text)
+            self.stream.flush()
+            self._torn = _terminal.torn
+            return _terminal.lost == before
         for part in _parts(text):
             if not _is_taken(file, wait):
                 return False
@@ -95,6 +104,53 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
         line: logging would write it to sys.stderr."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
+
+
+class Terminal(io.RawIOBase):
+    """A terminal, for sys.stdout: what it has no room for is lost, and nobody waits. It is written
+    by a description of its own, which does not block: one that has room for a single byte says that
+    it has room."""
+
+    name = "<stdout>"
+
+    def __init__(self, file: int) -> None:
+        """`file` stays as it is, for whoever shares it. Raises OSError."""
+        self._shared = file
+        self._file = os.open(os.ttyname(file), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        self.lost = 0  # writes
+        self.torn = False  # the last one was taken in part
+        self._stuck = False  # the last one was not taken whole
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        size, over = len(left), time.monotonic() + (0 if self._stuck else MOMENT / 1000)
+        while left:
+            rest = max(0.0, over - time.monotonic())
+            with contextlib.suppress(BlockingIOError):
+                left = left[os.write(self._file, left) :]
+                continue
+            if not rest or not _is_taken(self._file, math.ceil(rest * 1000)):
+                self.lost += 1
+                break
+        self._stuck, self.torn = bool(left), 0 < len(left) < size
+        return size
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._shared
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._file)
+        super().close()
+
+
+_terminal: Terminal | None = None
 
 
 class Shown:
@@ -149,11 +205,13 @@ def records() -> bool:
 
 
 def _to_terminal(text: str) -> None:
-    if not _is_taken(STDOUT, 0):  # stopped by Ctrl-S
-        return
+    """Past sys.stdout, which the SDK records."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
-        os.write(STDOUT, text.encode(errors="replace"))
+        if _terminal is not None:
+            _terminal.write(text.encode(errors="replace"))
+        elif _is_taken(STDOUT, MOMENT):  # not stopped by Ctrl-S
+            os.write(STDOUT, text.encode(errors="replace"))
 
 
 def _is_taken(file: int, wait: int) -> bool:
@@ -178,6 +236,13 @@ def _lines_lost(count: int) -> logging.LogRecord:
 
 
 def set_up(*, errors: bool = False) -> None:
+    """With `errors`, everything goes to sys.stderr, and a slow terminal is waited for."""
+    global _terminal
+    with contextlib.suppress(OSError):
+        if not errors and os.isatty(STDOUT):
+            _terminal, how = Terminal(STDOUT), (sys.stdout.encoding, sys.stdout.errors)
+            sys.stdout = io.TextIOWrapper(_terminal, *how, write_through=True)
+            sys.__stdout__ = sys.stdout  # type: ignore[misc]
     handler = StandardHandler(errors=errors)
     handler.setFormatter(LineFormatter())
     root = logging.getLogger("app")
@@ -201,11 +266,8 @@ def plain(logger: logging.Logger, text: str) -> None:
 def confide(text: str) -> None:
     """A line for whoever sees the terminal: neither the page's log nor ClearML's console has it,
     because the SDK records what is written to sys.stdout and sys.__stdout__."""
-    if not _is_taken(STDOUT, MOMENT):
-        return
-    with contextlib.suppress(OSError), _shown.hidden():
-        sys.stdout.flush()
-        os.write(STDOUT, f"{text}\n".encode())
+    with _shown.hidden():
+        _to_terminal(f"{text}\n")
 
 
 class ModelLogger(logging.LoggerAdapter):  # type: ignore[type-arg]

@@ -4,8 +4,10 @@ import io
 import logging
 import os
 import pty
+import re
 import select
 import termios
+import threading
 
 import pytest
 
@@ -21,6 +23,7 @@ def restored():
     yield
     app.handlers[:], app.propagate = handlers, propagate
     app.setLevel(level)
+    console._terminal = None
 
 
 def shown(capsys, emit):
@@ -110,7 +113,7 @@ def read_all(master):
     found = b""
     while select.select([master], [], [], 0.2)[0]:
         found += os.read(master, 1 << 16)
-    return found.decode()
+    return found.decode(errors="replace")
 
 
 @pytest.fixture
@@ -182,6 +185,31 @@ def test_a_line_for_which_there_is_too_little_room_holds_nobody_up(monkeypatch):
         torn, lost, up, _ = read.read(select.PIPE_BUF).decode().split("\n")
         monkeypatch.undo()
     assert torn == "" and "1 line is lost" in lost and up.endswith("INFO app up")
+
+
+def test_a_terminal_that_nobody_reads_holds_nobody_up(monkeypatch):
+    """It is full but for some bytes, which is not said of it."""
+    ours, theirs = pty.openpty()
+    read = threading.Timer(10, read_all, [ours])  # who waits is freed, and has lost nothing
+    read.start()
+    with os.fdopen(theirs, "w") as stdout, os.fdopen(ours, "rb", 0):
+        monkeypatch.setattr(console, "STDOUT", theirs)
+        monkeypatch.setattr("sys.stdout", stdout)
+        monkeypatch.setattr("sys.__stdout__", stdout)
+        console.set_up()
+        logger = logging.getLogger("app.test")
+        for number in range(1000):
+            logger.info("%d %s", number, "é" * 101)
+            console.show("a", f"a {number}")
+        console.show("a", "")
+        read.cancel()
+        told = read_all(ours)
+        logger.info("up")
+        told += read_all(ours)
+        monkeypatch.undo()
+    kept = len(re.findall("INFO app [0-9]+ é{101}\r\n", told))
+    lost = int(re.search("([0-9]+) lines are lost", told)[1])
+    assert 0 < kept < 1000 and kept + lost == 1000 and told.endswith(" INFO app up\r\n")
 
 
 def test_a_terminal_that_has_been_stopped_holds_nobody_up(monkeypatch):
