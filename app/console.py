@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import math
 import os
 import re
 import select
 import shutil
 import sys
 import threading
-import time
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
@@ -24,6 +22,7 @@ CONTROL = re.compile(
 APP = "app"
 STDOUT, STDERR = 1, 2  # the files
 MOMENT = 50  # milliseconds
+LOOKS = 10  # in it, whether a terminal has room again
 LONGEST_CHARACTER = 4  # bytes
 CLEAR = "\r\x1b[K"  # the line that the cursor is in
 
@@ -123,15 +122,16 @@ class Terminal(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         left = memoryview(data).cast("B")
-        size, over = len(left), time.monotonic() + (0 if self._stuck else MOMENT / 1000)
+        size, looks = len(left), 0 if self._stuck else LOOKS
         while left:
-            rest = max(0.0, over - time.monotonic())
             with contextlib.suppress(BlockingIOError):
-                left = left[os.write(self._file, left) :]
+                left, looks = left[os.write(self._file, left) :], LOOKS
                 continue
-            if not rest or not _is_taken(self._file, math.ceil(rest * 1000)):
+            if not looks:
                 self.lost += 1
                 break
+            looks -= 1  # also if it is said to have room: a line's end needs two bytes of it
+            _is_taken(self._file, MOMENT // LOOKS)
         self._stuck, self.torn = bool(left), 0 < len(left) < size
         return size
 

@@ -11,17 +11,20 @@ from app.machine.deadline import within
 TIMEOUT = 5.0  # seconds; a slot that has just been given a request erases later
 
 
-async def clear(client: Client) -> bool:
-    """Whether every slot that rests is empty now. Old llama-servers refuse it for models with a
-    projector."""
+async def clear(client: Client) -> None:
+    """Every slot that rests is empty then. Raises UpstreamError: old llama-servers refuse it for
+    models with a projector."""
     try:
-        return await within(TIMEOUT, _clear(client))
-    except (UpstreamError, asyncio.TimeoutError, ValueError, LookupError, TypeError):
-        return False
+        await within(TIMEOUT, _clear(client))
+    except asyncio.TimeoutError:
+        raise UpstreamError(f"slots cannot be cleared within {TIMEOUT:g} s") from None
+    except (ValueError, LookupError, TypeError) as error:
+        raise UpstreamError(f"slots cannot be cleared: /slots answers {error!r}") from None
 
 
-async def _clear(client: Client) -> bool:
+async def _clear(client: Client) -> None:
     slots = (await client.get("/slots", TIMEOUT)).json()
-    resting = [int(slot["id"]) for slot in slots if not slot["is_processing"]]
-    paths = [f"/slots/{number}?action=erase" for number in resting]
-    return all([(await client.post(path, {}, TIMEOUT)).status == 200 for path in paths])
+    for number in [int(slot["id"]) for slot in slots if not slot["is_processing"]]:
+        answer = await client.post(f"/slots/{number}?action=erase", {}, TIMEOUT)
+        if answer.status != 200:
+            raise UpstreamError(f"slots cannot be cleared: HTTP {answer.status}")

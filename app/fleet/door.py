@@ -80,6 +80,7 @@ class Door(Lifetime):
         given = self._given
         if self._wish.routes:
             config.parse(self._wish.routes)  # before there is a task
+        certificate = self._certificate()
         general = await self._open()
         given.task.on_taken(self._taken)
         given.task.on_abort(self._aborted, general.drain_timeout)
@@ -92,7 +93,7 @@ class Door(Lifetime):
         routes.configure(config.parse(text))
         callers = await callers_of(given.task, general, given.environment, routed=False)
         self._warn(callers)
-        doorway, address = await self._listen(general, callers)
+        doorway, address = await self._listen(general, callers, certificate)
         if self._wish.routes:
             await orders.keep_routes(given.task.task_id, text)
         name = chance.name(8)
@@ -142,12 +143,14 @@ class Door(Lifetime):
         given.task.write_parameters(_own_fields(form))
         return parse(form).general
 
-    async def _listen(self, general: GeneralSettings, callers: Callers) -> tuple[Doorway, str]:
+    async def _listen(
+        self, general: GeneralSettings, callers: Callers, certificate: Certificate | None
+    ) -> tuple[Doorway, str]:
         given = self._given
         host = listening_host(
             general.host, under_agent=given.task.under_agent, has_key=bool(callers.rules.keys)
         )
-        tls = self._certificate()
+        tls = None if certificate is None else self._follow(certificate)
         doorway = Doorway(callers, "door.html", tls)
         bound, port = await doorway.listen(host, general.port, given.ending)
         published = await given.route.published(port)
@@ -156,10 +159,13 @@ class Door(Lifetime):
         console.plain(logger, f"listening on {scheme}://{bound}:{port}")
         return doorway, address
 
-    def _certificate(self) -> ssl.SSLContext | None:
+    def _certificate(self) -> Certificate | None:
+        """Raises ConfigError."""
         if not self._wish.certificate:
             return None
-        certificate = Certificate(self._wish.certificate, self._wish.certificate_key)
+        return Certificate(self._wish.certificate, self._wish.certificate_key)
+
+    def _follow(self, certificate: Certificate) -> ssl.SSLContext:
         following = asyncio.create_task(certificate.follow())
         self._given.ending.push("the certificate", simply(lambda: _cancel(following)))
         return certificate.context

@@ -3,22 +3,32 @@ comes back."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Protocol
 
+from app.console import ModelLogger
 from app.engine.clearing import clear
 from app.engine.exchange import Exchange, Headers, Sink
 from app.engine.http import Client
-from app.errors import NotConnectedError, OverflowedError, RequestError, StuckError
+from app.errors import (
+    NotConnectedError,
+    OverflowedError,
+    RequestError,
+    StuckError,
+    UpstreamError,
+)
 from app.gateway.body.reading import Reading
 from app.gateway.call import Call, asking
 from app.gateway.demand import added, fields, kind_of
 from app.gateway.relay import Relay
 from app.gateway.waiting import HEADER, wait_timeout
 from app.machine import clock
-from app.memory.lease import Ask
+from app.memory.lease import Ask, Lease
 from app.memory.pool import Pool
 from app.memory.seat import Use
+
+logger = logging.getLogger(__name__)
 
 TRIES = 5  # of a request whose llama-server has ended before it took it
 
@@ -120,6 +130,14 @@ class OfPool:
                 relay.repeatable = False
                 ask = replace(ask, demand=ask.demand.alone())
 
+    async def _clear(self, model: str, upstream: Client, lease: Lease[Client]) -> None:
+        try:
+            await clear(upstream)
+        except UpstreamError as error:  # the request is sent all the same, and may find no room
+            ModelLogger(logger, model).warning("a request of several answers: %s", error)
+        else:
+            lease.cleared()
+
     async def _attempt(self, call: Call, relay: Relay, ask: Ask[Client], until: float) -> None:
         kind = kind_of(call.path)
         lease = self._pool.lease(call.model, max(0.0, until - clock.now()), ask)
@@ -127,8 +145,8 @@ class OfPool:
             relay.leased_at = clock.now()
             relay.woke += lease.woke
             relay.begun = lease.begun
-            if lease.seat.clears and await clear(upstream):
-                lease.cleared()
+            if lease.seat.clears:
+                await self._clear(call.model, upstream, lease)
             if kind is not None and call.body.pieces is not None:
                 added(call.body.pieces, fields(kind, call.body, lease.seat))
                 relay.limit(lease.seat.limit or ask.demand.limit)

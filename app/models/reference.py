@@ -143,6 +143,11 @@ def shown(text: str) -> str:
     return f"{found['scheme']}://{found['host']}{found['path']}" if found else text
 
 
+def without_folder(text: str) -> str:
+    """The reference as callers are told: of a file on this machine, its name alone."""
+    return text.rpartition("/")[2] if is_path(text) else text
+
+
 def censored(text: str) -> str:
     """A text of somebody else, with every address in it as `shown`."""
     return INSIDE.sub(lambda found: shown(found[0]), text)

@@ -13,6 +13,7 @@ from app.gateway.proxy import Page
 from app.gateway.routes import HEALTH, MODEL, MODELS, READY, STATUS
 from app.machine import clock, host
 from app.memory.ledger import ModelState, View
+from app.models.reference import without_folder
 from app.telemetry.overview import SERVABLE, Details, Overview, Phase, last_activity
 from app.telemetry.speculation import Speculation
 
@@ -98,7 +99,7 @@ def status(overview: Overview, now: float, holder: Holder = UNNAMED) -> dict[str
         "endpoint": overview.endpoint,
         "idle": {"seconds": round(idle, 3), "limit": overview.idle_limit},
         "last_activity": last_activity(overview, now).isoformat(),
-        "models": [_model(overview, view) for view in views],
+        "models": [_model(overview, view, holder) for view in views],
         "devices": [
             {"id": d.id, "name": d.name, "used": d.used, "total": d.total}
             for d in overview.devices()
@@ -124,12 +125,13 @@ def _callers(overview: Overview, holder: Holder) -> list[dict[str, object]]:
     ]
 
 
-def _model(overview: Overview, view: View) -> dict[str, object]:
+def _model(overview: Overview, view: View, holder: Holder) -> dict[str, object]:
     details, memory = overview.models[view.name], overview.memory(view)
+    reference = without_folder(details.reference) if holder.name else details.reference
     return {
         "name": view.name,
         "aliases": details.aliases,
-        "reference": details.reference,
+        "reference": reference,
         "state": view.state.value,
         "tier": view.tier.value,
         "reason": view.reason,

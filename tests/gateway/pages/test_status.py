@@ -4,7 +4,7 @@ import json
 import pytest
 
 from app.gateway.admission import Keys
-from app.gateway.keys_file import UNNAMED
+from app.gateway.keys_file import UNNAMED, Holder
 from app.gateway.pages import events
 from app.gateway.pages.status import Health, health, is_ready, pages, status
 from app.gateway.routes import MODEL, MODELS
@@ -162,6 +162,24 @@ def answered(found, path, keys=NONE, headers=(), model=None, holder=UNNAMED):
 )
 def test_status_words(found, now, expected):
     assert found.status(now) == expected
+
+
+@pytest.mark.parametrize(
+    "reference, told",
+    [
+        ("/home/ann/secret/m.gguf", "m.gguf"),
+        ("~/m.gguf", "m.gguf"),
+        ("unsloth/m-GGUF/m-Q4.gguf", "unsloth/m-GGUF/m-Q4.gguf"),
+        ("s3://bucket/m.gguf", "s3://bucket/m.gguf"),
+    ],
+)
+def test_a_caller_of_the_keys_file_is_not_told_in_which_folder_a_file_lies(reference, told):
+    found = overview(S.READY)
+    found.models["m0"].reference = reference
+    (model,) = status(found, 0.0, Holder("ann"))["models"]
+    assert model["reference"] == told
+    (model,) = status(found, 0.0)["models"]
+    assert model["reference"] == reference
 
 
 def test_the_whole_status():

@@ -1,0 +1,50 @@
+import json
+
+import pytest
+
+from app.engine.clearing import clear
+from app.engine.http import Address, Client
+from app.errors import UpstreamError
+from tests.fakes import Child, reply
+
+SLOTS = [{"id": 0, "is_processing": True}, {"id": 1, "is_processing": False}, {"id": 2}]
+
+
+def scripted(run, tmp_path, slots, erased):
+    """What a child with these answers was asked for."""
+    asked = []
+
+    async def answer(reader, writer, head):
+        line = head.split(b"\r\n")[0].decode()
+        asked.append(line.removesuffix(" HTTP/1.1"))
+        writer.write(reply(json.dumps(slots).encode()) if "GET" in line else erased)
+
+    async def scenario():
+        socket = str(tmp_path / "x.sock")
+        async with Child(socket, answer):
+            client = Client(Address(socket), "secret")
+            try:
+                await clear(client)
+            finally:
+                client.close()
+
+    run(scenario)
+    return asked
+
+
+def test_the_slots_that_rest_are_erased(run, tmp_path):
+    asked = scripted(run, tmp_path, SLOTS[:2], reply(b"{}"))
+    assert asked == ["GET /slots", "POST /slots/1?action=erase"]
+
+
+@pytest.mark.parametrize(
+    "slots, erased, told",
+    [
+        (SLOTS[:2], reply(b"{}", 501), "HTTP 501"),
+        (SLOTS, reply(b"{}"), "is_processing"),
+        ({"error": "none"}, reply(b"{}"), "/slots answers"),
+    ],
+)
+def test_a_llama_server_that_cannot_is_told_of(run, tmp_path, slots, erased, told):
+    with pytest.raises(UpstreamError, match=told):
+        scripted(run, tmp_path, slots, erased)
