@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -71,11 +72,17 @@ def find(given: str, environment: Mapping[str, str]) -> Path:
 
 async def probe(path: Path, environment: Mapping[str, str]) -> Capabilities:
     """Ask the binary. Raises ConfigError where it does not run."""
-    text = await _ask(path, environment, "--help")
+    asked = (_ask(path, environment, flag) for flag in ("--help", "--list-devices"))
+    text, listed = await asyncio.gather(*asked, return_exceptions=True)  # at once: each takes time
+    if isinstance(text, BaseException):
+        raise text
     flags, removed = parse_help(text)
     if not {"--model", "--ctx-size"} <= flags.keys():
         raise ConfigError(f"{path} is no llama-server: its --help knows no --model")
-    listed = await _ask(path, environment, "--list-devices") if "--list-devices" in flags else ""
+    if isinstance(listed, BaseException):
+        if "--list-devices" in flags:
+            raise listed
+        listed = ""
     devices = parse_devices(listed)
     totals = {name: total for name, (total, _) in devices.items()}
     free = {name: free for name, (_, free) in devices.items() if free is not None}

@@ -244,9 +244,9 @@ async def bring_up(opened: Open) -> None:
     opened.reports.start_endpoints()
     await opened.servers.bring_up()
     overview.phase, overview.serving_since = Phase.SERVING, clock.now()
-    garbage.settle()
     announce(overview, opened.callers.placeholder)
     opened.reports.refresh()
+    garbage.settle()
 
 
 async def serve(opened: Open) -> Reason:

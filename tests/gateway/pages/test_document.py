@@ -3,18 +3,20 @@ import gzip
 import hashlib
 import re
 
-from app.gateway.pages.document import ELEMENT, Document, policy
+from app.gateway.pages.document import Document, policy
 from app.page.assemble import assemble
 from tests.fakes import RawClient, serving
 
 PAGE = assemble("index.html")
+ELEMENT = re.compile(rb"<(?P<kind>script|style)>(?P<text>.*?)</(?P=kind)>", re.S)
 
 
 def test_only_what_stands_in_the_page_may_run():
     told = policy(PAGE)
     for element in ELEMENT.finditer(PAGE):
         digest = base64.b64encode(hashlib.sha256(element["text"]).digest()).decode()
-        assert f"'sha256-{digest}'" in told
+        assert f"{element['kind'].decode()}-src " in told and f"'sha256-{digest}'" in told
+    assert told.count("'sha256-") == len(ELEMENT.findall(PAGE)) > 1
     assert "unsafe" not in told and "default-src 'none'" in told
     assert not re.search(r'\son\w+="|\sstyle="', PAGE.decode())  # the policy would refuse them
 
