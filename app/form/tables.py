@@ -17,7 +17,9 @@ else:
 def load(text: str) -> dict[str, Any]:
     """Raises ConfigError."""
     try:
-        found: dict[str, Any] = tomllib.loads(text)
+        found: dict[str, Any] = tomllib.loads(
+            text.removeprefix("\ufeff")
+        )  # of an editor on Windows
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"not TOML: {error}") from None
     return found

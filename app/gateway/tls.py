@@ -75,7 +75,7 @@ class Certificate:
         if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
             return "the key is not that of the certificate"
         if isinstance(error, ssl.SSLError):
-            return self._misfit() or str(error)
+            return self._misfit() or f"{error}: is one of them cut off, or not of this kind?"
         if isinstance(error, OSError) and error.filename:
             return f"{error.filename}: {error.strerror}"
         return str(error)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import random
 import shutil
@@ -348,7 +349,7 @@ def compare_agents(folder: Path, room: float, options: argparse.Namespace) -> No
             told = {
                 "total": found.total,
                 "first token p50": statistics.median(found.first),
-                "first token p95": sorted(found.first)[int(0.95 * len(found.first))],
+                "first token p95": sorted(found.first)[math.ceil(0.95 * len(found.first)) - 1],
                 "batch done": found.batch,
             }
             for part, seconds in told.items():
