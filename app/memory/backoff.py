@@ -6,7 +6,7 @@ import math
 
 LONGEST = 30.0
 LONGEST_OF_CHEAP = 8.0  # so that what can be served again is served again within 10 s
-SHARE = 4.0  # times what the attempt took
+SHARE = 4.0  # times what the attempt cost
 
 
 def delay(failures: int, took: float = math.inf) -> float:

@@ -93,7 +93,7 @@ class Loads(Generic[Upstream]):
         assert model.server is not None
         log = ModelLogger(logger, model.name)
         leaving = [other.leaving for other in after if other.leaving is not None]
-        asked = self._ledger.now()
+        asked, back = self._ledger.now(), sum(other.come_cost for other in after)
         model.server.expect()
         if leaving:
             await asyncio.wait(leaving)
@@ -108,7 +108,7 @@ class Loads(Generic[Upstream]):
             if not isinstance(error, LoadError):
                 raise
             if not self._may_be_too_tight(model, error):
-                self._failed(model, str(error), self._ledger.now() - asked)
+                self._failed(model, str(error), self._ledger.now() - asked + back)
                 model.line.refuse(self._refusal(model, error))
             self._changed()
             return
@@ -265,7 +265,8 @@ class Loads(Generic[Upstream]):
                 self._changed()
 
     def _failed(self, model: Model[Upstream], reason: str, took: float) -> None:
-        """`took`: the seconds that the attempt has cost."""
+        """`took`: the seconds that the attempt has cost, the way back of those that left for it
+        included."""
         model.failures += 1
         model.moves.failed(reason)
         wait = backoff.delay(model.failures, took)

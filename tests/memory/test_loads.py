@@ -166,6 +166,23 @@ def test_how_long_a_failing_model_is_put_off_follows_from_what_an_attempt_takes(
     run(scenario)
 
 
+def test_an_attempt_costs_also_the_way_back_of_those_that_leave_for_it():
+    """A load that fails at once, for which another model leaves that is back after 5 seconds."""
+
+    async def scenario():
+        world = VirtualWorld(a=20, b=20)
+        failing = world.servers["a"]
+        failing.fail, world.servers["b"].delay = 100, 5.0
+        for _ in range(10):
+            await world.use("b")
+            with pytest.raises(RequestError) as raised:
+                await world.use("a")
+            await asyncio.sleep(40)
+        assert 19 < raised.value.retry_after < 22
+
+    in_virtual_time(scenario)
+
+
 def test_five_failures_of_every_model_are_a_loss(run):
     async def scenario():
         world = World(a=20, b=1)

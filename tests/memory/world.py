@@ -18,6 +18,7 @@ class FakeServer:
         self.world, self.name, self.size = world, name, size
         self.fail = 0  # so many of the next starts
         self.takes = 0  # seconds that one of them takes
+        self.delay = 0.01  # seconds of a start
         self.exit = None
         self.progress = 0.5
         self.holds, self.measured, self.problem = {}, {}, "broken"
@@ -28,7 +29,7 @@ class FakeServer:
         self.taken.append(sizes)
 
     async def start(self):
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(self.delay)
         if self.fail:
             self.fail -= 1
             self.world.now += self.takes
