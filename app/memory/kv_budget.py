@@ -171,22 +171,23 @@ class KvBudget:
         """Tokens that slots may hold beyond those of their seats, with one more seat. Of several
         slots, the others wait for the first one's prompt: if that does not fit beside what they
         hold, llama-server copies the part that it has read, and then fails all requests."""
-        beginning = [(s.tokens, s.slots, s.holds) for s in self._seats if not s.begun]
-        if not self._seats or (not beginning and slots == 1):
+        beginning = [held for seat in self._seats if not seat.begun for held in _held(seat)]
+        if not self.taken or (not beginning and slots == 1):
             return 0  # what is in its way is cleared, or it begins at once
-        beginning.append((tokens, slots, self._remains.holds(prompt)))
-        return self._remains.beyond([(n // s, held) for n, s, held in beginning for _ in range(s)])
+        holds = self._remains.holds(prompt)
+        return self._remains.beyond([*beginning, *[(tokens // slots, holds)] * slots])
 
     def _too_full(self, tokens: int, slots: int, holds: int) -> bool:
         """Whether a request of several slots, which waits for nobody any more, is still in the way
         of itself."""
-        if self.context is None or self._seats or slots < 2:
+        if self.context is None or self.taken or slots < 2:
             return False
         return tokens + self._remains.beyond([(tokens // slots, holds)] * slots) > self.context
 
-    def cleared(self) -> None:
-        """Slots that rested hold nothing. What a slot is given before its prompt begins may still
-        come out of the host cache."""
+    def cleared(self, seat: Seat) -> None:
+        """Slots that rested hold nothing, and this one's request begins at once. The first of its
+        slots may still be given something out of the host cache before its prompt begins."""
+        seat.cleared = True
         self._remains.cleared()
         self._kept.clear()
 
@@ -287,6 +288,12 @@ class KvBudget:
             return (seat.seen or late) and seat.number not in working
         at_work, live = unmarked
         return (seat.seen and not at_work) or (late and at_work <= live)
+
+
+def _held(seat: Seat) -> list[tuple[int, int]]:
+    """For each slot of a seat the tokens that it needs, and those that it may hold before."""
+    held = [(seat.tokens // seat.slots, seat.holds)] * seat.slots
+    return [held[0], *[(need, 0) for need, _ in held[1:]]] if seat.cleared else held
 
 
 def _short(limit: int | None) -> bool:

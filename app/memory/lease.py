@@ -99,6 +99,11 @@ class Leases(Generic[Upstream]):
             for model in self._ledger
         )
 
+    def cleared(self, model: Model[Upstream], seat: Seat) -> None:
+        """What resting slots held is gone: others may have waited for that."""
+        model.line.budget.cleared(seat)
+        self._next(model, self._ledger.now(), gave_up=False)
+
     def begun(self, model: Model[Upstream], seat: Seat) -> None:
         """The answer has begun: others may have waited for that."""
         if not seat.begun:
@@ -192,7 +197,7 @@ class Lease(Generic[Upstream]):
 
     def cleared(self) -> None:
         """What resting slots held is gone."""
-        self._model.line.budget.cleared()
+        self._leases.cleared(self._model, self.seat)
 
     def begun(self) -> None:
         """The answer has begun."""

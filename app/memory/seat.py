@@ -49,7 +49,8 @@ class Seat:
     (None: its own). `begun`: its first token has come. `left`: since when its client has been gone,
     while llama-server may not have noticed. `seen`: a slot has shown its number. `holds`: tokens
     that each of its slots may have been given before its prompt begins. `clears`: what resting
-    slots hold has to go before it is sent."""
+    slots hold has to go before it is sent; `cleared`: it has gone, and only the first of its slots
+    may be given anything."""
 
     number: int
     slots: int
@@ -61,6 +62,7 @@ class Seat:
     seen: bool = False
     holds: int = 0
     clears: bool = False
+    cleared: bool = False
     begins: tuple[int, ...] = ()
     caller: Caller | None = None
 

@@ -383,14 +383,27 @@ def test_one_that_is_in_the_way_of_itself_has_resting_slots_cleared():
     budget.free(budget.seat(counted(4000, 10), 0.0))
     seat = budget.seat(several, 1.0)
     assert seat.clears and budget.seat(counted(300, 30), 1.0) is None
-    budget.cleared()
-    budget.free(budget.seat(counted(300, 30), 1.0))
-    large = counted(10, 2000)  # no room for it beside what the host cache may put into a slot
+    budget.cleared(seat)
+    beside = budget.seat(counted(300, 30), 1.0)
+    assert beside
+    budget.free(beside)
+    large = counted(10, 2500)  # no room for it beside what the host cache may put into a slot
     assert budget.seat(large, 1.0) is None
     budget.begin(seat)
-    budget.free(budget.seat(large, 1.0))
+    beside = budget.seat(large, 1.0)
+    assert beside
+    budget.free(beside)
     budget.free(seat)
     assert not budget.seat(several, 2.0).clears
+
+
+def test_who_only_asks_is_in_nobodys_way():
+    """Somebody who counts tokens has no slot. Result: slots are cleared as if he were not there."""
+    budget = KvBudget(SLOTS, CONTEXT)
+    budget.free(budget.seat(counted(4000, 10), 0.0))
+    assert budget.seat(Demand(slots=0), 0.5)
+    seat = budget.seat(counted(300, 30, 4), 1.0)
+    assert seat and seat.clears
 
 
 def test_one_slot_is_never_in_the_way_of_itself():
@@ -423,7 +436,7 @@ class Run:
             self.seat()
 
     def clear(self, seat):
-        self.budget.cleared()
+        self.budget.cleared(seat)
 
     def look(self):
         shown = [

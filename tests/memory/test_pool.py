@@ -5,10 +5,13 @@ import random
 import pytest
 
 from app.errors import LoadError, RequestError
-from app.memory.lease import MAX_WAITING
+from app.memory.caller import Caller
+from app.memory.kv_budget import KvBudget
+from app.memory.lease import MAX_WAITING, Ask
 from app.memory.ledger import Model, ModelState, Tier
-from app.memory.line import AT_ONCE
+from app.memory.line import ASKS, AT_ONCE
 from app.memory.pool import Pool
+from app.memory.seat import Demand, Use
 from tests.fakes import until
 from tests.memory.world import VirtualWorld, World, in_virtual_time, passing
 
@@ -512,5 +515,61 @@ def test_one_that_crashed_while_it_was_unused_has_failed(others):
         assert (view.reason, view.unused) == ("killed by signal 9", False)
         assert world.log == ["start a", "park a"]
         assert await world.use("a") == "to a"
+
+    in_virtual_time(scenario)
+
+
+async def visits(world, who, demand, *, holds=1.0, clearing=0.0, reading=0.0):
+    """A request of this caller; how long it waited. Clearing takes a time, reading the prompt too,
+    and then it holds its seat."""
+    begun = world.clock()
+    lease = world.pool.lease("a", None, Ask(demand, Caller("address", who)))
+    async with lease:
+        waited = world.clock() - begun
+        if lease.seat.clears:
+            await asyncio.sleep(clearing)
+            lease.cleared()
+        await asyncio.sleep(reading)
+        lease.begun()
+        await asyncio.sleep(holds)
+        lease.use = Use.WHOLE
+    return waited
+
+
+def with_slots():
+    """A model whose slots have held a long conversation."""
+    world = VirtualWorld(a=20)
+    world.pool._ledger["a"].line.budget = KvBudget(4, 4096)
+    return world, counted(4000, 10)
+
+
+def counted(prompt, limit, slots=1):
+    return Demand(slots, prompt, limit, exact=True)
+
+
+def test_who_counts_tokens_slowly_holds_nobody_up():
+    """One reads the answer of /tokenize for a minute; the next ones want four answers, and one."""
+
+    async def scenario():
+        world, long = with_slots()
+        await visits(world, "x", long)
+        slow = asyncio.create_task(visits(world, "x", ASKS, holds=60))
+        await asyncio.sleep(1)
+        others = visits(world, "y", counted(100, 100, 4)), visits(world, "z", counted(20, 20))
+        assert max(await asyncio.gather(*others)) < 2
+        await slow
+
+    in_virtual_time(scenario)
+
+
+def test_who_waits_for_slots_to_be_cleared_does_not_wait_for_the_prompt():
+    """Two answers to a prompt that is read for 40 seconds, and a small request behind it."""
+
+    async def scenario():
+        world, long = with_slots()
+        await visits(world, "x", long)
+        several = visits(world, "y", counted(300, 30, 2), clearing=0.5, reading=40)
+        waits = await asyncio.gather(several, visits(world, "z", counted(10, 10)))
+        assert waits[0] == 0 and 0.4 < waits[1] < 1
 
     in_virtual_time(scenario)
