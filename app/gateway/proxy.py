@@ -39,7 +39,7 @@ from app.gateway.routes import (
     strip,
 )
 from app.gateway.rules import Rules
-from app.gateway.streams import is_over, stream_of
+from app.gateway.streams import stream_of
 from app.gateway.waiting import KeptAlive
 from app.machine import clock
 from app.telemetry.samples import Sample
@@ -153,7 +153,8 @@ class Proxy:
         return await self._rules.keys.check(request)
 
     async def _serve(self, call: Call) -> None:
-        stream = stream_of(call.path, call.model, int(clock.wall()))
+        answers = call.body.several.prompts * call.body.several.choices
+        stream = stream_of(call.path, call.model, int(clock.wall()), answers)
         broken = partial(self._models.broken, call.model)
         relay = Relay(call.request, broken, call.body.several, stream)
         prompt = call.body.beginning(KEPT_OF_PROMPT) if self._rules.keep_prompts else ""
@@ -164,7 +165,7 @@ class Proxy:
             status = relay.status
         except asyncio.CancelledError:
             # Many clients do not wait for the end of the body behind the last event.
-            status = relay.status if is_over(relay.ends.tail) else LEFT
+            status = relay.status if stream.ended(relay.ends.tail) else LEFT
             raise
         except (RequestError, UpstreamError) as error:
             refusal = error if isinstance(error, RequestError) else broken(error)

@@ -23,12 +23,10 @@ PLACE, DELTA = b'"output_index":', b'"delta":'
 ERROR = b"event: error\ndata: "
 MOST_HEADS = 256  # that are remembered; every item of an answer has a few
 LAST = (b"data: [DONE]", b'data: {"type":"message_stop"}')  # after which clients leave
+STOP = b'"stop":true'  # in the last event of an answer in llama-server's own format
+LAST_OF_RESPONSE = (b"completed", b"incomplete", b"failed")
+NATIVE = ("/completion", "/completions", "/infill")
 LONGEST = 16 << 20  # bytes that are held back for an event to become whole
-
-
-def is_over(tail: bytes) -> bool:
-    """Whether the last event of a stream is there, whatever is still to come of its body."""
-    return tail.rstrip().endswith(LAST)
 
 
 class Plain:
@@ -42,6 +40,10 @@ class Plain:
     def feed(self, chunk: bytes) -> bytes:
         """What may be sent by now."""
         return chunk
+
+    def ended(self, tail: bytes) -> bool:
+        """Whether the last event is there, whatever is still to come of a body with this end."""
+        return tail.rstrip().endswith(LAST)
 
     def rest(self) -> bytes:
         """What was held back."""
@@ -76,6 +78,23 @@ class Messages(Plain):
             return chunk
 
 
+class Native(Plain):
+    """A stream in llama-server's own format, of so many answers: each has a last event, and there
+    is none for all of them. Inside a JSON string quotes are escaped."""
+
+    over = False
+
+    def __init__(self, answers: int) -> None:
+        self._open = answers
+
+    def feed(self, chunk: bytes) -> bytes:
+        self._open -= chunk.count(STOP)
+        return chunk
+
+    def ended(self, tail: bytes) -> bool:
+        return self._open <= 0
+
+
 class Responses(Plain):
     """A stream of /v1/responses, fed with pieces that may end anywhere. Its first events lack parts
     of the response, and those of its items lack their places, without which OpenAI's SDK and
@@ -87,6 +106,7 @@ class Responses(Plain):
 
     def __init__(self, model: str, created_at: int) -> None:
         self._missing = {"created_at": created_at, "model": model, "output": []}
+        self._ended = False
         self._left = bytearray()
         self._places: dict[bytes, int] = {}  # of the items, by id
         self._heads: dict[bytes, bytes] = {}  # what stands before a delta, and what is told instead
@@ -115,8 +135,9 @@ class Responses(Plain):
         found = RESPONSE_EVENT.match(event)
         if found is None:
             return event
+        self._ended = self._ended or found["name"] in LAST_OF_RESPONSE
         if found["name"] == COMPLETED:
-            return self._ended(event, found.start("data"))
+            return self._completed(event, found.start("data"))
         if found["name"] in FIRST:
             begin, end = found.start("data"), len(event.rstrip(b"\n"))
             return event[:begin] + self._opened(event[begin:end]) + event[end:]
@@ -125,11 +146,14 @@ class Responses(Plain):
             self._heads[head] = told.partition(DELTA)[0]
         return told
 
+    def ended(self, tail: bytes) -> bool:
+        return self._ended
+
     def whole(self, body: bytes) -> bytes:
         response = _object(body)
         return _json(cut_off(response)) if self._cut(response) else body
 
-    def _ended(self, event: bytes, begin: int) -> bytes:
+    def _completed(self, event: bytes, begin: int) -> bytes:
         told = _object(event[begin:])
         response = told.get("response")
         if not isinstance(response, dict) or not self._cut(response):
@@ -184,9 +208,12 @@ def _object(text: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def stream_of(path: str, model: str, created_at: int) -> Plain:
-    """For an answer to a request for `path` of llama-server."""
-    known = path.partition("?")[0].removeprefix("/v1")
+def stream_of(path: str, model: str, created_at: int, answers: int = 1) -> Plain:
+    """For so many answers to a request for `path` of llama-server."""
+    path = path.partition("?")[0]
+    if path in NATIVE:
+        return Native(answers)
+    known = path.removeprefix("/v1")
     if known == "/responses":
         return Responses(model, created_at)
     return Messages() if known == "/messages" else Plain()

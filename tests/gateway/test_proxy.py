@@ -208,10 +208,27 @@ def test_after_its_last_try_for_a_dying_child_an_overflow_is_repeated(run, socke
 
 
 @pytest.mark.parametrize(
-    "event, status",
-    [(b"data: [DONE]", 200), (b'data: {"type":"message_stop"}', 200), (b'data: {"a":1}', 499)],
+    "path, event, status",
+    [
+        ("/v1/chat/completions", b"data: [DONE]", 200),
+        ("/v1/messages", b'data: {"type":"message_stop"}', 200),
+        ("/v1/chat/completions", b'data: {"a":1}', 499),
+        ("/v1/chat/completions", b'data: {"stop":true}', 499),
+        ("/completion", b'data: {"content":"","stop":true,"timings":{}}', 200),
+        ("/infill", b'data: {"content":"","stop":true,"prompt":"%b"}' % (b"a" * (20 << 10)), 200),
+        ("/completion", rb'data: {"content":"\"stop\":true","stop":false}', 499),
+        (
+            "/v1/responses",
+            b'event: response.completed\ndata: {"type":"response.completed","a":1}',
+            200,
+        ),
+        ("/v1/responses", b'event: response.failed\ndata: {"type":"response.failed","a":1}', 200),
+        ("/v1/responses", b'event: response.created\ndata: {"type":"response.created","a":1}', 499),
+    ],
 )
-def test_a_client_that_leaves_behind_the_last_event_has_its_answer(run, socket, event, status):
+def test_a_client_that_leaves_behind_the_last_event_has_its_answer(
+    run, socket, path, event, status
+):
     async def scenario():
         async def endless(reader, writer, head):
             await body_of(reader, head)
@@ -220,8 +237,8 @@ def test_a_client_that_leaves_behind_the_last_event_has_its_answer(run, socket, 
 
         front = Front(("tiny",))
         async with Child(socket, endless), front.before(socket):
-            client = await front.begin(body=b'{"stream":true}')
-            await client.reader.readuntil(event)
+            client = await front.begin(path, body=b'{"stream":true,"prompt":"a"}')
+            await client.reader.readuntil(event[-40:])
             await client.close()
             await until(lambda: front.samples)
             assert front.samples[0].status == status
