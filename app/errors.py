@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 LONGEST_CHAIN = 10  # causes of one error
+# From the first slash of an absolute path to its last one; not in an address.
+FOLDERS = re.compile(r"(?<![\w.:/~-])~?(?:/[^/\n:'\"]+)*/(?=[^/\s])")
+
+
+def for_callers(text: str) -> str:
+    """What callers are told of an error: files by their names, whatever folders they are in."""
+    return FOLDERS.sub("", text)
 
 
 class AppError(Exception):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Generic
 
 from app.console import ModelLogger
-from app.errors import AppError, LoadError, RequestError
+from app.errors import AppError, LoadError, RequestError, for_callers
 from app.memory import backoff, residency, turns
 from app.memory.ledger import MOVING, Ledger, Loadable, Model, ModelState, Tier, Upstream
 from app.memory.line import ASKS
@@ -268,18 +268,19 @@ class Loads(Generic[Upstream]):
         """`took`: the seconds that the attempt has cost, the way back of those that left for it
         included."""
         model.failures += 1
-        model.moves.failed(reason)
+        told = for_callers(reason)
+        model.moves.failed(told)
         wait = backoff.delay(model.failures, took)
         model.retry_at = self._ledger.now() + wait
         model.state = ModelState.FAILED if wait else ModelState.COLD
-        model.reason = reason
+        model.reason = told
         ModelLogger(logger, model.name).error("%s", reason)
         self._ledger.lose_if_given_up(reason)
 
     def _refusal(self, model: Model[Upstream], error: LoadError) -> RequestError:
         """The answer to requests that waited for a load that failed."""
         wait = max(1.0, model.retry_at - self._ledger.now())
-        refusal = RequestError(503, f"{model.name}: {error}", retry_after=wait)
+        refusal = RequestError(503, f"{model.name}: {for_callers(str(error))}", retry_after=wait)
         refusal.__cause__ = error
         return refusal
 

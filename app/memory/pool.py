@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Generic
 
 from app.console import ModelLogger
-from app.errors import LoadError, RequestError, UpstreamError
+from app.errors import LoadError, RequestError, UpstreamError, for_callers
 from app.memory import turns
 from app.memory.departures import Departures
 from app.memory.kv_budget import KvBudget
@@ -96,12 +96,13 @@ class Pool(Generic[Upstream]):
         model = self._ledger[name]
         if model.coming is not None:
             return  # a request has begun to load it once more: it is as that ends
+        whole, reason = reason, for_callers(reason)
         if model.server is None:  # or its loads have counted already
             model.moves.failed(reason)
         model.state, model.reason, model.progress = ModelState.FAILED, reason, None
         self._ledger.note_moves()
         model.line.refuse(RequestError(503, f"{name} is not available: {reason}"))
-        self._ledger.lose_if_given_up(reason)
+        self._ledger.lose_if_given_up(whole)
 
     # For requests.
 

@@ -145,7 +145,7 @@ def shown(text: str) -> str:
 
 def without_folder(text: str) -> str:
     """The reference as callers are told: of a file on this machine, its name alone."""
-    return text.rpartition("/")[2] if is_path(text) else text
+    return text.rstrip("/").rpartition("/")[2] if is_path(text) else text
 
 
 def censored(text: str) -> str:

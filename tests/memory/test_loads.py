@@ -183,6 +183,21 @@ def test_an_attempt_costs_also_the_way_back_of_those_that_leave_for_it():
     in_virtual_time(scenario)
 
 
+def test_callers_are_not_told_in_which_folder_a_file_lies(run, caplog):
+    async def scenario():
+        world = World(absent=["b"], a=20, b=20, c=1)
+        world.pool.fail("b", "/home/ann/b.gguf: corrupt")
+        world.servers["a"].fail, world.servers["a"].problem = 1, "/home/ann/a.gguf: gone"
+        for name in "ab":
+            with pytest.raises(RequestError) as raised:
+                await world.use(name)
+            assert f"{name}.gguf: " in raised.value.message and "ann" not in raised.value.message
+            assert world.view(name).reason.startswith(f"{name}.gguf: ")
+        assert "/home/ann/a.gguf: gone" in caplog.text  # whoever reads the log may know
+
+    run(scenario)
+
+
 def test_five_failures_of_every_model_are_a_loss(run):
     async def scenario():
         world = World(a=20, b=1)
