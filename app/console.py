@@ -59,7 +59,7 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
         logging.Handler.__init__(self)
         self._errors = errors
         self._lost = 0  # lines
-        self._torn = False  # the last one that was written lacks its end
+        self._torn = False  # the last one that was written in part or whole lacks its end
 
     @property
     def stream(self):  # type: ignore[no-untyped-def]
@@ -73,30 +73,43 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
         """What nobody takes is lost: neither requests nor a signal wait for a reader."""
         try:
             text = f"{self.format(record)}\n"
-            if self._lost:
-                text = "\n" * self._torn + self.format(_lines_lost(self._lost)) + "\n" + text
             with _shown.hidden():
-                self._lost = 0 if self._write(text) else self._lost + 1
+                self._pipe(text) if self._terminal is None else self._show(self._terminal, text)
         except Exception:  # noqa: BLE001 as logging's own
             self.handleError(record)
 
-    def _write(self, text: str) -> bool:
-        """Whether all of it was taken: part by part, as there is room."""
-        file, wait = (STDERR if self._errors else STDOUT), (0 if self._lost else MOMENT)
-        self._torn = False
-        if _terminal is not None and not self._errors:
-            before = _terminal.lost
-            self.stream.write(text)
-            self.stream.flush()
-            self._torn = _terminal.torn
-            return _terminal.lost == before
-        for part in _parts(text):
-            if not _is_taken(file, wait):
-                return False
+    def _notice(self, torn: bool) -> str:
+        """How many lines are lost: "" if none is. It begins behind a line that is `torn`."""
+        return "\n" * torn + self.format(_lines_lost(self._lost)) + "\n" if self._lost else ""
+
+    def _pipe(self, text: str) -> None:
+        """Part by part, as there is room."""
+        file, looks = (STDERR if self._errors else STDOUT), 0 if self._lost else LOOKS
+        for part in _parts(self._notice(self._torn) + text):
+            while not _has_room(file, 0):
+                if not looks:
+                    self._lost += 1
+                    return
+                looks -= 1
+                _has_room(file, MOMENT // LOOKS)
             self.stream.write(part)
             self.stream.flush()
             self._torn = True  # should the rest be lost
-        return True
+        self._lost, self._torn = 0, False
+
+    def _show(self, terminal: Terminal, text: str) -> None:
+        """The terminal alone is told of lines that it has lost: the SDK, which records what is
+        written to the stream, has them."""
+        if self._lost and terminal.take(self._notice(terminal.torn)):
+            self._lost = 0
+        before = terminal.lost
+        self.stream.write(text)
+        self.stream.flush()
+        self._lost += terminal.lost > before
+
+    @property
+    def _terminal(self) -> Terminal | None:
+        return None if self._errors else _terminal
 
     def handleError(self, record: logging.LogRecord) -> None:
         """A pipe without a reader, or a full disk, is no fault of the app, and not one traceback a
@@ -114,10 +127,10 @@ class Terminal(io.RawIOBase):
 
     def __init__(self, file: int) -> None:
         """`file` stays as it is, for whoever shares it. Raises OSError."""
-        self._shared = file
+        self._shared, self._file = file, -1
         self._file = os.open(os.ttyname(file), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
         self.lost = 0  # writes
-        self.torn = False  # the last one was taken in part
+        self.torn = False  # the last one that was taken in part or whole lacks its end
         self._stuck = False  # the last one was not taken whole
 
     def write(self, data: Any) -> int:
@@ -125,15 +138,23 @@ class Terminal(io.RawIOBase):
         size, looks = len(left), 0 if self._stuck else LOOKS
         while left:
             with contextlib.suppress(BlockingIOError):
-                left, looks = left[os.write(self._file, left) :], LOOKS
+                left = left[os.write(self._file, left) :]
                 continue
             if not looks:
                 self.lost += 1
                 break
             looks -= 1  # also if it is said to have room: a line's end needs two bytes of it
-            _is_taken(self._file, MOMENT // LOOKS)
-        self._stuck, self.torn = bool(left), 0 < len(left) < size
+            _has_room(self._file, MOMENT // LOOKS)
+        self._stuck = bool(left)
+        if len(left) < size:
+            self.torn = self._stuck
         return size
+
+    def take(self, text: str) -> bool:
+        """Write past sys.stdout, which the SDK records; whether all of it was taken."""
+        before = self.lost
+        self.write(text.encode(errors="replace"))
+        return self.lost == before
 
     def writable(self) -> bool:
         return True
@@ -145,7 +166,7 @@ class Terminal(io.RawIOBase):
         return self._shared
 
     def close(self) -> None:
-        if not self.closed:
+        if not self.closed and self._file >= 0:
             os.close(self._file)
         super().close()
 
@@ -209,13 +230,14 @@ def _to_terminal(text: str) -> None:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         if _terminal is not None:
-            _terminal.write(text.encode(errors="replace"))
-        elif _is_taken(STDOUT, MOMENT):  # not stopped by Ctrl-S
+            _terminal.take(text)
+        elif _has_room(STDOUT, MOMENT):  # not stopped by Ctrl-S
             os.write(STDOUT, text.encode(errors="replace"))
 
 
-def _is_taken(file: int, wait: int) -> bool:
-    """Whether a line can be written without waiting, or after so many milliseconds at most."""
+def _has_room(file: int, wait: int) -> bool:
+    """Whether there is room at once, or after so many milliseconds at most. Of a pipe: for
+    PIPE_BUF bytes; of a terminal: for one, at least."""
     poll = select.poll()
     poll.register(file, select.POLLOUT)
     return bool(poll.poll(wait))  # also what says that it is closed
@@ -236,19 +258,27 @@ def _lines_lost(count: int) -> logging.LogRecord:
 
 
 def set_up(*, errors: bool = False) -> None:
-    """With `errors`, everything goes to sys.stderr, and a slow terminal is waited for."""
-    global _terminal
-    with contextlib.suppress(OSError):
-        if not errors and os.isatty(STDOUT):
-            _terminal, how = Terminal(STDOUT), (sys.stdout.encoding, sys.stdout.errors)
-            sys.stdout = io.TextIOWrapper(_terminal, *how, write_through=True)
-            sys.__stdout__ = sys.stdout  # type: ignore[misc]
+    """With `errors`, everything that is logged goes to sys.stderr."""
     handler = StandardHandler(errors=errors)
     handler.setFormatter(LineFormatter())
     root = logging.getLogger("app")
-    root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    root.propagate = False
+    for each in (root, logging.getLogger("asyncio")):
+        each.handlers[:] = [handler]
+        each.propagate = False
+    if not errors and os.isatty(STDOUT):
+        _open_terminal(root)
+
+
+def _open_terminal(log: logging.Logger) -> None:
+    global _terminal
+    try:
+        _terminal, how = Terminal(STDOUT), (sys.stdout.encoding, sys.stdout.errors)
+    except OSError as error:
+        log.info("this terminal cannot be opened, so who does not read it holds us up: %s", error)
+        return
+    sys.stdout = io.TextIOWrapper(_terminal, *how, write_through=True)
+    sys.__stdout__ = sys.stdout  # type: ignore[misc]
 
 
 def flush() -> None:
