@@ -185,7 +185,7 @@ def replace_file(target: Path, content: bytes) -> None:
     ConfigError."""
     try:
         target = target.resolve()
-        if target.exists() and not target.is_file():
+        if target.is_symlink() or (target.exists() and not target.is_file()):
             raise ConfigError(f"{target} cannot be written: it is not a file")
         small_file.replace(target, content)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import shutil
@@ -72,17 +71,12 @@ def find(given: str, environment: Mapping[str, str]) -> Path:
 
 async def probe(path: Path, environment: Mapping[str, str]) -> Capabilities:
     """Ask the binary. Raises ConfigError where it does not run."""
-    asked = (_ask(path, environment, flag) for flag in ("--help", "--list-devices"))
-    text, listed = await asyncio.gather(*asked, return_exceptions=True)  # at once: each takes time
-    if isinstance(text, BaseException):
-        raise text
+    text = await _ask(path, environment, "--help")
     flags, removed = parse_help(text)
     if not {"--model", "--ctx-size"} <= flags.keys():
         raise ConfigError(f"{path} is no llama-server: its --help knows no --model")
-    if isinstance(listed, BaseException):
-        if "--list-devices" in flags:
-            raise listed
-        listed = ""
+    # Not beside the other question: it tells the memory that is free, of which that takes some.
+    listed = await _ask(path, environment, "--list-devices") if "--list-devices" in flags else ""
     devices = parse_devices(listed)
     totals = {name: total for name, (total, _) in devices.items()}
     free = {name: free for name, (_, free) in devices.items() if free is not None}
