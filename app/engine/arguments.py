@@ -192,7 +192,8 @@ def _resolved(resolved: Resolved, binary: Binary) -> Iterator[str]:
 def _slots(model: ModelSettings, resolved: Resolved, binary: Binary) -> Sequence[str]:
     """Several slots share the context, so that one request may use all of it, and keep their KV
     cache while they are idle."""
-    if resolved.parallel == 1 or (model.cli and pasted.read(model.cli).has(*UNIFIED)):
+    given = pasted.read(model.cli) if model.cli else pasted.read(model.extra_args, EXTRA)
+    if resolved.parallel == 1 or given.has(*UNIFIED):
         return ()
     return (
         *binary.first_known(("--kv-unified",)),

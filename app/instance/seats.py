@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.engine.flags import DRAFTS, PREDICT, SHARED, SHIFTS
+from app.engine.flags import DRAFTS, PREDICT, SHARED, SHIFTS, UNIFIED
 from app.engine.resolved import Resolved
 from app.memory.kv_budget import KvBudget
 
@@ -14,7 +14,9 @@ MOST_DRAFTED = 64  # tokens that are guessed in advance for a slot
 def seats(argv: Sequence[str], resolved: Resolved) -> KvBudget:
     """`argv` of the llama-server."""
     given = set(argv)
-    shared = resolved.parallel > 1 and not given.isdisjoint(SHARED)
+    shared = (
+        resolved.parallel > 1 and next((f for f in reversed(argv) if f in UNIFIED), "") in SHARED
+    )
     return KvBudget(
         resolved.parallel,
         resolved.context if shared else None,

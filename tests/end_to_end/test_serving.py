@@ -194,6 +194,19 @@ def test_every_field_is_taken_by_the_real_llama_server(start):
         assert argv[argv.index(flag) + 1] == value
 
 
+def test_slots_with_a_context_of_their_own(start):
+    """By `--no-kv-unified` in Extra Arguments, as docs/memory.md says. Result: a prompt that is
+    longer than a slot's part of the context is refused, a shorter one is served."""
+    slots = ["--set", "Model/context_size=4096", "--set", "Model/parallel=4"]
+    app = start(*slots, "--set", "Model/extra_args=--no-kv-unified").ready()
+    (pid,) = app.children
+    assert not {"--kv-unified", "-kvu"} & set(psutil.Process(pid).cmdline())
+    assert chat(client(app)).usage.completion_tokens == 8
+    with pytest.raises(openai.BadRequestError) as raised:
+        client(app).completions.create(model="tiny", prompt="a b " * 700, max_tokens=8)
+    assert "context" in str(raised.value)
+
+
 def test_an_older_llama_server(start, tmp_path):
     """One that knows no Unix sockets, no JSON log, no fitting and no child protocol. Result: it is
     reached over TCP on this machine, with its key, and started, killed and stopped all the same."""

@@ -92,6 +92,12 @@ def test_cli_replaces_the_fields_and_is_sent_once():
     assert ignored_by_cli(model) == ["Model/temperature", "Model/threads"]
 
 
+@pytest.mark.parametrize("flag", ["--no-kv-unified", "-no-kvu"])
+def test_extra_arguments_have_the_only_word_on_unified_kv(flag):
+    text = argv(ModelSettings(extra_args=flag))
+    assert "--kv-unified" not in text and text.endswith(flag)
+
+
 def test_cli_keeps_its_own_word_on_unified_kv():
     assert "--kv-unified" not in argv(ModelSettings(cli="--no-kv-unified")).replace(
         "--no-kv-unified", ""

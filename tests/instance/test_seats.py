@@ -24,6 +24,11 @@ def test_slots_have_their_own_context_without_it():
     assert (budget.slots, budget.context, budget.each) == (4, None, 1024) and given.limit is None
 
 
+def test_the_last_word_on_the_cache_counts():
+    assert seat("--kv-unified", "--no-kv-unified", limit=10)[0].context is None
+    assert seat("-no-kvu", "-kvu", limit=10)[0].context == 4096
+
+
 def test_a_single_slot_shares_with_nobody():
     one = Resolved(4096, None, 1, 2, 2, 0)
     assert seat("--kv-unified", resolved=one, limit=1)[0].each == 4096
