@@ -46,21 +46,17 @@ class KvBudget:
         self.template = LONGEST_TEMPLATE
         self._margin = MARGIN + drafted
         self._seats: dict[Seat, None] = {}  # in the order in which they were given
+        # Of all seats: kept here, for they are asked for at every request.
+        self.used = 0  # tokens that are given away
+        self.taken = 0  # slots
+        self._at_work = 0  # slots that have begun
+        self._beginning = 0  # seats that have not
+        self._left = 0  # seats whose clients have left
         self._remains = Remains(slots)
         self._numbers = itertools.count()
         self._kept: deque[tuple[int, int]] = deque(maxlen=max(1, slots))
         self._peak, self._peak_at = 0, 0.0
         self.last_left = -math.inf  # when a client left last that llama-server may work for
-
-    @property
-    def used(self) -> int:
-        """Tokens that are given away."""
-        return sum(seat.tokens for seat in self._seats)
-
-    @property
-    def taken(self) -> int:
-        """Slots."""
-        return sum(seat.slots for seat in self._seats)
 
     @property
     def usage(self) -> float | None:
@@ -95,7 +91,7 @@ class KvBudget:
         """
         slots = min(demand.slots, self.slots) if self.slots else demand.slots
         free = self.slots - self.taken if self.slots else slots
-        if slots and slots > free + self._may_wait_inside(demand, slots):
+        if slots and slots > free and slots > free + self._may_wait_inside(demand, slots):
             return None
         self._note_peak(max(0, min(slots, free)), now)
         room = self._room(demand, slots, self._parts(slots, free, crowded))
@@ -117,7 +113,18 @@ class KvBudget:
             begins=demand.begins,
         )
         self._seats[seat] = None
+        self.used, self.taken = self.used + tokens, self.taken + slots
+        self._beginning += not seat.begun
         return seat
+
+    def _drop(self, seat: Seat) -> None:
+        del self._seats[seat]
+        self.used, self.taken = self.used - seat.tokens, self.taken - seat.slots
+        self._left -= seat.left is not None
+        if seat.begun:
+            self._at_work -= seat.slots
+        else:
+            self._beginning -= 1
 
     def _may_wait_inside(self, demand: Demand, slots: int) -> bool:
         """Only one that its slot will show: of others nobody could tell whether they have one."""
@@ -171,9 +178,9 @@ class KvBudget:
         """Tokens that slots may hold beyond those of their seats, with one more seat. Of several
         slots, the others wait for the first one's prompt: if that does not fit beside what they
         hold, llama-server copies the part that it has read, and then fails all requests."""
-        beginning = [held for seat in self._seats if not seat.begun for held in _held(seat)]
-        if not self.taken or (not beginning and slots == 1):
+        if not self.taken or (not self._beginning and slots == 1):
             return 0  # what is in its way is cleared, or it begins at once
+        beginning = [held for seat in self._seats if not seat.begun for held in _held(seat)]
         holds = self._remains.holds(prompt)
         return self._remains.beyond([*beginning, *[(tokens // slots, holds)] * slots])
 
@@ -197,28 +204,28 @@ class KvBudget:
         """The first token has come: its slots hold nothing of requests before."""
         if not seat.begun and seat in self._seats:
             seat.begun = True
-            self._remains.begun(self._at_work())
-
-    def _at_work(self) -> int:
-        """Slots."""
-        return sum(seat.slots for seat in self._seats if seat.begun)
+            self._beginning -= 1
+            self._at_work += seat.slots
+            self._remains.begun(self._at_work)
 
     def end(self, seat: Seat, use: Use, now: float) -> None:
         """The request has ended, and its client is not there any more."""
         if use is Use.UNSENT or not seat.slots:
-            self._seats.pop(seat, None)  # its slots, if any, hold what they held
+            if seat in self._seats:
+                self._drop(seat)  # its slots, if any, hold what they held
         elif use is Use.WHOLE:
             self.free(seat)
         elif seat in self._seats:
+            self._left += seat.left is None
             seat.left = self.last_left = now  # until llama-server shows that the slots are free
 
     def free(self, seat: Seat) -> None:
         """Its slots are at work no more."""
         if seat in self._seats:
             self.begin(seat)
-            del self._seats[seat]
+            self._drop(seat)
             if self.context is not None and seat.slots:
-                self._remains.ended(seat.tokens // seat.slots, seat.slots, self._at_work())
+                self._remains.ended(seat.tokens // seat.slots, seat.slots, self._at_work)
             if len(seat.begins) > 1:  # in the last block may be what followed the conversation
                 self._kept.append((len(seat.begins) - 2, seat.begins[-2]))
 
@@ -239,9 +246,8 @@ class KvBudget:
         """Whether it would help to know which slots are at work: some may be free already, or, if
         somebody waits for a seat, others may have begun."""
         inside = max(0, self.taken - self.slots)  # it cannot begin before another one ends
-        beginning = sum(not seat.begun for seat in self._seats) > inside
-        left = any(seat.left is not None for seat in self._seats)
-        return left or (waited_for and self.context is not None and beginning)
+        beginning = self._beginning > inside
+        return self._left > 0 or (waited_for and self.context is not None and beginning)
 
     def forget_left(self) -> bool:
         """Free what clients had that have left: their process has ended, or nobody says whether
@@ -257,7 +263,7 @@ class KvBudget:
 
     def look(self, slots: Collection[SlotState], now: float) -> bool:
         """Take in what llama-server says of its slots; whether it changes who may have a seat."""
-        before = sum(seat.begun for seat in self._seats)
+        before = self._beginning
         begun = {slot.number for slot in slots if slot.begun}
         working = {slot.number for slot in slots if slot.working}
         shown = {slot.number for slot in slots}
@@ -269,7 +275,7 @@ class KvBudget:
         unmarked = sum(slot.working and slot.number == 0 for slot in slots)
         live = sum(s.slots for s in self._seats if not s.marked and s.left is None)
         gone = [s for s in self._seats if self._gone(s, working, (unmarked, live), now)]
-        changed = bool(gone) or sum(seat.begun for seat in self._seats) > before
+        changed = bool(gone) or self._beginning < before
         for seat in gone:
             self.free(seat)
         return changed

@@ -464,6 +464,17 @@ class Run:
             self.held.append(seat)
             self.waiting.pop(0)
         assert self.budget.used <= CONTEXT and self.budget.taken <= self.slots + 1
+        self.adds_up()
+
+    def adds_up(self):
+        """What is counted on the way is what there is."""
+        budget, seats = self.budget, list(self.budget._seats)
+        begun = [seat for seat in seats if seat.begun]
+        assert budget.used == sum(seat.tokens for seat in seats)
+        assert budget.taken == sum(seat.slots for seat in seats)
+        assert budget._at_work == sum(seat.slots for seat in begun)
+        assert budget._beginning == len(seats) - len(begun)
+        assert budget._left == sum(seat.left is not None for seat in seats)
 
 
 SIZE = st.integers(0, CONTEXT - 1)
