@@ -21,8 +21,8 @@ CONTROL = re.compile(
 )
 APP = "app"
 STDOUT, STDERR = 1, 2  # the files
-MOMENT = 50  # milliseconds
-LOOKS = 10  # in it, whether a terminal has room again
+MOMENT = 50  # milliseconds that a reader is waited for in each second
+LOOKS = 10  # in it, whether there is room again
 LONGEST_CHARACTER = 4  # bytes
 CLEAR = "\r\x1b[K"  # the line that the cursor is in
 
@@ -51,6 +51,26 @@ class LineFormatter(logging.Formatter):
         return "\n".join(lines)
 
 
+class Patience:
+    """How long may be waited for a reader: for MOMENT in each second, however much is logged."""
+
+    def __init__(self) -> None:
+        self._looks, self._renewed = float(LOOKS), 0.0
+
+    def renew(self, now: float) -> None:
+        """`now`: a record's time, in seconds."""
+        gained = max(0.0, now - self._renewed) * LOOKS
+        self._looks, self._renewed = min(LOOKS, self._looks + gained), now
+
+    def look(self, file: int) -> bool:
+        """Wait for room, a part of MOMENT; False at once if that is used up."""
+        if self._looks < 1:
+            return False
+        self._looks -= 1
+        _has_room(file, MOMENT // LOOKS)
+        return True
+
+
 class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
     """Writes to whatever sys.stdout is now: the ClearML SDK replaces it to record the console.
     With `errors`, to sys.stderr: for a command whose output is for programs."""
@@ -60,6 +80,7 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
         self._errors = errors
         self._lost = 0  # lines
         self._torn = False  # the last one that was written in part or whole lacks its end
+        self._patience = Patience()
 
     @property
     def stream(self):  # type: ignore[no-untyped-def]
@@ -73,6 +94,8 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
         """What nobody takes is lost: neither requests nor a signal wait for a reader."""
         try:
             text = f"{self.format(record)}\n"
+            patience = self._patience if self._terminal is None else self._terminal.patience
+            patience.renew(record.created)
             with _shown.hidden():
                 self._pipe(text) if self._terminal is None else self._show(self._terminal, text)
         except Exception:  # noqa: BLE001 as logging's own
@@ -84,14 +107,12 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
 
     def _pipe(self, text: str) -> None:
         """Part by part, as there is room."""
-        file, looks = (STDERR if self._errors else STDOUT), 0 if self._lost else LOOKS
+        file = STDERR if self._errors else STDOUT
         for part in _parts(self._notice(self._torn) + text):
             while not _has_room(file, 0):
-                if not looks:
+                if self._lost or not self._patience.look(file):
                     self._lost += 1
                     return
-                looks -= 1
-                _has_room(file, MOMENT // LOOKS)
             self.stream.write(part)
             self.stream.flush()
             self._torn = True  # should the rest be lost
@@ -129,22 +150,22 @@ class Terminal(io.RawIOBase):
         """`file` stays as it is, for whoever shares it. Raises OSError."""
         self._shared, self._file = file, -1
         self._file = os.open(os.ttyname(file), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        self.patience = Patience()
         self.lost = 0  # writes
         self.torn = False  # the last one that was taken in part or whole lacks its end
         self._stuck = False  # the last one was not taken whole
 
     def write(self, data: Any) -> int:
         left = memoryview(data).cast("B")
-        size, looks = len(left), 0 if self._stuck else LOOKS
+        size = len(left)
         while left:
             with contextlib.suppress(BlockingIOError):
                 left = left[os.write(self._file, left) :]
                 continue
-            if not looks:
+            # Said to have room, it may have too little: a line's end needs two bytes of it.
+            if self._stuck or not self.patience.look(self._file):
                 self.lost += 1
                 break
-            looks -= 1  # also if it is said to have room: a line's end needs two bytes of it
-            _has_room(self._file, MOMENT // LOOKS)
         self._stuck = bool(left)
         if len(left) < size:
             self.torn = self._stuck

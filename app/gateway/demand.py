@@ -75,8 +75,9 @@ def demand(kind: Kind | None, body: Body) -> Demand:
     size = body.length
     # Of a picture's or a sound's bytes nothing follows for its tokens.
     known = size is not None and body.is_json and not body.media
+    prompts = _prompts(kind, body)
     return Demand(
-        slots=_prompts(kind, body) * body.asked.choices,
+        slots=prompts * body.asked.choices,
         prompt=size if known else None,
         limit=_limit(kind, body) if kind.limit else 0,
         templated=kind.templated,
@@ -84,6 +85,7 @@ def demand(kind: Kind | None, body: Body) -> Demand:
         marked=kind.marked and body.is_json,
         begins=beginnings(body.pieces or ()) if kind.limit else (),
         separate=not kind.limit,
+        together=prompts == 1,
     )
 
 

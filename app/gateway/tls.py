@@ -20,6 +20,7 @@ LOOK = 10.0  # seconds between two looks at the files
 PROTOCOLS = ["http/1.1"]
 CERTIFICATE = b"CERTIFICATE-----"
 KEY = b"PRIVATE KEY-----"
+OTHERS_KEY = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 ENCRYPTED = re.compile(rb"BEGIN ENCRYPTED PRIVATE KEY|Proc-Type: 4,ENCRYPTED")
 LONGEST = 1 << 20  # bytes of a file in which we look for what is wrong
 
@@ -72,7 +73,7 @@ class Certificate:
                 raise ValueError(f"{name} is not a file")  # OpenSSL would wait for a pipe
 
     def _why(self, error: OSError | ValueError) -> str:
-        if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
+        if getattr(error, "reason", "") in OTHERS_KEY:
             return "the key is not that of the certificate"
         if isinstance(error, ssl.SSLError):
             return self._misfit() or f"{error}: is one of them cut off, or not of this kind?"

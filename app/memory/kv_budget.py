@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection
 
 from app.memory.caller import Caller
@@ -109,6 +109,7 @@ class KvBudget:
             marked,
             begun=not slots,
             clears=self._too_full(tokens, slots, holds),
+            together=demand.together or slots == 1,
             holds=holds,
             begins=demand.begins,
         )
@@ -266,10 +267,11 @@ class KvBudget:
         before = self._beginning
         begun = {slot.number for slot in slots if slot.begun}
         working = {slot.number for slot in slots if slot.working}
-        shown = {slot.number for slot in slots}
+        shown = Counter(slot.number for slot in slots)
         for seat in self._seats:
-            # One of several slots may rest before the others have begun.
-            seat.seen |= seat.begun or seat.number in (shown if seat.slots == 1 else working)
+            # Of several prompts one may be done, and its slot rest, before another one has a slot.
+            enough = 1 if seat.together or seat.number in working else seat.slots
+            seat.seen |= seat.begun or shown[seat.number] >= enough
             if seat.number in begun:
                 self.begin(seat)
         unmarked = sum(slot.working and slot.number == 0 for slot in slots)

@@ -20,7 +20,8 @@ class Demand:
     `templated` says that a chat template adds to it. `countable`: llama-server counts such a
     prompt. `marked`: its slots show the number of its seat. `begins`: checksums of the beginning of
     its body, each over a longer part of it. `separate`: it generates nothing, and each of its
-    prompts has a context of its own."""
+    prompts has a context of its own. `together`: all slots are for answers to one prompt, and
+    llama-server gives them at once."""
 
     slots: int = 1
     prompt: int | None = 0
@@ -31,6 +32,7 @@ class Demand:
     marked: bool = False
     begins: tuple[int, ...] = ()
     separate: bool = False
+    together: bool = False
 
     def alone(self) -> Demand:
         """The same, with all slots and the whole context for itself."""
@@ -47,7 +49,8 @@ class Demand:
 class Seat:
     """What one request has been given: `tokens` of the shared buffer, and a `limit` for its body
     (None: its own). `begun`: its first token has come. `left`: since when its client has been gone,
-    while llama-server may not have noticed. `seen`: a slot has shown its number. `holds`: tokens
+    while llama-server may not have noticed. `seen`: its slots have shown its number: any one where
+    they are given `together`, else each. `holds`: tokens
     that each of its slots may have been given before its prompt begins. `clears`: what resting
     slots hold has to go before it is sent; `cleared`: it has gone, and only the first of its slots
     may be given anything."""
@@ -60,6 +63,7 @@ class Seat:
     begun: bool = False
     left: float | None = None
     seen: bool = False
+    together: bool = False
     holds: int = 0
     clears: bool = False
     cleared: bool = False

@@ -70,7 +70,7 @@ def test_a_prompt_is_not_known_by_the_bytes_of_media():
     with_media = Body(said.pieces, media=10)
     assert demand(kind, with_media).prompt is None
     speech = demand(kind_of("/v1/audio/transcriptions"), Body(None, is_json=False))
-    assert speech == Demand(prompt=None, separate=True)
+    assert speech == Demand(prompt=None, separate=True, together=True)
 
 
 def seat(limit, marked=True):

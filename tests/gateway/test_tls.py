@@ -78,6 +78,7 @@ def test_every_cipher_has_forward_secrecy_and_nobody_asks_for_a_second_handshake
         ("nothing", "key.pem holds no private key in PEM"),
         ("torn", "PEM lib"),
         ("another's", "the key is not that of the certificate"),
+        ("of another kind", "the key is not that of the certificate"),
         ("encrypted", "key.pem is encrypted: take the passphrase off"),
     ],
 )
@@ -93,6 +94,9 @@ def test_files_that_cannot_be_used_are_told_as_what_they_are(pair, tmp_path, kin
     elif kind in ("nothing", "torn"):
         text = "" if kind == "nothing" else "-----BEGIN PRIVATE KEY-----\nAA"
         (tmp_path / "key.pem").write_text(text)
+    elif kind == "of another kind":
+        command = f"openssl genpkey -algorithm ED25519 -out {key}"
+        subprocess.run(command.split(), check=True)
     elif kind == "another's":
         key = pair[1]
     else:

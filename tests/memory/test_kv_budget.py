@@ -222,7 +222,24 @@ def test_a_leaver_is_gone_when_a_slot_that_rests_had_it_last():
     assert budget.look([SlotState(seat.number, False)], 1.2) and not budget.used
 
 
-def test_of_several_slots_one_that_rests_says_nothing_of_the_others():
+def test_several_answers_to_one_prompt_were_given_slots_at_once():
+    """They may be done before anybody has looked."""
+    budget = KvBudget(SLOTS, CONTEXT)
+    seat = budget.seat(replace(counted(1000, 100, 2), together=True), 0.0)
+    budget.end(seat, Use.LEFT, 1.0)
+    slots = [SlotState(seat.number, True), SlotState(seat.number, False)]
+    assert not budget.look(slots, 1.1) and budget.taken == 2
+    assert budget.look([SlotState(seat.number, False)], 1.2) and not budget.taken
+
+
+def test_several_prompts_are_over_when_each_slot_that_they_had_rests():
+    budget = KvBudget(SLOTS, CONTEXT)
+    seat = budget.seat(counted(1000, 100, 2), 0.0)
+    budget.end(seat, Use.LEFT, 1.0)
+    assert budget.look([SlotState(seat.number, False)] * 2, 1.1) and not budget.taken
+
+
+def test_of_several_prompts_one_slot_that_rests_says_nothing_of_the_others():
     budget = KvBudget(SLOTS, CONTEXT)
     seat = budget.seat(counted(1000, 100, 2), 0.0)
     budget.end(seat, Use.LEFT, 1.0)
