@@ -139,8 +139,9 @@ def test_from_setting_up_to_the_idle_end(start, cache, tmp_path, open_page):
     page = open_page(app.url)
     wait_for(page, "document.getElementById('status').textContent === 'setting up'")
     page.evaluate(RECORD)
-    wait_for(page, "[...document.querySelectorAll('#rows .pill')].length === 2")
-    assert all(text.startswith("loading") for text in texts(page, "#rows .pill"))
+    pills = "[...document.querySelectorAll('#rows .pill')].map((pill) => pill.innerText)"
+    loading = "pills.filter((text) => text.startsWith('loading')).length === 2"
+    wait_for(page, f"((pills) => {loading})({pills})")  # they begin one after the other
     assert page.locator("#rows [role=progressbar]").first.is_visible()
     gate.touch()
     app.ready()
