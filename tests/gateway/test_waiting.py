@@ -32,6 +32,7 @@ def test_the_caller_of_a_stream_is_kept_alive_while_its_model_comes(run, socket,
             head = await client.reader.readuntil(b"\r\n\r\n")
             assert b" 200 " in head and b"text/event-stream" in head
             assert b": ping" in await client.reader.readuntil(b": ping")
+            await asyncio.sleep(0.02)  # a timer may be a millisecond early
             front.servers["tiny"].may_start.set()
             rest = await client.reader.readuntil(b"\r\n0\r\n\r\n")
             assert rest.count(b"data: a") == 1 and b"HTTP/" not in rest
