@@ -75,7 +75,7 @@ async def probe(path: Path, environment: Mapping[str, str]) -> Capabilities:
     flags, removed = parse_help(text)
     if not {"--model", "--ctx-size"} <= flags.keys():
         raise ConfigError(f"{path} is no llama-server: its --help knows no --model")
-    # Not beside the other question: it tells the memory that is free, of which that takes some.
+    # Only then: it tells how much memory of the GPUs is free, and --help may hold some of it.
     listed = await _ask(path, environment, "--list-devices") if "--list-devices" in flags else ""
     devices = parse_devices(listed)
     totals = {name: total for name, (total, _) in devices.items()}

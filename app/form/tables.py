@@ -16,10 +16,9 @@ else:
 
 def load(text: str) -> dict[str, Any]:
     """Raises ConfigError."""
+    plain = text.removeprefix("\ufeff")  # which some editors put before a text
     try:
-        found: dict[str, Any] = tomllib.loads(
-            text.removeprefix("\ufeff")
-        )  # of an editor on Windows
+        found: dict[str, Any] = tomllib.loads(plain)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"not TOML: {error}") from None
     return found

@@ -153,10 +153,10 @@ class Proxy:
         return await self._rules.keys.check(request)
 
     async def _serve(self, call: Call) -> None:
-        answers = call.body.several.prompts * call.body.several.choices
-        stream = stream_of(call.path, call.model, int(clock.wall()), answers)
+        several = call.body.several
+        stream = stream_of(call.path, call.model, int(clock.wall()), several.answers)
         broken = partial(self._models.broken, call.model)
-        relay = Relay(call.request, broken, call.body.several, stream)
+        relay = Relay(call.request, broken, several, stream)
         prompt = call.body.beginning(KEPT_OF_PROMPT) if self._rules.keep_prompts else ""
         status = FAULT
         try:
@@ -194,7 +194,7 @@ class Proxy:
             caller=call.caller.name if call.caller.kind == "key" else "",
             operation=operation(call.path),
             overflows=relay.overflows,
-            answers=call.body.several.prompts * call.body.several.choices,
+            answers=call.body.several.answers,
             prompt=prompt,
         )
         call.quota.take(used(call, relay.pieces, sample), clock.now())

@@ -14,9 +14,8 @@ MOST_DRAFTED = 64  # tokens that are guessed in advance for a slot
 def seats(argv: Sequence[str], resolved: Resolved) -> KvBudget:
     """`argv` of the llama-server."""
     given = set(argv)
-    shared = (
-        resolved.parallel > 1 and next((f for f in reversed(argv) if f in UNIFIED), "") in SHARED
-    )
+    said = [word for word in argv if word in UNIFIED]
+    shared = resolved.parallel > 1 and bool(said) and said[-1] in SHARED
     return KvBudget(
         resolved.parallel,
         resolved.context if shared else None,

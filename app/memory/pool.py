@@ -96,13 +96,13 @@ class Pool(Generic[Upstream]):
         model = self._ledger[name]
         if model.coming is not None:
             return  # a request has begun to load it once more: it is as that ends
-        whole, reason = reason, for_callers(reason)
+        told = for_callers(reason)
         if model.server is None:  # or its loads have counted already
-            model.moves.failed(reason)
-        model.state, model.reason, model.progress = ModelState.FAILED, reason, None
+            model.moves.failed(told)
+        model.state, model.reason, model.progress = ModelState.FAILED, told, None
         self._ledger.note_moves()
-        model.line.refuse(RequestError(503, f"{name} is not available: {reason}"))
-        self._ledger.lose_if_given_up(whole)
+        model.line.refuse(RequestError(503, f"{name} is not available: {told}"))
+        self._ledger.lose_if_given_up(reason)
 
     # For requests.
 

@@ -50,10 +50,9 @@ class Seat:
     """What one request has been given: `tokens` of the shared buffer, and a `limit` for its body
     (None: its own). `begun`: its first token has come. `left`: since when its client has been gone,
     while llama-server may not have noticed. `seen`: its slots have shown its number: any one where
-    they are given `together`, else each. `holds`: tokens
-    that each of its slots may have been given before its prompt begins. `clears`: what resting
-    slots hold has to go before it is sent; `cleared`: it has gone, and only the first of its slots
-    may be given anything."""
+    they are given `together`, else each. `holds`: tokens that each of its slots may have been given
+    before its prompt begins. `clears`: what resting slots hold has to go before it is sent;
+    `cleared`: it has gone, and only the first of its slots may be given anything."""
 
     number: int
     slots: int

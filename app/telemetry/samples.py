@@ -96,8 +96,12 @@ class Several:
     prompts: int = 1
     choices: int = 1
 
+    @property
+    def answers(self) -> int:
+        return self.prompts * self.choices
+
     def __bool__(self) -> bool:
-        return self.prompts * self.choices > 1
+        return self.answers > 1
 
 
 class Ends:
@@ -189,7 +193,7 @@ def _text(choice: dict[str, Any]) -> str:
 
 
 def _times(first: Tokens, asked: Several) -> Tokens:
-    return _of(first, asked, first.generated * asked.prompts * asked.choices)
+    return _of(first, asked, first.generated * asked.answers)
 
 
 def _of(first: Tokens, asked: Several, generated: int) -> Tokens:
