@@ -14,15 +14,15 @@ import threading
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
+from app import stdio
 from app.errors import ConfigError
+from app.stdio import MOMENT, Patience, Terminal
 
 CONTROL = re.compile(
     r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 APP = "app"
 STDOUT, STDERR = 1, 2  # the files
-MOMENT = 50  # milliseconds that a reader is waited for in each second
-LOOKS = 10  # in it, whether there is room again
 LONGEST_CHARACTER = 4  # bytes
 CLEAR = "\r\x1b[K"  # the line that the cursor is in
 
@@ -49,26 +49,6 @@ class LineFormatter(logging.Formatter):
             traced = self.formatException(record.exc_info).split("\n")
             lines += [f"  {escape(line)}" for line in traced]
         return "\n".join(lines)
-
-
-class Patience:
-    """How long may be waited for a reader: for MOMENT in each second, however much is logged."""
-
-    def __init__(self) -> None:
-        self._looks, self._renewed = float(LOOKS), 0.0
-
-    def renew(self, now: float) -> None:
-        """`now`: a record's time, in seconds."""
-        gained = max(0.0, now - self._renewed) * LOOKS
-        self._looks, self._renewed = min(LOOKS, self._looks + gained), now
-
-    def look(self, file: int) -> bool:
-        """Wait for room, a part of MOMENT; False at once if that is used up."""
-        if self._looks < 1:
-            return False
-        self._looks -= 1
-        _has_room(file, MOMENT // LOOKS)
-        return True
 
 
 class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
@@ -109,7 +89,7 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
         """Part by part, as there is room."""
         file = STDERR if self._errors else STDOUT
         for part in _parts(self._notice(self._torn) + text):
-            while not _has_room(file, 0):
+            while not stdio.has_room(file, 0):
                 if self._lost or not self._patience.look(file):
                     self._lost += 1
                     return
@@ -137,59 +117,6 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
         line: logging would write it to sys.stderr."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
-
-
-class Terminal(io.RawIOBase):
-    """A terminal, for sys.stdout: what it has no room for is lost, and nobody waits. It is written
-    by a description of its own, which does not block: one that has room for a single byte says that
-    it has room."""
-
-    name = "<stdout>"
-
-    def __init__(self, file: int) -> None:
-        """`file` stays as it is, for whoever shares it. Raises OSError."""
-        self._shared, self._file = file, -1
-        self._file = os.open(os.ttyname(file), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
-        self.patience = Patience()
-        self.lost = 0  # writes
-        self.torn = False  # the last one that was taken in part or whole lacks its end
-        self._stuck = False  # the last one was not taken whole
-
-    def write(self, data: Any) -> int:
-        left = memoryview(data).cast("B")
-        size = len(left)
-        while left:
-            with contextlib.suppress(BlockingIOError):
-                left = left[os.write(self._file, left) :]
-                continue
-            # Said to have room, it may have too little: a line's end needs two bytes of it.
-            if self._stuck or not self.patience.look(self._file):
-                self.lost += 1
-                break
-        self._stuck = bool(left)
-        if len(left) < size:
-            self.torn = self._stuck
-        return size
-
-    def take(self, text: str) -> bool:
-        """Write past sys.stdout, which the SDK records; whether all of it was taken."""
-        before = self.lost
-        self.write(text.encode(errors="replace"))
-        return self.lost == before
-
-    def writable(self) -> bool:
-        return True
-
-    def isatty(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self._shared
-
-    def close(self) -> None:
-        if not self.closed and self._file >= 0:
-            os.close(self._file)
-        super().close()
 
 
 _terminal: Terminal | None = None
@@ -252,16 +179,8 @@ def _to_terminal(text: str) -> None:
         sys.stdout.flush()
         if _terminal is not None:
             _terminal.take(text)
-        elif _has_room(STDOUT, MOMENT):  # not stopped by Ctrl-S
+        elif stdio.has_room(STDOUT, MOMENT):  # not stopped by Ctrl-S
             os.write(STDOUT, text.encode(errors="replace"))
-
-
-def _has_room(file: int, wait: int) -> bool:
-    """Whether there is room at once, or after so many milliseconds at most. Of a pipe: for
-    PIPE_BUF bytes; of a terminal: for one, at least."""
-    poll = select.poll()
-    poll.register(file, select.POLLOUT)
-    return bool(poll.poll(wait))  # also what says that it is closed
 
 
 def _parts(text: str) -> Iterator[str]:

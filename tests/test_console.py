@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from app import console
+from app import console, stdio
 from app.errors import ConfigError
 
 
@@ -269,7 +269,7 @@ def test_what_a_terminal_loses_is_recorded_all_the_same(monkeypatch):
 def test_who_reads_slowly_is_waited_for_a_moment_in_each_second(monkeypatch, kind):
     """Whenever it is waited for, the reader takes something. Result: of 100 long lines in a second
     some are taken, and the looks have their bound."""
-    waits, has_room = [], console._has_room
+    waits, has_room = [], stdio.has_room
     ours, theirs = pty.openpty() if kind == "terminal" else os.pipe()
     if kind == "pipe":
         fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, select.PIPE_BUF)
@@ -284,7 +284,7 @@ def test_who_reads_slowly_is_waited_for_a_moment_in_each_second(monkeypatch, kin
 
     with os.fdopen(theirs, "w") as stdout, os.fdopen(ours, "rb", 0):
         monkeypatch.setattr(console, "STDOUT", theirs)
-        monkeypatch.setattr(console, "_has_room", looked)
+        monkeypatch.setattr(stdio, "has_room", looked)
         monkeypatch.setattr("sys.stdout", stdout)
         console.set_up()
         (handler,) = logging.getLogger("app").handlers
@@ -294,7 +294,7 @@ def test_who_reads_slowly_is_waited_for_a_moment_in_each_second(monkeypatch, kin
             before = sum(waits)
             for _ in range(100):
                 handler.handle(logging.makeLogRecord({"msg": "y" * 5000, "created": second}))
-            assert 0 < sum(waits) - before <= console.MOMENT
+            assert 0 < sum(waits) - before <= stdio.MOMENT
         monkeypatch.undo()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 APP = Path(__file__).parent.parent / "app"
 
 FOLDERS = {  # low to high, each with its modules low to high
-    "": ["errors", "console"],
+    "": ["errors", "stdio", "console"],
     "form": ["tables", "fields", "settings", "checks", "merge", "pasted", "file", "wizard"],
     "machine": [
         "garbage",
