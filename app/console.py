@@ -16,7 +16,7 @@ from typing import Any
 
 from app import stdio
 from app.errors import ConfigError
-from app.stdio import MOMENT, Patience, Terminal
+from app.stdio import Patience, Terminal
 
 CONTROL = re.compile(
     r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -74,10 +74,14 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
         """What nobody takes is lost: neither requests nor a signal wait for a reader."""
         try:
             text = f"{self.format(record)}\n"
-            patience = self._patience if self._terminal is None else self._terminal.patience
-            patience.renew(record.created)
+            terminal = _terminals.get(self._file)
             with _shown.hidden():
-                self._pipe(text) if self._terminal is None else self._show(self._terminal, text)
+                if terminal is None:
+                    self._patience.renew(record.created)
+                    self._pipe(text)
+                else:
+                    terminal.patience.renew(record.created)
+                    self._show(terminal, text)
         except Exception:  # noqa: BLE001 as logging's own
             self.handleError(record)
 
@@ -86,17 +90,16 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
         return "\n" * torn + self.format(_lines_lost(self._lost)) + "\n" if self._lost else ""
 
     def _pipe(self, text: str) -> None:
-        """Part by part, as there is room."""
-        file = STDERR if self._errors else STDOUT
+        """Part by part, as there is room. What is lost is told in the first of them."""
         for part in _parts(self._notice(self._torn) + text):
-            while not stdio.has_room(file, 0):
-                if self._lost or not self._patience.look(file):
+            while not stdio.has_room(self._file, 0):
+                if self._lost or not self._patience.look(self._file):
                     self._lost += 1
                     return
             self.stream.write(part)
             self.stream.flush()
-            self._torn = True  # should the rest be lost
-        self._lost, self._torn = 0, False
+            self._lost, self._torn = 0, True  # should the rest be lost
+        self._torn = False
 
     def _show(self, terminal: Terminal, text: str) -> None:
         """The terminal alone is told of lines that it has lost: the SDK, which records what is
@@ -109,8 +112,8 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
         self._lost += terminal.lost > before
 
     @property
-    def _terminal(self) -> Terminal | None:
-        return None if self._errors else _terminal
+    def _file(self) -> int:
+        return STDERR if self._errors else STDOUT
 
     def handleError(self, record: logging.LogRecord) -> None:
         """A pipe without a reader, or a full disk, is no fault of the app, and not one traceback a
@@ -119,7 +122,7 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
             super().handleError(record)
 
 
-_terminal: Terminal | None = None
+_terminals: dict[int, Terminal] = {}  # by the file that they stand for
 
 
 class Shown:
@@ -128,11 +131,13 @@ class Shown:
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
         self._drawn = False
-        self._lock = threading.RLock()  # the threads that download and log use it
+        # The threads that download and log use it. The handler has the same: with two, whoever
+        # shows and is made to log meanwhile would wait for one who logs, and that one for him.
+        self.lock: Any = threading.RLock()
 
     def set(self, key: str, text: str) -> None:
         """`text` for one of several things; "" takes it away."""
-        with self._lock:
+        with self.lock:
             self._texts.pop(key, None)
             if text:
                 self._texts[key] = escape(text)
@@ -141,7 +146,7 @@ class Shown:
     @contextlib.contextmanager
     def hidden(self) -> Iterator[None]:
         """For lines that stay."""
-        with self._lock:
+        with self.lock:
             if self._drawn:
                 _to_terminal(CLEAR)
                 self._drawn = False
@@ -160,6 +165,7 @@ class Shown:
 
 
 _shown = Shown()
+_patience = Patience()  # where standard output is no terminal that could be opened
 
 
 def show(key: str, text: str) -> None:
@@ -175,11 +181,14 @@ def records() -> bool:
 
 def _to_terminal(text: str) -> None:
     """Past sys.stdout, which the SDK records."""
+    terminal = _terminals.get(STDOUT)
+    patience = _patience if terminal is None else terminal.patience
+    patience.renew(logging.makeLogRecord({}).created)
     with contextlib.suppress(OSError):
         sys.stdout.flush()
-        if _terminal is not None:
-            _terminal.take(text)
-        elif stdio.has_room(STDOUT, MOMENT):  # not stopped by Ctrl-S
+        if terminal is not None:
+            terminal.take(text)
+        elif stdio.has_room(STDOUT, 0) or patience.look(STDOUT):  # not stopped by Ctrl-S
             os.write(STDOUT, text.encode(errors="replace"))
 
 
@@ -203,22 +212,27 @@ def set_up(*, errors: bool = False) -> None:
     handler.setFormatter(LineFormatter())
     root = logging.getLogger("app")
     root.setLevel(logging.INFO)
+    _shown.lock = handler.lock
     for each in (root, logging.getLogger("asyncio")):
         each.handlers[:] = [handler]
         each.propagate = False
-    if not errors and os.isatty(STDOUT):
-        _open_terminal(root)
+    # What a command was asked for waits for a slow terminal.
+    for file in (STDERR,) if errors else (STDOUT, STDERR):
+        if os.isatty(file):
+            _open_terminal(file, root)
 
 
-def _open_terminal(log: logging.Logger) -> None:
-    global _terminal
+def _open_terminal(file: int, log: logging.Logger) -> None:
+    name = "stdout" if file == STDOUT else "stderr"
+    before = getattr(sys, name)
     try:
-        _terminal, how = Terminal(STDOUT), (sys.stdout.encoding, sys.stdout.errors)
+        _terminals[file] = Terminal(file)
     except OSError as error:
         log.info("this terminal cannot be opened, so who does not read it holds us up: %s", error)
         return
-    sys.stdout = io.TextIOWrapper(_terminal, *how, write_through=True)
-    sys.__stdout__ = sys.stdout  # type: ignore[misc]
+    stream = io.TextIOWrapper(_terminals[file], before.encoding, before.errors, write_through=True)
+    setattr(sys, name, stream)
+    setattr(sys, f"__{name}__", stream)
 
 
 def flush() -> None:

@@ -21,13 +21,13 @@ def has_room(file: int, wait: int) -> bool:
 
 
 class Patience:
-    """How long may be waited for a reader: for MOMENT in each second, however much is logged."""
+    """How long may be waited for a reader: for MOMENT in each second, however much is written."""
 
     def __init__(self) -> None:
         self._looks, self._renewed = float(LOOKS), 0.0
 
     def renew(self, now: float) -> None:
-        """`now`: a record's time, in seconds."""
+        """`now` in seconds."""
         gained = max(0.0, now - self._renewed) * LOOKS
         self._looks, self._renewed = min(LOOKS, self._looks + gained), now
 
@@ -36,16 +36,16 @@ class Patience:
         if self._looks < 1:
             return False
         self._looks -= 1
-        has_room(file, MOMENT // LOOKS)
+        has_room(file, MOMENT // LOOKS)  # also if it is said to have some: it may be too little
         return True
 
 
 class Terminal(io.RawIOBase):
-    """A terminal, for sys.stdout: what it has no room for is lost, and nobody waits. It is written
-    by a description of its own, which does not block: one that has room for a single byte says that
-    it has room."""
+    """A terminal, for sys.stdout or sys.stderr: what it has no room for is lost, and nobody waits.
+    It is written by a description of its own, which does not block: one that has room for a single
+    byte says that it has room."""
 
-    name = "<stdout>"
+    name = "<terminal>"
 
     def __init__(self, file: int) -> None:
         """`file` stays as it is, for whoever shares it. Raises OSError."""
@@ -63,7 +63,7 @@ class Terminal(io.RawIOBase):
             with contextlib.suppress(BlockingIOError):
                 left = left[os.write(self._file, left) :]
                 continue
-            # Said to have room, it may have too little: a line's end needs two bytes of it.
+            # A line's end needs two bytes of room.
             if self._stuck or not self.patience.look(self._file):
                 self.lost += 1
                 break

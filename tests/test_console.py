@@ -16,21 +16,23 @@ import pytest
 from app import console, stdio
 from app.errors import ConfigError
 
+STREAMS = ("stdout", "__stdout__", "stderr", "__stderr__")
+
 
 @pytest.fixture(autouse=True)
 def restored():
     """Other tests read what is logged."""
     loggers = [logging.getLogger(name) for name in ("app", "asyncio")]
     before = [(each.handlers[:], each.level, each.propagate) for each in loggers]
-    stdout = sys.stdout, sys.__stdout__
+    streams = {name: getattr(sys, name) for name in STREAMS}
     yield
     for each, (handlers, level, propagate) in zip(loggers, before, strict=True):
         each.handlers[:], each.propagate = handlers, propagate
         each.setLevel(level)
-    sys.stdout, sys.__stdout__ = stdout
-    if console._terminal is not None:
-        console._terminal.close()
-        console._terminal = None
+    for name, stream in streams.items():
+        setattr(sys, name, stream)
+    while console._terminals:
+        console._terminals.popitem()[1].close()
 
 
 def shown(capsys, emit):
@@ -195,16 +197,16 @@ def test_a_line_for_which_there_is_too_little_room_holds_nobody_up(monkeypatch):
     assert torn == "" and "2 lines are lost" in lost and up.endswith("INFO app up")
 
 
-def test_a_terminal_that_nobody_reads_holds_nobody_up(monkeypatch):
-    """It is full but for some bytes, which is not said of it."""
+@pytest.mark.parametrize("errors", [False, True])
+def test_a_terminal_that_nobody_reads_holds_nobody_up(monkeypatch, errors):
+    """It is full but for some bytes, which is not said of it. A door logs to standard error."""
     ours, theirs = pty.openpty()
     read = threading.Timer(10, read_all, [ours])  # who waits is freed, and has lost nothing
     read.start()
     with os.fdopen(theirs, "w") as stdout, os.fdopen(ours, "rb", 0):
-        monkeypatch.setattr(console, "STDOUT", theirs)
-        monkeypatch.setattr("sys.stdout", stdout)
-        monkeypatch.setattr("sys.__stdout__", stdout)
-        console.set_up()
+        monkeypatch.setattr(console, "STDERR" if errors else "STDOUT", theirs)
+        monkeypatch.setattr("sys.stderr" if errors else "sys.stdout", stdout)
+        console.set_up(errors=errors)
         logger = logging.getLogger("app.test")
         for number in range(1000):
             logger.info("%d %s", number, "é" * 101)
@@ -296,6 +298,61 @@ def test_who_reads_slowly_is_waited_for_a_moment_in_each_second(monkeypatch, kin
                 handler.handle(logging.makeLogRecord({"msg": "y" * 5000, "created": second}))
             assert 0 < sum(waits) - before <= stdio.MOMENT
         monkeypatch.undo()
+
+
+def test_what_is_lost_of_a_pipe_is_told_once(monkeypatch):
+    """Three lines are lost; then there is room for a part of a long one, which tells of them."""
+    reader, writer = os.pipe()
+    size = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 2 * select.PIPE_BUF)
+    os.write(writer, b"x" * size)
+    with os.fdopen(writer, "w") as stdout, os.fdopen(reader, "rb", 0) as read:
+        monkeypatch.setattr(console, "STDOUT", writer)
+        monkeypatch.setattr("sys.stdout", stdout)
+        console.set_up()
+        for _ in range(3):
+            logging.getLogger("app.test").info("down")
+        read.read(select.PIPE_BUF)
+        logging.getLogger("app.test").info("y" * 9000)
+        told = read.read(size).decode()
+        logging.getLogger("app.test").info("up")
+        told += read.read(size).decode()
+        monkeypatch.undo()
+    assert re.findall("([0-9]+ lines?) (?:is|are) lost", told) == ["3 lines", "1 line"]
+
+
+def test_who_shows_and_who_logs_wait_for_one_lock(capsys):
+    """One shows something, and is made to log meanwhile, as by the garbage collector."""
+    console.set_up()
+    shows = threading.Event()
+
+    def show():
+        with console._shown.hidden():
+            shows.set()
+            time.sleep(0.1)  # the other one waits for what this one has
+            logging.getLogger("app.test").info("a")
+
+    def log():
+        shows.wait()
+        logging.getLogger("app.test").info("b")
+
+    threads = [threading.Thread(target=each, daemon=True) for each in (show, log)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_what_is_for_the_terminal_is_waited_for_in_each_second(terminal, monkeypatch):
+    stdout, terminal = terminal
+    monkeypatch.setattr("sys.stdout", stdout)
+    console.set_up()
+    patience = console._terminals[console.STDOUT].patience
+    patience.renew(time.time() - 2)
+    while patience.look(stdout.fileno()):
+        pass
+    console.confide("the token")
+    assert patience._looks == stdio.LOOKS and "the token" in terminal()
 
 
 def test_what_asyncio_says_is_logged_as_well(capsys):
