@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 LONGEST_CHAIN = 10  # causes of one error
 # From the first slash of an absolute path to its last one; not in an address.
-FOLDERS = re.compile(r"(?<![\w.:/~-])~?(?:/[^/\n:'\"]+)*/(?=[^/\s])")
+FOLDERS = re.compile(
+    r"(?:(?<![\w./~-])|(?<=file://))(?:~|\.\.?)?/(?=[^\s/])(?:[^/\n:'\"]*/)*(?=[^/\s])"
+)
 
 
 def for_callers(text: str) -> str:

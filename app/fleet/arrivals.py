@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 
-from app.errors import AppError
+from app.errors import AppError, for_callers
 from app.fleet.listing import QUEUED, Listed
 from app.fleet.orders import Orders
 from app.fleet.routes import Routes
@@ -58,7 +58,7 @@ class Arrivals:
             return Coming(each.task, f"task {each.task} is number {place.place} in {place.queue}")
         found = (await self._orders.standing([each.task])).get(each.task)
         how = standing_of(found) if found is not None else "started"
-        line = await self._orders.last_line(each.task)
+        line = for_callers(await self._orders.last_line(each.task))
         told = f"task {each.task}: {how}" + (f" ({line})" if line else "")
         return Coming(each.task, told)
 
@@ -117,6 +117,6 @@ def back_off(state: RouteState, problem: str, *, final: bool = True) -> None:
     """An order has failed. `final`: callers who wait are told, since waiting would be in vain."""
     state.failures += 1
     wait = max(LEAST_BACKOFF, delay(state.failures))
-    state.problem, state.retry_at = problem if final else "", clock.now() + wait
+    state.problem, state.retry_at = for_callers(problem) if final else "", clock.now() + wait
     logger.warning("route %s: %s; again in %g s", state.route.name, problem, wait)
     state.tell()

@@ -178,10 +178,10 @@ def test_an_order_that_fails_is_told_and_tried_again_later(run):
             await rounds(watch, 3)
             assert orders.ordered == ["o0"]
             orders.extra.clear()
-            orders.over["o0"] = Served("o0", "o0", "failed", reason="no such file")
+            orders.over["o0"] = Served("o0", "o0", "failed", reason="/home/ann/m.gguf: corrupt")
             await rounds(watch, 1)
             status, _, body = await client.response()
-            assert status == 503 and b"o0 has failed: no such file" in body
+            assert status == 503 and b"o0 has failed: m.gguf: corrupt" in body
             assert orders.ordered == ["o0"]  # it is backed off
 
     run(scenario)
