@@ -193,8 +193,8 @@ class KvBudget:
         return tokens + self._remains.beyond([(tokens // slots, holds)] * slots) > self.context
 
     def cleared(self, seat: Seat) -> None:
-        """Slots that rested hold nothing, and this one's request begins at once. The first of its
-        slots may still be given something out of the host cache before its prompt begins."""
+        """Slots that rested hold nothing, and this one's request begins at once. A slot that reads
+        a prompt may still be given something out of the host cache before."""
         seat.cleared = True
         self._remains.cleared()
         self._kept.clear()
@@ -300,8 +300,10 @@ class KvBudget:
 
 def _held(seat: Seat) -> list[tuple[int, int]]:
     """For each slot of a seat the tokens that it needs, and those that it may hold before."""
-    held = [(seat.tokens // seat.slots, seat.holds)] * seat.slots
-    return [held[0], *[(need, 0) for need, _ in held[1:]]] if seat.cleared else held
+    need = seat.tokens // seat.slots
+    if seat.cleared and seat.together:
+        return [(need, seat.holds), *[(need, 0)] * (seat.slots - 1)]
+    return [(need, seat.holds)] * seat.slots
 
 
 def _short(limit: int | None) -> bool:

@@ -168,6 +168,7 @@ class Model(Generic[Upstream]):
     held_back_since: float | None = None  # its new requests wait, so that it can leave
     leave_cost: float = 0.0  # seconds that leaving took the last time
     come_cost: float = 0.0  # seconds that coming took the last time
+    try_cost: float = 0.0  # the same of the last try, with the way back of those that left for it
     line: Line = field(default_factory=Line)
     moves: Moves = field(default_factory=Moves)
     coming: asyncio.Task[None] | None = None

@@ -107,14 +107,16 @@ class Loads(Generic[Upstream]):
             model.coming, model.tier = None, Tier.DISK
             if not isinstance(error, LoadError):
                 raise
+            model.try_cost = self._ledger.now() - asked + back
             if not self._may_be_too_tight(model, error):
-                self._failed(model, str(error), self._ledger.now() - asked + back)
+                self._failed(model, str(error))
                 model.line.refuse(self._refusal(model, error))
             self._changed()
             return
         finally:
             telling.cancel()
         model.coming = None
+        model.try_cost = self._ledger.now() - asked + back
         self._arrived(model, self._ledger.now() - begun)
 
     async def _start(self, model: Model[Upstream], server: Loadable) -> None:
@@ -173,7 +175,7 @@ class Loads(Generic[Upstream]):
             if model.state is ModelState.COLD:
                 model.line.budget.forget_left()
         except AppError as error:
-            self._failed(model, str(error), model.come_cost)
+            self._failed(model, str(error))
         finally:
             model.leaving = None
             if keep:
@@ -240,7 +242,7 @@ class Loads(Generic[Upstream]):
         model.tier = Tier.DISK
         model.moves.left(Departure.ENDED)
         model.line.budget.forget_left()
-        self._failed(model, server.explain(code), model.come_cost)
+        self._failed(model, server.explain(code))
         self._changed()
         # One that was away because nobody used it stays away.
         if model.pinned or (len(self._ledger) == 1 and not model.unused):
@@ -264,13 +266,11 @@ class Loads(Generic[Upstream]):
                 model.line.release(waiter, ledger.now())
                 self._changed()
 
-    def _failed(self, model: Model[Upstream], reason: str, took: float) -> None:
-        """`took`: the seconds that the attempt has cost, the way back of those that left for it
-        included."""
+    def _failed(self, model: Model[Upstream], reason: str) -> None:
         model.failures += 1
         told = for_callers(reason)
         model.moves.failed(told)
-        wait = backoff.delay(model.failures, took)
+        wait = backoff.delay(model.failures, model.try_cost)
         model.retry_at = self._ledger.now() + wait
         model.state = ModelState.FAILED if wait else ModelState.COLD
         model.reason = told

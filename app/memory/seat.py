@@ -52,7 +52,8 @@ class Seat:
     while llama-server may not have noticed. `seen`: its slots have shown its number: any one where
     they are given `together`, else each. `holds`: tokens that each of its slots may have been given
     before its prompt begins. `clears`: what resting slots hold has to go before it is sent;
-    `cleared`: it has gone, and only the first of its slots may be given anything."""
+    `cleared`: it has gone, and of slots that are given `together` only the first one, which reads
+    the prompt, may be given anything."""
 
     number: int
     slots: int

@@ -393,7 +393,7 @@ def test_the_further_slots_of_one_request_hold_what_they_held_until_it_has_begun
 def test_one_that_is_in_the_way_of_itself_has_resting_slots_cleared():
     """Several answers to one prompt: it waits for nobody, but the slots of the further answers
     hold so much that llama-server could not read the prompt at once."""
-    budget, several = KvBudget(SLOTS, CONTEXT), counted(300, 30, 2)
+    budget, several = KvBudget(SLOTS, CONTEXT), replace(counted(300, 30, 2), together=True)
     first = budget.seat(several, 0.0)
     assert not first.clears
     budget.free(first)
@@ -412,6 +412,17 @@ def test_one_that_is_in_the_way_of_itself_has_resting_slots_cleared():
     budget.free(beside)
     budget.free(seat)
     assert not budget.seat(several, 2.0).clears
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_each_slot_that_reads_a_prompt_may_be_given_something_first(together):
+    """Of several answers to one prompt it is one slot, of several prompts each."""
+    budget = KvBudget(SLOTS, CONTEXT)
+    budget.free(budget.seat(counted(4000, 10), 0.0))
+    seat = budget.seat(replace(counted(300, 30, 3), together=together), 1.0)
+    assert seat.clears
+    budget.cleared(seat)
+    assert bool(budget.seat(counted(10, 1500), 1.0)) == together
 
 
 def test_who_only_asks_is_in_nobodys_way():
@@ -438,7 +449,7 @@ class Run:
         self.waiting, self.held, self.now = [], [], 0.0
 
     def come(self, prompt, limit, slots):
-        self.waiting.append(counted(prompt, limit, slots))
+        self.waiting.append(replace(counted(prompt, limit, slots), together=prompt % 2 == 0))
 
     def play(self, data, deeds, comes):
         """So many of these deeds, with requests such as `comes`."""
@@ -510,7 +521,7 @@ class Cells(Run):
         self._given, self._ended, self._cleared = {}, [], None
 
     def clear(self, seat):
-        """Only the first slot of several is given something out of the cache."""
+        """Of several answers only the first slot is given something out of the cache."""
         super().clear(seat)
         self._cells, self._cleared = [0] * self.slots, seat
 
@@ -535,7 +546,7 @@ class Cells(Run):
             return
         prompt = seat.tokens // seat.slots - (seat.limit or 0) - MARGIN
         cached = [n for n in self._ended if 4 * prompt >= n]
-        given = self._given[seat][: 1 if seat is self._cleared else None]
+        given = self._given[seat][: 1 if seat is self._cleared and seat.together else None]
         for number in given if cached and self._data.draw(st.booleans()) else ():
             self._cells[number] = self._draw(cached)
 

@@ -166,19 +166,27 @@ def test_how_long_a_failing_model_is_put_off_follows_from_what_an_attempt_takes(
     run(scenario)
 
 
-def test_an_attempt_costs_also_the_way_back_of_those_that_leave_for_it():
-    """A load that fails at once, for which another model leaves that is back after 5 seconds."""
+@pytest.mark.parametrize("crashes", [False, True])
+def test_an_attempt_costs_also_the_way_back_of_those_that_leave_for_it(crashes):
+    """A load that fails, or a process that ends, at once; for it another model leaves that is back
+    after 5 seconds."""
 
     async def scenario():
         world = VirtualWorld(a=20, b=20)
         failing = world.servers["a"]
-        failing.fail, world.servers["b"].delay = 100, 5.0
+        failing.fail, world.servers["b"].delay = 0 if crashes else 100, 5.0
         for _ in range(10):
             await world.use("b")
-            with pytest.raises(RequestError) as raised:
-                await world.use("a")
+            if crashes:
+                await world.pool.load("a")
+                failing.crash()
+                await asyncio.sleep(0.01)
+            else:
+                with pytest.raises(RequestError):
+                    await world.use("a")
+            put_off = world.pool._ledger["a"].retry_at - world.clock()
             await asyncio.sleep(40)
-        assert 19 < raised.value.retry_after < 22
+        assert 19 < put_off < 22
 
     in_virtual_time(scenario)
 

@@ -544,7 +544,7 @@ def with_slots():
 
 
 def counted(prompt, limit, slots=1):
-    return Demand(slots, prompt, limit, exact=True)
+    return Demand(slots, prompt, limit, exact=True, together=True)
 
 
 def test_who_counts_tokens_slowly_holds_nobody_up():
