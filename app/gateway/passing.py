@@ -93,6 +93,7 @@ class OfPool:
         self._pool = pool
         self._wait = wait
         self._reading = reading
+        self._not_cleared: set[str] = set()  # models of which it has been told
         self.deny_if_full, self.admit = pool.deny_if_full, pool.admit
         self.broken, self.finished = pool.broken, pool.finished
 
@@ -134,7 +135,9 @@ class OfPool:
         try:
             await clear(upstream)
         except UpstreamError as error:  # the request is sent all the same, and may find no room
-            ModelLogger(logger, model).warning("a request of several answers: %s", error)
+            level = logging.DEBUG if model in self._not_cleared else logging.WARNING
+            self._not_cleared.add(model)
+            ModelLogger(logger, model).log(level, "a request of several answers: %s", error)
         else:
             lease.cleared()
 

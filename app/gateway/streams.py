@@ -86,9 +86,12 @@ class Native(Plain):
 
     def __init__(self, answers: int) -> None:
         self._open = answers
+        self._before = b""  # which may be the beginning of STOP
 
     def feed(self, chunk: bytes) -> bytes:
-        self._open -= chunk.count(STOP)
+        text = self._before + chunk
+        self._open -= text.count(STOP)
+        self._before = text[1 - len(STOP) :]
         return chunk
 
     def ended(self, tail: bytes) -> bool:
@@ -159,8 +162,10 @@ class Responses(Plain):
         if not isinstance(response, dict) or not self._cut(response):
             return event
         told = {**told, "type": INCOMPLETE, "response": cut_off(response)}
+        # As llama-server writes it: a door reads it, too.
+        data = json.dumps(told, separators=(",", ":")).encode()
         ends = event[len(event.rstrip(b"\n")) :]
-        return b"event: %b\ndata: %b%b" % (INCOMPLETE.encode(), _json(told), ends)
+        return b"event: %b\ndata: %b%b" % (INCOMPLETE.encode(), data, ends)
 
     def _cut(self, response: Mapping[str, Any]) -> bool:
         usage = response.get("usage")

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from app.gateway.streams import EVENT_END, Messages, Plain, Responses, stream_of
+from app.gateway.streams import EVENT_END, Messages, Native, Plain, Responses, stream_of
 
 MESSAGE = b"event: message_start\ndata: {}\n\n"
 MISSING = {"created_at": 7, "model": "tiny", "output": []}
@@ -119,6 +119,25 @@ def test_an_event_without_end_is_not_kept(monkeypatch):
     stream = Responses("tiny", 7)
     assert stream.feed(b"x" * 60) == b"" and not stream.over
     assert stream.feed(b"x" * 60) == b"x" * 120 and stream.over
+
+
+def test_a_door_sees_that_a_response_of_an_instance_is_over():
+    """An instance has written its last event anew, because it ended at its limit."""
+    instance, door = Responses("tiny", 7), Responses("tiny", 7)
+    instance.limit = 5
+    last = event("completed", response={"output": [], "usage": {"output_tokens": 5}})
+    assert not door.ended(b"")
+    told = door.feed(instance.feed(last))
+    assert told.startswith(b"event: response.incomplete\n") and door.ended(b"")
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 4))
+def test_the_last_event_of_a_native_answer_may_be_split(cut):
+    whole = b'data: {"content":"","stop":true,"timings":{}}\n\n' * 2
+    stream = Native(2)
+    assert fed(stream, [whole[:cut], whole[cut:]]) == whole and stream.ended(b"")
+    stream = Native(3)
+    assert fed(stream, [whole[:cut], whole[cut:]]) == whole and not stream.ended(b"")
 
 
 def test_an_error_within_messages_has_both_shapes():

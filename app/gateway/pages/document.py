@@ -47,8 +47,9 @@ class Document:
 def policy(page: bytes) -> str:
     """Content-Security-Policy (CSP Level 3): by their hashes, only the page's own elements."""
     found: dict[str, list[str]] = {"script": [], "style": []}
-    for opening in OPENING.finditer(page):
-        text = page[opening.end() : page.index(b"</%b>" % opening[1], opening.end())]
-        digest = base64.b64encode(hashlib.sha256(text).digest()).decode()
+    at = 0
+    while opening := OPENING.search(page, at):
+        at = page.index(b"</%b>" % opening[1], opening.end())
+        digest = base64.b64encode(hashlib.sha256(page[opening.end() : at]).digest()).decode()
         found[opening[1].decode()].append(f"'sha256-{digest}'")
     return POLICY.format(**{kind: " ".join(hashes) for kind, hashes in found.items()})

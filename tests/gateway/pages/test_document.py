@@ -21,6 +21,14 @@ def test_only_what_stands_in_the_page_may_run():
     assert not re.search(r'\son\w+="|\sstyle="', PAGE.decode())  # the policy would refuse them
 
 
+def test_what_stands_inside_an_element_is_none():
+    page = b'<script>var a = "<style></style>";</script><style>b {}</style>'
+    told = policy(page)
+    for text in (b'var a = "<style></style>";', b"b {}"):
+        assert base64.b64encode(hashlib.sha256(text).digest()).decode() in told
+    assert told.count("'sha256-") == 2
+
+
 def test_how_it_is_sent(run):
     document = Document(PAGE)
 
