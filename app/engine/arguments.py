@@ -14,6 +14,7 @@ from app.engine.flags import (
     FIT,
     RESOLVED,
     SHARED_WITH_DRAFT,
+    SPLIT,
     UNIFIED,
     Binary,
 )
@@ -192,13 +193,13 @@ def _resolved(resolved: Resolved, binary: Binary) -> Iterator[str]:
 def _slots(model: ModelSettings, resolved: Resolved, binary: Binary) -> Sequence[str]:
     """Several slots share the context, so that one request may use all of it, and keep their KV
     cache while they are idle."""
-    given = pasted.read(model.cli) if model.cli else pasted.read(model.extra_args, EXTRA)
-    if resolved.parallel == 1 or given.has(*UNIFIED):
+    if resolved.parallel == 1 or (model.cli and pasted.read(model.cli).has(*UNIFIED)):
         return ()
-    return (
-        *binary.first_known(("--kv-unified",)),
-        *binary.first_known(("--no-cache-idle-slots",)),
-    )
+    extra = pasted.read(model.extra_args, EXTRA)
+    if extra.has(*SPLIT):
+        return ()
+    shared = () if extra.has(*UNIFIED) else binary.first_known(("--kv-unified",))
+    return (*shared, *binary.first_known(("--no-cache-idle-slots",)))
 
 
 def _unresolved(line: CommandLine) -> Sequence[str]:

@@ -95,7 +95,12 @@ def test_cli_replaces_the_fields_and_is_sent_once():
 @pytest.mark.parametrize("flag", ["--no-kv-unified", "-no-kvu"])
 def test_extra_arguments_have_the_only_word_on_unified_kv(flag):
     text = argv(ModelSettings(extra_args=flag))
-    assert "--kv-unified" not in text and text.endswith(flag)
+    assert "--kv-unified" not in text and "idle-slots" not in text and text.endswith(flag)
+
+
+def test_who_asks_for_unified_kv_has_slots_that_keep_theirs():
+    text = argv(ModelSettings(extra_args="--kv-unified"))
+    assert text.count("--kv-unified") == 1 and "--no-cache-idle-slots" in text
 
 
 def test_cli_keeps_its_own_word_on_unified_kv():
