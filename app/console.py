@@ -188,8 +188,11 @@ def _to_terminal(text: str) -> None:
         sys.stdout.flush()
         if terminal is not None:
             terminal.take(text)
-        elif stdio.has_room(STDOUT, 0) or patience.look(STDOUT):  # not stopped by Ctrl-S
-            os.write(STDOUT, text.encode(errors="replace"))
+            return
+        while not stdio.has_room(STDOUT, 0):  # a pipe that nobody reads, or stopped by Ctrl-S
+            if not patience.look(STDOUT):
+                return
+        os.write(STDOUT, text.encode(errors="replace"))
 
 
 def _parts(text: str) -> Iterator[str]:

@@ -69,6 +69,24 @@ def test_without_a_terminal_nothing_is_said(monkeypatch, tmp_path):
         assert file.read() == ""
 
 
+@pytest.mark.parametrize("impatient", [False, True])
+def test_what_nobody_reads_is_not_shown_and_holds_nobody_up(monkeypatch, impatient):
+    """A pipe that is full. Result: as much as there was room for is there, and no more."""
+    reader, writer = os.pipe()
+    size = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, select.PIPE_BUF)
+    os.write(writer, b"x" * size)
+    monkeypatch.setattr(console, "STDOUT", writer)
+    while impatient and console._patience.look(writer):
+        pass
+    saying = threading.Thread(target=console.confide, args=("the token",), daemon=True)
+    saying.start()
+    saying.join(10)
+    assert not saying.is_alive()
+    assert os.read(reader, 2 * size) == b"x" * size
+    os.close(reader)
+    os.close(writer)
+
+
 def test_nobody_writes_a_second_line_or_a_colour(capsys):
     text = shown(
         capsys, lambda logger: logger.info("a\n12:00:00 INFO app forged \x1b[31m\u2028\ud800\u202e")
