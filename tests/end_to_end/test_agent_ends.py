@@ -66,9 +66,12 @@ def test_the_reason_of_an_end_survives_the_agent(api, tmp_path, source, cache):
         assert property_of(task, "status") == "stopped"
         assert "idle for" in property_of(task, "stop_reason")
         # The agent writes "completed" over ours, and we once more over the agent's.
-        last = lambda: api.calls.count("tasks.completed") == completed + 3  # noqa: E731
-        wait_for(last, lambda: str(api.calls))
-        assert task["status"] == "completed" and "idle for" in task["status_message"]
+        last = lambda: (  # noqa: E731
+            api.calls.count("tasks.completed") == completed + 3
+            and "idle for" in task["status_message"]  # a call is counted before it is answered
+        )
+        wait_for(last, lambda: f"{task['status_message']}: {api.calls}")
+        assert task["status"] == "completed"
 
         # The agent itself is ended: it kills us without a word.
         clone = api.state.tasks[edited(api, task, "Idle/idle_time_limit", "1")]
