@@ -17,8 +17,9 @@ from app.machine.deadline import within
 
 CONNECT_TIMEOUT = 5.0
 FULL_PAUSE = 0.005  # seconds between two tries while the child's backlog is full
-MAX_IDLE = 16  # connections; each occupies a thread of the child while it is open
-IDLE_LIFETIME = 2.0  # seconds; the child itself closes after 5
+# Seconds; the child itself closes after 5. Each connection occupies a thread of the child while it
+# is open, but no more are idle than were at work at once in that time.
+IDLE_LIFETIME = 2.0
 SMALL = 16 << 10  # bytes of a body that are rather copied than written on their own
 MAX_REPLY = 16 << 20  # bytes that `get` and `post` accept
 
@@ -206,7 +207,7 @@ class Client:
     def release(self, connection: ChildConnection) -> None:
         now = connection.idle_since = asyncio.get_running_loop().time()
         self._idle.append(connection)
-        while len(self._idle) > MAX_IDLE or now - self._idle[0].idle_since >= IDLE_LIFETIME:
+        while now - self._idle[0].idle_since >= IDLE_LIFETIME:
             self._idle.popleft().close()
 
     def forget(self, connection: ChildConnection) -> None:

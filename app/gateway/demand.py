@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from app.errors import RequestError
 from app.gateway.body.beginning import beginnings
@@ -57,6 +58,7 @@ KINDS = {
 }
 
 
+@lru_cache(maxsize=64)  # callers ask for few paths, each several times
 def kind_of(path: str) -> Kind | None:
     """None for a path of llama-server that needs no slot."""
     return KINDS.get(path.partition("?")[0].removeprefix("/v1"))

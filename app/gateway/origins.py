@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from app.errors import RequestError
@@ -42,6 +42,13 @@ def check_local(method: str, headers: Headers, allowed: Names = frozenset()) -> 
 
 
 def stranger(method: str, headers: Headers, allowed: Names = frozenset()) -> str | None:
+    """As `_stranger`. Most requests of all callers say the same of themselves."""
+    said = tuple([header for header in headers if header[0] in OF_CALLER])
+    return _stranger(method, said, allowed)
+
+
+@lru_cache(maxsize=64)
+def _stranger(method: str, headers: tuple[tuple[bytes, bytes], ...], allowed: Names) -> str | None:
     """The sign that a page of another site sent the request; None if there is no sign.
 
     Any page in a browser on this machine can make the browser send requests to this machine. The
@@ -104,12 +111,11 @@ def _authority(text: str) -> tuple[str, str] | None:
     return (found["name"].removesuffix("."), found["port"] or "") if found else None
 
 
-def _said(headers: Headers) -> dict[bytes, list[str]]:
+def _said(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, list[str]]:
     """What the headers say of the caller: all values of each, in lower case."""
     said: dict[bytes, list[str]] = {name: [] for name in OF_CALLER}
     for name, value in headers:
-        if name in said:
-            said[name].append(value.decode("latin-1").strip().lower())
+        said[name].append(value.decode("latin-1").strip().lower())
     return said
 
 

@@ -34,10 +34,10 @@ class Fair(Generic[W]):
         self._clocks: OrderedDict[Key, float] = OrderedDict()  # the last one served last
         self._served: dict[Key, float] = {}  # when each of these had its last turn
         self._now = 0.0  # the clock of the caller that was served last
-        self._size = 0
+        self.size = 0  # requests that wait
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def __iter__(self) -> Iterator[W]:
         return (each for line in self._lines.values() for each in line)
@@ -51,7 +51,7 @@ class Fair(Generic[W]):
         if _key(request.caller) not in self._lines:
             self._keep(request.caller, self._clock(request.caller))
         self._lines.setdefault(_key(request.caller), deque()).append(request)
-        self._size += 1
+        self.size += 1
 
     def __contains__(self, request: W) -> bool:
         return request in self._lines.get(_key(request.caller), ())
@@ -114,7 +114,7 @@ class Fair(Generic[W]):
         if line is None or request not in line:
             return
         line.remove(request)
-        self._size -= 1
+        self.size -= 1
         if not line:
             del self._lines[_key(request.caller)]
 
@@ -129,7 +129,7 @@ class Fair(Generic[W]):
         """Take all out."""
         all_of_them = list(self)
         self._lines.clear()
-        self._size = 0
+        self.size = 0
         return all_of_them
 
 

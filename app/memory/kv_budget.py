@@ -260,6 +260,8 @@ class KvBudget:
 
     def left_by(self, caller: Caller) -> int:
         """Slots that may be at work still for requests that this caller has left."""
+        if not self._left:
+            return 0
         return sum(s.slots for s in self._seats if s.left is not None and s.caller == caller)
 
     def look(self, slots: Collection[SlotState], now: float) -> bool:

@@ -94,10 +94,11 @@ class Leases(Generic[Upstream]):
         """Whether requests wait for a model's turn, for which others may have to drain. Nothing is
         to be decided for a model that comes until it is there, nor for one that leaves until it is
         gone, nor for one that is not set up."""
-        return any(
-            model.line.waiting and model.state not in HERE_OR_MOVING and model.server is not None
-            for model in self._ledger
-        )
+        for model in self._ledger:  # no generator: it is asked twice for each request
+            if model.line.waiting and model.state not in HERE_OR_MOVING:
+                if model.server is not None:
+                    return True
+        return False
 
     def cleared(self, model: Model[Upstream], seat: Seat) -> None:
         """What resting slots held is gone: others may have waited for that."""

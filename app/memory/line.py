@@ -48,7 +48,7 @@ class Line:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiters) + len(self._asking)
+        return self._waiters.size + len(self._asking)
 
     @property
     def seated(self) -> int:

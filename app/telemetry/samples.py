@@ -211,7 +211,8 @@ def read_tokens(head: bytes, tail: bytes) -> Tokens:
         generated, spent = _count(timings, "predicted_n"), _seconds(timings, "predicted_ms") or 0.0
         prefill = _seconds(timings, "prompt_ms")
         return Tokens(prompt, cached, generated, *guesses, prefill=prefill, seconds=spent)
-    begun, ended = _last(head, b'"usage":'), _last(tail, b'"usage":')
+    ended = _last(tail, b'"usage":')
+    begun = ended if head == tail else _last(head, b'"usage":')
     generated = _count(ended, "completion_tokens", "output_tokens")
     # Anthropic's input_tokens leave out what came from the cache; a stream tells of it in
     # message_start.

@@ -38,8 +38,10 @@ class Decoder(Protocol):
 
 def coding_of(headers: Headers) -> bytes | None:
     """How a body is compressed, if it is. Raises RequestError 415."""
-    given = b",".join(value for name, value in headers if name == b"content-encoding")
-    named = [coding.strip().lower() for coding in given.split(b",")]
+    given = [value for name, value in headers if name == b"content-encoding"]
+    if not given:
+        return None
+    named = [coding.strip().lower() for coding in b",".join(given).split(b",")]
     codings = [coding for coding in named if coding not in (b"", b"identity")]
     if not codings:
         return None

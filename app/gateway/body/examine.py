@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from app.errors import RequestError
 from app.gateway.body.asked import Asked, asked
-from app.gateway.body.media import media_size, refuse_remote_media
+from app.gateway.body.media import media_in, media_size, refuse_remote
 from app.gateway.body.outline import Outlined
 from app.gateway.body.strict import SURROGATE, parse, repair
 from app.telemetry.samples import Several
@@ -69,10 +69,10 @@ def examine(raw: bytes, *, allow_remote: bool) -> Examined:
         _check_number(raw)
     whole = repair(raw)
     fields = parse(whole)
+    media = media_in(fields)
     if not allow_remote:
-        refuse_remote_media(fields)
-    media = media_size(fields, {})
-    return _examined(fields, None if whole is raw else whole, media)
+        refuse_remote(media)
+    return _examined(fields, None if whole is raw else whole, media_size(media, {}))
 
 
 def examine_outline(outlined: Outlined, size: int, *, allow_remote: bool) -> Examined | None:
@@ -82,8 +82,9 @@ def examine_outline(outlined: Outlined, size: int, *, allow_remote: bool) -> Exa
         return None
     try:
         fields = parse(outlined.raw)
+        media = media_in(fields)
         if not allow_remote:
-            refuse_remote_media(fields)
+            refuse_remote(media)
     except RequestError:
         return None
     lengths = outlined.ascii_lengths
@@ -91,7 +92,7 @@ def examine_outline(outlined: Outlined, size: int, *, allow_remote: bool) -> Exa
     if not (model is None or isinstance(model, str)) or model in lengths:
         return None
     try:
-        return _examined(fields, None, media_size(fields, lengths))
+        return _examined(fields, None, media_size(media, lengths))
     except RequestError:
         return None
 

@@ -7,7 +7,7 @@ this is a rule on the whole body, and no list of places.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 from app.errors import RequestError
 
@@ -38,34 +38,38 @@ TOOL_USES = ("tool_use", "server_tool_use", "mcp_tool_use")
 WEB_RESULTS = ("web_search_result", "web_fetch_result")
 
 
-def refuse_remote_media(fields: Mapping[str, object]) -> None:
-    """Raises RequestError 400 if llama-server would fetch an image, a sound or a film."""
-    if any(_remote(text) for text in _named(fields)):
-        raise RequestError(
-            400,
-            "this instance does not fetch media by URL: send them inside the request as data: "
-            "URLs, or start the instance with General/allow_remote_media",
-        )
-
-
-def _named(fields: Mapping[str, object]) -> Iterator[str]:
+def media_in(fields: Mapping[str, object]) -> list[str]:
     """Every string under a key that names media, at any depth."""
-    left: list[object] = [value for key, value in fields.items() if key not in NEVER_MEDIA]
-    yield from _strings(fields)
+    found: list[str] = []
+    left: list[object] = []
+    _look(fields, found, left, outermost=True)
     while left:
         item = left.pop()
         if isinstance(item, list):
             left += item
         elif isinstance(item, dict):
-            yield from _strings(item)
-            left += [
-                _but_for_results(value) if key == "content" else value
-                for key, value in item.items()
-                if not _never_media(key, item)
-            ]
+            _look(item, found, left)
+    return found
 
 
-def _but_for_results(content: object) -> list[object]:
+def _look(
+    item: Mapping[str, object], found: list[str], left: list[object], *, outermost: bool = False
+) -> None:
+    """One object: what is `found` in it, and what is `left` to be looked at."""
+    # The body itself may claim to be a tool_use, and its `input` is what is asked: so only below.
+    used = not outermost and item.get("type") in TOOL_USES
+    for key, value in item.items():
+        if _names_media(key):
+            listed = value if isinstance(value, list) else [value]
+            found += [text for text in listed if isinstance(text, str)]
+        if isinstance(value, list | dict) and not (key in NEVER_MEDIA or (used and key == "input")):
+            if key == "content" and not outermost:
+                left += _but_for_results(value)
+            else:
+                left.append(value)
+
+
+def _but_for_results(content: list[object] | dict[str, object]) -> list[object]:
     """What stands in `content`, without the addresses of what a server's tool found."""
     listed = content if isinstance(content, list) else [content]
     return [
@@ -76,16 +80,14 @@ def _but_for_results(content: object) -> list[object]:
     ]
 
 
-def _never_media(key: str, owner: Mapping[str, object]) -> bool:
-    # The body itself may claim to be a tool_use, and its `input` is what is asked: so only below.
-    return key in NEVER_MEDIA or (key == "input" and owner.get("type") in TOOL_USES)
-
-
-def _strings(item: Mapping[str, object]) -> Iterator[str]:
-    for key, value in item.items():
-        if _names_media(key):
-            listed = value if isinstance(value, list) else [value]
-            yield from (text for text in listed if isinstance(text, str))
+def refuse_remote(media: Iterable[str]) -> None:
+    """Raises RequestError 400 if llama-server would fetch an image, a sound or a film ."""
+    if any(_remote(text) for text in media):
+        raise RequestError(
+            400,
+            "this instance does not fetch media by URL: send them inside the request as data: "
+            "URLs, or start the instance with General/allow_remote_media",
+        )
 
 
 def _names_media(key: str) -> bool:
@@ -98,10 +100,10 @@ def _remote(text: str) -> bool:
     return text.lstrip()[:8].lower().startswith(SCHEMES)
 
 
-def media_size(fields: Mapping[str, object], ascii_lengths: Mapping[str, int]) -> int:
-    """Bytes of all strings under keys that name media; in base64 a character is a byte.
-    `ascii_lengths`: of those that have stand-ins."""
+def media_size(media: Iterable[str], ascii_lengths: Mapping[str, int]) -> int:
+    """Bytes of all these strings; in base64 a character is a byte. `ascii_lengths`: of those that
+    have stand-ins."""
     return sum(
         ascii_lengths[text] if text in ascii_lengths else len(text) if text.isascii() else 0
-        for text in _named(fields)
+        for text in media
     )

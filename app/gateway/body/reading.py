@@ -123,9 +123,11 @@ class Reading:
             body.holding.end()
 
     async def _json(self, request: Request, allowed: Allowance, holding: Holding) -> Body:
-        outline = Outline()
-        pieces = await self._take(request, allowed, holding, outline)
-        found = self._by_outline(outline, pieces) if len(pieces) > 1 else None
+        pieces, found = self._arrived(request, allowed, holding), None
+        if pieces is None:
+            outline = Outline()
+            pieces = await self._take(request, allowed, holding, outline)
+            found = self._by_outline(outline, pieces)
         if found is None:
             pieces = joined(pieces)
             found = await self._by_whole(request, pieces)
@@ -141,8 +143,21 @@ class Reading:
             holding=holding,
         )
 
+    def _arrived(
+        self, request: Request, allowed: Allowance, holding: Holding
+    ) -> list[bytes] | None:
+        """A small body that is there with its head, as most are; else None."""
+        if coding_of(request.headers) is not None:
+            return None
+        body = request.arrived(PIECE)
+        if body is None:
+            return None
+        allowed.check_whole(len(body))
+        holding.grow(len(body))
+        return [body]
+
     def _by_outline(self, outline: Outline, pieces: list[bytes]) -> Examined | None:
-        outlined = outline.end()
+        outlined = outline.end() if len(pieces) > 1 else None
         if outlined is None:
             return None
         size = sum(map(len, pieces))

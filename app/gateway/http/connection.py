@@ -46,22 +46,19 @@ class Connection(asyncio.Protocol):
         self._reader = Reader(server.limits, self, self._take)
         self._pipeline = Pipeline(server.handler, self._answered)
         self._transport: asyncio.Transport | None = None
+        self.address = ""  # the client's; "" for one on a Unix socket
         self._paused_at: float | None = None  # when reading was paused
         self._held = 0.0  # seconds for which it was, since the newest request's head
         self._dropping = False  # what still arrives is read and dropped
         self._since = clock.now()  # the client has been waited for since then
         self.write_paused: float | None = None
 
-    @property
-    def address(self) -> str:
-        """The client's; "" for one on a Unix socket."""
-        peer = self._transport.get_extra_info("peername") if self._transport else None
-        return peer[0].partition("%")[0] if peer else ""
-
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0].partition("%")[0] if peer else ""
         if not self._server.allows(self.address):
             self._dropping = True
             self._transport.abort()

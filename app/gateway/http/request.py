@@ -104,6 +104,13 @@ class Request:
             self._arrived.clear()
             await self._arrived.wait()
 
+    def arrived(self, below: int) -> bytes | None:
+        """The body, if all of it has arrived and is smaller than so many bytes: it is taken then,
+        and `chunks` has nothing."""
+        if not self._complete or self._buffered >= below:
+            return None
+        return self._take()
+
     def _take(self) -> bytes:
         """All that has arrived, in one piece: a client may send it in pieces of one byte."""
         chunk = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)

@@ -1,9 +1,13 @@
 import pytest
 
 from app.errors import RequestError
-from app.gateway.body.media import refuse_remote_media
+from app.gateway.body.media import media_in, refuse_remote
 
 U = "http://h/x"
+
+
+def refuse_remote_media(fields):
+    refuse_remote(media_in(fields))
 
 
 def message(*parts, **more):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from app.errors import RequestError
 from app.gateway.body.examine import FEW, SMALL, examine, examine_outline
-from app.gateway.body.media import NEVER_MEDIA, media_size
+from app.gateway.body.media import NEVER_MEDIA, media_in, media_size
 from app.gateway.body.outline import BEGINNING, LONG, SCHEME, SIZE, SLICE, STRINGS, Outline
 from app.gateway.body.strict import parse
 
@@ -36,7 +36,7 @@ def by_whole(raw, *, allow_remote=False):
     except RequestError:
         return None
     repaired = None if found.repaired == raw else found.repaired
-    media = media_size(parse(repaired or raw), {})
+    media = media_size(media_in(parse(repaired or raw)), {})
     return replace(found, media=media, repaired=repaired)
 
 

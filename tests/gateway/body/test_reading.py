@@ -219,6 +219,9 @@ def test_a_body_gives_way_while_it_arrives_and_not_once_it_is_whole():
     class Sent:
         headers, length, address, gives_way = [], None, "", False
 
+        def arrived(self, below):
+            return None
+
         async def chunks(self):
             for chunk in (b"{", b"}"):
                 seen.append(self.gives_way)
