@@ -132,12 +132,12 @@ class ChildConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         if self.exchange is not None:
-            self.exchange.writable.clear()
+            self.exchange.hold()
 
     def resume_writing(self) -> None:
         if self.exchange is not None:
             self._connections.progress += 1
-            self.exchange.writable.set()
+            self.exchange.release()
 
     # httptools
     def on_message_begin(self) -> None:
@@ -219,8 +219,7 @@ class Exchange:
         self.replayable = True
         self._chunked = False
         self._paused = False
-        self.writable = asyncio.Event()
-        self.writable.set()
+        self._full: asyncio.Event | None = None  # while the child does not take what is sent
         self._connections = connections
         self._request = request
         self._connection: ChildConnection | None = None
@@ -230,7 +229,7 @@ class Exchange:
     def owed(self) -> bool:
         """It is the child's turn: it has the request, or does not take what is sent of it; and
         whoever waits for the answer takes what comes."""
-        return not (self.ours or self._paused) and (self.sent or not self.writable.is_set())
+        return not (self.ours or self._paused) and (self.sent or self._full is not None)
 
     async def begin(self, *, fresh: bool = False) -> None:
         """Send the request. Raises NotConnectedError."""
@@ -251,7 +250,8 @@ class Exchange:
     async def write(self, chunk: bytes) -> None:
         """Send one piece of the request's body; return when there is room for more."""
         self._write(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
-        await self.writable.wait()
+        if self._full is not None:
+            await self._full.wait()
 
     def end(self) -> None:
         if self._chunked:
@@ -265,8 +265,19 @@ class Exchange:
     def end_with(self, tell: Callable[[], None]) -> None:
         """Nothing more comes; nobody waits to write any longer."""
         self.done = True
-        self.writable.set()
+        self.release()
         tell()
+
+    def hold(self) -> None:
+        """The child does not take what is sent."""
+        if self._full is None:
+            self._full = asyncio.Event()
+
+    def release(self) -> None:
+        """It does, or need not any more."""
+        if self._full is not None:
+            self._full.set()
+            self._full = None
 
     def pause(self) -> None:
         self._paused = True

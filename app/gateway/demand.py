@@ -124,18 +124,21 @@ def fields(kind: Kind, body: Body, seat: Seat) -> dict[str, int]:
     return added
 
 
+def _last(body: list[bytes]) -> bytes:
+    """Take its last piece that is not blank, without blanks behind it."""
+    piece = b""
+    while not piece:
+        piece = body.pop().rstrip()
+    return piece
+
+
 def added(body: list[bytes], more: dict[str, int]) -> None:
     """Add members at the end of a JSON object in pieces: of two with one name the last one counts
     for llama-server, also where a name is escaped."""
     if not more:
         return
-    members = b",".join(b'"%b":%d' % (name.encode(), value) for name, value in more.items())
-    tail = bytearray()
-    while b"}" not in tail:
-        tail[:0] = body.pop()
-    end = tail.rindex(b"}")
-    while not tail[:end].strip() and body:
-        tail[:0] = body.pop()
-        end = tail.rindex(b"}")
-    comma = b"" if tail[:end].rstrip().endswith(b"{") else b","
-    body.append(bytes(tail[:end]) + comma + members + b"}")
+    members = b",".join([b'"%b":%d' % (name.encode(), value) for name, value in more.items()])
+    end = _last(body)
+    before = end[:-1].rstrip() or _last(body)  # the brace may be the first of its piece
+    comma = b"" if before.endswith(b"{") else b","
+    body.append(before + comma + members + b"}")

@@ -33,7 +33,8 @@ def request_headers(headers: Headers) -> Headers:
 
 def response_headers(headers: Headers) -> Headers:
     """Those of a child's headers that the client gets."""
-    dropped = RESPONSE_ONLY_OURS | connection_options(headers)
+    options = connection_options(headers)
+    dropped = RESPONSE_ONLY_OURS | options if options else RESPONSE_ONLY_OURS
     return [
         header
         for header in headers
@@ -43,5 +44,6 @@ def response_headers(headers: Headers) -> Headers:
 
 def connection_options(headers: Headers) -> set[bytes]:
     """The headers that `Connection` names: none of them is passed on (RFC 9110, 7.6.1)."""
-    named = b",".join(value for name, value in headers if name == b"connection")
-    return {option.strip().lower() for option in named.split(b",") if option.strip()}
+    named = [value for name, value in headers if name == b"connection"]
+    options = b",".join(named).split(b",") if named else ()
+    return {option.strip().lower() for option in options if option.strip()}

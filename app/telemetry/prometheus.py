@@ -1,22 +1,31 @@
 """/metrics in Prometheus' text format: counters and histograms of finished requests, and values of
-the moment, which are read when Prometheus asks."""
+the moment, which are read when Prometheus asks.
+
+Finished requests are added up in plain numbers, because that is done for each of them; what becomes
+text is prometheus_client's.
+"""
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
-    Counter,
-    Histogram,
     ProcessCollector,
-    disable_created_metrics,
 )
 from prometheus_client import generate_latest as render
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from app.telemetry.conventions import Exposed, exposed
 from app.telemetry.overview import Overview
@@ -31,37 +40,31 @@ FAMILIES: dict[Type, type[Gathered]] = {
     Type.GAUGE: GaugeMetricFamily,
 }
 Take = Callable[[Sample], float | None]
-By = Callable[[Sample], tuple[object, ...]]  # values of labels
-Step = tuple[Take, Callable[[float], object]]  # a request's part, and what takes it in
+Step = tuple[Take, Callable[[float], None]]  # a request's part, and what takes it in
 
 
 class Metrics:
     def __init__(self, overview: Overview, now: Callable[[], float]) -> None:
         """`now` gives seconds that only grow."""
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # nobody here needs them
         self._registry = CollectorRegistry()
         rows = exposed()
         self._registry.register(_Now(overview, now, rows))
         ProcessCollector(registry=self._registry)  # start, memory and descriptors of the process
         self._steps: dict[str, list[Step]] = {name: [] for name in overview.models}
-        self._labelled: list[_Labelled] = []
-        for metric in rows:
-            if isinstance(metric.source, OfRequests):
-                self._register(metric, metric.source.take)
+        self._labelled: list[_OfRequests] = []
+        for row in rows:
+            if isinstance(row.source, OfRequests):
+                self._register(row, row.source.take)
 
-    def _register(self, metric: Exposed, take: Take) -> None:
-        about = (metric.name, metric.help, metric.labels)
-        made: Counter | Histogram
-        if metric.type is Type.HISTOGRAM:
-            made = Histogram(*about, registry=self._registry, buckets=metric.buckets)
-        else:
-            made = Counter(*about, registry=self._registry)
-        if metric.labels != ("model",):
-            self._labelled.append(_Labelled(take, metric.by, made))
+    def _register(self, row: Exposed, take: Take) -> None:
+        metric = _OfRequests(row, take)
+        self._registry.register(metric)
+        if row.labels != ("model",):
+            self._labelled.append(metric)
             return
         for model, steps in self._steps.items():
             # A series that is there from the beginning shows its first step, and is found once.
-            steps.append((take, _taking(made.labels(model))))
+            steps.append((take, metric.series((model,)).add))
 
     def add(self, sample: Sample) -> None:
         for take, step in self._steps[sample.model]:
@@ -75,29 +78,62 @@ class Metrics:
         return bytes(render(self._registry))
 
 
-class _Labelled:
-    """A metric whose labels differ from request to request. Each series is found once: statuses,
+class _Series:
+    """One series of a counter or a histogram: the sum of its values, and how many are at most as
+    large as each bound, and larger than the one before it."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.sum = 0.0
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)  # the last one for those beyond all bounds
+
+    def add(self, value: float) -> None:
+        self.sum += value
+        self._counts[bisect_left(self._bounds, value)] += 1
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """How many values are at most as large as each bound."""
+        bounds = (*self._bounds, math.inf)
+        named = [floatToGoString(bound) for bound in bounds]  # type: ignore[no-untyped-call]
+        return list(zip(named, accumulate(self._counts), strict=True))
+
+
+class _OfRequests(Collector):
+    """One metric of finished requests. Its labels may differ from request to request: statuses,
     operations and models are few."""
 
-    def __init__(self, take: Take, by: By, metric: Counter | Histogram) -> None:
+    def __init__(self, row: Exposed, take: Take) -> None:
+        self._row = row
         self._take = take
-        self._by = by
-        self._metric = metric
-        self._series: dict[tuple[object, ...], Callable[[float], object]] = {}
+        self._bounds = row.buckets if row.type is Type.HISTOGRAM else ()
+        self._series: dict[tuple[object, ...], _Series] = {}
+
+    def series(self, labels: tuple[object, ...]) -> _Series:
+        """The one with these labels, found or begun."""
+        found = self._series.get(labels)
+        if found is None:
+            found = self._series[labels] = _Series(self._bounds)
+        return found
 
     def add(self, sample: Sample) -> None:
         value = self._take(sample)
-        if value is None:
-            return
-        labels = self._by(sample)
-        step = self._series.get(labels)
-        if step is None:
-            step = self._series[labels] = _taking(self._metric.labels(*labels))
-        step(value)
+        if value is not None:
+            self.series(self._row.by(sample)).add(value)
 
+    def describe(self) -> Iterable[Family]:
+        return ()  # or it is asked for its values when it is registered
 
-def _taking(metric: Counter | Histogram) -> Callable[[float], object]:
-    return metric.inc if isinstance(metric, Counter) else metric.observe
+    def collect(self) -> Iterable[Family]:
+        about = self._row.name, self._row.help
+        counter = CounterMetricFamily(*about, labels=self._row.labels)
+        histogram = HistogramMetricFamily(*about, labels=self._row.labels)
+        for values, series in self._series.items():
+            labels = [str(value) for value in values]
+            if self._bounds:
+                histogram.add_metric(labels, series.buckets(), series.sum)
+            else:
+                counter.add_metric(labels, series.sum)
+        yield histogram if self._bounds else counter
 
 
 class _Now(Collector):

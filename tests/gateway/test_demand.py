@@ -97,6 +97,7 @@ def test_what_is_added_to_a_body():
         [b'{"a":1}', b"  ", b"\n"],
         [b'{"a":1', b"", b"}", b" "],
         [b"{", b"\n", b"}"],
+        [b"{\n", b" \n ", b" } "],
         [b'{"n_predict":1,"n\\u005fpredict":2}'],
     ],
 )

@@ -56,8 +56,9 @@ class Holding:
 
     def end(self) -> None:
         """The body is in the child's hands."""
-        self._room.give_back(self._address, self._counted)
-        self._counted = 0
+        if self._counted:
+            self._room.give_back(self._address, self._counted)
+            self._counted = 0
 
     def grow(self, size: int) -> None:
         """So many more bytes have arrived. Raises RequestError 503."""

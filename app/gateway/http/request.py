@@ -57,6 +57,9 @@ class Request:
         self.started = False  # the response's head has been sent
         self.finished = False
         self.flow: Flow | None = None
+        length = self.header(b"content-length")
+        # The body's, in bytes, as the client gives it; None if it comes in chunks, or none.
+        self.length = None if length is None else int(length.strip().lstrip(b"0") or b"0")
         self.size = 0  # bytes of the body that have arrived
         self.named_errors = False  # in Anthropic's shape: OpenAI's with a `type` beside it
         self.gives_way = False  # its connection may be broken for the sake of a new one
@@ -65,7 +68,7 @@ class Request:
         self._buffered = 0
         self._complete = False
         self._failure: RequestError | None = None
-        self._arrived = asyncio.Event()
+        self._arrived: asyncio.Event | None = None  # where more of the body is waited for
         self._expects = self.header(b"expect") is not None
         self._framing = b""
         self._held = b""  # the head, until there is something to send it with
@@ -83,12 +86,6 @@ class Request:
 
     # The request's body.
 
-    @property
-    def length(self) -> int | None:
-        """The body's, in bytes, as the client gives it; None if it comes in chunks, or none."""
-        given = self.header(b"content-length")
-        return None if given is None else int(given.strip().lstrip(b"0") or b"0")
-
     async def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives. The client is held back while nobody takes it."""
         if self._expects and self.version != "1.0" and not self._complete and not self._chunks:
@@ -101,7 +98,7 @@ class Request:
                 return
             if self._failure is not None:
                 raise self._failure
-            self._arrived.clear()
+            self._arrived = asyncio.Event()
             await self._arrived.wait()
 
     def arrived(self, below: int) -> bytes | None:
@@ -127,17 +124,21 @@ class Request:
         self._chunks.append(chunk)
         self._buffered += len(chunk)
         self.size += len(chunk)
-        self._arrived.set()
+        self._wake()
 
     def feed_end(self) -> None:
         self._complete = True
-        self._arrived.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._arrived is not None:
+            self._arrived.set()
 
     def fail(self, error: RequestError) -> None:
         """The rest of the body will not arrive, and no other request after it."""
         self.keep_alive = False
         self._failure = error
-        self._arrived.set()
+        self._wake()
 
     # The response.
 
