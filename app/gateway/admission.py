@@ -25,6 +25,7 @@ BEARER = re.compile(rb"bearer[ \t]+(\S.*)", re.I | re.S)
 PAUSE = 1.0  # seconds before an answer to where too many wrong keys came from
 CHALLENGE = ((b"www-authenticate", b"Bearer"),)  # RFC 9110, 11.6.1
 ALLOW_VARIABLE = "LLAMACPP_ALLOW_FROM"
+UNLIMITED = Quota()
 ANYWHERE, HERE = "0.0.0.0", "127.0.0.1"
 
 
@@ -86,7 +87,7 @@ class Keys:
 
     def quota(self, holder: Holder) -> Quota:
         """One without limits for who is not in the keys file."""
-        return Quota() if self._roster is None else self._roster.quota(holder)
+        return UNLIMITED if self._roster is None else self._roster.quota(holder)
 
 
 def keys_sent(headers: Headers) -> list[bytes]:

@@ -25,7 +25,7 @@ BYTES_PER_TOKEN = 4  # of a prompt in English, roughly
 NOTHING = "there is no model here that this key may use"
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: one is made for each request
 class Incoming:
     """A client's request for a model, before its body has arrived. `names` are those by which the
     client may choose models."""
@@ -45,7 +45,7 @@ class Incoming:
         return tuple(dict.fromkeys(self.names.values()))
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: one is made for each request
 class Call:
     """A client's request for a model, read as far as is needed to pass it on."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from app.memory.caller import Caller
@@ -12,8 +12,7 @@ MOST_NUMBERS = 1 << 30
 MARK = "n_discard"  # the field of a body, and of /slots, that has the number of a request's seat
 
 
-@dataclass(frozen=True)
-class Demand:
+class Demand(NamedTuple):
     """What a request may come to use: `slots` at once (0: it only asks), `prompt` tokens at most
     (all of its prompts; None: not known) and `limit` tokens that it generates in each slot (None:
     as many as there may be). `exact`: the prompt was counted; else each byte counts as a token, and
@@ -36,13 +35,13 @@ class Demand:
 
     def alone(self) -> Demand:
         """The same, with all slots and the whole context for itself."""
-        return replace(self, slots=MOST_NUMBERS, prompt=None, countable=False)
+        return self._replace(slots=MOST_NUMBERS, prompt=None, countable=False)
 
     def counted(self, prompt: int | None) -> Demand:
         """None: nobody knows, and each byte counts."""
         if prompt is None:
-            return replace(self, countable=False)
-        return replace(self, prompt=prompt, exact=True)
+            return self._replace(countable=False)
+        return self._replace(prompt=prompt, exact=True)
 
 
 @dataclass(eq=False)

@@ -39,7 +39,7 @@ class Tokens:
         return 100 * self.accepted / self.drafted if self.drafted else None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)  # not frozen: one is made for each request
 class Sample:
     """A finished request, times in seconds from its first byte: `latency` to our last byte,
     `first_token` to the first event of a stream (None for an answer that comes whole), `wait`

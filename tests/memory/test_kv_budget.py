@@ -1,5 +1,4 @@
 import itertools
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -46,7 +45,7 @@ def test_one_short_request_may_wait_inside_for_the_next_slot():
     assert budget.seat(counted(20, None), 0.0) is None
     assert budget.seat(counted(20, 0), 0.0) is None
     assert budget.seat(counted(20, 1, 2), 0.0) is None
-    assert budget.seat(replace(counted(20, 1), marked=False), 0.0) is None
+    assert budget.seat(counted(20, 1)._replace(marked=False), 0.0) is None
     inside = budget.seat(counted(20, SHORT), 0.0)
     assert budget.seat(Demand(slots=0), 0.0)  # what wants no slot is not concerned
     assert inside.limit == SHORT and budget.taken == SLOTS + 1
@@ -225,7 +224,7 @@ def test_a_leaver_is_gone_when_a_slot_that_rests_had_it_last():
 def test_several_answers_to_one_prompt_were_given_slots_at_once():
     """They may be done before anybody has looked."""
     budget = KvBudget(SLOTS, CONTEXT)
-    seat = budget.seat(replace(counted(1000, 100, 2), together=True), 0.0)
+    seat = budget.seat(counted(1000, 100, 2)._replace(together=True), 0.0)
     budget.end(seat, Use.LEFT, 1.0)
     slots = [SlotState(seat.number, True), SlotState(seat.number, False)]
     assert not budget.look(slots, 1.1) and budget.taken == 2
@@ -393,7 +392,7 @@ def test_the_further_slots_of_one_request_hold_what_they_held_until_it_has_begun
 def test_one_that_is_in_the_way_of_itself_has_resting_slots_cleared():
     """Several answers to one prompt: it waits for nobody, but the slots of the further answers
     hold so much that llama-server could not read the prompt at once."""
-    budget, several = KvBudget(SLOTS, CONTEXT), replace(counted(300, 30, 2), together=True)
+    budget, several = KvBudget(SLOTS, CONTEXT), counted(300, 30, 2)._replace(together=True)
     first = budget.seat(several, 0.0)
     assert not first.clears
     budget.free(first)
@@ -419,7 +418,7 @@ def test_each_slot_that_reads_a_prompt_may_be_given_something_first(together):
     """Of several answers to one prompt it is one slot, of several prompts each."""
     budget = KvBudget(SLOTS, CONTEXT)
     budget.free(budget.seat(counted(4000, 10), 0.0))
-    seat = budget.seat(replace(counted(300, 30, 3), together=together), 1.0)
+    seat = budget.seat(counted(300, 30, 3)._replace(together=together), 1.0)
     assert seat.clears
     budget.cleared(seat)
     assert bool(budget.seat(counted(10, 1500), 1.0)) == together
@@ -449,7 +448,7 @@ class Run:
         self.waiting, self.held, self.now = [], [], 0.0
 
     def come(self, prompt, limit, slots):
-        self.waiting.append(replace(counted(prompt, limit, slots), together=prompt % 2 == 0))
+        self.waiting.append(counted(prompt, limit, slots)._replace(together=prompt % 2 == 0))
 
     def play(self, data, deeds, comes):
         """So many of these deeds, with requests such as `comes`."""

@@ -24,7 +24,7 @@ OTHERS = bytes(set(range(256)) - set(b",[{\\"))  # bytes that cost next to nothi
 MOST_SURROGATES = 1 << 20  # that are escaped: they are looked at one by one
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: one is made for each request
 class Examined:
     """`repaired`: the body that is to be passed on in the place of what came, if there is one;
     `media`: bytes of the pictures, sounds and films in it."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from app.errors import RequestError
 
+NAMES = ("url", "data", "multimodal_data")  # and all that end with _url or begin with file
 SCHEMES = ("http:", "https:", "file:", "ftp:")
 # JSON that clients send along and that is never media: an agent's history has URLs in it. No path
 # to a content part leads through these keys, in any API of llama-server.
@@ -59,7 +60,7 @@ def _look(
     # The body itself may claim to be a tool_use, and its `input` is what is asked: so only below.
     used = not outermost and item.get("type") in TOOL_USES
     for key, value in item.items():
-        if _names_media(key):
+        if key in NAMES or key.endswith("_url") or key.startswith("file"):
             listed = value if isinstance(value, list) else [value]
             found += [text for text in listed if isinstance(text, str)]
         if isinstance(value, list | dict) and not (key in NEVER_MEDIA or (used and key == "input")):
@@ -88,12 +89,6 @@ def refuse_remote(media: Iterable[str]) -> None:
             "this instance does not fetch media by URL: send them inside the request as data: "
             "URLs, or start the instance with General/allow_remote_media",
         )
-
-
-def _names_media(key: str) -> bool:
-    return (
-        key in ("url", "data", "multimodal_data") or key.endswith("_url") or key.startswith("file")
-    )
 
 
 def _remote(text: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.gateway.body.asked import Asked
+from app.gateway.body.asked import ONCE, Asked
 from app.gateway.body.encoding import coding_of, decoded
 from app.gateway.body.examine import SMALL, Examined, examine, examine_outline, quick
 from app.gateway.body.form import ModelField, boundary_of
@@ -22,11 +22,11 @@ PIECE = 128 << 10  # bytes, at least, of every piece of a large body but the las
 FOLLOWED = 128 << 10  # bytes of a body that an outline takes between two turns of the loop
 SLICE = 4 << 10  # bytes of a form that are parsed between two turns of the loop
 DECODED_AT_ONCE = 2  # bodies: each may grow to the limit before it is counted
-ONE, ONCE = Several(), Asked()
+ONE = Several()
 Allowances = Callable[[str], Allowance]  # by a model's name
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: one is made for each request
 class Body:
     """A request's body. `pieces`: its bytes; None if it is passed on as it arrives. `media`: bytes
     of the pictures, sounds and films in it; `streams`: the client wants the answer as a stream of
