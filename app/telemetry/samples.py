@@ -114,11 +114,12 @@ class Ends:
         self.size = 0  # bytes of the whole body
 
     def feed(self, chunk: bytes) -> None:
-        self.size += len(chunk)
-        if len(self._head) < HEAD:
-            self._head += chunk[: HEAD - len(self._head)]
+        size = len(chunk)
+        if self.size < HEAD:
+            self._head += chunk[: HEAD - self.size]
+        self.size += size
         self._tail.append(chunk)
-        self._size += len(chunk)
+        self._size += size
         while self._size - len(self._tail[0]) >= TAIL:
             self._size -= len(self._tail.popleft())
 

@@ -46,7 +46,7 @@ class Told:
 
     def flush(self): ...
 
-    def data(self, chunk):
+    def data(self, chunk, framed=b""):
         self.chunks.append(chunk)
 
     def complete(self):

@@ -20,7 +20,7 @@ class Sink:
     def flush(self):
         self.flushed += 1
 
-    def data(self, chunk):
+    def data(self, chunk, framed=b""):
         self.chunks.append(chunk)
         self.first.set()
 
