@@ -17,13 +17,16 @@ from app.errors import UpstreamError
 Headers = list[tuple[bytes, bytes]]  # names in lower case
 CRLF = b"\r\n"
 LONGEST_SIZE = 10  # bytes, with its line end, of a chunk's size that is looked for without a parser
-COMMENT = b":"  # begins what llama-server sends in a stream, only so that the connection is kept
+# What llama-server sends in a stream, and is no event: a comment, so that the connection is kept;
+# and where it begins with another prompt of a list, an event that has nothing.
+COMMENT, NOTHING = b":", b"data: null"
+SILENT = (COMMENT, NOTHING)
 
 
-def only_comments(chunk: bytes) -> bool:
+def silent(chunk: bytes) -> bool:
     """Whether a read of a stream brought no event. One read may bring a comment and an event."""
-    return chunk.startswith(COMMENT) and all(
-        line.startswith(COMMENT) for line in chunk.split(b"\n") if line.strip()
+    return chunk.startswith(SILENT) and all(
+        line.startswith(COMMENT) or line == NOTHING for line in chunk.split(b"\n") if line.strip()
     )
 
 
@@ -127,7 +130,7 @@ class ChildConnection(asyncio.Protocol):
             self._between = self._chunked and not self._in_chunk and data.endswith(CRLF)
 
     def _take(self, exchange: Exchange, chunk: bytes, framed: bytes = b"") -> None:
-        if not (exchange.ours or (chunk.startswith(COMMENT) and only_comments(chunk))):
+        if not (exchange.ours or (chunk.startswith(SILENT) and silent(chunk))):
             self._connections.progress += 1
         exchange.sink.data(chunk, framed)
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 
-from app.engine.exchange import COMMENT, only_comments
+from app.engine.exchange import SILENT, silent
 from app.errors import DeclinedError, OverflowedError, RequestError, StuckError, UpstreamError
 from app.gateway.headers import response_headers
 from app.gateway.http.heads import Headers
@@ -108,7 +108,7 @@ class Relay:
         self._request.flush()
 
     def data(self, chunk: bytes, framed: bytes = b"") -> None:
-        if self._events and not (chunk.startswith(COMMENT) and only_comments(chunk)):
+        if self._events and not (chunk.startswith(SILENT) and silent(chunk)):
             self.pieces += 1
             if self.first_token is None:
                 self.first_token = clock.now()
@@ -124,6 +124,8 @@ class Relay:
         told = self._stream.feed(chunk)
         if told:
             self._request.write(told)
+        else:
+            self._request.flush()
         if self._stream.over:
             self._take = self._request.write
 

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from app.engine.exchange import NOTHING
+
 EVENT_END = b"\n\n"
 RESPONSE_EVENT = re.compile(
     rb'event: response\.(?P<name>[a-z_.]+)\ndata: (?P<data>)\{"type":"[a-z_.]+",'
@@ -78,13 +80,45 @@ class Messages(Plain):
             return chunk
 
 
-class Native(Plain):
-    """A stream in llama-server's own format, of so many answers: each has a last event, and there
-    is none for all of them. Inside a JSON string quotes are escaped."""
+class OfPrompts(Plain):
+    """A stream of answers to a list of prompts. For each of them llama-server sends an event that
+    has nothing, at which OpenAI's SDK fails: it is not passed on."""
 
     over = False
 
+    def __init__(self) -> None:
+        self._held = b""  # which may be an event that has nothing, or the end of one
+        self._begins = True  # what comes is the beginning of an event
+
+    def feed(self, chunk: bytes) -> bytes:
+        *events, rest = (self._held + chunk).split(EVENT_END)
+        told = []
+        for event in events:
+            if event != NOTHING or not self._begins:
+                told.append(event + EVENT_END)
+            self._begins = True
+        self._held = self._undecided(rest)
+        rest = rest[: len(rest) - len(self._held)]
+        self._begins = self._begins and not rest
+        return b"".join(told) + rest
+
+    def _undecided(self, rest: bytes) -> bytes:
+        """What of an event's beginning may yet be one that has nothing, or its end."""
+        if self._begins and (NOTHING + EVENT_END).startswith(rest):
+            return rest
+        return EVENT_END[:1] if rest.endswith(EVENT_END[:1]) else b""
+
+    def rest(self) -> bytes:
+        rest, self._held = self._held, b""
+        return rest
+
+
+class Native(OfPrompts):
+    """A stream in llama-server's own format, of so many answers: each has a last event, and there
+    is none for all of them. Inside a JSON string quotes are escaped."""
+
     def __init__(self, answers: int) -> None:
+        super().__init__()
         self._open = answers
         self._before = b""  # which may be the beginning of STOP
 
@@ -92,7 +126,7 @@ class Native(Plain):
         text = self._before + chunk
         self._open -= text.count(STOP)
         self._before = text[1 - len(STOP) :]
-        return chunk
+        return super().feed(chunk)
 
     def ended(self, tail: bytes) -> bool:
         return self._open <= 0
@@ -221,6 +255,8 @@ def stream_of(path: str, model: str, created_at: int, answers: int = 1) -> Plain
     known = path.removeprefix("/v1")
     if known == "/responses":
         return Responses(model, created_at)
+    if known == "/completions" and answers > 1:
+        return OfPrompts()
     return Messages() if known == "/messages" else Plain()
 
 

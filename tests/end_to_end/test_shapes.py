@@ -98,6 +98,14 @@ def test_openais_response_stream_works(client, effort):
     assert done.id == first.id and done.model == "mine" and done.output_text == texts[-1]
 
 
+@pytest.mark.parametrize("prompts", [["Hello"], ["Hello", "abc"], ["a", "b", "c", "d", "e", "f"]])
+def test_openais_stream_of_a_list_of_prompts_works(client, prompts):
+    """llama-server sends an event that has nothing where it begins with another prompt."""
+    stream = client.completions.create(model="mine", prompt=prompts, max_tokens=4, stream=True)
+    came = [choice for event in stream for choice in event.choices]
+    assert {choice.index for choice in came} == set(range(len(prompts)))
+
+
 def test_the_model_is_found_below_its_path(client):
     (listed,) = client.models.list().data
     found = client.models.retrieve("mine")

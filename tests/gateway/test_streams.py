@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from app.gateway.streams import EVENT_END, Messages, Native, Plain, Responses, stream_of
+from app.gateway.streams import EVENT_END, Messages, Native, OfPrompts, Plain, Responses, stream_of
 
 MESSAGE = b"event: message_start\ndata: {}\n\n"
 MISSING = {"created_at": 7, "model": "tiny", "output": []}
@@ -138,6 +138,20 @@ def test_the_last_event_of_a_native_answer_may_be_split(cut):
     assert fed(stream, [whole[:cut], whole[cut:]]) == whole and stream.ended(b"")
     stream = Native(3)
     assert fed(stream, [whole[:cut], whole[cut:]]) == whole and not stream.ended(b"")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 11, 13, 1000])
+def test_events_that_have_nothing_are_left_out(size):
+    event = b'data: {"content":"data: null\\n\\n","stop":false}\n\n'
+    nothing, comment = b"data: null\n\n", b": ping\n\n"
+    sent = (
+        nothing + comment + event + event + nothing + nothing + event + b"data: nul\n\n" + nothing
+    )
+    pieces = [sent[at : at + size] for at in range(0, len(sent), size)]
+    told = comment + event + event + event + b"data: nul\n\n"
+    assert fed(Native(2), pieces) == fed(OfPrompts(), pieces) == told
+    left = OfPrompts()
+    assert left.feed(event + nothing[:-1]) == event and left.rest() == nothing[:-1]
 
 
 def test_an_error_within_messages_has_both_shapes():
