@@ -9,6 +9,7 @@ import os
 import re
 import select
 import shutil
+import stat
 import sys
 import threading
 from collections.abc import Iterator, MutableMapping
@@ -16,7 +17,7 @@ from typing import Any
 
 from app import stdio
 from app.errors import ConfigError
-from app.stdio import Patience, Terminal
+from app.stdio import Patience, Pipe, Terminal
 
 CONTROL = re.compile(
     r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -219,21 +220,28 @@ def set_up(*, errors: bool = False) -> None:
     for each in (root, logging.getLogger("asyncio")):
         each.handlers[:] = [handler]
         each.propagate = False
-    # What a command was asked for waits for a slow terminal.
+    # What a command was asked for waits for a slow reader.
     for file in (STDERR,) if errors else (STDOUT, STDERR):
+        _open(file, root)
+
+
+def _open(file: int, log: logging.Logger) -> None:
+    """Let nobody who writes to sys.stdout or sys.stderr wait for a reader."""
+    raw: io.RawIOBase
+    try:
         if os.isatty(file):
-            _open_terminal(file, root)
-
-
-def _open_terminal(file: int, log: logging.Logger) -> None:
+            raw = _terminals[file] = Terminal(file)
+        elif stat.S_ISFIFO(os.fstat(file).st_mode):
+            raw = Pipe(file)
+        else:
+            return
+    except OSError as error:
+        kind = "terminal" if os.isatty(file) else "pipe"
+        log.info("this %s cannot be opened, so who does not read it holds us up: %s", kind, error)
+        return
     name = "stdout" if file == STDOUT else "stderr"
     before = getattr(sys, name)
-    try:
-        _terminals[file] = Terminal(file)
-    except OSError as error:
-        log.info("this terminal cannot be opened, so who does not read it holds us up: %s", error)
-        return
-    stream = io.TextIOWrapper(_terminals[file], before.encoding, before.errors, write_through=True)
+    stream = io.TextIOWrapper(raw, before.encoding, before.errors, write_through=True)
     setattr(sys, name, stream)
     setattr(sys, f"__{name}__", stream)
 

@@ -40,6 +40,36 @@ class Patience:
         return True
 
 
+class Pipe(io.RawIOBase):
+    """A pipe, for sys.stdout or sys.stderr: what others than the log write there and it has no room
+    for is lost, and nobody waits. It is written by a description of its own, as a Terminal is."""
+
+    name = "<pipe>"
+
+    def __init__(self, file: int) -> None:
+        """`file` stays as it is, for whoever shares it. Raises OSError."""
+        self._shared, self._file = file, -1
+        self._file = os.open(f"/proc/self/fd/{file}", os.O_WRONLY | os.O_NONBLOCK)
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        with contextlib.suppress(BlockingIOError):
+            while left:  # so many bytes are taken whole or not at all
+                left = left[os.write(self._file, left[: select.PIPE_BUF]) :]
+        return len(data)
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._shared
+
+    def close(self) -> None:
+        if not self.closed and self._file >= 0:
+            os.close(self._file)
+        super().close()
+
+
 class Terminal(io.RawIOBase):
     """A terminal, for sys.stdout or sys.stderr: what it has no room for is lost, and nobody waits.
     It is written by a description of its own, which does not block: one that has room for a single

@@ -318,6 +318,27 @@ def test_who_reads_slowly_is_waited_for_a_moment_in_each_second(monkeypatch, kin
         monkeypatch.undo()
 
 
+def test_who_else_writes_to_a_pipe_does_not_wait_for_its_reader(monkeypatch):
+    """As ClearML's SDK does, in its thread."""
+    reader, writer = os.pipe()
+    size = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 2 * select.PIPE_BUF)
+    os.write(writer, b"x" * (size - select.PIPE_BUF))
+    with os.fdopen(writer, "w") as stdout:
+        monkeypatch.setattr(console, "STDOUT", writer)
+        monkeypatch.setattr("sys.stdout", stdout)
+        console.set_up()
+        printing = threading.Thread(target=print, args=("y" * size,), daemon=True)
+        printing.start()
+        printing.join(10)
+        assert not printing.is_alive()
+        os.read(reader, size - select.PIPE_BUF)
+        assert os.read(reader, size) == b"y" * select.PIPE_BUF
+        sys.stdout.write("z\n")
+        assert os.read(reader, size) == b"z\n" and os.get_blocking(writer)
+        monkeypatch.undo()
+    os.close(reader)
+
+
 def test_what_is_lost_of_a_pipe_is_told_once(monkeypatch):
     """Three lines are lost; then there is room for a part of a long one, which tells of them."""
     reader, writer = os.pipe()

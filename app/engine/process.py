@@ -140,6 +140,7 @@ class Process:
         return f"llama-server {what}: {words}" if words else f"llama-server {what}"
 
     def _spawn(self) -> None:
+        self._starts.check()
         self._speech = Speech(self._tell, self._program.on_buffers)
         self._speech.progress = 0.0
         self._was_ready = False

@@ -3,14 +3,17 @@ after the heads of the file turned out to be of no use."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.console import ModelLogger
 from app.engine.stuck import PATIENCE, Patience
+from app.errors import LoadError
 
 OF_HEADS = re.compile(r"\bMTP\b|nextn", re.I)  # a complaint of multi-token prediction
 OF_MEMORY = re.compile(r"alloc|out of memory", re.I)
@@ -51,6 +54,15 @@ class Starts:
     @property
     def argv(self) -> Sequence[str]:
         return [*self._first, *self._again]
+
+    def check(self) -> None:
+        """Raises LoadError if what it would open keeps it waiting for ever."""
+        for word in filter(os.path.isabs, self.argv):
+            with contextlib.suppress(OSError):  # it says itself what is wrong with a file
+                if stat.S_ISFIFO(os.stat(word).st_mode):
+                    raise LoadError(
+                        f"cannot be loaded: {os.path.basename(word)} is a pipe, no file"
+                    )
 
     def succeeded(self) -> None:
         """It has answered: the next start is not the first."""

@@ -72,7 +72,8 @@ class ReadAhead:
     def _all(self) -> Iterator[tuple[Path, int]]:
         """The pieces of the files that are not in memory, in order; none where all the files would
         not find room."""
-        sizes = {path: path.stat().st_size for path in self._paths}
+        # To open a pipe would take for ever.
+        sizes = {path: path.stat().st_size for path in self._paths if path.is_file()}
         if self._memory_free() < ROOM * sum(sizes.values()):
             return
         for path, size in sizes.items():

@@ -52,6 +52,20 @@ async def never():
     return False
 
 
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(run, tmp_path):
+    os.mkfifo(tmp_path / "m.gguf")
+
+    async def scenario():
+        argv = [sys.executable, "-c", "import sys; open(sys.argv[2])", "--model"]
+        program = Program([*argv, str(tmp_path / "m.gguf")], dict(os.environ))
+        process = Process("model", program, never, stall_timeout=5)
+        with pytest.raises(LoadError, match=r"^cannot be loaded: m\.gguf is a pipe, no file$"):
+            await process.start()
+        assert process.state is State.STOPPED
+
+    run(scenario)
+
+
 def test_start_then_stop(run):
     async def scenario():
         process = python(SLEEP)

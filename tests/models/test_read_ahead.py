@@ -93,3 +93,12 @@ def test_what_is_read_takes_memory_only_while_it_is_read(tmp_path, monkeypatch):
         for reader in readers:
             reader.join()
     assert process.memory_info().rss - before < PIECE // 4, process.memory_info().rss - before
+
+
+def test_a_pipe_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "m.gguf")
+    ahead = ReadAhead([tmp_path / "m.gguf"])
+    looking = threading.Thread(target=ahead._look, daemon=True)
+    looking.start()
+    looking.join(10)
+    assert not looking.is_alive()
