@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import logging
@@ -9,11 +10,12 @@ import os
 import re
 import select
 import shutil
+import signal
 import stat
 import sys
 import threading
 from collections.abc import Iterator, MutableMapping
-from typing import Any
+from typing import Any, TextIO
 
 from app import stdio
 from app.errors import ConfigError
@@ -220,9 +222,13 @@ def set_up(*, errors: bool = False) -> None:
     for each in (root, logging.getLogger("asyncio")):
         each.handlers[:] = [handler]
         each.propagate = False
-    # What a command was asked for waits for a slow reader.
-    for file in (STDERR,) if errors else (STDOUT, STDERR):
+    global _asked
+    _asked = sys.stdout if errors else None
+    for file in (STDOUT, STDERR):
         _open(file, root)
+
+
+_asked: TextIO | None = None  # standard output, of a command: what it was asked for waits
 
 
 def _open(file: int, log: logging.Logger) -> None:
@@ -248,8 +254,9 @@ def _open(file: int, log: logging.Logger) -> None:
 
 def flush() -> None:
     """Instead of logging.shutdown, in which the SDK's own handler waits for its server."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # `say` has told of it
+            stream.flush()
 
 
 def plain(logger: logging.Logger, text: str) -> None:
@@ -279,11 +286,28 @@ class ModelLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
 
 
 def say(text: str) -> None:
-    """What a command was asked for, on stdout; what happens meanwhile is on stderr. Raises
-    ConfigError."""
+    """What a command was asked for, on stdout; what happens meanwhile is on stderr. It waits for a
+    slow reader, or until Ctrl-C. Raises ConfigError."""
+    stream = _asked or sys.stdout
     try:
-        with _shown.hidden():
-            sys.stdout.write(f"{text}\n")
-            sys.stdout.flush()
+        with _shown.hidden(), _interruptible():
+            stream.write(f"{text}\n")
+            stream.flush()
     except OSError as error:
         raise ConfigError(f"standard output cannot be written: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """The loop, which Ctrl-C is told to, does not run meanwhile."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise asyncio.CancelledError from None
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -15,7 +15,7 @@ import uvloop
 
 from app import console
 from app.commands.options import DEFAULT, Command, parser
-from app.errors import AppError
+from app.errors import AppError, ConfigError
 from app.machine import limits
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if argv is None else argv)
     name = given.pop(0) if given and given[0] in COMMANDS else DEFAULT
     command = load(name)
-    arguments = parser(name, command, COMMANDS).parse_args(given)
+    try:
+        arguments = parser(name, command, COMMANDS).parse_args(given)
+    except OSError as error:  # the help, or the version
+        sys.stderr.write(f"standard output cannot be written: {error.strerror}\n")
+        os._exit(ConfigError.exit_status)  # Python would try once more, and complain
     console.set_up(errors=name != DEFAULT)
     try:
         exit_status = run(command.run(arguments, dict(os.environ)))

@@ -1,4 +1,7 @@
+import contextlib
+import fcntl
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -112,3 +115,54 @@ def interrupted(silent, phase):
                 child.send_signal(signal.SIGINT)
                 _, errors = child.communicate(timeout=60)
     return child.returncode, errors
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["check", "--help"], ["cache"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_cannot_be_told_is_an_error(tmp_path, words, unbuffered):
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    with FULL.open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "app", *words],
+            env={**environment, "PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "standard output cannot be written: No space left on device" in done.stderr
+
+
+SAYS = """
+import sys
+from app import console, main
+
+async def say():
+    console.say("asked for")
+    return 0
+
+sys.exit(main.run(say()))
+"""
+
+
+def test_who_does_not_read_what_was_asked_for_may_interrupt_it():
+    """Standard output is a full pipe."""
+    reader, writer = os.pipe()
+    os.write(writer, b"x" * fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, select.PIPE_BUF))
+    with subprocess.Popen([sys.executable, "-c", SAYS], cwd=ROOT, stdout=writer) as saying:
+        try:
+            for _ in range(30):  # it may not have come so far at the first one
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    saying.wait(2)
+                    break
+                saying.send_signal(signal.SIGINT)
+            assert saying.poll() == main.INTERRUPTED
+        finally:
+            saying.kill()
+    os.close(reader)
+    os.close(writer)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from app import __version__
 from app.errors import ConfigError, FormError
@@ -35,10 +36,18 @@ class Command(Protocol):
         """The exit status. Raises AppError."""
 
 
+class Parser(argparse.ArgumentParser):
+    """Raises OSError where what it is asked for cannot be written, which argparse hides."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        (file or sys.stderr).write(message)
+        sys.stdout.flush()
+
+
 def parser(name: str, command: Command, descriptions: Mapping[str, str]) -> argparse.ArgumentParser:
     """The parser of a command; `descriptions` of all commands, by name."""
     default = name == DEFAULT
-    found = argparse.ArgumentParser(
+    found = Parser(
         prog=PROGRAM if default else f"{PROGRAM} {name}",
         usage=f"{PROGRAM} [{'|'.join(descriptions)}] [options]" if default else None,
         description=descriptions[name],
