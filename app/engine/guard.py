@@ -15,6 +15,10 @@ from app.machine.activity import Activity, Standing
 EVERY = 2.0  # seconds between two looks
 ASKED = 10.0  # seconds of silence, from which on it is asked for its slots
 
+ENDING = 1.0  # seconds for one that takes no connection to end by itself
+# It was sent SIGTERM by somebody else: it stops at once, and then waits for its connections.
+CLOSED = "it takes no connection any more"
+
 RESTING = Activity(Standing.ASLEEP)  # not looked at: with many models that would cost a lot
 
 Slots = Callable[[], Awaitable[object]]  # what /slots says; None: nothing
@@ -38,6 +42,11 @@ async def guard(process: Process, client: Client, slots: Slots, patience: Patien
             shown = told or shown
         why = suspicion.look(Look(now - then, owes, moved, doing))
         then = now
+        if process.state is State.READY:
+            if owes and not moved:
+                await client.knock()
+            if client.refused and not await process.ends(ENDING):
+                why = why or CLOSED
         if why:
             process.give_up(why)
             client.give_up(StuckError(f"llama-server was ended: {why}"))

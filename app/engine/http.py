@@ -65,6 +65,7 @@ class Client:
         self._largest = largest
         self._authorization = f"Bearer {api_key}".encode()
         self.progress = 0
+        self.refused = False  # the last connection, for nobody listens there
         self._given_up = False
         self._idle: deque[ChildConnection] = deque()
         self._open: dict[ChildConnection, None] = {}  # in the order in which they were made
@@ -181,9 +182,16 @@ class Client:
         try:
             await self._open_transport(connection)
         except (OSError, ValueError, asyncio.TimeoutError) as error:  # or the name is none
+            self.refused = isinstance(error, ConnectionRefusedError | FileNotFoundError)
             raise NotConnectedError(f"{self.peer} takes no connection: {error}") from None
+        self.refused = False
         self._open[connection] = None
         return connection
+
+    async def knock(self) -> None:
+        """Find out whether the child takes connections: `refused` tells."""
+        with contextlib.suppress(NotConnectedError):
+            (await self._connect()).close()
 
     async def _open_transport(self, connection: ChildConnection) -> None:
         if not self.address.path:

@@ -16,7 +16,7 @@ from app.engine.lifecycle import State
 from app.engine.program import Program
 from app.engine.server import LlamaServer
 from app.engine.stuck import Patience
-from app.errors import LoadError, NotConnectedError, StuckError
+from app.errors import LoadError, NotConnectedError, StuckError, UpstreamError
 from app.machine import activity
 from app.machine.activity import Standing
 from app.models import tiny_writer
@@ -103,8 +103,27 @@ def test_one_that_a_signal_stops_is_ended_and_can_be_started_again(run, tmp_path
     run(scenario)
 
 
+def test_one_that_somebody_else_tells_to_end_does_not_keep_its_callers(run, tmp_path, long, often):
+    """llama-server works on nothing from then on. It ends once its connections are closed: mostly
+    it does not close them itself."""
+
+    async def scenario():
+        ended = server(tmp_path, long, patience=Patience())
+        await ended.start()
+        under_way = await ask(ended, {"prompt": "a", "max_tokens": 30000, "stream": True})
+        await until(lambda: under_way.chunks)
+        os.kill(ended.process.pid, signal.SIGTERM)
+        await under_way.ended.wait()
+        assert isinstance(under_way.error, UpstreamError)
+        await ended.exited()
+        with pytest.raises(NotConnectedError):
+            await ask(ended)
+
+    run(scenario)
+
+
 DEAF = """
-import itertools, json, sys, threading
+import itertools, json, signal, sys, threading
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingUnixStreamServer
 path, mode = sys.argv[1:]
@@ -131,7 +150,13 @@ class Handler(BaseHTTPRequestHandler):
     def address_string(self): return ""
 
 ThreadingUnixStreamServer.daemon_threads = True
-ThreadingUnixStreamServer(path, Handler).serve_forever()
+server = ThreadingUnixStreamServer(path, Handler)
+if mode == "closes":
+    signal.signal(signal.SIGTERM, lambda *_: server.socket.close())
+try:
+    server.serve_forever()
+finally:
+    threading.Event().wait()
 """
 
 
@@ -162,6 +187,32 @@ def test_one_that_answers_health_and_makes_no_progress(run, tmp_path, often, mod
             await asyncio.sleep(4)
             assert asked.error is None and deaf.process.state is State.READY
             await deaf.stop()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_one_that_takes_no_connection_any_more_is_ended(
+    run, tmp_path, often, monkeypatch, answered
+):
+    """As llama-server after SIGTERM, while a client's connection is open. It owes an answer, or a
+    new request finds out."""
+
+    async def scenario():
+        socket = str(tmp_path / "x.sock")
+        program = Program([sys.executable, "-c", DEAF, socket, "closes"], {})
+        closed = LlamaServer("m", program, Client(Address(socket), "k"), grace=0.1)
+        closed.meta = {"asked": True}  # nobody else asks it
+        monkeypatch.setattr(guarding, "ASKED", 1e9)
+        await closed.start()
+        asked = None if answered else await ask(closed, {})
+        os.kill(closed.process.pid, signal.SIGTERM)
+        if answered:
+            with pytest.raises(NotConnectedError):
+                while True:
+                    await ask(closed, {})
+        assert guarding.CLOSED in closed.explain(await closed.exited())
+        assert asked is None or isinstance(asked.error, StuckError)
 
     run(scenario)
 
