@@ -154,8 +154,10 @@ def text_of(name: str) -> str:
             text = source.read(LONGEST + 1)
         if len(text) > LONGEST:
             raise ConfigError(f"--config {name}: has more than {LONGEST} bytes")
-        return text.decode()
-    except (OSError, UnicodeDecodeError) as error:
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigError(f"--config {name}: is not UTF-8: save it as UTF-8") from None
+    except OSError as error:
         raise ConfigError(f"--config {name}: cannot be read: {error}") from None
 
 

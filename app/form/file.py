@@ -16,10 +16,7 @@ SCALARS = (str, int, float, bool, type(None))
 def read(name: str, text: str) -> dict[str, str]:
     """The text of a file, `{"Section": {"name": value}}`, as "Section/name" → text. null means "not
     given". `name` is the file's, for messages. Raises ConfigError."""
-    try:
-        sections = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"--config {name}: not JSON: {error}") from None
+    sections = _json(name, text)
     if not isinstance(sections, dict):
         raise ConfigError(f"--config {name}: must be an object of sections")
     parameters = {}
@@ -35,6 +32,28 @@ def read(name: str, text: str) -> dict[str, str]:
                 raise ConfigError(f"--config {name}: {key} must be a single value")
             parameters[key] = as_text(value)
     return parameters
+
+
+def _json(name: str, text: str) -> object:
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except RecursionError:
+        raise ConfigError(f"--config {name}: is nested too deep") from None
+    except ValueError as error:
+        raise ConfigError(f"--config {name}: not JSON: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"--config {name}: {error}") from None
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object, whose names differ: of two with one name JSON's reader would drop the first.
+    Raises ConfigError."""
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ConfigError(f"{key} is there twice: keep one of them")
+        found[key] = value
+    return found
 
 
 def refuse_unknown(source: str, key: str) -> None:

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from app.commands.options import CHECKOUT, add_fields, fields_help, invocation, public
+from app.commands.options import CHECKOUT, add_fields, fields_help, invocation, public, text_of
 from app.errors import ConfigError
 from app.form.fields import FIELDS
 
@@ -41,8 +41,17 @@ def test_a_configuration_file(tmp_path):
 def test_a_configuration_file_that_cannot_be_read(tmp_path, content):
     if content is not None:
         (tmp_path / "c").write_bytes(content)
-    with pytest.raises(ConfigError, match="--config .*/c: cannot be read"):
+    with pytest.raises(ConfigError, match="--config .*/c: (cannot be read|is not UTF-8)"):
         given("--config", str(tmp_path / "c"))
+
+
+def test_a_configuration_file_of_windows(tmp_path):
+    file = tmp_path / "c.json"
+    file.write_bytes(b'\xef\xbb\xbf{"Model":\r\n{"threads": 2}}')
+    assert text_of(str(file)) == '{"Model":\r\n{"threads": 2}}'
+    file.write_bytes('{"Model": {}}'.encode("utf-16"))
+    with pytest.raises(ConfigError, match="is not UTF-8: save it as UTF-8"):
+        text_of(str(file))
 
 
 def test_a_configuration_file_without_end():

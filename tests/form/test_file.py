@@ -30,6 +30,19 @@ def test_what_is_no_configuration_is_refused(text):
         read("f", text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"Model": {"threads": 1}, "Model": {}}',
+        '{"Model": {"threads": 1, "threads": 2}}',
+        '{"General": {"models": [{"threads": 1, "threads": 1}]}}',
+    ],
+)
+def test_what_is_there_twice_is_refused(text):
+    with pytest.raises(ConfigError, match=r"^--config f: (Model|threads) is there twice: keep one"):
+        read("f", text)
+
+
 UNKNOWN = [
     ("Model/thread", "did you mean Model/threads?"),
     ("Model_2/thread", "did you mean Model_2/threads?"),
