@@ -15,8 +15,6 @@ import httptools
 from app.errors import UpstreamError
 
 Headers = list[tuple[bytes, bytes]]  # names in lower case
-CRLF = b"\r\n"
-LONGEST_SIZE = 10  # bytes, with its line end, of a chunk's size that is looked for without a parser
 # What llama-server sends in a stream, and is no event: a comment, so that the connection is kept;
 # and where it begins with another prompt of a list, an event that has nothing.
 COMMENT, NOTHING = b":", b"data: null"
@@ -38,8 +36,7 @@ class Sink(Protocol):
     def flush(self) -> None:
         """The head has come without any of the body: whoever holds it back waits no longer."""
 
-    def data(self, chunk: bytes, framed: bytes = b"") -> None:
-        """`framed`: the same as a chunk of HTTP/1.1, where it came as one."""
+    def data(self, chunk: bytes) -> None: ...
 
     def complete(self) -> None: ...
 
@@ -76,9 +73,6 @@ class ChildConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._complete = False
         self._framed = False  # the answer says how long it is
-        self._chunked = False  # its body comes in chunks
-        self._in_chunk = False  # the parser has a chunk's head, and not all of it
-        self._between = False  # the parser waits for a chunk, of which it has nothing yet
         self._keep_alive = False
         self.exchange: Exchange | None = None
         self.transport: asyncio.Transport  # from when it is connected
@@ -89,8 +83,8 @@ class ChildConnection(asyncio.Protocol):
     def begin(self, exchange: Exchange) -> None:
         self.exchange = exchange
         self._parser = httptools.HttpResponseParser(self)
-        self._complete = self._framed = False
-        self._chunked = self._in_chunk = self._between = False
+        self._complete = False
+        self._framed = False
 
     # asyncio.Protocol
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -102,14 +96,6 @@ class ChildConnection(asyncio.Protocol):
         if exchange is None:
             self.close()  # the child sends what nobody asked for
             return
-        if self._between:
-            # A streamed token is one read with one whole chunk: it passes as it is, and the parser,
-            # which has seen all of the chunks before it or none of each, need not know.
-            end = data.find(CRLF, 1, LONGEST_SIZE)
-            size = len(data) - end - 2 * len(CRLF)
-            if size > 0 and data.startswith(b"%x\r\n" % size) and data.endswith(CRLF):
-                self._take(exchange, data[end + len(CRLF) : -len(CRLF)], data)
-                return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -120,19 +106,14 @@ class ChildConnection(asyncio.Protocol):
         if chunks:
             chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             chunks.clear()
-            self._take(exchange, chunk)
+            if not (exchange.ours or silent(chunk)):
+                self._connections.progress += 1
+            exchange.sink.data(chunk)
         elif self._head_only and not self._complete:
             exchange.sink.flush()
         self._head_only = False
         if self._complete:
             self._finish()
-        else:
-            self._between = self._chunked and not self._in_chunk and data.endswith(CRLF)
-
-    def _take(self, exchange: Exchange, chunk: bytes, framed: bytes = b"") -> None:
-        if not (exchange.ours or (chunk.startswith(SILENT) and silent(chunk))):
-            self._connections.progress += 1
-        exchange.sink.data(chunk, framed)
 
     def eof_received(self) -> bool:
         return False
@@ -169,7 +150,6 @@ class ChildConnection(asyncio.Protocol):
         name = name.lower()
         if name in (b"content-length", b"transfer-encoding"):
             self._framed = True
-            self._chunked = value.lower() == b"chunked"
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
@@ -179,12 +159,6 @@ class ChildConnection(asyncio.Protocol):
             return
         self.exchange.started = self._head_only = True
         self.exchange.sink.head(status, self._headers)
-
-    def on_chunk_header(self) -> None:
-        self._in_chunk = True
-
-    def on_chunk_complete(self) -> None:
-        self._in_chunk = False
 
     def on_message_complete(self) -> None:
         self._complete = self._parser.get_status_code() >= 200

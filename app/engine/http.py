@@ -253,7 +253,7 @@ class Collector:
 
     def flush(self) -> None: ...
 
-    def data(self, chunk: bytes, framed: bytes = b"") -> None:
+    def data(self, chunk: bytes) -> None:
         self._size += len(chunk)
         if self._size > self._largest:
             self.failed(UpstreamError(f"an answer larger than {self._largest} bytes"))

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 
-from app.engine.exchange import SILENT, silent
+from app.engine.exchange import silent
 from app.errors import DeclinedError, OverflowedError, RequestError, StuckError, UpstreamError
 from app.gateway.headers import response_headers
 from app.gateway.http.heads import Headers
@@ -60,7 +60,7 @@ class Relay:
         self._events = False
         self._headers: Headers = []  # of an answer that is told when it is whole
         self._pieces: list[bytes] = []  # of its body
-        self._take: Callable[[bytes, bytes], None] = request.write
+        self._take: Callable[[bytes], None] = request.write
 
     def ping(self, comment: bytes) -> bool:
         """Send a comment, so that no proxy gives the stream up. False once the answer is told."""
@@ -107,20 +107,20 @@ class Relay:
     def flush(self) -> None:
         self._request.flush()
 
-    def data(self, chunk: bytes, framed: bytes = b"") -> None:
-        if self._events and not (chunk.startswith(SILENT) and silent(chunk)):
+    def data(self, chunk: bytes) -> None:
+        if self._events and not silent(chunk):
             self.pieces += 1
             if self.first_token is None:
                 self.first_token = clock.now()
                 self.begun()
         self.ends.feed(chunk)
-        self._take(chunk, framed)
+        self._take(chunk)
 
-    def _keep(self, chunk: bytes, _: bytes) -> None:
+    def _keep(self, chunk: bytes) -> None:
         if self.status < 400 or self.ends.size <= LARGEST:
             self._pieces.append(chunk)
 
-    def _rewrite(self, chunk: bytes, _: bytes) -> None:
+    def _rewrite(self, chunk: bytes) -> None:
         told = self._stream.feed(chunk)
         if told:
             self._request.write(told)

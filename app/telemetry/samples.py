@@ -114,12 +114,11 @@ class Ends:
         self.size = 0  # bytes of the whole body
 
     def feed(self, chunk: bytes) -> None:
-        size = len(chunk)
-        if self.size < HEAD:
-            self._head += chunk[: HEAD - self.size]
-        self.size += size
+        self.size += len(chunk)
+        if len(self._head) < HEAD:
+            self._head += chunk[: HEAD - len(self._head)]
         self._tail.append(chunk)
-        self._size += size
+        self._size += len(chunk)
         while self._size - len(self._tail[0]) >= TAIL:
             self._size -= len(self._tail.popleft())
 

@@ -46,7 +46,7 @@ class Told:
 
     def flush(self): ...
 
-    def data(self, chunk, framed=b""):
+    def data(self, chunk):
         self.chunks.append(chunk)
 
     def complete(self):

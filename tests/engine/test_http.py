@@ -20,7 +20,7 @@ class Sink:
     def flush(self):
         self.flushed += 1
 
-    def data(self, chunk, framed=b""):
+    def data(self, chunk):
         self.chunks.append(chunk)
         self.first.set()
 

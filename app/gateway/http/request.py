@@ -182,12 +182,12 @@ class Request:
         if source is not None and self._connection.write_paused is not None:
             source.pause()  # the client does not keep up with what was sent so far
 
-    def write(self, chunk: bytes, framed: bytes = b"") -> None:
-        """Send a piece of the body. `framed`: the same as a chunk of HTTP/1.1, if it is there."""
+    def write(self, chunk: bytes) -> None:
+        """Send a piece of the body."""
         if self.method == "HEAD" or self.finished:
             return
         if self._framing:
-            chunk = framed or self._framing % (len(chunk), chunk)
+            chunk = self._framing % (len(chunk), chunk)
         if self._held:
             chunk, self._held = self._held + chunk, b""
         self._connection.send(chunk)
