@@ -12,7 +12,7 @@ from typing import Any
 
 from app.engine.exchange import ChildConnection, Exchange, Headers, Sink
 from app.errors import NotConnectedError, UpstreamError
-from app.machine import network
+from app.machine import clock, network
 from app.machine.deadline import within
 
 CONNECT_TIMEOUT = 5.0
@@ -169,7 +169,7 @@ class Client:
     async def acquire(self, fresh: bool = False) -> ChildConnection:
         if self._given_up:
             raise NotConnectedError(f"{self.peer} is being ended")
-        now = asyncio.get_running_loop().time()
+        now = clock.now()
         while self._idle and not fresh:
             connection = self._idle.pop()
             if now - connection.idle_since < IDLE_LIFETIME:
@@ -202,18 +202,18 @@ class Client:
                 connection.abandon()
                 raise
             return
-        deadline = asyncio.get_running_loop().time() + CONNECT_TIMEOUT
+        deadline = clock.now() + CONNECT_TIMEOUT
         while True:  # a Unix socket answers at once
             try:
                 await network.connect_unix(lambda: connection, self.address.path)
                 return
             except BlockingIOError:  # more at once than the child's backlog holds
-                if asyncio.get_running_loop().time() > deadline:
+                if clock.now() > deadline:
                     raise
                 await asyncio.sleep(FULL_PAUSE)
 
     def release(self, connection: ChildConnection) -> None:
-        now = connection.idle_since = asyncio.get_running_loop().time()
+        now = connection.idle_since = clock.now()
         self._idle.append(connection)
         while now - self._idle[0].idle_since >= IDLE_LIFETIME:
             self._idle.popleft().close()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Generic
 
 from app.errors import RequestError
+from app.machine import clock
 from app.machine.deadline import within
 from app.memory.caller import Caller
 from app.memory.ledger import MOVING, Ledger, Model, ModelState, Upstream
@@ -176,7 +177,7 @@ class Lease(Generic[Upstream]):
     ) -> None:
         self._leases = leases
         self._model = model
-        self._until = None if wait is None else _now() + wait
+        self._until = None if wait is None else clock.now() + wait
         self._ask = ask
         self._place: Waiter | Seat
         self.use = Use.UNSENT
@@ -240,7 +241,7 @@ class Lease(Generic[Upstream]):
 
     def _left(self) -> float | None:
         """Seconds that it may still wait."""
-        return None if self._until is None else max(0.0, self._until - _now())
+        return None if self._until is None else max(0.0, self._until - clock.now())
 
     async def __aexit__(self, *_: object) -> None:
         self._leases.release(self._model, self._place, self.use)
@@ -252,7 +253,3 @@ class Lease(Generic[Upstream]):
         else:
             message = f"{name} is still {state}; it goes on, come back later"
         return RequestError(503, message, retry_after=10)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -40,7 +40,6 @@ FAMILIES: dict[Type, type[Gathered]] = {
     Type.GAUGE: GaugeMetricFamily,
 }
 Take = Callable[[Sample], float | None]
-Step = tuple[Take, Callable[[float], None]]  # a request's part, and what takes it in
 
 
 class Metrics:
@@ -50,7 +49,9 @@ class Metrics:
         rows = exposed()
         self._registry.register(_Now(overview, now, rows))
         ProcessCollector(registry=self._registry)  # start, memory and descriptors of the process
-        self._steps: dict[str, list[Step]] = {name: [] for name in overview.models}
+        # By model, what takes in a part of each request: a sum, or a histogram.
+        self._sums: dict[str, list[Step]] = {name: [] for name in overview.models}
+        self._histograms: dict[str, list[Step]] = {name: [] for name in overview.models}
         self._labelled: list[_OfRequests] = []
         for row in rows:
             if isinstance(row.source, OfRequests):
@@ -62,15 +63,19 @@ class Metrics:
         if row.labels != ("model",):
             self._labelled.append(metric)
             return
-        for model, steps in self._steps.items():
+        steps = self._histograms if row.type is Type.HISTOGRAM else self._sums
+        for model, of_model in steps.items():
             # A series that is there from the beginning shows its first step, and is found once.
-            steps.append((take, metric.series((model,)).add))
+            of_model.append((take, metric.series((model,))))
 
     def add(self, sample: Sample) -> None:
-        for take, step in self._steps[sample.model]:
+        for take, series in self._sums[sample.model]:
+            if value := take(sample):  # most have nothing of most
+                series.sum += value
+        for take, series in self._histograms[sample.model]:
             value = take(sample)
             if value is not None:
-                step(value)
+                series.add(value)
         for metric in self._labelled:
             metric.add(sample)
 
@@ -96,6 +101,9 @@ class _Series:
         bounds = (*self._bounds, math.inf)
         named = [floatToGoString(bound) for bound in bounds]  # type: ignore[no-untyped-call]
         return list(zip(named, accumulate(self._counts), strict=True))
+
+
+Step = tuple[Take, _Series]
 
 
 class _OfRequests(Collector):
