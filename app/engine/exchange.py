@@ -48,6 +48,7 @@ class Connections(Protocol):
     the signs that the child works on requests of others than us."""
 
     progress: int
+    doubtful: bool  # the child has closed a connection: it may take none any more
 
     peer: str  # its name in errors
 
@@ -77,6 +78,7 @@ class ChildConnection(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.transport: asyncio.Transport  # from when it is connected
         self._connected = False
+        self._closed = False  # by us
         self.served = 0
         self.idle_since = 0.0
 
@@ -119,6 +121,7 @@ class ChildConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._connections.doubtful |= not self._closed
         self._connections.forget(self)
         exchange = self.exchange
         del self._parser  # it refers to us: no cycle is left for the garbage collector
@@ -193,6 +196,7 @@ class ChildConnection(asyncio.Protocol):
             exchange.end_with(lambda: exchange.sink.failed(error))
 
     def close(self) -> None:
+        self._closed = True
         self.transport.abort()
 
     def abandon(self) -> None:

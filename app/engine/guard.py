@@ -43,7 +43,7 @@ async def guard(process: Process, client: Client, slots: Slots, patience: Patien
         why = suspicion.look(Look(now - then, owes, moved, doing))
         then = now
         if process.state is State.READY:
-            if owes and not moved:
+            if client.doubtful or (owes and not moved):
                 await client.knock()
             if client.refused and not await process.ends(ENDING):
                 why = why or CLOSED

@@ -65,6 +65,7 @@ class Client:
         self._largest = largest
         self._authorization = f"Bearer {api_key}".encode()
         self.progress = 0
+        self.doubtful = False
         self.refused = False  # the last connection, for nobody listens there
         self._given_up = False
         self._idle: deque[ChildConnection] = deque()
@@ -190,6 +191,7 @@ class Client:
 
     async def knock(self) -> None:
         """Find out whether the child takes connections: `refused` tells."""
+        self.doubtful = False
         with contextlib.suppress(NotConnectedError):
             (await self._connect()).close()
 

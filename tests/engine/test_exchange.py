@@ -18,7 +18,7 @@ SIZES = (b"%x", b"%X", b"0%x", b"%x;name=value")
 class Wire:
     """Takes the place of the transport, and of the pool of connections."""
 
-    progress, peer = 0, "llama-server"
+    progress, peer, doubtful = 0, "llama-server", False
 
     def __init__(self):
         self.closed, self.released = False, 0
