@@ -57,11 +57,11 @@ class Told:
         self.ended.set()
 
 
-def server(folder, model, *more, patience):
+def server(folder, model, *more, patience, nice=19):
     environment = child_environment(os.environ, str(folder), api_key="k")
     client = Client(Address(str(folder / "x.sock")), "k")
-    nice = ["nice", "-n", "19"]  # it gets what others leave
-    argv = [*nice, str(find("", os.environ)), "-m", str(model), "--host", str(folder / "x.sock")]
+    leaves = ["nice", "-n", str(nice)]  # it gets what others leave
+    argv = [*leaves, str(find("", os.environ)), "-m", str(model), "--host", str(folder / "x.sock")]
     argv += ["-t", "1", "-np", "1", "-ub", "64", "-b", "256", "--slots", "--no-ui", *more]
 
     return LlamaServer("m", Program(argv, environment, patience=patience), client)
@@ -108,7 +108,7 @@ def test_one_that_somebody_else_tells_to_end_does_not_keep_its_callers(run, tmp_
     it does not close them itself."""
 
     async def scenario():
-        ended = server(tmp_path, long, patience=Patience())
+        ended = server(tmp_path, long, patience=Patience(), nice=0)
         await ended.start()
         under_way = await ask(ended, {"prompt": "a", "max_tokens": 30000, "stream": True})
         await until(lambda: under_way.chunks)
