@@ -23,6 +23,7 @@ from tests.end_to_end.browser import PROGRAM, chromium
 from tests.end_to_end.conftest import PATIENCE, App
 
 OUTAGE = 60  # seconds
+LONG = 600  # seconds that callers may wait before one more instance is started for that
 KEY = "a-key-of-the-door-for-its-callers"
 SECRET = "a-secret-of-the-door-and-its-agents"
 
@@ -146,7 +147,7 @@ def test_from_zero(fleet):
     """Sixteen callers at once, some of streams, and no instance. Result: one task, all are
     answered, and the instance's task shows how it was ordered."""
     fleet.agent()
-    door = fleet.door(fleet.routes(max=2))
+    door = fleet.door(fleet.routes(max=2, queue_wait=LONG))
     answers = []
 
     def ask(number):
@@ -293,7 +294,7 @@ def test_while_the_server_is_away(fleet):
     door's log is not flooded, and nothing is started twice afterwards."""
     fleet.agent()
     fleet.instance()
-    door = fleet.door(fleet.routes(min=1, max=2) + fleet.routes("zero", max=1))
+    door = fleet.door(fleet.routes(min=1, max=2, queue_wait=LONG) + fleet.routes("zero", max=1))
     wait_for(lambda: serving(door) == 1, lambda: door.output)
     fleet.api.behind = 502
     until, lines, answers = time.monotonic() + OUTAGE, len(door.lines), []
@@ -319,7 +320,7 @@ def test_while_the_server_is_away(fleet):
 def test_two_doors(fleet):
     """Two doors of one route, and callers of both at once. Result: one task."""
     fleet.agent()
-    doors = [fleet.door(fleet.routes(max=2)) for _ in range(2)]
+    doors = [fleet.door(fleet.routes(max=2, queue_wait=LONG)) for _ in range(2)]
     answers = []
     threads = [
         threading.Thread(target=lambda d=door: answers.append(call(d, body={"max_tokens": 2})))
