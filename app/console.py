@@ -255,8 +255,9 @@ def _open(file: int, log: logging.Logger) -> None:
 def flush() -> None:
     """Instead of logging.shutdown, in which the SDK's own handler waits for its server."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # `say` has told of it
-            stream.flush()
+        if stream is not _asked:  # that `say` has flushed, or given up
+            with contextlib.suppress(OSError):
+                stream.flush()
 
 
 def plain(logger: logging.Logger, text: str) -> None:
@@ -304,10 +305,13 @@ def _interruptible() -> Iterator[None]:
     if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    loops = signal.set_wakeup_fd(-1)  # or it would be told afterwards, and cancel once more
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         yield
     except KeyboardInterrupt:
         raise asyncio.CancelledError from None
     finally:
         signal.signal(signal.SIGINT, before)
+        signal.siginterrupt(signal.SIGINT, False)
+        signal.set_wakeup_fd(loops, warn_on_full_buffer=False)

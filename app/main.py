@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import os
@@ -53,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         arguments = parser(name, command, COMMANDS).parse_args(given)
     except OSError as error:  # the help, or the version
-        sys.stderr.write(f"standard output cannot be written: {error.strerror}\n")
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"standard output cannot be written: {error.strerror}\n")
         os._exit(ConfigError.exit_status)  # Python would try once more, and complain
     console.set_up(errors=name != DEFAULT)
     try:

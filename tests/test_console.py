@@ -31,6 +31,7 @@ def restored():
         each.setLevel(level)
     for name, stream in streams.items():
         setattr(sys, name, stream)
+    console._asked = None
     while console._terminals:
         console._terminals.popitem()[1].close()
 

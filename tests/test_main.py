@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -6,11 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from app import main
+from app import console, main
 from app.commands.options import DEFAULT, parser
 from app.main import COMMANDS
 
@@ -139,22 +141,47 @@ def test_what_cannot_be_told_is_an_error(tmp_path, words, unbuffered):
 
 
 SAYS = """
-import sys
+import os
 from app import console, main
 
 async def say():
     console.say("asked for")
     return 0
 
-sys.exit(main.run(say()))
+console.set_up(errors=True)
+status = main.run(say())
+console.flush()
+os._exit(status)
 """
 
 
-def test_who_does_not_read_what_was_asked_for_may_interrupt_it():
-    """Standard output is a full pipe."""
+def full_pipe():
     reader, writer = os.pipe()
     os.write(writer, b"x" * fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, select.PIPE_BUF))
-    with subprocess.Popen([sys.executable, "-c", SAYS], cwd=ROOT, stdout=writer) as saying:
+    return os.fdopen(reader, "rb"), os.fdopen(writer, "wb", 0)
+
+
+def full_socket():
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            writer.send(b"x" * 4096)
+    writer.setblocking(True)
+    return reader, writer
+
+
+@pytest.mark.parametrize("full", [full_pipe, full_socket])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_who_does_not_read_what_was_asked_for_may_interrupt_it(full, unbuffered):
+    reader, writer = full()
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-c", SAYS]
+    with (
+        reader,
+        writer,
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=writer) as saying,
+    ):
         try:
             for _ in range(30):  # it may not have come so far at the first one
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -164,5 +191,28 @@ def test_who_does_not_read_what_was_asked_for_may_interrupt_it():
             assert saying.poll() == main.INTERRUPTED
         finally:
             saying.kill()
-    os.close(reader)
-    os.close(writer)
+
+
+def test_an_interrupt_of_what_is_asked_for_is_told_once(monkeypatch):
+    """Else it would cut off what the command still has to do."""
+
+    class Slow:
+        def write(self, text):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)  # a KeyboardInterrupt ends it
+
+    async def says():
+        with pytest.raises(asyncio.CancelledError):
+            console.say("asked for")
+        await asyncio.sleep(0.2)
+        return 7
+
+    monkeypatch.setattr(console, "_asked", Slow())
+    assert main.run(says()) == 7
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
+def test_a_mistake_is_one_where_nobody_can_be_told(tmp_path):
+    with FULL.open("w") as full:
+        command = [sys.executable, "-m", "app", "--nothing"]
+        assert subprocess.run(command, cwd=ROOT, stderr=full, timeout=60).returncode == 2

@@ -40,8 +40,11 @@ class Parser(argparse.ArgumentParser):
     """Raises OSError where what it is asked for cannot be written, which argparse hides."""
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        (file or sys.stderr).write(message)
-        sys.stdout.flush()
+        if file is not sys.stdout:
+            super()._print_message(message, file)
+            return
+        file.write(message)
+        file.flush()
 
 
 def parser(name: str, command: Command, descriptions: Mapping[str, str]) -> argparse.ArgumentParser:

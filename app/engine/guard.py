@@ -16,8 +16,8 @@ EVERY = 2.0  # seconds between two looks
 ASKED = 10.0  # seconds of silence, from which on it is asked for its slots
 
 ENDING = 1.0  # seconds for one that takes no connection to end by itself
-# It was sent SIGTERM by somebody else: it stops at once, and then waits for its connections.
 CLOSED = "it takes no connection any more"
+HANGS = "it hangs in the handler of SIGTERM, which somebody else has sent"
 
 RESTING = Activity(Standing.ASLEEP)  # not looked at: with many models that would cost a lot
 
@@ -29,6 +29,7 @@ async def guard(process: Process, client: Client, slots: Slots, patience: Patien
     suspicion = Suspicion(patience)
     counted, then = client.progress, clock.now()
     shown: object = None
+    ending = _Ending(process, client)
     while not await process.ends(EVERY):
         now, loading = clock.now(), process.state is State.STARTING
         owes = loading or client.owed > 0
@@ -42,12 +43,43 @@ async def guard(process: Process, client: Client, slots: Slots, patience: Patien
             shown = told or shown
         why = suspicion.look(Look(now - then, owes, moved, doing))
         then = now
-        if process.state is State.READY:
-            if client.doubtful or (owes and not moved):
-                await client.knock()
-            if client.refused and not await process.ends(ENDING):
-                why = why or CLOSED
+        if not deaf:
+            why = why or await ending.look(silent=owes and not moved)
         if why:
             process.give_up(why)
             client.give_up(StuckError(f"llama-server was ended: {why}"))
             return
+
+
+class _Ending:
+    """Whether somebody else has sent one that serves SIGTERM. It then works on nothing: either it
+    has closed its listener, and waits for its connections to close; or its handler, which takes
+    locks, has interrupted who has them, and waits for ever."""
+
+    def __init__(self, process: Process, client: Client) -> None:
+        self._process = process
+        self._client = client
+        self._masked = activity.told_to_end(
+            process.pid
+        )  # from its beginning: then it tells nothing
+        self._hung = False
+
+    async def look(self, *, silent: bool) -> str:
+        """Why it is to be ended; "" if it is not. `silent`: it owes answers, and nothing came."""
+        if self._process.state is not State.READY:
+            return ""
+        hung, self._hung = self._hung, self._in_handler(silent)
+        if hung and self._hung:
+            return HANGS
+        if self._client.doubtful or silent:
+            await self._client.knock()
+        if self._client.refused and not await self._process.ends(ENDING):
+            return CLOSED if self._still_refused() else ""
+        return ""
+
+    def _in_handler(self, silent: bool) -> bool:
+        return silent and not self._masked and activity.told_to_end(self._process.pid)
+
+    def _still_refused(self) -> bool:
+        """After a while in which it may have been told to stop."""
+        return self._process.state is State.READY and self._client.refused

@@ -17,9 +17,9 @@ from app.machine.deadline import within
 
 CONNECT_TIMEOUT = 5.0
 FULL_PAUSE = 0.005  # seconds between two tries while the child's backlog is full
-# Seconds; the child itself closes after 5. Each connection occupies a thread of the child while it
-# is open, but no more are idle than were at work at once in that time.
-IDLE_LIFETIME = 2.0
+IDLE_LIFETIME = 2.0  # seconds; the child itself closes after 5
+MOST_IDLE = 256  # connections to a peer that has no thread for each
+KNOCK = 1.0  # seconds: who does not accept in them is busy
 SMALL = 16 << 10  # bytes of a body that are rather copied than written on their own
 MAX_REPLY = 16 << 20  # bytes that `get` and `post` accept
 
@@ -51,7 +51,8 @@ class Reply:
 
 class Client:
     """The connections to one child at `address`, which wants this key; or to another server, by
-    the name of `peer` in errors. `largest`: bytes of an answer that `get` and `post` accept."""
+    the name of `peer` in errors. `largest`: bytes of an answer that `get` and `post` accept.
+    `most_idle`: connections that are kept for later."""
 
     def __init__(
         self,
@@ -59,10 +60,12 @@ class Client:
         api_key: str,
         peer: str = "llama-server",
         largest: int = MAX_REPLY,
+        most_idle: int = MOST_IDLE,
     ) -> None:
         self.address = address
         self.peer = peer
         self._largest = largest
+        self._most_idle = most_idle
         self._authorization = f"Bearer {api_key}".encode()
         self.progress = 0
         self.doubtful = False
@@ -190,10 +193,14 @@ class Client:
         return connection
 
     async def knock(self) -> None:
-        """Find out whether the child takes connections: `refused` tells."""
+        """Find out whether the child takes connections: `refused` tells, where there is no doubt
+        any more."""
+        try:
+            (await within(KNOCK, self._connect())).close()
+        except (NotConnectedError, asyncio.TimeoutError):
+            if not self.refused:  # its backlog is full, or we have no descriptors
+                return
         self.doubtful = False
-        with contextlib.suppress(NotConnectedError):
-            (await self._connect()).close()
 
     async def _open_transport(self, connection: ChildConnection) -> None:
         if not self.address.path:
@@ -217,7 +224,8 @@ class Client:
     def release(self, connection: ChildConnection) -> None:
         now = connection.idle_since = clock.now()
         self._idle.append(connection)
-        while now - self._idle[0].idle_since >= IDLE_LIFETIME:
+        most = self._most_idle
+        while len(self._idle) > most or now - self._idle[0].idle_since >= IDLE_LIFETIME:
             self._idle.popleft().close()
 
     def forget(self, connection: ChildConnection) -> None:

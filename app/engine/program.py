@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +23,11 @@ SHOWN = ("info", "warn", "error", "trace", "debug")
 class Program:
     """What to run. `again` are further arguments of every start but the first; `show` are the
     levels of its log that go to our console; `patience` says how long it may be without work or
-    progress; `files` are worth reading ahead of a start. `on_line` is called with the level and the
-    text of every line, `on_buffers` at its end with the bytes that its buffers took of each GPU.
-    `plain` is the argv without a file's heads for multi-token prediction, where they are used:
-    files have them of architectures whose heads llama.cpp cannot run yet. `on_plain` is called
-    where that is so."""
+    progress; `files` are the model's; they are read `ahead` of a start where that is of use.
+    `on_line` is called with the level and the text of every line, `on_buffers` at its end with
+    the bytes that its buffers took of each GPU. `plain` is the argv without a file's heads for
+    multi-token prediction, where they are used: files have them of architectures whose heads
+    llama.cpp cannot run yet. `on_plain` is called where that is so."""
 
     argv: Sequence[str]
     environment: Mapping[str, str]
@@ -37,6 +36,7 @@ class Program:
     again: Sequence[str] = ()
     patience: Patience = PATIENCE
     files: Sequence[Path] = ()
+    ahead: bool = True
     on_line: Callable[[str, str], None] = lambda level, text: None
     on_buffers: Callable[[Mapping[str, int]], None] = lambda devices: None
     on_plain: Callable[[], None] = lambda: None
@@ -56,13 +56,11 @@ class Starts:
         return [*self._first, *self._again]
 
     def check(self) -> None:
-        """Raises LoadError if what it would open keeps it waiting for ever."""
-        for word in filter(os.path.isabs, self.argv):
-            with contextlib.suppress(OSError):  # it says itself what is wrong with a file
-                if stat.S_ISFIFO(os.stat(word).st_mode):
-                    raise LoadError(
-                        f"cannot be loaded: {os.path.basename(word)} is a pipe, no file"
-                    )
+        """Raises LoadError if a file that it would open keeps it waiting for ever."""
+        for file in self._program.files:
+            with contextlib.suppress(OSError):  # it says itself what else is wrong with one
+                if file.is_fifo():
+                    raise LoadError(f"cannot be loaded: {file.name} is a pipe, no file")
 
     def succeeded(self) -> None:
         """It has answered: the next start is not the first."""

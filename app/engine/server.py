@@ -27,7 +27,7 @@ class LlamaServer:
     def __init__(self, name: str, program: Program, client: Client, *, grace: float = 10) -> None:
         self.client = client
         self._patience = program.patience
-        self._files = program.files
+        self._files = program.files if program.ahead else ()
         self._ahead: ReadAhead | None = None  # of the start that is under way, or is to come
         self.meta: Mapping[str, object] = {}  # what it says of its model, once it was ready
         self.template: int | None = None  # bytes that its chat template adds

@@ -154,9 +154,9 @@ class Proxy:
 
     async def _serve(self, call: Call) -> None:
         several = call.body.several
-        stream = stream_of(call.path, call.model, int(clock.wall()), several.answers)
+        opened = partial(stream_of, call.path, call.model, int(clock.wall()), several.answers)
         broken = partial(self._models.broken, call.model)
-        relay = Relay(call.request, broken, several, stream)
+        relay = Relay(call.request, broken, several, opened)
         prompt = call.body.beginning(KEPT_OF_PROMPT) if self._rules.keep_prompts else ""
         status = FAULT
         try:
@@ -165,7 +165,7 @@ class Proxy:
             status = relay.status
         except asyncio.CancelledError:
             # Many clients do not wait for the end of the body behind the last event.
-            status = relay.status if stream.ended(relay.ends.tail) else LEFT
+            status = relay.status if relay.stream.ended(relay.ends.tail) else LEFT
             raise
         except (RequestError, UpstreamError) as error:
             refusal = error if isinstance(error, RequestError) else broken(error)

@@ -25,7 +25,6 @@ from app.telemetry.samples import Ends, Several, Whole
 UNAVAILABLE = 503
 EVENT_STREAM = b"text/event-stream"
 ONE = Several()
-PLAIN = Plain()
 
 
 class Relay:
@@ -36,11 +35,11 @@ class Relay:
         request: Request,
         broken: Callable[[UpstreamError], RequestError],
         several: Several = ONE,
-        stream: Plain = PLAIN,
+        opened: Callable[[], Plain] = Plain,
     ) -> None:
         """`broken`: what a client is told of an answer that breaks off. `several`: the answers
-        that the request wants, which are counted one by one. `stream`: what becomes of the answer
-        if it is one."""
+        that the request wants, which are counted one by one. `opened` makes a stream: what becomes
+        of the answer if it is one."""
         self.status = 0
         self.first_token: float | None = None  # when a stream began
         self.leased_at: float | None = None  # when the request got its model
@@ -56,7 +55,8 @@ class Relay:
         self.pinged = False  # the client has its head already
         self._request = request
         self._broken = broken
-        self._stream = stream
+        self._opened = opened
+        self.stream = opened()
         self._events = False
         self._headers: Headers = []  # of an answer that is told when it is whole
         self._pieces: list[bytes] = []  # of its body
@@ -77,7 +77,7 @@ class Relay:
 
     def refuse(self, error: RequestError) -> None:
         """Send an error as an event: after a ping the client has status 200 already."""
-        self._end_with(self._stream.error(error.body()))
+        self._end_with(self.stream.error(error.body()))
 
     def _end_with(self, event: bytes) -> None:
         self._request.write(event)
@@ -87,10 +87,10 @@ class Relay:
         self.status = status
         kind = next((v for n, v in headers if n == b"content-type"), b"")
         self._events = kind.startswith(EVENT_STREAM)
-        if status >= 400 or ((self.pinged or self._stream.holds) and not self._events):
+        if status >= 400 or ((self.pinged or self.stream.holds) and not self._events):
             self._headers, self._take = response_headers(headers), self._keep
             return
-        if not self._stream.over and self._events:
+        if not self.stream.over and self._events:
             self._take = self._rewrite
         if not self.pinged:
             self._start(headers)
@@ -121,12 +121,12 @@ class Relay:
             self._pieces.append(chunk)
 
     def _rewrite(self, chunk: bytes) -> None:
-        told = self._stream.feed(chunk)
+        told = self.stream.feed(chunk)
         if told:
             self._request.write(told)
         else:
             self._request.flush()
-        if self._stream.over:
+        if self.stream.over:
             self._take = self._request.write
 
     def complete(self) -> None:
@@ -140,7 +140,7 @@ class Relay:
 
     def limit(self, tokens: int | None) -> None:
         """The most that the answer may have."""
-        self._stream.limit = tokens
+        self.stream.limit = tokens
 
     @property
     def untold(self) -> bool:
@@ -152,6 +152,8 @@ class Relay:
         """Nothing was told of the answer: another one comes."""
         self.pinged = self._request.started
         self.status, self._pieces = 0, []
+        limit, self.stream = self.stream.limit, self._opened()
+        self.stream.limit = limit
         self.ends = Whole(self._several) if self._several else Ends()
         self.done = asyncio.get_running_loop().create_future()
 
@@ -165,7 +167,7 @@ class Relay:
             self.done.set_exception(error)
 
     def _tell_rest(self) -> None:
-        rest = self._stream.rest()
+        rest = self.stream.rest()
         if rest:
             self._request.write(rest)
 
@@ -178,14 +180,14 @@ class Relay:
             self._ended(DeclinedError(message_of(self.status, told)))
             return
         if self.status >= 400:
-            told = shaped(self.status, told, named=self._stream.named)
+            told = shaped(self.status, told, named=self.stream.named)
         else:
-            told = self._stream.whole(told)
+            told = self.stream.whole(told)
         if not self.pinged:
             kept = [header for header in self._headers if header[0] != JSON[0]]
             self._request.reply(self.status, told, [JSON, *kept])
         elif self.status >= 400:
-            self._end_with(self._stream.error(json.loads(told)))
+            self._end_with(self.stream.error(json.loads(told)))
         else:
             self._end_with(b"data: %b\n\n" % told.replace(b"\r", b"").replace(b"\n", b" "))
 
@@ -206,7 +208,7 @@ class Relay:
         self.status = told.status
         if self._events or self.pinged:  # comments were sent, so events may follow
             self._tell_rest()
-            event = self._stream.error(told.body())
+            event = self.stream.error(told.body())
             self._end_with(b"\n\n" + event)
         else:
             self._request.abort()

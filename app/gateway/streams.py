@@ -109,8 +109,9 @@ class OfPrompts(Plain):
         return EVENT_END[:1] if rest.endswith(EVENT_END[:1]) else b""
 
     def rest(self) -> bytes:
+        """Nothing of the beginning of an event that has nothing: of no use to anybody."""
         rest, self._held = self._held, b""
-        return rest
+        return b"" if self._begins else rest
 
 
 class Native(OfPrompts):

@@ -137,7 +137,9 @@ class LlamaServers:
         log, header = ModelLogger(logger, model.name), files.model.header
         saves = self._leaves and of_use(header, embedding=model.settings.embedding, log=log)
         place = self._places.take()
-        client = Client(place.address, place.key)
+        # Each open connection has one of its threads, of which there are four more than slots.
+        idle = model.resolved.parallel + 2
+        client = Client(place.address, place.key, most_idle=idle)
         server = self.make(model.name, self._program(model, files, place, record), client)
         self._servers.append(server)
         self._describe(model, server, files)
@@ -176,7 +178,8 @@ class LlamaServers:
             environment=self._child_environment(place.key),
             show=self._shown(model.settings),
             again=arguments.again(model.settings, capabilities),
-            files=() if arguments.past_cache(argv) else files.paths,
+            files=files.paths,
+            ahead=not arguments.past_cache(argv),
             patience=ON_GPUS if model.footprint.on_gpus else PATIENCE,
             on_line=lambda level, text: self.heard(name, level, text),
             on_buffers=lambda buffers: record.put(on_devices(buffers)),

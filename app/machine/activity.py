@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 TICKS = os.sysconf("SC_CLK_TCK")  # of CPU time, in a second
+ENDS = 1 << (signal.SIGTERM - 1) | 1 << (signal.SIGINT - 1)  # in a mask of signals
 
 
 class Standing(enum.Enum):
@@ -38,6 +40,16 @@ def of(pid: int) -> Activity:
         return Activity(Standing.GONE)
     cpu = (int(fields[11]) + int(fields[12])) / TICKS
     return Activity(_standing(_states(pid, names)), cpu, int(fields[9]))
+
+
+def told_to_end(pid: int) -> bool:
+    """Whether SIGTERM or SIGINT is blocked in its first thread, as they are in their handlers."""
+    try:
+        with open(f"/proc/{pid}/status", errors="replace") as file:
+            masks = [line.split()[1] for line in file if line.startswith("SigBlk:")]
+        return any(int(mask, 16) & ENDS for mask in masks)
+    except (OSError, LookupError, ValueError):
+        return False
 
 
 def _states(pid: int, threads: Sequence[str]) -> set[str]:

@@ -36,9 +36,6 @@ class Fair(Generic[W]):
         self._now = 0.0  # the clock of the caller that was served last
         self.size = 0  # requests that wait
 
-    def __len__(self) -> int:
-        return self.size
-
     def __iter__(self) -> Iterator[W]:
         return (each for line in self._lines.values() for each in line)
 

@@ -177,7 +177,7 @@ class Line:
         return waiter
 
     def _seated(self, waiter: Waiter, now: float) -> bool:
-        crowded = len(self._waiters) > 1
+        crowded = self._waiters.size > 1
         waiter.seat = self.budget.seat(waiter.demand, now, crowded=crowded)
         if waiter.seat is not None:
             waiter.seat.caller = waiter.caller

@@ -1,9 +1,12 @@
 import asyncio
+import contextlib
+import socket as sockets
 
 import pytest
+import uvloop
 
 from app.engine.exchange import ChildConnection
-from app.engine.http import Address, Client
+from app.engine.http import CONNECT_TIMEOUT, Address, Client
 from app.errors import NotConnectedError, UpstreamError
 from tests.fakes import Child, alive, body_of, reply, until, without_collector
 
@@ -80,6 +83,43 @@ def test_concurrent_exchanges_have_connections_of_their_own(run, socket):
             client.close()
 
     run(scenario)
+
+
+def test_no_more_idle_connections_are_kept_than_the_child_has_threads_for(run, socket):
+    """A burst of requests. Those that wait for a thread get those of the others."""
+
+    async def scenario():
+        async with Child(socket, hello) as child:
+            client = Client(Address(socket), "k", most_idle=3)
+            await asyncio.gather(*(client.get("/", 5) for _ in range(9)))
+            assert child.connections == 9 and len(client._idle) == 3
+            await until(lambda: len(client._open) == 3)
+            client.close()
+
+    run(scenario)
+
+
+def test_a_full_backlog_is_not_knocked_at_for_long(socket):
+    """Whoever does not accept is busy: that is no refusal, and the doubt stays."""
+
+    async def scenario():
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(sockets.socket(sockets.AF_UNIX))
+            listener.bind(socket)
+            listener.listen(0)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    caller = stack.enter_context(sockets.socket(sockets.AF_UNIX))
+                    caller.setblocking(False)
+                    caller.connect(socket)
+            client = Client(Address(socket), "k")
+            client.doubtful = True
+            await asyncio.wait_for(client.knock(), CONNECT_TIMEOUT - 1)
+            assert client.doubtful and not client.refused
+        await client.knock()
+        assert client.refused and not client.doubtful
+
+    uvloop.run(scenario())  # asyncio takes EAGAIN for a connection that is made
 
 
 def test_connection_close_is_heeded(run, socket):

@@ -57,7 +57,8 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(run, tmp_path):
 
     async def scenario():
         argv = [sys.executable, "-c", "import sys; open(sys.argv[2])", "--model"]
-        program = Program([*argv, str(tmp_path / "m.gguf")], dict(os.environ))
+        file = tmp_path / "m.gguf"
+        program = Program([*argv, str(file)], dict(os.environ), files=[file])
         process = Process("model", program, never, stall_timeout=5)
         with pytest.raises(LoadError, match=r"^cannot be loaded: m\.gguf is a pipe, no file$"):
             await process.start()

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from app.engine import server
@@ -60,11 +62,11 @@ def test_files_are_read_ahead_from_the_moment_it_is_expected_until_the_start_end
     ALL.clear()
 
     async def scenario():
-        program = Program(["/bin/false"], {}, files=["m.gguf"])
+        program = Program(["/bin/false"], {}, files=[Path("m.gguf")])
         llama = LlamaServer("m", program, Client(Address(str(tmp_path / "x.sock")), "k"))
         llama.expect()
         llama.expect()
-        assert [(each.files, each.asked) for each in ALL] == [(["m.gguf"], ["begin"])]
+        assert [(each.files, each.asked) for each in ALL] == [([Path("m.gguf")], ["begin"])]
         for _ in range(2):
             with pytest.raises(LoadError):
                 await llama.start()

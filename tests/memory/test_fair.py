@@ -105,8 +105,8 @@ def test_who_waits_no_longer_is_forgotten():
     fair.join(left)
     fair.remove(left)
     fair.remove(left)
-    assert len(fair) == 1 and fair.oldest == 0.0 and order(fair) == ["a0"]
-    assert fair.oldest is None and len(fair) == 0
+    assert fair.size == 1 and fair.oldest == 0.0 and order(fair) == ["a0"]
+    assert fair.oldest is None and fair.size == 0
 
 
 def test_callers_do_not_fill_the_memory():
@@ -122,7 +122,7 @@ def test_nobody_waits_for_more_than_a_turn_of_each_other_caller(steps):
     """While a request is first of its caller, every other caller is served at most twice."""
     fair, passed = Fair(), {}
     for number, (name, comes) in enumerate(steps):
-        if comes or not len(fair):
+        if comes or not fair.size:
             fair.join(Request(Caller("key", name), number))
             continue
         heads = {line[0].caller.name: line[0] for line in fair._lines.values()}

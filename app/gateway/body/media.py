@@ -82,7 +82,7 @@ def _but_for_results(content: list[object] | dict[str, object]) -> list[object]:
 
 
 def refuse_remote(media: Iterable[str]) -> None:
-    """Raises RequestError 400 if llama-server would fetch an image, a sound or a film ."""
+    """Raises RequestError 400 if llama-server would fetch one of these."""
     if any(_remote(text) for text in media):
         raise RequestError(
             400,
