@@ -64,7 +64,7 @@ def _idle_clock(world, overview):
     """It tells for how long no request has been at work or has waited, and no longer."""
     now = world.loop.time()
     lines = [model.line for model in world.opened.pool._ledger]
-    if any(len(line._waiters) or line.leased for line in lines):  # loads may wait, too
+    if any(line._waiters.size or line.leased for line in lines):  # loads may wait, too
         world.used_at = now
     if overview.phase is not Phase.SERVING:
         return
