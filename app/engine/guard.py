@@ -59,9 +59,8 @@ class _Ending:
     def __init__(self, process: Process, client: Client) -> None:
         self._process = process
         self._client = client
-        self._masked = activity.told_to_end(
-            process.pid
-        )  # from its beginning: then it tells nothing
+        # From its beginning: then it tells nothing.
+        self._masked = activity.told_to_end(process.pid)
         self._hung = False
 
     async def look(self, *, silent: bool) -> str:
