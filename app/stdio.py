@@ -40,23 +40,14 @@ class Patience:
         return True
 
 
-class Pipe(io.RawIOBase):
-    """A pipe, for sys.stdout or sys.stderr: what others than the log write there and it has no room
-    for is lost, and nobody waits. It is written by a description of its own, as a Terminal is."""
+class _Unblocked(io.RawIOBase):
+    """A stream for sys.stdout or sys.stderr that is written by a description of its own, which does
+    not block: one that has room for a single byte says that it has room."""
 
-    name = "<pipe>"
-
-    def __init__(self, file: int) -> None:
+    def __init__(self, file: int, path: str) -> None:
         """`file` stays as it is, for whoever shares it. Raises OSError."""
         self._shared, self._file = file, -1
-        self._file = os.open(f"/proc/self/fd/{file}", os.O_WRONLY | os.O_NONBLOCK)
-
-    def write(self, data: Any) -> int:
-        left = memoryview(data).cast("B")
-        with contextlib.suppress(BlockingIOError):
-            while left:  # so many bytes are taken whole or not at all
-                left = left[os.write(self._file, left[: select.PIPE_BUF]) :]
-        return len(data)
+        self._file = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
 
     def writable(self) -> bool:
         return True
@@ -70,17 +61,32 @@ class Pipe(io.RawIOBase):
         super().close()
 
 
-class Terminal(io.RawIOBase):
-    """A terminal, for sys.stdout or sys.stderr: what it has no room for is lost, and nobody waits.
-    It is written by a description of its own, which does not block: one that has room for a single
-    byte says that it has room."""
+class Pipe(_Unblocked):
+    """A pipe: what others than the log write there and it has no room for is lost, and nobody
+    waits."""
+
+    name = "<pipe>"
+
+    def __init__(self, file: int) -> None:
+        """Raises OSError."""
+        super().__init__(file, f"/proc/self/fd/{file}")
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data).cast("B")
+        with contextlib.suppress(BlockingIOError):
+            while left:  # so many bytes are taken whole or not at all
+                left = left[os.write(self._file, left[: select.PIPE_BUF]) :]
+        return len(data)
+
+
+class Terminal(_Unblocked):
+    """A terminal: what it has no room for is lost, and nobody waits."""
 
     name = "<terminal>"
 
     def __init__(self, file: int) -> None:
-        """`file` stays as it is, for whoever shares it. Raises OSError."""
-        self._shared, self._file = file, -1
-        self._file = os.open(os.ttyname(file), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        """Raises OSError."""
+        super().__init__(file, os.ttyname(file))
         self.patience = Patience()
         self.lost = 0  # writes
         self.torn = False  # the last one that was taken in part or whole lacks its end
@@ -108,16 +114,5 @@ class Terminal(io.RawIOBase):
         self.write(text.encode(errors="replace"))
         return self.lost == before
 
-    def writable(self) -> bool:
-        return True
-
     def isatty(self) -> bool:
         return True
-
-    def fileno(self) -> int:
-        return self._shared
-
-    def close(self) -> None:
-        if not self.closed and self._file >= 0:
-            os.close(self._file)
-        super().close()
