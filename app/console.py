@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
 import logging
 import os
 import re
-import select
 import shutil
-import signal
-import stat
 import sys
 import threading
 from collections.abc import Iterator, MutableMapping
@@ -26,7 +22,6 @@ CONTROL = re.compile(
 )
 APP = "app"
 STDOUT, STDERR = 1, 2  # the files
-LONGEST_CHARACTER = 4  # bytes
 CLEAR = "\r\x1b[K"  # the line that the cursor is in
 
 
@@ -77,14 +72,14 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
         """What nobody takes is lost: neither requests nor a signal wait for a reader."""
         try:
             text = f"{self.format(record)}\n"
-            terminal = _terminals.get(self._file)
+            stream = _streams.get(self._file)
+            patience = self._patience if stream is None else stream.patience
             with _shown.hidden():
-                if terminal is None:
-                    self._patience.renew(record.created)
-                    self._pipe(text)
+                patience.renew(record.created)
+                if isinstance(stream, Terminal):
+                    self._show(stream, text)
                 else:
-                    terminal.patience.renew(record.created)
-                    self._show(terminal, text)
+                    self._pipe(text, patience)
         except Exception:  # noqa: BLE001 as logging's own
             self.handleError(record)
 
@@ -92,11 +87,11 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
         """How many lines are lost: "" if none is. It begins behind a line that is `torn`."""
         return "\n" * torn + self.format(_lines_lost(self._lost)) + "\n" if self._lost else ""
 
-    def _pipe(self, text: str) -> None:
+    def _pipe(self, text: str, patience: Patience) -> None:
         """Part by part, as there is room. What is lost is told in the first of them."""
-        for part in _parts(self._notice(self._torn) + text):
+        for part in stdio.parts(self._notice(self._torn) + text):
             while not stdio.has_room(self._file, 0):
-                if self._lost or not self._patience.look(self._file):
+                if self._lost or not patience.look(self._file):
                     self._lost += 1
                     return
             self.stream.write(part)
@@ -125,7 +120,7 @@ class StandardHandler(logging.StreamHandler):  # type: ignore[type-arg]
             super().handleError(record)
 
 
-_terminals: dict[int, Terminal] = {}  # by the file that they stand for
+_streams: dict[int, Terminal | Pipe] = {}  # by the file that they stand for
 
 
 class Shown:
@@ -168,7 +163,7 @@ class Shown:
 
 
 _shown = Shown()
-_patience = Patience()  # where standard output is no terminal that could be opened
+_patience = Patience()  # where standard output is neither, or could not be opened
 
 
 def show(key: str, text: str) -> None:
@@ -184,26 +179,18 @@ def records() -> bool:
 
 def _to_terminal(text: str) -> None:
     """Past sys.stdout, which the SDK records."""
-    terminal = _terminals.get(STDOUT)
-    patience = _patience if terminal is None else terminal.patience
+    stream = _streams.get(STDOUT)
+    patience = _patience if stream is None else stream.patience
     patience.renew(logging.makeLogRecord({}).created)
     with contextlib.suppress(OSError):
         sys.stdout.flush()
-        if terminal is not None:
-            terminal.take(text)
+        if stream is not None:
+            stream.take(text)
             return
-        while not stdio.has_room(STDOUT, 0):  # a pipe that nobody reads, or stopped by Ctrl-S
+        while not stdio.has_room(STDOUT, 0):
             if not patience.look(STDOUT):
                 return
         os.write(STDOUT, text.encode(errors="replace"))
-
-
-def _parts(text: str) -> Iterator[str]:
-    """The same, in parts of at most PIPE_BUF bytes."""
-    while len(text) * LONGEST_CHARACTER > select.PIPE_BUF:
-        yield text[: select.PIPE_BUF // LONGEST_CHARACTER]
-        text = text[select.PIPE_BUF // LONGEST_CHARACTER :]
-    yield text
 
 
 def _lines_lost(count: int) -> logging.LogRecord:
@@ -233,19 +220,15 @@ _asked: TextIO | None = None  # standard output, of a command: what it was asked
 
 def _open(file: int, log: logging.Logger) -> None:
     """Let nobody who writes to sys.stdout or sys.stderr wait for a reader."""
-    raw: io.RawIOBase
-    try:
-        if os.isatty(file):
-            raw = _terminals[file] = Terminal(file)
-        elif stat.S_ISFIFO(os.fstat(file).st_mode):
-            raw = Pipe(file)
-        else:
-            return
-    except OSError as error:
-        kind = "terminal" if os.isatty(file) else "pipe"
-        log.info("this %s cannot be opened, so who does not read it holds us up: %s", kind, error)
-        return
     name = "stdout" if file == STDOUT else "stderr"
+    try:
+        raw = stdio.unblocked(file)
+    except OSError as error:
+        log.info("%s cannot be opened anew: who does not read it holds us up: %s", name, error)
+        return
+    if raw is None:
+        return
+    _streams[file] = raw
     before = getattr(sys, name)
     stream = io.TextIOWrapper(raw, before.encoding, before.errors, write_through=True)
     setattr(sys, name, stream)
@@ -291,27 +274,8 @@ def say(text: str) -> None:
     slow reader, or until Ctrl-C. Raises ConfigError."""
     stream = _asked or sys.stdout
     try:
-        with _shown.hidden(), _interruptible():
+        with _shown.hidden(), stdio.interruptible():
             stream.write(f"{text}\n")
             stream.flush()
     except OSError as error:
         raise ConfigError(f"standard output cannot be written: {error.strerror}") from None
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """The loop, which Ctrl-C is told to, does not run meanwhile."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loops = signal.set_wakeup_fd(-1)  # or it would be told afterwards, and cancel once more
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        yield
-    except KeyboardInterrupt:
-        raise asyncio.CancelledError from None
-    finally:
-        signal.signal(signal.SIGINT, before)
-        signal.siginterrupt(signal.SIGINT, False)
-        signal.set_wakeup_fd(loops, warn_on_full_buffer=False)

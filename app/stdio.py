@@ -1,15 +1,22 @@
-"""Standard output as it suits its readers: nobody waits for them for long."""
+"""Standard output as it suits its readers: nobody waits for them for long, but for who has asked
+for what is written."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import os
 import select
+import signal
+import stat
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 MOMENT = 50  # milliseconds that a reader is waited for in each second
 LOOKS = 10  # in it, whether there is room again
+LONGEST_CHARACTER = 4  # bytes
 
 
 def has_room(file: int, wait: int) -> bool:
@@ -48,6 +55,7 @@ class _Unblocked(io.RawIOBase):
         """`file` stays as it is, for whoever shares it. Raises OSError."""
         self._shared, self._file = file, -1
         self._file = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        self.patience = Patience()
 
     def writable(self) -> bool:
         return True
@@ -78,6 +86,14 @@ class Pipe(_Unblocked):
                 left = left[os.write(self._file, left[: select.PIPE_BUF]) :]
         return len(data)
 
+    def take(self, text: str) -> None:
+        """Write past sys.stdout, which the SDK records, as soon as there is room; nothing if there
+        is none for long."""
+        while not has_room(self._file, 0):
+            if not self.patience.look(self._file):
+                return
+        self.write(text.encode(errors="replace"))
+
 
 class Terminal(_Unblocked):
     """A terminal: what it has no room for is lost, and nobody waits."""
@@ -87,7 +103,6 @@ class Terminal(_Unblocked):
     def __init__(self, file: int) -> None:
         """Raises OSError."""
         super().__init__(file, os.ttyname(file))
-        self.patience = Patience()
         self.lost = 0  # writes
         self.torn = False  # the last one that was taken in part or whole lacks its end
         self._stuck = False  # the last one was not taken whole
@@ -116,3 +131,38 @@ class Terminal(_Unblocked):
 
     def isatty(self) -> bool:
         return True
+
+
+def unblocked(file: int) -> Terminal | Pipe | None:
+    """None where it is neither. Raises OSError."""
+    if os.isatty(file):
+        return Terminal(file)
+    return Pipe(file) if stat.S_ISFIFO(os.fstat(file).st_mode) else None
+
+
+def parts(text: str) -> Iterator[str]:
+    """The same, in parts of at most PIPE_BUF bytes."""
+    while len(text) * LONGEST_CHARACTER > select.PIPE_BUF:
+        yield text[: select.PIPE_BUF // LONGEST_CHARACTER]
+        text = text[select.PIPE_BUF // LONGEST_CHARACTER :]
+    yield text
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C ends what is done meanwhile: the loop, which it is told to, does not run. Raises
+    CancelledError."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loops = signal.set_wakeup_fd(-1)  # or it would be told afterwards, and cancel once more
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+    except KeyboardInterrupt:
+        raise asyncio.CancelledError from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+        signal.siginterrupt(signal.SIGINT, False)
+        signal.set_wakeup_fd(loops, warn_on_full_buffer=False)

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import fcntl
 import io
@@ -15,6 +16,7 @@ import pytest
 
 from app import console, stdio
 from app.errors import ConfigError
+from tests.pipes import PAGE, pipe
 
 STREAMS = ("stdout", "__stdout__", "stderr", "__stderr__")
 
@@ -32,8 +34,8 @@ def restored():
     for name, stream in streams.items():
         setattr(sys, name, stream)
     console._asked = None
-    while console._terminals:
-        console._terminals.popitem()[1].close()
+    while console._streams:
+        console._streams.popitem()[1].close()
 
 
 def shown(capsys, emit):
@@ -73,9 +75,7 @@ def test_without_a_terminal_nothing_is_said(monkeypatch, tmp_path):
 @pytest.mark.parametrize("impatient", [False, True])
 def test_what_nobody_reads_is_not_shown_and_holds_nobody_up(monkeypatch, impatient):
     """A pipe that is full. Result: as much as there was room for is there, and no more."""
-    reader, writer = os.pipe()
-    size = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, select.PIPE_BUF)
-    os.write(writer, b"x" * size)
+    reader, writer = pipe()
     monkeypatch.setattr(console, "STDOUT", writer)
     while impatient and console._patience.look(writer):
         pass
@@ -83,7 +83,7 @@ def test_what_nobody_reads_is_not_shown_and_holds_nobody_up(monkeypatch, impatie
     saying.start()
     saying.join(10)
     assert not saying.is_alive()
-    assert os.read(reader, 2 * size) == b"x" * size
+    assert os.read(reader, 2 * PAGE) == b"x" * PAGE
     os.close(reader)
     os.close(writer)
 
@@ -180,39 +180,37 @@ def test_without_a_terminal_it_is_not_shown(capfd):
     assert capfd.readouterr().out == ""
 
 
-def test_a_log_that_nobody_reads_holds_nobody_up(monkeypatch):
-    reader, writer = os.pipe()
-    size = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, select.PIPE_BUF)
-    os.write(writer, b"x" * size)
+@contextlib.contextmanager
+def logged_to_a_pipe(monkeypatch, *room):
+    """The app's stdout is a pipe with this room; its other end."""
+    reader, writer = pipe(*room)
     with os.fdopen(writer, "w") as stdout, os.fdopen(reader, "rb", 0) as read:
         monkeypatch.setattr(console, "STDOUT", writer)
         monkeypatch.setattr("sys.stdout", stdout)
         console.set_up()
+        yield read
+        monkeypatch.undo()
+
+
+def test_a_log_that_nobody_reads_holds_nobody_up(monkeypatch):
+    with logged_to_a_pipe(monkeypatch) as read:
         for _ in range(3):
             logging.getLogger("app.test").info("down")
-        assert read.read(size) == b"x" * size
+        assert read.read(PAGE) == b"x" * PAGE
         logging.getLogger("app.test").info("up")
-        told = read.read(size).decode()
-        monkeypatch.undo()
+        told = read.read(PAGE).decode()
     assert "3 lines are lost" in told and "INFO app up" in told and "down" not in told
 
 
 def test_a_line_for_which_there_is_too_little_room_holds_nobody_up(monkeypatch):
     """There is room for one page of two; then for all."""
-    reader, writer = os.pipe()
-    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 2 * select.PIPE_BUF)
-    os.write(writer, b"x" * select.PIPE_BUF)
-    with os.fdopen(writer, "w") as stdout, os.fdopen(reader, "rb", 0) as read:
-        monkeypatch.setattr(console, "STDOUT", writer)
-        monkeypatch.setattr("sys.stdout", stdout)
-        console.set_up()
+    with logged_to_a_pipe(monkeypatch, 2, 1) as read:
         logging.getLogger("app.test").info("y" * 9000)
         logging.getLogger("app.test").info("down")
-        told = read.read(2 * select.PIPE_BUF).decode()
+        told = read.read(2 * PAGE).decode()
         assert told.endswith("y") and "INFO app y" in told
         logging.getLogger("app.test").info("up")
-        torn, lost, up, _ = read.read(select.PIPE_BUF).decode().split("\n")
-        monkeypatch.undo()
+        torn, lost, up, _ = read.read(PAGE).decode().split("\n")
     assert torn == "" and "2 lines are lost" in lost and up.endswith("INFO app up")
 
 
@@ -321,42 +319,26 @@ def test_who_reads_slowly_is_waited_for_a_moment_in_each_second(monkeypatch, kin
 
 def test_who_else_writes_to_a_pipe_does_not_wait_for_its_reader(monkeypatch):
     """As ClearML's SDK does, in its thread."""
-    reader, writer = os.pipe()
-    size = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 2 * select.PIPE_BUF)
-    os.write(writer, b"x" * (size - select.PIPE_BUF))
-    with os.fdopen(writer, "w") as stdout:
-        monkeypatch.setattr(console, "STDOUT", writer)
-        monkeypatch.setattr("sys.stdout", stdout)
-        console.set_up()
-        printing = threading.Thread(target=print, args=("y" * size,), daemon=True)
+    with logged_to_a_pipe(monkeypatch, 2, 1) as read:
+        printing = threading.Thread(target=print, args=("y" * 2 * PAGE,), daemon=True)
         printing.start()
         printing.join(10)
         assert not printing.is_alive()
-        os.read(reader, size - select.PIPE_BUF)
-        assert os.read(reader, size) == b"y" * select.PIPE_BUF
+        assert read.read(2 * PAGE) == b"x" * PAGE + b"y" * PAGE
         sys.stdout.write("z\n")
-        assert os.read(reader, size) == b"z\n" and os.get_blocking(writer)
-        monkeypatch.undo()
-    os.close(reader)
+        assert read.read(PAGE) == b"z\n" and os.get_blocking(console.STDOUT)
 
 
 def test_what_is_lost_of_a_pipe_is_told_once(monkeypatch):
     """Three lines are lost; then there is room for a part of a long one, which tells of them."""
-    reader, writer = os.pipe()
-    size = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 2 * select.PIPE_BUF)
-    os.write(writer, b"x" * size)
-    with os.fdopen(writer, "w") as stdout, os.fdopen(reader, "rb", 0) as read:
-        monkeypatch.setattr(console, "STDOUT", writer)
-        monkeypatch.setattr("sys.stdout", stdout)
-        console.set_up()
+    with logged_to_a_pipe(monkeypatch, 2) as read:
         for _ in range(3):
             logging.getLogger("app.test").info("down")
-        read.read(select.PIPE_BUF)
+        read.read(PAGE)
         logging.getLogger("app.test").info("y" * 9000)
-        told = read.read(size).decode()
+        told = read.read(2 * PAGE).decode()
         logging.getLogger("app.test").info("up")
-        told += read.read(size).decode()
-        monkeypatch.undo()
+        told += read.read(2 * PAGE).decode()
     assert re.findall("([0-9]+ lines?) (?:is|are) lost", told) == ["3 lines", "1 line"]
 
 
@@ -387,7 +369,7 @@ def test_what_is_for_the_terminal_is_waited_for_in_each_second(terminal, monkeyp
     stdout, terminal = terminal
     monkeypatch.setattr("sys.stdout", stdout)
     console.set_up()
-    patience = console._terminals[console.STDOUT].patience
+    patience = console._streams[console.STDOUT].patience
     patience.renew(time.time() - 2)
     while patience.look(stdout.fileno()):
         pass

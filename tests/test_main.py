@@ -1,8 +1,6 @@
 import asyncio
 import contextlib
-import fcntl
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -15,6 +13,7 @@ import pytest
 from app import console, main
 from app.commands.options import DEFAULT, parser
 from app.main import COMMANDS
+from tests.pipes import pipe
 
 ROOT = Path(__file__).parent.parent
 
@@ -156,8 +155,7 @@ os._exit(status)
 
 
 def full_pipe():
-    reader, writer = os.pipe()
-    os.write(writer, b"x" * fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, select.PIPE_BUF))
+    reader, writer = pipe()
     return os.fdopen(reader, "rb"), os.fdopen(writer, "wb", 0)
 
 

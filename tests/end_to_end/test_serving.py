@@ -1,10 +1,8 @@
 """The real llama-server on the tiny model, through the real openai client."""
 
-import fcntl
 import json
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from app.engine.capabilities import find
 from app.form.fields import MODEL_FIELDS
 from app.models import tiny_writer
 from tests.end_to_end.conftest import PATIENCE, ROOT, environment_of, free_port
+from tests.pipes import pipe
 
 # Two threads that share a busy core wait for each other.
 ONE = "--set", "Model/threads=1"
@@ -446,8 +445,7 @@ def test_a_draft_model_that_cannot_guess_is_refused_before_the_start(start, tmp_
 
 def test_nobody_has_to_read_what_the_app_writes(tmp_path):
     """Its standard output and errors are a full pipe."""
-    reader, writer = os.pipe()
-    os.write(writer, b"x" * fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, select.PIPE_BUF))
+    reader, writer = pipe()
     url = f"http://127.0.0.1:{(port := free_port())}"
     command = [sys.executable, "-m", "app", "--offline", "--port", str(port), *ONE]
     command += ["--cache-dir", str(tmp_path / "cache"), "--host", "127.0.0.1"]
