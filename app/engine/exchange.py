@@ -17,14 +17,14 @@ from app.errors import UpstreamError
 Headers = list[tuple[bytes, bytes]]  # names in lower case
 # What llama-server sends in a stream, and is no event: a comment, so that the connection is kept;
 # and where it begins with another prompt of a list, an event that has nothing.
-COMMENT, NOTHING = b":", b"data: null"
-SILENT = (COMMENT, NOTHING)
+COMMENT, NULL = b":", b"data: null"
+SILENT = (COMMENT, NULL)
 
 
 def silent(chunk: bytes) -> bool:
     """Whether a read of a stream brought no event. One read may bring a comment and an event."""
     return chunk.startswith(SILENT) and all(
-        line.startswith(COMMENT) or line == NOTHING for line in chunk.split(b"\n") if line.strip()
+        line.startswith(COMMENT) or line == NULL for line in chunk.split(b"\n") if line.strip()
     )
 
 

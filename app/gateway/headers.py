@@ -33,8 +33,7 @@ def request_headers(headers: Headers) -> Headers:
 
 def response_headers(headers: Headers) -> Headers:
     """Those of a child's headers that the client gets."""
-    options = connection_options(headers)
-    dropped = RESPONSE_ONLY_OURS | options if options else RESPONSE_ONLY_OURS
+    dropped = RESPONSE_ONLY_OURS | connection_options(headers)
     return [
         header
         for header in headers

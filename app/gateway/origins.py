@@ -42,13 +42,6 @@ def check_local(method: str, headers: Headers, allowed: Names = frozenset()) -> 
 
 
 def stranger(method: str, headers: Headers, allowed: Names = frozenset()) -> str | None:
-    """As `_stranger`. Most requests of all callers say the same of themselves."""
-    said = tuple([header for header in headers if header[0] in OF_CALLER])
-    return _stranger(method, said, allowed)
-
-
-@lru_cache(maxsize=64)
-def _stranger(method: str, headers: tuple[tuple[bytes, bytes], ...], allowed: Names) -> str | None:
     """The sign that a page of another site sent the request; None if there is no sign.
 
     Any page in a browser on this machine can make the browser send requests to this machine. The
@@ -56,6 +49,11 @@ def _stranger(method: str, headers: tuple[tuple[bytes, bytes], ...], allowed: Na
     machine (DNS rebinding), so that pages from there can read the answers. The Host is then that
     name.
     """
+    return _sign(method, tuple([h for h in headers if h[0] in OF_CALLER]), allowed)
+
+
+@lru_cache(maxsize=64)  # most requests of all callers say the same of themselves
+def _sign(method: str, headers: tuple[tuple[bytes, bytes], ...], allowed: Names) -> str | None:
     said = _said(headers)
     host = "".join(said[b"host"])
     authority = _authority(host)

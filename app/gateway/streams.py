@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from app.engine.exchange import NOTHING
+from app.engine.exchange import NULL
 
 EVENT_END = b"\n\n"
 RESPONSE_EVENT = re.compile(
@@ -94,7 +94,7 @@ class OfPrompts(Plain):
         *events, rest = (self._held + chunk).split(EVENT_END)
         told = []
         for event in events:
-            if event != NOTHING or not self._begins:
+            if event != NULL or not self._begins:
                 told.append(event + EVENT_END)
             self._begins = True
         self._held = self._undecided(rest)
@@ -104,7 +104,7 @@ class OfPrompts(Plain):
 
     def _undecided(self, rest: bytes) -> bytes:
         """What of an event's beginning may yet be one that has nothing, or its end."""
-        if self._begins and (NOTHING + EVENT_END).startswith(rest):
+        if self._begins and (NULL + EVENT_END).startswith(rest):
             return rest
         return EVENT_END[:1] if rest.endswith(EVENT_END[:1]) else b""
 

@@ -93,7 +93,7 @@ class Fair(Generic[W]):
     def count(self, caller: Caller, now: float) -> None:
         """A turn of a caller who need not wait."""
         begun = self._clock(caller)
-        waiting = [self._clocks.get(key, begun) for key in self._lines] if self._lines else ()
+        waiting = [self._clocks.get(key, begun) for key in self._lines]
         self._now = max(self._now, min([begun, *waiting]))
         self._keep(caller, begun + 1 / caller.weight)
         self._served[_key(caller)] = now

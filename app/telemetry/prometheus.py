@@ -132,16 +132,18 @@ class _OfRequests(Collector):
         return ()  # or it is asked for its values when it is registered
 
     def collect(self) -> Iterable[Family]:
-        about = self._row.name, self._row.help
-        counter = CounterMetricFamily(*about, labels=self._row.labels)
-        histogram = HistogramMetricFamily(*about, labels=self._row.labels)
-        for values, series in self._series.items():
-            labels = [str(value) for value in values]
-            if self._bounds:
+        row = self._row
+        told = [([str(value) for value in labels], each) for labels, each in self._series.items()]
+        if row.type is Type.HISTOGRAM:
+            histogram = HistogramMetricFamily(row.name, row.help, labels=row.labels)
+            for labels, series in told:
                 histogram.add_metric(labels, series.buckets(), series.sum)
-            else:
+            yield histogram
+        else:
+            counter = CounterMetricFamily(row.name, row.help, labels=row.labels)
+            for labels, series in told:
                 counter.add_metric(labels, series.sum)
-        yield histogram if self._bounds else counter
+            yield counter
 
 
 class _Now(Collector):

@@ -13,8 +13,6 @@ from app.telemetry.samples import Several
 LIMITS = ("n_predict", "max_completion_tokens", "max_output_tokens", "max_tokens")
 TEXTS = ("prompt", "input", "content", "documents", "texts")  # in some path a prompt, or a list
 CHOICES = ("n_cmpl", "n")  # the first counts
-SLOT = "id_slot"
-USED = frozenset({*LIMITS, *TEXTS, *CHOICES, SLOT})
 MOST_CHOICES = 2**31 - 1  # beyond, llama-server takes another number than the one that it was given
 
 
@@ -34,19 +32,14 @@ class Asked:
         return Several(max(1, self.prompts.get("prompt", 1)), self.choices)
 
 
-ONCE = Asked()
-
-
 def asked(fields: Mapping[str, object]) -> Asked:
     """Raises RequestError 400."""
-    if USED.isdisjoint(fields):
-        return ONCE
     limits = {name: fields[name] for name in LIMITS if fields.get(name) is not None}
     return Asked(
         prompts={n: sum(1 for _ in prompts_in(fields[n])) for n in TEXTS if n in fields},
         choices=max(1, _choices(fields)),
         limits={name: _whole(value) for name, value in limits.items()},
-        chooses_slot=SLOT in fields,
+        chooses_slot="id_slot" in fields,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.gateway.body.asked import ONCE, Asked
+from app.gateway.body.asked import Asked
 from app.gateway.body.encoding import coding_of, decoded
 from app.gateway.body.examine import SMALL, Examined, examine, examine_outline, quick
 from app.gateway.body.form import ModelField, boundary_of
@@ -22,7 +22,7 @@ PIECE = 128 << 10  # bytes, at least, of every piece of a large body but the las
 FOLLOWED = 128 << 10  # bytes of a body that an outline takes between two turns of the loop
 SLICE = 4 << 10  # bytes of a form that are parsed between two turns of the loop
 DECODED_AT_ONCE = 2  # bodies: each may grow to the limit before it is counted
-ONE = Several()
+ONE, ONCE = Several(), Asked()
 Allowances = Callable[[str], Allowance]  # by a model's name
 
 
@@ -123,7 +123,7 @@ class Reading:
             body.holding.end()
 
     async def _json(self, request: Request, allowed: Allowance, holding: Holding) -> Body:
-        pieces, found = self._arrived(request, allowed, holding), None
+        pieces, found = self._at_once(request, allowed, holding), None
         if pieces is None:
             outline = Outline()
             pieces = await self._take(request, allowed, holding, outline)
@@ -143,13 +143,13 @@ class Reading:
             holding=holding,
         )
 
-    def _arrived(
+    def _at_once(
         self, request: Request, allowed: Allowance, holding: Holding
     ) -> list[bytes] | None:
         """A small body that is there with its head, as most are; else None."""
         if coding_of(request.headers) is not None:
             return None
-        body = request.arrived(PIECE)
+        body = request.take_whole(PIECE)
         if body is None:
             return None
         allowed.check_whole(len(body))

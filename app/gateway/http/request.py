@@ -68,7 +68,7 @@ class Request:
         self._buffered = 0
         self._complete = False
         self._failure: RequestError | None = None
-        self._arrived: asyncio.Event | None = None  # where more of the body is waited for
+        self._more: asyncio.Event | None = None  # where more of the body is waited for
         self._expects = self.header(b"expect") is not None
         self._framing = b""
         self._held = b""  # the head, until there is something to send it with
@@ -98,12 +98,12 @@ class Request:
                 return
             if self._failure is not None:
                 raise self._failure
-            self._arrived = asyncio.Event()
-            await self._arrived.wait()
+            self._more = asyncio.Event()
+            await self._more.wait()
 
-    def arrived(self, below: int) -> bytes | None:
-        """The body, if all of it has arrived and is smaller than so many bytes: it is taken then,
-        and `chunks` has nothing."""
+    def take_whole(self, below: int) -> bytes | None:
+        """The body, if all of it has arrived and is smaller than so many bytes; then `chunks` has
+        nothing."""
         if not self._complete or self._buffered >= below:
             return None
         return self._take()
@@ -131,8 +131,8 @@ class Request:
         self._wake()
 
     def _wake(self) -> None:
-        if self._arrived is not None:
-            self._arrived.set()
+        if self._more is not None:
+            self._more.set()
 
     def fail(self, error: RequestError) -> None:
         """The rest of the body will not arrive, and no other request after it."""

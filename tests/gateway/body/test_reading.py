@@ -219,7 +219,7 @@ def test_a_body_gives_way_while_it_arrives_and_not_once_it_is_whole():
     class Sent:
         headers, length, address, gives_way = [], None, "", False
 
-        def arrived(self, below):
+        def take_whole(self, below):
             return None
 
         async def chunks(self):
