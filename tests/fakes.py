@@ -104,6 +104,7 @@ class Child:
         self.path, self.answer = str(path), answer
         self.heads, self.connections = [], 0
         self.left = asyncio.Event()
+        self._tasks = set()  # nobody else has one that waits for what never comes
 
     async def __aenter__(self):
         self.server = await asyncio.start_unix_server(self._client, self.path)
@@ -111,9 +112,12 @@ class Child:
 
     async def __aexit__(self, *_):
         self.server.close()
+        for task in self._tasks:
+            task.cancel()
 
     async def _client(self, reader, writer):
         self.connections += 1
+        self._tasks.add(asyncio.current_task())
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -123,6 +127,7 @@ class Child:
         except (asyncio.IncompleteReadError, ConnectionError):
             self.left.set()
         finally:
+            self._tasks.discard(asyncio.current_task())
             writer.close()
 
 
