@@ -17,7 +17,7 @@ ASKED = 10.0  # seconds of silence, from which on it is asked for its slots
 
 ENDING = 1.0  # seconds for one that takes no connection to end by itself
 CLOSED = "it takes no connection any more"
-HANGS = "it hangs in the handler of SIGTERM, which somebody else has sent"
+HANGS = "it hangs in the handler of a signal (SIGTERM or SIGINT) that somebody else has sent"
 
 RESTING = Activity(Standing.ASLEEP)  # not looked at: with many models that would cost a lot
 
@@ -52,15 +52,14 @@ async def guard(process: Process, client: Client, slots: Slots, patience: Patien
 
 
 class _Ending:
-    """Whether somebody else has sent one that serves SIGTERM. It then works on nothing: either it
-    has closed its listener, and waits for its connections to close; or its handler, which takes
-    locks, has interrupted who has them, and waits for ever."""
+    """Whether somebody else has told one that serves to end. It then works on nothing: either it
+    has closed its listener, and waits for its connections to close; or the signal's handler, which
+    takes locks, has interrupted who has them, and waits for ever."""
 
     def __init__(self, process: Process, client: Client) -> None:
         self._process = process
         self._client = client
-        # From its beginning: then it tells nothing.
-        self._masked = activity.told_to_end(process.pid)
+        self._masked: bool | None = None  # once it served: then a mask tells nothing
         self._hung = False
 
     async def look(self, *, silent: bool) -> str:
@@ -77,7 +76,12 @@ class _Ending:
         return ""
 
     def _in_handler(self, silent: bool) -> bool:
-        return silent and not self._masked and activity.told_to_end(self._process.pid)
+        if self._masked is None:
+            self._masked = activity.first_thread(self._process.pid).blocks
+        if self._masked or not silent:
+            return False
+        first = activity.first_thread(self._process.pid)
+        return first.blocks and first.asleep  # one that computes, or dumps core, waits for no lock
 
     def _still_refused(self) -> bool:
         """After a while in which it may have been told to stop."""

@@ -42,14 +42,23 @@ def of(pid: int) -> Activity:
     return Activity(_standing(_states(pid, names)), cpu, int(fields[9]))
 
 
-def told_to_end(pid: int) -> bool:
-    """Whether SIGTERM or SIGINT is blocked in its first thread, as they are in their handlers."""
+@dataclass(frozen=True)
+class FirstThread:
+    """`blocks`: SIGTERM or SIGINT, as it does in their handlers."""
+
+    asleep: bool = False
+    blocks: bool = False
+
+
+def first_thread(pid: int) -> FirstThread:
+    """Of a process; neither where the kernel shows no such process."""
     try:
         with open(f"/proc/{pid}/status", errors="replace") as file:
-            masks = [line.split()[1] for line in file if line.startswith("SigBlk:")]
-        return any(int(mask, 16) & ENDS for mask in masks)
+            said = dict(line.split(":", 1) for line in file)
+        blocked = int(said["SigBlk"], 16) & ENDS != 0
+        return FirstThread(said["State"].split()[0] == "S", blocked)
     except (OSError, LookupError, ValueError):
-        return False
+        return FirstThread()
 
 
 def _states(pid: int, threads: Sequence[str]) -> set[str]:
