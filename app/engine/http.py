@@ -52,7 +52,7 @@ class Reply:
 class Client:
     """The connections to one child at `address`, which wants this key; or to another server, by
     the name of `peer` in errors. `largest`: bytes of an answer that `get` and `post` accept.
-    `most_idle`: connections that are kept for later."""
+    `most_idle`: connections, at least one, that are kept for later."""
 
     def __init__(
         self,
@@ -174,6 +174,8 @@ class Client:
         if self._given_up:
             raise NotConnectedError(f"{self.peer} is being ended")
         now = clock.now()
+        if fresh and self._idle:  # no more are open than without those that rest
+            self._idle.popleft().close()
         while self._idle and not fresh:
             connection = self._idle.pop()
             if now - connection.idle_since < IDLE_LIFETIME:

@@ -56,7 +56,7 @@ class Starts:
         return [*self._first, *self._again]
 
     def check(self) -> None:
-        """Raises LoadError if a file that it would open keeps it waiting for ever."""
+        """Raises LoadError if one of the model's files would keep it waiting for ever."""
         for file in self._program.files:
             with contextlib.suppress(OSError):  # it says itself what else is wrong with one
                 if file.is_fifo():
