@@ -216,6 +216,7 @@ def set_up(*, errors: bool = False) -> None:
 
 
 _asked: TextIO | None = None  # standard output, of a command: what it was asked for waits
+_given_up: TextIO | None = None  # the same, where `say` could not write all
 
 
 def _open(file: int, log: logging.Logger) -> None:
@@ -238,7 +239,7 @@ def _open(file: int, log: logging.Logger) -> None:
 def flush() -> None:
     """Instead of logging.shutdown, in which the SDK's own handler waits for its server."""
     for stream in (sys.stdout, sys.stderr):
-        if stream is not _asked:  # that `say` has flushed, or given up
+        if stream is not _given_up:
             with contextlib.suppress(OSError):
                 stream.flush()
 
@@ -272,10 +273,12 @@ class ModelLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
 def say(text: str) -> None:
     """What a command was asked for, on stdout; what happens meanwhile is on stderr. It waits for a
     slow reader, or until Ctrl-C. Raises ConfigError."""
-    stream = _asked or sys.stdout
+    global _given_up
+    stream = _given_up = _asked or sys.stdout
     try:
         with _shown.hidden(), stdio.interruptible():
             stream.write(f"{text}\n")
             stream.flush()
     except OSError as error:
         raise ConfigError(f"standard output cannot be written: {error.strerror}") from None
+    _given_up = None

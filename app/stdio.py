@@ -49,11 +49,13 @@ class Patience:
 
 class _Unblocked(io.RawIOBase):
     """A stream for sys.stdout or sys.stderr that is written by a description of its own, which does
-    not block: one that has room for a single byte says that it has room."""
+    not block."""
+
+    _file = -1
 
     def __init__(self, file: int, path: str) -> None:
         """`file` stays as it is, for whoever shares it. Raises OSError."""
-        self._shared, self._file = file, -1
+        self._shared = file
         self._file = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
         self.patience = Patience()
 
@@ -96,7 +98,8 @@ class Pipe(_Unblocked):
 
 
 class Terminal(_Unblocked):
-    """A terminal: what it has no room for is lost, and nobody waits."""
+    """A terminal: what it has no room for is lost, and nobody waits. One that has room for a single
+    byte says that it has room."""
 
     name = "<terminal>"
 
@@ -150,8 +153,8 @@ def parts(text: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C ends what is done meanwhile: the loop, which it is told to, does not run. Raises
-    CancelledError."""
+    """Ctrl-C ends what is done meanwhile: the loop, which it is told to, does not run. For a
+    command whose loop hears of no other signal. Raises CancelledError."""
     before = signal.getsignal(signal.SIGINT)
     if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
         yield

@@ -33,7 +33,7 @@ def restored():
         each.setLevel(level)
     for name, stream in streams.items():
         setattr(sys, name, stream)
-    console._asked = None
+    console._asked = console._given_up = None
     while console._streams:
         console._streams.popitem()[1].close()
 

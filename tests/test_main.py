@@ -214,3 +214,22 @@ def test_a_mistake_is_one_where_nobody_can_be_told(tmp_path):
     with FULL.open("w") as full:
         command = [sys.executable, "-m", "app", "--nothing"]
         assert subprocess.run(command, cwd=ROOT, stderr=full, timeout=60).returncode == 2
+
+
+PRINTS = """
+import os
+from app import console
+
+console.set_up(errors=True)
+print("of a library")
+console.flush()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_what_a_library_prints_is_in_the_file(tmp_path, unbuffered):
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with (tmp_path / "out").open("w") as out:
+        subprocess.run([sys.executable, "-c", PRINTS], cwd=ROOT, env=environment, stdout=out)
+    assert (tmp_path / "out").read_text() == "of a library\n"
