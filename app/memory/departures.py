@@ -1,5 +1,10 @@
-"""Finds out when slots come free whose clients have left: llama-server looks for them once a
-second, and until then a request that is sent into their place finds the KV cache full."""
+"""Finds out when slots come free whose clients have left. Until then a request that is sent into
+their place finds the KV cache full.
+
+llama-server finds out by the next part of an answer, which it cannot send. While it has no part to
+send, it looks after the client when it has had nothing to say to anybody for a second (`HUSH`): who
+asks it for its slots more often keeps it from that, and it works on for nobody.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +14,12 @@ from collections.abc import Callable
 from typing import Generic
 
 from app.console import ModelLogger
+from app.memory.kv_budget import KvBudget
 from app.memory.ledger import Ledger, Model, ModelState, Upstream
 
 POLL = 0.1  # seconds
 FIRST_POLL = 0.01  # the same just after a client has left
+HUSH = 1.2  # the same while llama-server has to look after a client
 SILENT = 60.0  # seconds without a word on its slots, after which a llama-server is not heeded
 
 logger = logging.getLogger(__name__)
@@ -50,9 +57,7 @@ class Departures(Generic[Upstream]):
                 changed = now - told > SILENT and self._give_up(model)
             if changed:
                 self._changed()
-            # Who has just left is likely to be found in a slot now, or there no more in a moment.
-            age = now - model.line.budget.last_left
-            await asyncio.sleep(min(POLL, max(FIRST_POLL, age)))
+            await asyncio.sleep(_pause(model.line.budget, now))
 
     def _give_up(self, model: Model[Upstream]) -> bool:
         freed = model.line.budget.forget_left()
@@ -60,6 +65,13 @@ class Departures(Generic[Upstream]):
             log = ModelLogger(logger, model.name)
             log.warning("does not say which of its slots are at work: those left count as free")
         return freed
+
+
+def _pause(budget: KvBudget, now: float) -> float:
+    if budget.looked_after:
+        return HUSH
+    # Who has just left is likely to be found in a slot now, or there no more in a moment.
+    return min(POLL, max(FIRST_POLL, now - budget.last_left))
 
 
 def _unsure(model: Model[Upstream]) -> bool:

@@ -250,6 +250,12 @@ class KvBudget:
         beginning = self._beginning > inside
         return self._left > 0 or (waited_for and self.context is not None and beginning)
 
+    @property
+    def looked_after(self) -> bool:
+        """Whether llama-server has to look after a client that has left: it has no part of an
+        answer to send, by which it would find out."""
+        return self._left > 0 and any(s.left is not None and not s.streams for s in self._seats)
+
     def forget_left(self) -> bool:
         """Free what clients had that have left: their process has ended, or nobody says whether
         their slots are at work. Whether there was any."""

@@ -107,7 +107,8 @@ class Leases(Generic[Upstream]):
         self._next(model, self._ledger.now(), gave_up=False)
 
     def begun(self, model: Model[Upstream], seat: Seat) -> None:
-        """The answer has begun: others may have waited for that."""
+        """The first part of an answer has come: others may have waited for that."""
+        seat.streams = True
         if not seat.begun:
             model.line.budget.begin(seat)
             self._next(model, self._ledger.now(), gave_up=False)

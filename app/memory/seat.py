@@ -47,7 +47,8 @@ class Demand(NamedTuple):
 @dataclass(eq=False)
 class Seat:
     """What one request has been given: `tokens` of the shared buffer, and a `limit` for its body
-    (None: its own). `begun`: its first token has come. `left`: since when its client has been gone,
+    (None: its own). `begun`: its first token has come. `streams`: its answer comes as it is made,
+    and has begun. `left`: since when its client has been gone,
     while llama-server may not have noticed. `seen`: its slots have shown its number: any one where
     they are given `together`, else each. `holds`: tokens that each of its slots may have been given
     before its prompt begins. `clears`: what resting slots hold has to go before it is sent;
@@ -60,6 +61,7 @@ class Seat:
     limit: int | None
     marked: bool = False
     begun: bool = False
+    streams: bool = False
     left: float | None = None
     seen: bool = False
     together: bool = False

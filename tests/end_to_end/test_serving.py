@@ -295,6 +295,18 @@ def test_what_exceeds_the_limit_is_denied_and_a_client_that_leaves_frees_its_slo
     assert status(app)["denied"] == 1
 
 
+def test_nothing_is_worked_out_to_its_end_for_nobody(start, endless):
+    """A request that is not streamed, and whose client leaves at once: the next one has the only
+    slot long before its 100,000 tokens are made."""
+    limits = ["--set", "Model/parallel=1", "--set", "General/debug=true"]
+    app = start("--model", str(endless), *ONE, "--set", "Model/endpoint_name=tiny", *limits).ready()
+    api = client(app)
+    with pytest.raises(openai.APITimeoutError):
+        chat(api.with_options(timeout=0.5, max_retries=0), 100_000)
+    assert chat(api).usage.completion_tokens == 8
+    assert int(app.line(r"stop processing: n_tokens = (\d+)")[1]) < 100_000
+
+
 def test_every_kill_of_llama_server_is_noticed(start, endless):
     """1. A stream runs, and llama-server is killed. Result: the stream ends with an error, the next
     request is served by a new process, and the app says what happened. 2. It is killed twice more.

@@ -1,6 +1,8 @@
 import asyncio
 from dataclasses import dataclass, field
 
+import pytest
+
 from app.memory import departures
 from app.memory.departures import Departures
 from app.memory.kv_budget import KvBudget
@@ -41,17 +43,22 @@ class World:
     def budget(self):
         return self.model.line.budget
 
-    def left(self):
+    def left(self, *, streams=False):
         """A request whose client has just left."""
         seat = self.budget.seat(Demand(1, 1, 1, exact=True, marked=True), self.now)
+        seat.streams = streams
         self.budget.end(seat, Use.LEFT, self.now)
         self.server.shown = [SlotState(seat.number, True)]
         self.departures.watch(self.model)
 
 
-def test_it_asks_until_the_slot_is_free_and_then_no_more(run, monkeypatch):
+@pytest.fixture
+def often(monkeypatch):
     monkeypatch.setattr(departures, "POLL", 0.001)
+    monkeypatch.setattr(departures, "HUSH", 0.001)
 
+
+def test_it_asks_until_the_slot_is_free_and_then_no_more(run, often):
     async def scenario():
         world = World()
         world.departures.watch(world.model)
@@ -72,6 +79,27 @@ def test_it_asks_until_the_slot_is_free_and_then_no_more(run, monkeypatch):
     run(scenario)
 
 
+def test_who_has_to_look_after_a_client_is_left_alone_meanwhile(run, monkeypatch):
+    """llama-server looks when it has had nothing to say for a second; of a stream it finds out when
+    it sends the next part."""
+    monkeypatch.setattr(departures, "POLL", 0.001)
+    monkeypatch.setattr(departures, "HUSH", 0.1)
+
+    async def asked(*streams):
+        world = World()
+        for each in streams:
+            world.left(streams=each)
+        await asyncio.sleep(0.05)
+        world.departures.close()
+        return world.server.asked
+
+    async def scenario():
+        assert await asked(True) > 3
+        assert await asked(False) == await asked(True, False) == 1
+
+    run(scenario)
+
+
 def test_a_model_that_is_away_is_not_asked(run):
     async def scenario():
         world = World()
@@ -83,9 +111,7 @@ def test_a_model_that_is_away_is_not_asked(run):
     run(scenario)
 
 
-def test_of_a_server_that_says_nothing_slots_are_free_in_the_end(run, monkeypatch, caplog):
-    monkeypatch.setattr(departures, "POLL", 0.001)
-
+def test_of_a_server_that_says_nothing_slots_are_free_in_the_end(run, often, caplog):
     async def scenario():
         world = World()
         world.left()
@@ -99,11 +125,7 @@ def test_of_a_server_that_says_nothing_slots_are_free_in_the_end(run, monkeypatc
     run(scenario)
 
 
-def test_of_a_server_that_says_nothing_nothing_is_said_where_nobody_has_left(
-    run, monkeypatch, caplog
-):
-    monkeypatch.setattr(departures, "POLL", 0.001)
-
+def test_of_a_server_that_says_nothing_nothing_is_said_where_nobody_has_left(run, often, caplog):
     async def scenario():
         world = World()
         world.budget.seat(Demand(1, 1, 1, exact=True, marked=True), world.now)
