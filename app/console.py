@@ -209,14 +209,15 @@ def set_up(*, errors: bool = False) -> None:
     for each in (root, logging.getLogger("asyncio")):
         each.handlers[:] = [handler]
         each.propagate = False
-    global _asked
-    _asked = sys.stdout if errors else None
+    global _asked, _aside
+    _asked, _aside = (sys.stdout, sys.stderr) if errors else (None, None)
     for file in (STDOUT, STDERR):
         _open(file, root)
 
 
 _asked: TextIO | None = None  # standard output, of a command: what it was asked for waits
-_given_up: TextIO | None = None  # the same, where `say` could not write all
+_aside: TextIO | None = None  # standard error, of a command: the same
+_given_up: TextIO | None = None  # of these, where `say` could not write all
 
 
 def _open(file: int, log: logging.Logger) -> None:
@@ -270,15 +271,21 @@ class ModelLogger(logging.LoggerAdapter):  # type: ignore[type-arg]
         return msg, kwargs
 
 
-def say(text: str) -> None:
-    """What a command was asked for, on stdout; what happens meanwhile is on stderr. It waits for a
-    slow reader, or until Ctrl-C. Raises ConfigError."""
+def say(text: str, *, aside: bool = False) -> None:
+    """What a command was asked for, on stdout; what happens meanwhile is on stderr, and so is what
+    is said `aside`, so that `>` does not take it. It waits for a slow reader, or until Ctrl-C.
+    Raises ConfigError."""
     global _given_up
-    stream = _given_up = _asked or sys.stdout
+    stream, name = (
+        (_aside or sys.stderr, "standard error")
+        if aside
+        else (_asked or sys.stdout, "standard output")
+    )
+    _given_up = stream
     try:
         with _shown.hidden(), stdio.interruptible():
             stream.write(f"{text}\n")
             stream.flush()
     except OSError as error:
-        raise ConfigError(f"standard output cannot be written: {error.strerror}") from None
+        raise ConfigError(f"{name} cannot be written: {error.strerror}") from None
     _given_up = None

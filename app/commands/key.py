@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 
 from app.commands.launch import connect
-from app.console import escape, plain, say
+from app.console import escape, say
 from app.errors import ConfigError
 from app.gateway import keys_file
 from app.machine import chance
@@ -51,8 +51,8 @@ def make(name: str | None) -> None:
     if name is None:
         raise ConfigError(f"key {NEW}: name the caller that the key is for: key {NEW} NAME")
     key = chance.key(BYTES)
+    say(f"the key, which is kept nowhere else: {key}", aside=True)  # first: the other is of no use
     say(keys_file.entry(name, hashlib.sha256(key.encode()).digest()))
-    plain(logger, f"the key, which is kept nowhere else: {key}")
 
 
 def tell(found: Served) -> None:

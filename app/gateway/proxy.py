@@ -185,7 +185,7 @@ class Proxy:
             status=status,
             latency=clock.now() - since,
             first_token=None if first is None else first - since,
-            tokens=relay.ends.tokens(),
+            tokens=relay.tokens(whole=status < LEFT),
             wait=None if leased is None else leased - since,
             woke=relay.woke,
             size=relay.ends.size,
@@ -197,7 +197,7 @@ class Proxy:
             answers=call.body.several.answers,
             prompt=prompt,
         )
-        call.quota.take(used(call, relay.pieces, sample), clock.now())
+        call.quota.take(used(call, sample), clock.now())
         self._models.finished(call.model, served=0 < relay.status < 500)
         self._record(sample)
         if self._rules.debug:

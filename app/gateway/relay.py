@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 from app.engine.exchange import silent
 from app.errors import DeclinedError, OverflowedError, RequestError, StuckError, UpstreamError
@@ -20,7 +21,7 @@ from app.gateway.upstream_error import (
     shaped,
 )
 from app.machine import clock
-from app.telemetry.samples import Ends, Several, Whole
+from app.telemetry.samples import Ends, Several, Tokens, Whole
 
 UNAVAILABLE = 503
 EVENT_STREAM = b"text/event-stream"
@@ -128,6 +129,12 @@ class Relay:
             self._request.flush()
         if self.stream.over:
             self._take = self._request.write
+
+    def tokens(self, *, whole: bool) -> Tokens:
+        """llama-server tells of them at the end of an answer. Of a stream that is not whole each
+        event counts as one, or who leaves early would use none."""
+        told = self.ends.tokens()
+        return told if whole else replace(told, generated=max(told.generated, self.pieces))
 
     def complete(self) -> None:
         if self._take == self._keep:

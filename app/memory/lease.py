@@ -251,6 +251,8 @@ class Lease(Generic[Upstream]):
         name, state = self._model.name, self._model.state.value
         if self._model.state is ModelState.READY:
             message = f"{name} is busy: others had their turns for as long as this request may wait"
+        elif self._model.state is ModelState.COLD:
+            message = f"{name} did not come into memory in the time that this request may wait"
         else:
             message = f"{name} is still {state}; it goes on, come back later"
         return RequestError(503, message, retry_after=10)

@@ -1,6 +1,5 @@
 import asyncio
 import hashlib
-import logging
 from argparse import Namespace
 from dataclasses import replace
 
@@ -60,12 +59,12 @@ def test_without_a_key_in_the_task_it_is_said_where_it_is(capsys, change, proble
     assert capsys.readouterr().out == "endpoint http://h:1\n"
 
 
-def test_a_new_keys_lines_are_for_the_file_and_the_key_is_not_among_them(capsys, caplog):
-    caplog.set_level(logging.INFO)
+def test_a_new_keys_lines_are_for_the_file_and_the_key_is_not_among_them(capsys):
     asyncio.run(key.run(Namespace(task="new", name="alice"), {}))
     asyncio.run(key.run(Namespace(task="new", name="b.c"), {}))
-    alice, other = keys_file.parse(capsys.readouterr().out)
-    made = [message.rpartition(" ")[2] for message in caplog.messages]
+    said = capsys.readouterr()
+    alice, other = keys_file.parse(said.out)
+    made = [line.rpartition(" ")[2] for line in said.err.splitlines()]
     assert [alice.name, other.name] == ["alice", "b.c"] and len(made[0]) >= 43
     assert [hashlib.sha256(each.encode()).digest() for each in made] == [alice.digest, other.digest]
 

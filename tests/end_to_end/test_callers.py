@@ -277,6 +277,13 @@ def test_a_made_key_works_once_its_lines_are_in_the_file(starts, keys):
     assert key not in app.output
 
 
+def test_no_lines_are_made_for_a_key_that_nobody_has_seen():
+    command = [sys.executable, "-m", "app", "key", "new", "alice"]
+    with open("/dev/full", "w") as full:
+        made = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=full, timeout=60)
+    assert made.returncode == 2 and not made.stdout
+
+
 def test_wrong_keys_are_slowed_down_and_a_right_key_from_the_same_address_passes(starts, keys):
     keys.write(alice="")
     app = starts().ready()

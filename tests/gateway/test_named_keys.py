@@ -116,7 +116,7 @@ def test_who_leaves_a_stream_before_its_usage_is_told_has_used_tokens_all_the_sa
                 await stream.reader.readuntil(b"data: a")
             await stream.close()
             await until(lambda: front.samples)
-            assert front.samples[0].status == 499 and front.samples[0].tokens.generated == 0
+            assert front.samples[0].status == 499 and front.samples[0].tokens.generated >= 50
             assert quota.left(clock.now()) < -100
 
     run(scenario)
