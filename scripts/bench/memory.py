@@ -288,6 +288,7 @@ class Crew:
 
     total: float = 0.0
     batch: float = 0.0
+    failed: int = 0
     first: list[float] = field(default_factory=list)
 
 
@@ -320,7 +321,11 @@ def crew(base: str, options: argparse.Namespace) -> Crew:
     def agent(name: str, seed: int) -> None:
         dice, chat = random.Random(seed), user(words(longest, seed))
         for turn in range(options.agent_turns):
-            first, said = first_token(base, name, chat, 16)
+            try:
+                first, said = first_token(base, name, chat, 16)
+            except OSError:
+                found.failed += 1
+                continue
             found.first.append(first)
             again = user(words(more, 1000 * seed + turn))
             chat += [{"role": "assistant", "content": said}, *again]
@@ -328,7 +333,10 @@ def crew(base: str, options: argparse.Namespace) -> Crew:
 
     def worker(seed: int) -> None:
         for number in range(options.batch // 2):
-            ask(base, "c", user(words(longest // 12, seed + number)), 8)
+            try:
+                ask(base, "c", user(words(longest // 12, seed + number)), 8)
+            except OSError:  # the router answers 400 at times while models take turns
+                found.failed += 1
         found.batch = time.monotonic() - begun
 
     with ThreadPoolExecutor(4) as pool:
@@ -356,6 +364,7 @@ def compare_agents(folder: Path, room: float, options: argparse.Namespace) -> No
                 every = parts.setdefault(part, {name: [] for name in peers()})
                 every[what].append(seconds)
             seconds = ", ".join(f"{part} {value:.1f} s" for part, value in told.items())
+            seconds += f", {found.failed} failed"
             print(f"agents: {what}: {seconds}{switching(base) if what == 'ours' else ''}")
     for part, every in parts.items():
         beside(f"agents: {part}", every)

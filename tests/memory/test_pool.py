@@ -100,6 +100,17 @@ def test_a_request_waits_for_a_load_no_longer_than_it_may_and_the_load_goes_on(r
     run(scenario)
 
 
+def test_who_may_not_wait_is_not_told_of_a_load_that_nobody_has_begun(run):
+    async def scenario():
+        world = World(a=20, b=20)
+        async with world.pool.lease("a"):
+            with pytest.raises(RequestError, match="b did not come into memory") as raised:
+                await world.use("b", wait=0)
+        assert raised.value.status == 503 and world.view("b").state is ModelState.COLD
+
+    run(scenario)
+
+
 def test_what_exceeds_the_limit_is_denied_also_while_loading(run):
     async def scenario():
         world = World(limits={"a": 2}, a=20)
