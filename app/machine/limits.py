@@ -17,7 +17,9 @@ UNLIMITED = resource.RLIM_INFINITY
 def give_less() -> None:
     """Whatever we were started with, not everybody may write our files and those of our children,
     and no crash leaves our memory, with keys and prompts in it, in a file. `prlimit --core` gives a
-    process that runs the latter back."""
+    process that runs the latter back. numpy, which the SDK imports and nobody here uses, starts no
+    thread for each core, which would wait at full speed for work (OpenBLAS)."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.umask(os.umask(0o077) | 0o002)
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     with contextlib.suppress(OSError, ValueError):
