@@ -217,7 +217,7 @@ def set_up(*, errors: bool = False) -> None:
 
 _asked: TextIO | None = None  # standard output, of a command: what it was asked for waits
 _aside: TextIO | None = None  # standard error, of a command: the same
-_given_up: TextIO | None = None  # of these, where `say` could not write all
+_given_up: set[TextIO] = set()  # of these, those that `say` could not write, or not yet
 
 
 def _open(file: int, log: logging.Logger) -> None:
@@ -240,7 +240,7 @@ def _open(file: int, log: logging.Logger) -> None:
 def flush() -> None:
     """Instead of logging.shutdown, in which the SDK's own handler waits for its server."""
     for stream in (sys.stdout, sys.stderr):
-        if stream is not _given_up:
+        if stream not in _given_up:
             with contextlib.suppress(OSError):
                 stream.flush()
 
@@ -275,17 +275,16 @@ def say(text: str, *, aside: bool = False) -> None:
     """What a command was asked for, on stdout; what happens meanwhile is on stderr, and so is what
     is said `aside`, so that `>` does not take it. It waits for a slow reader, or until Ctrl-C.
     Raises ConfigError."""
-    global _given_up
     stream, name = (
         (_aside or sys.stderr, "standard error")
         if aside
         else (_asked or sys.stdout, "standard output")
     )
-    _given_up = stream
+    _given_up.add(stream)
     try:
         with _shown.hidden(), stdio.interruptible():
             stream.write(f"{text}\n")
             stream.flush()
     except OSError as error:
         raise ConfigError(f"{name} cannot be written: {error.strerror}") from None
-    _given_up = None
+    _given_up.discard(stream)

@@ -33,7 +33,8 @@ def restored():
         each.setLevel(level)
     for name, stream in streams.items():
         setattr(sys, name, stream)
-    console._asked = console._given_up = None
+    console._asked = console._aside = None
+    console._given_up.clear()
     while console._streams:
         console._streams.popitem()[1].close()
 

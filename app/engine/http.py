@@ -174,8 +174,8 @@ class Client:
         if self._given_up:
             raise NotConnectedError(f"{self.peer} is being ended")
         now = clock.now()
-        if fresh and self._idle:  # no more are open than without those that rest
-            self._idle.popleft().close()
+        if fresh and self._idle and len(self._open) >= self._most_idle:
+            self._idle.popleft().close()  # a child that has a thread for each may have none left
         while self._idle and not fresh:
             connection = self._idle.pop()
             if now - connection.idle_since < IDLE_LIFETIME:

@@ -66,9 +66,12 @@ class Call:
 
 
 def used(call: Call, sample: Sample) -> int:
-    """Tokens that a request has cost its caller. llama-server tells of those of the prompt at the
-    end of an answer; of one that ended before it they are estimated."""
+    """Tokens that a request has cost its caller: none where llama-server or the app failed. Those
+    of the prompt are told at the end of an answer; of one that its caller has left before they are
+    estimated."""
     tokens = sample.tokens
+    if sample.status >= 500:
+        return 0
     if sample.status != LEFT or sample.wait is None:
         return tokens.prompt + tokens.generated
     words = max(0, call.request.size - call.body.media)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from app.errors import RequestError
+from app.gateway.body.asked import MOST
 from app.gateway.body.beginning import beginnings
 from app.gateway.body.reading import Body
 from app.memory.line import ASKS
@@ -106,9 +107,11 @@ def _limit(kind: Kind, body: Body) -> int | None:
     named = limits if kind.limit == "n_predict" else {kind.limit: limits.get(kind.limit, UNLIMITED)}
     if kind is not RESPONSES:
         named = {name: value for name, value in named.items() if name != "max_output_tokens"}
-    value = next(iter(named.values()), UNLIMITED)
+    name, value = next(iter(named.items()), ("", UNLIMITED))
     if value is None:
         return 0  # llama-server refuses it
+    if not UNLIMITED <= value <= MOST:  # that it would refuse, too, is lost under our own limit
+        raise RequestError(400, f"{name}: must be a whole number from {UNLIMITED} to {MOST}")
     return kind.default if value < 0 else value
 
 

@@ -185,7 +185,7 @@ class Proxy:
             status=status,
             latency=clock.now() - since,
             first_token=None if first is None else first - since,
-            tokens=relay.tokens(whole=status < LEFT),
+            tokens=relay.tokens,
             wait=None if leased is None else leased - since,
             woke=relay.woke,
             size=relay.ends.size,

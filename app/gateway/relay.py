@@ -130,11 +130,12 @@ class Relay:
         if self.stream.over:
             self._take = self._request.write
 
-    def tokens(self, *, whole: bool) -> Tokens:
-        """llama-server tells of them at the end of an answer. Of a stream that is not whole each
-        event counts as one, or who leaves early would use none."""
+    @property
+    def tokens(self) -> Tokens:
+        """llama-server tells of them at the end of an answer. Of a stream without its end there is
+        about one in each piece, or in a busy instance a few; who leaves early has used them."""
         told = self.ends.tokens()
-        return told if whole else replace(told, generated=max(told.generated, self.pieces))
+        return told if told.generated else replace(told, generated=self.pieces)
 
     def complete(self) -> None:
         if self._take == self._keep:

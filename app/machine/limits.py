@@ -1,5 +1,5 @@
 """What the kernel grants us besides memory: open files, processes, and to look into others; and
-what we ask it to refuse."""
+what we ask it to refuse; and which threads we do without."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ UNLIMITED = resource.RLIM_INFINITY
 def give_less() -> None:
     """Whatever we were started with, not everybody may write our files and those of our children,
     and no crash leaves our memory, with keys and prompts in it, in a file. `prlimit --core` gives a
-    process that runs the latter back. numpy, which the SDK imports and nobody here uses, starts no
-    thread for each core, which would wait at full speed for work (OpenBLAS)."""
+    process that runs the latter back.
+
+    numpy, which the SDK imports, starts no thread for each core: OpenBLAS' begin by waiting at full
+    speed for work that nobody has. llama-server's environment does not have the variable."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.umask(os.umask(0o077) | 0o002)
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)

@@ -2,8 +2,9 @@
 their place finds the KV cache full.
 
 llama-server finds out by the next part of an answer, which it cannot send. While it has no part to
-send, it looks after the client when it has had nothing to say to anybody for a second (`HUSH`): who
-asks it for its slots more often keeps it from that, and it works on for nobody.
+send, it checks whether the client is still there, but only once it has told nobody anything for a
+second: neither a token, nor its slots. Who asks it for them more often keeps it from that, and it
+works on for nobody.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from app.memory.ledger import Ledger, Model, ModelState, Upstream
 
 POLL = 0.1  # seconds
 FIRST_POLL = 0.01  # the same just after a client has left
-HUSH = 1.2  # the same while llama-server has to look after a client
+HUSH = 1.2  # the same while llama-server needs a silent second
+NOTICES = 0.3  # seconds until it has sent the next part of a stream, or tried to
 SILENT = 60.0  # seconds without a word on its slots, after which a llama-server is not heeded
 
 logger = logging.getLogger(__name__)
@@ -31,10 +33,13 @@ class Departures(Generic[Upstream]):
         self._ledger = ledger
         self._changed = changed
         self._watches: dict[str, asyncio.Task[None]] = {}
+        self._hurries: dict[str, asyncio.Event] = {}  # a watch rests no longer
 
     def watch(self, model: Model[Upstream]) -> None:
         """Ask the model's llama-server until no more is to be found out."""
         watch = self._watches.get(model.name)
+        if model.name in self._hurries and _just_cut(model.line.budget, self._ledger.now()):
+            self._hurries[model.name].set()
         if self._ledger.closed or model.state is not ModelState.READY:
             return
         if (watch is None or watch.done()) and _unsure(model):
@@ -57,7 +62,17 @@ class Departures(Generic[Upstream]):
                 changed = now - told > SILENT and self._give_up(model)
             if changed:
                 self._changed()
-            await asyncio.sleep(_pause(model.line.budget, now))
+            await self._rest(model, _pause(model.line.budget, now))
+
+    async def _rest(self, model: Model[Upstream], seconds: float) -> None:
+        """Until they are over, or somebody leaves a stream."""
+        hurry = self._hurries[model.name] = asyncio.Event()
+        timer = asyncio.get_running_loop().call_later(seconds, hurry.set)
+        try:
+            await hurry.wait()
+        finally:
+            timer.cancel()
+            del self._hurries[model.name]
 
     def _give_up(self, model: Model[Upstream]) -> bool:
         freed = model.line.budget.forget_left()
@@ -68,10 +83,14 @@ class Departures(Generic[Upstream]):
 
 
 def _pause(budget: KvBudget, now: float) -> float:
-    if budget.looked_after:
+    if budget.needs_hush and not _just_cut(budget, now):
         return HUSH
     # Who has just left is likely to be found in a slot now, or there no more in a moment.
     return min(POLL, max(FIRST_POLL, now - budget.last_left))
+
+
+def _just_cut(budget: KvBudget, now: float) -> bool:
+    return now - budget.last_cut < NOTICES
 
 
 def _unsure(model: Model[Upstream]) -> bool:

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections import Counter, deque
 from collections.abc import Collection
+from typing import NamedTuple
 
 from app.memory.caller import Caller
 from app.memory.remains import Remains
@@ -21,7 +22,8 @@ LEAST_ANSWER = 256  # tokens that a request without a limit is given at least
 LONGEST_TEMPLATE = 512  # tokens that a chat template adds, until it has been measured
 BUSY_FOR = 600.0  # seconds for which a model counts as being as busy as it was
 SHORT = 64  # tokens of an answer, after which the idle moment of its slot is a loss that counts
-UNSEEN = 3.0  # seconds: llama-server looks once a second whether a client has left
+UNSEEN = 3.0  # seconds, after which what was sent must have reached llama-server
+ARRIVES = 1.0  # the same, of what is sent to it while it answers
 
 
 class KvBudget:
@@ -57,6 +59,7 @@ class KvBudget:
         self._kept: deque[tuple[int, int]] = deque(maxlen=max(1, slots))
         self._peak, self._peak_at = 0, 0.0
         self.last_left = -math.inf  # when a client left last that llama-server may work for
+        self.last_cut = -math.inf  # the same, of a stream that had begun
 
     @property
     def usage(self) -> float | None:
@@ -112,6 +115,7 @@ class KvBudget:
             together=demand.together or slots == 1,
             holds=holds,
             begins=demand.begins,
+            given=now,
         )
         self._seats[seat] = None
         self.used, self.taken = self.used + tokens, self.taken + slots
@@ -218,6 +222,8 @@ class KvBudget:
             self.free(seat)
         elif seat in self._seats:
             self._left += seat.left is None
+            if seat.streams:
+                self.last_cut = now
             seat.left = self.last_left = now  # until llama-server shows that the slots are free
 
     def free(self, seat: Seat) -> None:
@@ -251,10 +257,13 @@ class KvBudget:
         return self._left > 0 or (waited_for and self.context is not None and beginning)
 
     @property
-    def looked_after(self) -> bool:
-        """Whether llama-server has to look after a client that has left: it has no part of an
-        answer to send, by which it would find out."""
-        return self._left > 0 and any(s.left is not None and not s.streams for s in self._seats)
+    def needs_hush(self) -> bool:
+        """Whether llama-server needs a silent second to find out that a client has left: it has no
+        part of that answer to send, nor of another one, which would break the silence."""
+        if not self._left:
+            return False
+        silent = any(seat.left is not None and not seat.streams for seat in self._seats)
+        return silent and not any(seat.left is None and seat.streams for seat in self._seats)
 
     def forget_left(self) -> bool:
         """Free what clients had that have left: their process has ended, or nobody says whether
@@ -283,27 +292,42 @@ class KvBudget:
             if seat.number in begun:
                 self.begin(seat)
         unmarked = sum(slot.working and slot.number == 0 for slot in slots)
-        live = sum(s.slots for s in self._seats if not s.marked and s.left is None)
-        gone = [s for s in self._seats if self._gone(s, working, (unmarked, live), now)]
+        live = sum(s.slots for s in self._seats if _has_slots_unmarked(s, now))
+        full = bool(slots) and all(slot.working for slot in slots)
+        found = _Shown(working, unmarked, live, full)
+        gone = [seat for seat in self._seats if self._gone(seat, found, now)]
         changed = bool(gone) or self._beginning < before
         for seat in gone:
             self.free(seat)
         return changed
 
-    def _gone(
-        self, seat: Seat, working: Collection[int], unmarked: tuple[int, int], now: float
-    ) -> bool:
-        """A request that was never seen may still be on its way to a slot. `unmarked`: slots
-        without a number that are at work, and those of live requests. One or another of these may
-        have ended without our knowing it yet: before llama-server must have noticed who left, any
-        slot may be at work for that one."""
+    def _gone(self, seat: Seat, shown: _Shown, now: float) -> bool:
+        """A request that was never seen may still be on its way to a slot, or wait for one inside.
+        Of unmarked ones, one or another may have ended without our knowing it yet: at first, any
+        slot may be at work for the one that left."""
         if seat.left is None:
             return False
         late = now - seat.left > UNSEEN
         if seat.marked:
-            return (seat.seen or late) and seat.number not in working
-        at_work, live = unmarked
-        return (seat.seen and not at_work) or (late and at_work <= live)
+            arrived = seat.seen or (late and not shown.full)
+            return arrived and seat.number not in shown.working
+        return (seat.seen and not shown.unmarked) or (late and shown.unmarked <= shown.live)
+
+
+class _Shown(NamedTuple):
+    """The numbers of slots that are `working`; how many slots without a number are at work
+    (`unmarked`), and how many `live` requests have; whether all slots are at work."""
+
+    working: Collection[int]
+    unmarked: int
+    live: int
+    full: bool
+
+
+def _has_slots_unmarked(seat: Seat, now: float) -> bool:
+    """One that has just been sent may have none yet."""
+    arrived = seat.begun or now - seat.given > ARRIVES
+    return not seat.marked and seat.left is None and arrived
 
 
 def _held(seat: Seat) -> list[tuple[int, int]]:

@@ -11,12 +11,13 @@ from app.errors import RequestError
 from app.machine import clock
 from app.machine.deadline import within
 from app.memory.caller import Caller
-from app.memory.ledger import MOVING, Ledger, Model, ModelState, Upstream
+from app.memory.ledger import COMING, MOVING, Ledger, Model, ModelState, Upstream
 from app.memory.line import NOBODY, ONE, Waiter
 from app.memory.seat import Demand, Seat, Use
 
 STOPPING = "the instance is stopping"
 MAX_WAITING = 512  # requests for one model
+GOES_ON = (ModelState.PENDING, ModelState.DOWNLOADING, *COMING)  # whoever waits for it
 HERE_OR_MOVING = (ModelState.READY, *MOVING)
 
 
@@ -107,7 +108,7 @@ class Leases(Generic[Upstream]):
         self._next(model, self._ledger.now(), gave_up=False)
 
     def begun(self, model: Model[Upstream], seat: Seat) -> None:
-        """The first part of an answer has come: others may have waited for that."""
+        """The first event of a stream has come: others may have waited for that."""
         seat.streams = True
         if not seat.begun:
             model.line.budget.begin(seat)
@@ -203,7 +204,7 @@ class Lease(Generic[Upstream]):
         self._leases.cleared(self._model, self.seat)
 
     def begun(self) -> None:
-        """The answer has begun."""
+        """The first event of a stream has come."""
         self._leases.begun(self._model, self.seat)
 
     async def __aenter__(self) -> Upstream:
@@ -251,8 +252,8 @@ class Lease(Generic[Upstream]):
         name, state = self._model.name, self._model.state.value
         if self._model.state is ModelState.READY:
             message = f"{name} is busy: others had their turns for as long as this request may wait"
-        elif self._model.state is ModelState.COLD:
-            message = f"{name} did not come into memory in the time that this request may wait"
-        else:
+        elif self._model.state in GOES_ON:
             message = f"{name} is still {state}; it goes on, come back later"
+        else:
+            message = f"{name} did not come into memory in the time that this request may wait"
         return RequestError(503, message, retry_after=10)

@@ -47,13 +47,13 @@ class Demand(NamedTuple):
 @dataclass(eq=False)
 class Seat:
     """What one request has been given: `tokens` of the shared buffer, and a `limit` for its body
-    (None: its own). `begun`: its first token has come. `streams`: its answer comes as it is made,
-    and has begun. `left`: since when its client has been gone,
-    while llama-server may not have noticed. `seen`: its slots have shown its number: any one where
-    they are given `together`, else each. `holds`: tokens that each of its slots may have been given
-    before its prompt begins. `clears`: what resting slots hold has to go before it is sent;
-    `cleared`: it has gone, and of slots that are given `together` only the first one, which reads
-    the prompt, may be given anything."""
+    (None: its own). `begun`: its first token has come. `streams`: the first event of a stream has.
+    `left`: since when its client has been gone, while llama-server may not have noticed. `seen`:
+    its slots have shown its number: any one where they are given `together`, else each. `holds`:
+    tokens that each of its slots may have been given before its prompt begins. `clears`: what
+    resting slots hold has to go before it is sent; `cleared`: it has gone, and of slots that are
+    given `together` only the first one, which reads the prompt, may be given anything. `given`:
+    when it was given."""
 
     number: int
     slots: int
@@ -70,6 +70,7 @@ class Seat:
     cleared: bool = False
     begins: tuple[int, ...] = ()
     caller: Caller | None = None
+    given: float = 0.0
 
 
 class Use(enum.Enum):

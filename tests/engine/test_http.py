@@ -102,7 +102,7 @@ def test_no_more_idle_connections_are_kept_than_the_child_has_threads_for(run, s
 def test_a_connection_for_a_body_in_pieces_takes_the_place_of_one_that_rests(run, socket):
     async def scenario():
         async with Child(socket, hello):
-            client = Client(Address(socket), "k")
+            client = Client(Address(socket), "k", most_idle=3)
             await asyncio.gather(*(client.get("/", 5) for _ in range(3)))
             await client.post_json("/", [b"{", b"}"], 5)
             await until(lambda: len(client._open) == 3)

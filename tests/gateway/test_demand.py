@@ -44,6 +44,13 @@ def test_the_limit_is_the_one_that_llama_server_would_take(path, said, limit):
     assert demanded(path, **said).limit == limit
 
 
+@pytest.mark.parametrize("number", [-2, 2**31, 2**32 + 5, 10**20, 1e20])
+def test_a_limit_that_llama_server_refuses_is_not_lost_under_ours(number):
+    with pytest.raises(RequestError, match="^max_tokens: must be a whole number from -1 to"):
+        demanded("/v1/chat/completions", max_tokens=number)
+    assert demanded("/v1/chat/completions", max_tokens=5, max_output_tokens=number).limit == 5
+
+
 @pytest.mark.parametrize(
     "path, said, slots",
     [

@@ -79,23 +79,52 @@ def test_it_asks_until_the_slot_is_free_and_then_no_more(run, often):
     run(scenario)
 
 
-def test_who_has_to_look_after_a_client_is_left_alone_meanwhile(run, monkeypatch):
-    """llama-server looks when it has had nothing to say for a second; of a stream it finds out when
-    it sends the next part."""
+@pytest.fixture
+def hush(monkeypatch):
     monkeypatch.setattr(departures, "POLL", 0.001)
-    monkeypatch.setattr(departures, "HUSH", 0.1)
+    monkeypatch.setattr(departures, "HUSH", 1000)
 
-    async def asked(*streams):
-        world = World()
-        for each in streams:
-            world.left(streams=each)
-        await asyncio.sleep(0.05)
-        world.departures.close()
-        return world.server.asked
+
+def test_who_needs_a_silent_second_is_asked_nothing_meanwhile(run, hush):
+    """llama-server finds out about a stream's client when it sends the next part. About others it
+    does when it has told nobody anything for a second, which is in vain beside a stream."""
 
     async def scenario():
-        assert await asked(True) > 3
-        assert await asked(False) == await asked(True, False) == 1
+        world = World()
+        world.left()
+        await until(lambda: world.server.asked)
+        await asyncio.sleep(0.05)
+        assert world.server.asked == 1
+        world.departures.close()
+        streams = World()
+        streams.left(streams=True)
+        await until(lambda: streams.server.asked > 3)
+        streams.departures.close()
+        beside = World()
+        live = beside.budget.seat(Demand(1, 1, 1, exact=True, marked=True), beside.now)
+        live.streams = True
+        beside.left()
+        await until(lambda: beside.server.asked > 3)
+        beside.departures.close()
+
+    run(scenario)
+
+
+def test_a_stream_that_is_left_breaks_the_silence_for_a_moment(run, hush):
+    async def scenario():
+        world = World()
+        world.left()
+        await until(lambda: world.server.asked == 1)
+        world.now += 10
+        world.left(streams=True)
+        world.server.shown = [SlotState(1, True), SlotState(2, True)]
+        await until(lambda: world.server.asked > 3)
+        world.now += 10
+        await asyncio.sleep(0.05)
+        asked = world.server.asked
+        await asyncio.sleep(0.05)
+        assert world.server.asked == asked
+        world.departures.close()
 
     run(scenario)
 

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.memory.kv_budget import (
+    ARRIVES,
     BUSY_FOR,
     LEAST_ANSWER,
     LONGEST_TEMPLATE,
@@ -279,6 +280,26 @@ def test_leavers_that_show_no_number_are_free_in_time_also_under_a_steady_load()
     budget.seat(unmarked, 1.0)
     assert not budget.look([SlotState(0, True)], 1.0 + UNSEEN)
     assert budget.look([SlotState(0, True)], 1.1 + UNSEEN) and budget.taken == 1
+
+
+def test_a_slot_without_a_number_is_the_leavers_while_who_came_just_now_has_none():
+    budget = KvBudget(SLOTS, CONTEXT)
+    unmarked = Demand(1, 100, 100, exact=True)
+    leaver = budget.seat(unmarked, 0.0)
+    budget.end(leaver, Use.LEFT, 1.0)
+    later = 1.1 + UNSEEN
+    budget.seat(unmarked, later)
+    assert not budget.look([SlotState(0, True)], later + 0.1) and budget.taken == 2
+    assert budget.look([SlotState(0, True)], later + ARRIVES + 0.1) and budget.taken == 1
+
+
+def test_one_that_left_before_it_had_a_slot_may_get_one_while_all_are_at_work():
+    budget = KvBudget(SLOTS, CONTEXT)
+    leaver = budget.seat(counted(100, 100), 0.0)
+    budget.end(leaver, Use.LEFT, 1.0)
+    others = [SlotState(99, True)] * (SLOTS - 1)
+    assert not budget.look([*others, SlotState(98, True)], 1.1 + UNSEEN)
+    assert budget.look([*others, SlotState(98, False)], 1.2 + UNSEEN) and not budget.taken
 
 
 def test_what_was_never_sent_leaves_a_slot_as_it_was():

@@ -100,13 +100,17 @@ def test_a_request_waits_for_a_load_no_longer_than_it_may_and_the_load_goes_on(r
     run(scenario)
 
 
-def test_who_may_not_wait_is_not_told_of_a_load_that_nobody_has_begun(run):
+@pytest.mark.parametrize("ram", [None, 100])
+def test_who_may_not_wait_is_not_told_of_a_load_that_nobody_has_begun(run, ram):
     async def scenario():
         world = World(a=20, b=20)
+        world.ram = ram
+        await world.use("b")
         async with world.pool.lease("a"):
             with pytest.raises(RequestError, match="b did not come into memory") as raised:
                 await world.use("b", wait=0)
-        assert raised.value.status == 503 and world.view("b").state is ModelState.COLD
+        state = ModelState.PARKED if ram else ModelState.COLD
+        assert raised.value.status == 503 and world.view("b").state is state
 
     run(scenario)
 
@@ -528,6 +532,20 @@ def test_one_that_crashed_while_it_was_unused_has_failed(others):
         assert await world.use("a") == "to a"
 
     in_virtual_time(scenario)
+
+
+def test_a_seat_shows_that_its_stream_has_begun(run):
+    """llama-server finds out about the client of such a one by itself."""
+
+    async def scenario():
+        world = World(a=10)
+        lease = world.pool.lease("a")
+        async with lease:
+            assert not lease.seat.streams
+            lease.begun()
+            assert lease.seat.streams
+
+    run(scenario)
 
 
 async def visits(world, who, demand, *, holds=1.0, clearing=0.0, reading=0.0):

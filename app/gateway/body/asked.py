@@ -13,7 +13,7 @@ from app.telemetry.samples import Several
 LIMITS = ("n_predict", "max_completion_tokens", "max_output_tokens", "max_tokens")
 TEXTS = ("prompt", "input", "content", "documents", "texts")  # in some path a prompt, or a list
 CHOICES = ("n_cmpl", "n")  # the first counts
-MOST = 2**31 - 1  # beyond, llama-server takes another number than the one that it was given
+MOST = 2**31 - 1  # beyond, llama-server refuses a number, or takes another one
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def asked(fields: Mapping[str, object]) -> Asked:
     return Asked(
         prompts={n: sum(1 for _ in prompts_in(fields[n])) for n in TEXTS if n in fields},
         choices=max(1, _choices(fields)),
-        limits={name: _limit(name, value) for name, value in limits.items()},
+        limits={name: _whole(value) for name, value in limits.items()},
         chooses_slot="id_slot" in fields,
     )
 
@@ -51,14 +51,6 @@ def _choices(fields: Mapping[str, object]) -> int:
                 raise RequestError(400, f"{name}: must be a whole number from 1 to {MOST}")
             return 1 if number is None else number
     return 1
-
-
-def _limit(name: str, value: object) -> int | None:
-    """What llama-server refuses must not be lost when the app puts a limit of its own over it."""
-    number = _whole(value)
-    if number is not None and not -1 <= number <= MOST:
-        raise RequestError(400, f"{name}: must be a whole number from -1 to {MOST}")
-    return number
 
 
 def _whole(value: object) -> int | None:
