@@ -10,7 +10,7 @@ SHORT = 64  # words: an answer of so many may wait inside for a slot
 EMBEDDINGS = "embeddings"
 LAST = 0.05  # how likely an answer is the last one on its connection
 IDLE = 5.0  # seconds, after which a connection is closed
-LOOK = 1.0  # seconds between two looks at whether a client has left
+SILENCE = 1.0  # seconds without a result for anybody, until it checks whether clients have left
 TEMPLATE = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -67,6 +67,8 @@ class Served(asyncio.Protocol):
     async def _answer(self, method, url, headers, body):
         server, path = self.server, url.partition("?")[0]
         await server.awake(0.0002)
+        if path.startswith("/slots"):
+            server.results()
         told = {
             "/v1/models": {"data": [{"id": server.alias, "meta": {"n_ctx_train": 4096}}]},
             "/slots": [slot.told() for slot in server.slots],
@@ -182,12 +184,13 @@ class Job:
 
     @property
     def gone(self):
-        """Whether it has noticed that the client has left: it looks once a second."""
+        """Whether it has noticed that the client has left: it has a part of a stream to send, or
+        has had no result for anybody for a while."""
         if not self.wire.closed:
             return False
         now = self.server.world.loop.time()
         self.left_at = self.left_at or now
-        return int(now / LOOK) > int(self.left_at / LOOK)
+        return self.streams or now - max(self.left_at, self.server.told_at) > SILENCE
 
     async def work(self):
         server, slot, manners = self.server, self.slot, self.server.manners
@@ -204,11 +207,13 @@ class Job:
             slot.decoded = number + 1
             server.check_buffer()
             if self.streams:
+                self.server.results()
                 self._send_word(number)
             if breaks and number >= self.most // 2:
                 server.world.trace(f"{server.child.name} breaks {self.name} off")
                 server.world.touched(self.name)
                 return self.wire.transport.abort()
+        server.results()
         if self.streams:
             self._send_last()
         else:

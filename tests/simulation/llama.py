@@ -71,6 +71,7 @@ class LlamaServer:
         self.ready = self.wedged = False
         self.connections, self.waiting = {}, []
         self.listener = None
+        self.told_at = 0.0  # when there was a result for anybody
         self._tasks = set()
         self.run(self._live(warm="--no-warmup" not in argv))
 
@@ -79,6 +80,10 @@ class LlamaServer:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    def results(self):
+        """There is one for somebody: whoever waits for another one begins to wait anew."""
+        self.told_at = self.world.loop.time()
 
     def end(self):
         """The process is gone."""
