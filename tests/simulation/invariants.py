@@ -46,7 +46,8 @@ def _look(world, opened):
             world.violated(f"{model.name}: counts {counts}")
         if model.limit is not None and model.admitted > model.limit:
             world.violated(f"{model.name}: {model.admitted} of {model.limit} at once")
-        _seats_of_left(world, model)
+        if not opened.pool._ledger.closed:  # else nobody gets a seat any more
+            _seats_of_left(world, model)
     _idle_clock(world, opened.overview)
 
 
