@@ -57,6 +57,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         with contextlib.suppress(OSError):
             sys.stderr.write(f"standard output cannot be written: {error.strerror}\n")
         os._exit(ConfigError.exit_status)  # Python would try once more, and complain
+    except SystemExit as end:  # a mistake, or what was asked for is told
+        console.flush()
+        os._exit(end.code if isinstance(end.code, int) else ConfigError.exit_status)
     console.set_up(errors=name != DEFAULT)
     try:
         exit_status = run(command.run(arguments, dict(os.environ)))

@@ -27,7 +27,9 @@ def restored():
     loggers = [logging.getLogger(name) for name in ("app", "asyncio")]
     before = [(each.handlers[:], each.level, each.propagate) for each in loggers]
     streams = {name: getattr(sys, name) for name in STREAMS}
+    console._shown._texts.clear()  # what others have shown
     yield
+    console._shown._texts.clear()
     for each, (handlers, level, propagate) in zip(loggers, before, strict=True):
         each.handlers[:], each.propagate = handlers, propagate
         each.setLevel(level)

@@ -210,10 +210,13 @@ def test_an_interrupt_of_what_is_asked_for_is_told_once(monkeypatch):
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
-def test_a_mistake_is_one_where_nobody_can_be_told(tmp_path):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_mistake_is_one_where_nobody_can_be_told(unbuffered):
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with FULL.open("w") as full:
         command = [sys.executable, "-m", "app", "--nothing"]
-        assert subprocess.run(command, cwd=ROOT, stderr=full, timeout=60).returncode == 2
+        done = subprocess.run(command, cwd=ROOT, env=environment, stderr=full, timeout=60)
+        assert done.returncode == 2
 
 
 PRINTS = """

@@ -20,7 +20,7 @@ from app.gateway.http.request import Request
 from app.gateway.keys_file import UNNAMED, Holder
 from app.gateway.labels import PROJECT, label
 from app.gateway.origins import KEY_VARIABLE, check_local
-from app.gateway.quota import Place
+from app.gateway.quota import Place, untold
 from app.gateway.relay import Relay
 from app.gateway.routes import (
     EVERYWHERE,
@@ -100,6 +100,7 @@ class Proxy:
         self._pages = pages
         self._record = record
         self._reading = reading
+        self.denied = untold  # told the name of a caller that is over its own limits
 
     async def __call__(self, request: Request) -> None:
         request.named_errors = request.target.partition("?")[0].endswith(MESSAGES)
@@ -123,7 +124,8 @@ class Proxy:
         if below is not None:
             destination, names = replace(destination, model=None), own(holder, below)
         incoming = Incoming(request, destination, names, holder, self._rules.keys.quota(holder))
-        with Place(incoming.quota, clock.now()), self._reading.holding(request) as holding:
+        place = Place(incoming.quota, clock.now(), self.denied)
+        with place, self._reading.holding(request) as holding:
             await self._pass_on(incoming, holding)
 
     async def _pass_on(self, incoming: Incoming, holding: Holding) -> None:

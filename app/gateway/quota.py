@@ -7,6 +7,8 @@ its end: it is admitted while the bucket is not empty, and what it took may leav
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from app.errors import RequestError
 
 MINUTE = 60.0
@@ -16,7 +18,7 @@ class Quota:
     def __init__(self, name: str = "") -> None:
         """Without limits until `limit` is called."""
         self.in_flight = 0
-        self._name = name
+        self.name = name
         self._most: int | None = None
         self._per_minute: int | None = None
         self._used = 0.0  # tokens that the bucket lacks
@@ -32,14 +34,14 @@ class Quota:
     def check(self, now: float) -> None:
         """Raises RequestError 429 unless one more request may begin."""
         if self._most is not None and self.in_flight >= self._most:
-            message = f"{self._name}: {self.in_flight} requests are in flight, and the limit is"
+            message = f"{self.name}: {self.in_flight} requests are in flight, and the limit is"
             raise RequestError(429, f"{message} {self._most}", retry_after=1)
         left = self.left(now)
         if left is not None and left <= 0:
             assert self._per_minute is not None
             # A second more than that, rounded: who comes back then is not told to wait again.
             again = 1 - left * MINUTE / self._per_minute
-            message = f"{self._name}: its {self._per_minute} tokens per minute are used up"
+            message = f"{self.name}: its {self._per_minute} tokens per minute are used up"
             raise RequestError(429, message, retry_after=again)
 
     def left(self, now: float) -> float | None:
@@ -64,16 +66,25 @@ class Quota:
         self._at = now
 
 
+def untold(name: str) -> None:
+    """Nobody counts."""
+
+
 class Place:
     """One request's place among its caller's, from its head to the last byte of its answer: a
-    context. Entering raises RequestError 429."""
+    context. Entering raises RequestError 429, and tells `denied` the caller's name."""
 
-    def __init__(self, quota: Quota, now: float) -> None:
+    def __init__(self, quota: Quota, now: float, denied: Callable[[str], None] = untold) -> None:
         self._quota = quota
         self._now = now
+        self._denied = denied
 
     def __enter__(self) -> None:
-        self._quota.check(self._now)
+        try:
+            self._quota.check(self._now)
+        except RequestError:
+            self._denied(self._quota.name)
+            raise
         self._quota.in_flight += 1
 
     def __exit__(self, *_: object) -> None:

@@ -97,6 +97,8 @@ class Front:
         rules = callers.rules
         models = OfPool(pool, rules.wait_timeout, reading)
         self._proxy = Proxy(models, overview.names, rules, own, self._record, reading)
+        if overview.by_caller is not None:
+            self._proxy.denied = overview.by_caller.deny
 
     def start(self, ending: Ending) -> None:
         """Answer all requests, and tell open pages what happens."""

@@ -40,7 +40,7 @@ HEADINGS = [
     "Memory (MB)",
     "Requests",
 ]
-USED = ["Caller", "Requests", "Prompt Tokens", "Cached Tokens", "Generated Tokens"]
+USED = ["Caller", "Requests", "Denied", "Prompt Tokens", "Cached Tokens", "Generated Tokens"]
 NO_LIMIT = "∞"
 STATE, CALLERS, PAGE = "the state", "the callers", "the page of examples"  # what is shown
 
@@ -206,7 +206,7 @@ def callers_table(overview: Overview) -> list[list[str]]:
     if overview.by_caller is None:
         return []
     found = [
-        (name, used.requests, used.prompt, used.cached, used.generated)
+        (name, used.requests, used.denied, used.prompt, used.cached, used.generated)
         for name, used in overview.by_caller.used.items()
     ]
     return [USED, *([str(cell) for cell in row] for row in found)]

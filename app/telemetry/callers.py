@@ -11,12 +11,14 @@ from app.telemetry.samples import Sample
 @dataclass
 class Used:
     requests: int = 0
+    denied: int = 0  # requests over its own limits
     prompt: int = 0  # tokens, cached ones included
     cached: int = 0
     generated: int = 0
 
     def add(self, other: Used) -> None:
         self.requests += other.requests
+        self.denied += other.denied
         self.prompt += other.prompt
         self.cached += other.cached
         self.generated += other.generated
@@ -43,8 +45,15 @@ class ByCaller:
     def add(self, sample: Sample) -> None:
         """A finished request."""
         tokens = sample.tokens
-        used = self._used.get(sample.caller) or self._used[self._other]
-        used.add(Used(1, tokens.prompt, tokens.cached, tokens.generated))
+        used = Used(1, 0, tokens.prompt, tokens.cached, tokens.generated)
+        self._of(sample.caller).add(used)
+
+    def deny(self, name: str) -> None:
+        """A request was over the limits of its caller."""
+        self._of(name).denied += 1
+
+    def _of(self, name: str) -> Used:
+        return self._used.get(name) or self._used[self._other]
 
     @property
     def used(self) -> Mapping[str, Used]:

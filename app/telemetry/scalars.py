@@ -473,6 +473,13 @@ SCALARS = (
         metric=Metric(name="caller_requests", type=Type.COUNTER),
     ),
     Scalar(
+        key="caller_denied",
+        title="Denied Requests by Caller",
+        help="Requests that were over its own limits, and not begun",
+        source=OfCaller(lambda used: used.denied),
+        metric=Metric(name="caller_denied_requests", type=Type.COUNTER),
+    ),
+    Scalar(
         key="caller_prompt",
         title="Prompt Tokens by Caller",
         help="Tokens of its prompts, cached ones included",

@@ -71,6 +71,8 @@ def test_over_its_limit_of_requests_a_caller_gets_429_and_a_leaver_frees_its_pla
 
     async def scenario():
         front = Named(holder("alice", max_concurrent_requests=1), holder("bob"))
+        denied = []
+        front.proxy.denied = denied.append
         async with Child(socket, endless) as child, front.before(socket):
             stream = await front.begin(headers=sent("alice"))
             await stream.reader.readuntil(b"data: a")
@@ -78,6 +80,7 @@ def test_over_its_limit_of_requests_a_caller_gets_429_and_a_leaver_frees_its_pla
             error = json.loads(body)["error"]
             assert status == 429 and headers["retry-after"] == "1"
             assert error["type"] == "rate_limit_error" and error["message"].startswith("alice: 1 ")
+            assert denied == ["alice"]
             other = await front.begin(headers=sent("bob"))
             await other.reader.readuntil(b"data: a")
             await stream.close()

@@ -12,7 +12,8 @@ def clock(monkeypatch):
     """Seconds, as the test says."""
     time = SimpleNamespace(now=0.0)
     monkeypatch.setattr(progress.clock, "now", lambda: time.now)
-    return time
+    yield time
+    progress.console.show("m", "")
 
 
 def test_a_download_is_told_at_once_and_logged_now_and_then(clock, caplog):

@@ -93,11 +93,13 @@ def test_a_table_of_callers_is_sent_when_it_has_changed_and_at_the_end(run):
             await shown.next()  # the page
             by_caller.keep(["alice"])
             by_caller.add(sample(caller="alice", tokens=Tokens(10, 4, 6)))
+            by_caller.deny("alice")
             await shown.presence.stop(3)
         tables = [told[1] for told in shown.task.shown if isinstance(told, tuple) and told[1]]
         first, last = (table.rows for table in tables if table.title == "Callers")
-        assert first == [USED, ["other", "0", "0", "0", "0"]]
-        assert last == [USED, ["alice", "1", "10", "4", "6"], ["other", "0", "0", "0", "0"]]
+        nothing = ["other", "0", "0", "0", "0", "0"]
+        assert first == [USED, nothing]
+        assert last == [USED, ["alice", "1", "1", "10", "4", "6"], nothing]
 
     run(scenario)
 

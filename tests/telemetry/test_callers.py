@@ -22,9 +22,9 @@ def test_requests_and_tokens_count_for_the_caller_and_all_others_together():
     for caller in ("alice", "alice", "", "nobody"):
         told.add(sample(caller=caller, tokens=TOKENS))
     assert list(told.used.items()) == [
-        ("alice", Used(2, 20, 8, 12)),
+        ("alice", Used(2, 0, 20, 8, 12)),
         ("bob", Used()),
-        ("other", Used(2, 20, 8, 12)),
+        ("other", Used(2, 0, 20, 8, 12)),
     ]
 
 
@@ -32,12 +32,13 @@ def test_what_a_caller_used_that_left_the_file_counts_for_all_others():
     told = by_caller("alice", "bob")
     told.add(sample(caller="alice", tokens=TOKENS))
     told.add(sample(caller="bob", tokens=TOKENS))
+    told.deny("alice")
     told.keep(["bob", "carol"])
     told.add(sample(caller="alice", tokens=TOKENS))  # was under way
     assert dict(told.used) == {
-        "bob": Used(1, 10, 4, 6),
+        "bob": Used(1, 0, 10, 4, 6),
         "carol": Used(),
-        "other": Used(2, 20, 8, 12),
+        "other": Used(2, 1, 20, 8, 12),
     }
 
 
@@ -60,7 +61,9 @@ def test_metrics_have_a_series_for_each_caller_and_none_without_a_keys_file():
     assert not [name for name, *_ in read(Metrics(seen, lambda: 0.0)) if "caller" in name]
     seen.by_caller = by_caller("alice")
     seen.by_caller.add(sample(caller="alice", tokens=TOKENS))
+    seen.by_caller.deny("alice")
     found = read(Metrics(seen, lambda: 0.0))
+    assert found["llamacpp_caller_denied_requests_total", "alice"] == 1
     assert found["llamacpp_caller_requests_total", "alice"] == 1
     assert found["llamacpp_caller_prompt_tokens_total", "alice"] == 10
     assert found["llamacpp_caller_cached_tokens_total", "alice"] == 4

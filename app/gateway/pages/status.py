@@ -116,6 +116,7 @@ def _callers(overview: Overview, holder: Holder) -> list[dict[str, object]]:
         {
             "name": name,
             "requests": used.requests,
+            "denied": used.denied,
             "prompt_tokens": used.prompt,
             "cached_tokens": used.cached,
             "generated_tokens": used.generated,
