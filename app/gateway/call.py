@@ -65,17 +65,15 @@ class Call:
         return self.request.method, self.path, headers
 
 
-def used(call: Call, sample: Sample) -> int:
-    """Tokens that a request has cost its caller: none where llama-server or the app failed. Those
-    of the prompt are told at the end of an answer; of one that its caller has left before they are
-    estimated."""
+def used(call: Call, pieces: int, sample: Sample) -> int:
+    """Tokens that a request has cost its caller, who was told so many `pieces` of a stream.
+    llama-server tells of them at the end of an answer; of one that ended before it they are
+    estimated, or who leaves early would use none."""
     tokens = sample.tokens
-    if sample.status >= 500:
-        return 0
     if sample.status != LEFT or sample.wait is None:
         return tokens.prompt + tokens.generated
     words = max(0, call.request.size - call.body.media)
-    return (tokens.prompt or words // BYTES_PER_TOKEN) + tokens.generated
+    return (tokens.prompt or words // BYTES_PER_TOKEN) + max(tokens.generated, pieces)
 
 
 def asking(kind: Kind | None, call: Call) -> Ask[Client]:

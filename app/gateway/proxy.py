@@ -187,7 +187,7 @@ class Proxy:
             status=status,
             latency=clock.now() - since,
             first_token=None if first is None else first - since,
-            tokens=relay.tokens,
+            tokens=relay.ends.tokens(),
             wait=None if leased is None else leased - since,
             woke=relay.woke,
             size=relay.ends.size,
@@ -199,7 +199,7 @@ class Proxy:
             answers=call.body.several.answers,
             prompt=prompt,
         )
-        call.quota.take(used(call, sample), clock.now())
+        call.quota.take(used(call, relay.pieces, sample), clock.now())
         self._models.finished(call.model, served=0 < relay.status < 500)
         self._record(sample)
         if self._rules.debug:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import replace
 
 from app.engine.exchange import silent
 from app.errors import DeclinedError, OverflowedError, RequestError, StuckError, UpstreamError
@@ -21,7 +20,7 @@ from app.gateway.upstream_error import (
     shaped,
 )
 from app.machine import clock
-from app.telemetry.samples import Ends, Several, Tokens, Whole
+from app.telemetry.samples import Ends, Several, Whole
 
 UNAVAILABLE = 503
 EVENT_STREAM = b"text/event-stream"
@@ -129,13 +128,6 @@ class Relay:
             self._request.flush()
         if self.stream.over:
             self._take = self._request.write
-
-    @property
-    def tokens(self) -> Tokens:
-        """llama-server tells of them at the end of an answer. Of a stream without its end there is
-        about one in each piece, or in a busy instance a few; who leaves early has used them."""
-        told = self.ends.tokens()
-        return told if told.generated else replace(told, generated=self.pieces)
 
     def complete(self) -> None:
         if self._take == self._keep:

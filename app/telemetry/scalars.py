@@ -170,7 +170,7 @@ SCALARS = (
     Scalar(
         key="generated",
         title="Generated Tokens",
-        help="Generated tokens; of a stream without its end, the pieces that came",
+        help="Generated tokens",
         source=Total(lambda sample: sample.tokens.generated),
         reported=True,
         metric=Metric(name="generated_tokens", type=Type.COUNTER),

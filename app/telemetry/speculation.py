@@ -40,7 +40,7 @@ class Speculation:
     def seen(self, tokens: Tokens) -> str:
         """A request has ended. Why the model is slower with guesses, the first time that this is
         so; else ""."""
-        if not (tokens.seconds or tokens.drafted):  # nothing is told of its guesses
+        if not tokens.generated:
             return ""
         self._last.append(tokens)
         self.slower = slower(self._last, self.cost)

@@ -115,6 +115,10 @@ def test_a_limit_of_requests_is_each_callers_own_and_a_leaver_frees_its_place(
     stream.close()
     until(lambda: in_flight(app) == 0)
     assert chat(alice).usage.completion_tokens == 8
+    metrics = look(app, "/metrics")
+    for name, refusals in (("alice", 2), ("bob", 0)):
+        denied = f'llamacpp_caller_denied_requests_total{{caller="{name}"}}'
+        assert f"{denied} {refusals}.0" in metrics
     assert not [name for name in ("alice", "bob") if key_of(name) in app.output]
     for pid in app.children:
         assert str(keys.path) not in str(psutil.Process(pid).environ())
