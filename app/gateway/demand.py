@@ -103,16 +103,21 @@ def _prompts(kind: Kind, body: Body) -> int:
 
 
 def _limit(kind: Kind, body: Body) -> int | None:
-    limits = body.asked.limits
-    named = limits if kind.limit == "n_predict" else {kind.limit: limits.get(kind.limit, UNLIMITED)}
-    if kind is not RESPONSES:
-        named = {name: value for name, value in named.items() if name != "max_output_tokens"}
-    name, value = next(iter(named.items()), ("", UNLIMITED))
+    name, value = _named(kind, body)
     if value is None:
         return 0  # llama-server refuses it
     if not UNLIMITED <= value <= MOST:  # that it would refuse, too, is lost under our own limit
         raise RequestError(400, f"{name}: must be a whole number from {UNLIMITED} to {MOST}")
     return kind.default if value < 0 else value
+
+
+def _named(kind: Kind, body: Body) -> tuple[str, int | None]:
+    """The field that llama-server heeds of those that limit an answer, and its value."""
+    limits = body.asked.limits
+    named = limits if kind.limit == "n_predict" else {kind.limit: limits.get(kind.limit, UNLIMITED)}
+    if kind is not RESPONSES:
+        named = {name: value for name, value in named.items() if name != "max_output_tokens"}
+    return next(iter(named.items()), ("", UNLIMITED))
 
 
 def fields(kind: Kind, body: Body, seat: Seat) -> dict[str, int]:
@@ -122,7 +127,7 @@ def fields(kind: Kind, body: Body, seat: Seat) -> dict[str, int]:
     added = dict([OWN_SLOT] if body.asked.chooses_slot else [])
     if seat.marked:
         added[MARK] = seat.number
-    if kind.limit and seat.limit is not None and None not in body.asked.limits.values():
+    if kind.limit and seat.limit is not None and _named(kind, body)[1] is not None:
         added[kind.limit] = seat.limit
     return added
 

@@ -95,6 +95,23 @@ def test_what_is_added_to_a_body():
 
 
 @pytest.mark.parametrize(
+    "path, field, ignored",
+    [
+        ("/v1/chat/completions", "n_predict", {"max_output_tokens": "many"}),
+        ("/v1/chat/completions", "n_predict", {"max_tokens": 5, "max_output_tokens": []}),
+        ("/v1/chat/completions", "n_predict", {"n_predict": 5, "max_tokens": "many"}),
+        ("/v1/messages", "max_tokens", {"n_predict": "many"}),
+        ("/infill", "n_predict", {"n_predict": -1, "max_tokens": {}}),
+    ],
+)
+def test_a_field_that_llama_server_does_not_heed_leaves_no_request_without_a_limit(
+    path, field, ignored
+):
+    """Its answer would fill the KV cache, and others would fail."""
+    assert fields(*body(path, **ignored), seat(5, marked=False)) == {field: 5}
+
+
+@pytest.mark.parametrize(
     "pieces",
     [
         [b"{}"],
