@@ -275,11 +275,10 @@ def say(text: str, *, aside: bool = False) -> None:
     """What a command was asked for, on stdout; what happens meanwhile is on stderr, and so is what
     is said `aside`, so that `>` does not take it. It waits for a slow reader, or until Ctrl-C.
     Raises ConfigError."""
-    stream, name = (
-        (_aside or sys.stderr, "standard error")
-        if aside
-        else (_asked or sys.stdout, "standard output")
-    )
+    if aside:
+        stream, name = _aside or sys.stderr, "standard error"
+    else:
+        stream, name = _asked or sys.stdout, "standard output"
     _given_up.add(stream)
     try:
         with _shown.hidden(), stdio.interruptible():

@@ -234,5 +234,6 @@ os._exit(0)
 def test_what_a_library_prints_is_in_the_file(tmp_path, unbuffered):
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with (tmp_path / "out").open("w") as out:
-        subprocess.run([sys.executable, "-c", PRINTS], cwd=ROOT, env=environment, stdout=out)
+        command = [sys.executable, "-c", PRINTS]
+        subprocess.run(command, cwd=ROOT, env=environment, stdout=out, timeout=60, check=True)
     assert (tmp_path / "out").read_text() == "of a library\n"

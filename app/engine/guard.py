@@ -24,12 +24,13 @@ RESTING = Activity(Standing.ASLEEP)  # not looked at: with many models that woul
 Slots = Callable[[], Awaitable[object]]  # what /slots says; None: nothing
 
 
-async def guard(process: Process, client: Client, slots: Slots, patience: Patience) -> None:
+async def guard(
+    process: Process, client: Client, slots: Slots, patience: Patience, ending: Ending
+) -> None:
     """Return when the process has ended, or is being ended because it was stuck."""
     suspicion = Suspicion(patience)
     counted, then = client.progress, clock.now()
     shown: object = None
-    ending = _Ending(process, client)
     while not await process.ends(EVERY):
         now, loading = clock.now(), process.state is State.STARTING
         owes = loading or client.owed > 0
@@ -51,15 +52,16 @@ async def guard(process: Process, client: Client, slots: Slots, patience: Patien
             return
 
 
-class _Ending:
+class Ending:
     """Whether somebody else has told one that serves to end. It then works on nothing: either it
     has closed its listener, and waits for its connections to close; or the signal's handler, which
     takes locks, has interrupted who has them, and waits for ever."""
 
-    def __init__(self, process: Process, client: Client) -> None:
+    def __init__(self, process: Process, client: Client, masks: Callable[[], bool]) -> None:
+        """`masks`: whether it blocked the signals when it was ready; then a mask tells nothing."""
         self._process = process
         self._client = client
-        self._masked: bool | None = None  # once it served: then a mask tells nothing
+        self._masks = masks
         self._hung = False
 
     async def look(self, *, silent: bool) -> str:
@@ -76,9 +78,7 @@ class _Ending:
         return ""
 
     def _in_handler(self, silent: bool) -> bool:
-        if self._masked is None:
-            self._masked = activity.first_thread(self._process.pid).blocks
-        if self._masked or not silent:
+        if not silent or self._masks():
             return False
         first = activity.first_thread(self._process.pid)
         return first.blocks and first.asleep  # one that computes, or dumps core, waits for no lock

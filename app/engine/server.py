@@ -13,6 +13,7 @@ from app.engine.lifecycle import State
 from app.engine.process import Process
 from app.engine.program import Program
 from app.errors import LoadError, UpstreamError
+from app.machine import activity
 from app.models.read_ahead import ReadAhead
 
 HEALTH_TIMEOUT = 5.0
@@ -31,6 +32,7 @@ class LlamaServer:
         self._ahead: ReadAhead | None = None  # of the start that is under way, or is to come
         self.meta: Mapping[str, object] = {}  # what it says of its model, once it was ready
         self.template: int | None = None  # bytes that its chat template adds
+        self._masks = False  # it was ready, and had the signals blocked that tell it to end
         self.process = Process(name, program, self._answers, beside=self._guard, grace=grace)
 
     @property
@@ -93,13 +95,17 @@ class LlamaServer:
         return found if well else None
 
     async def _guard(self) -> None:
-        await guard.guard(self.process, self.client, self.slots, self._patience)
+        ending = guard.Ending(self.process, self.client, lambda: self._masks)
+        await guard.guard(self.process, self.client, self.slots, self._patience, ending)
 
     async def _answers(self) -> bool:
         try:
-            return (await self.client.get("/health", HEALTH_TIMEOUT)).status == 200
+            well = (await self.client.get("/health", HEALTH_TIMEOUT)).status == 200
         except UpstreamError:
             return False
+        if well:
+            self._masks = activity.first_thread(self.process.pid).blocks
+        return well
 
 
 async def meta_of(client: Client) -> Mapping[str, object]:

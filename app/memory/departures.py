@@ -33,15 +33,15 @@ class Departures(Generic[Upstream]):
         self._ledger = ledger
         self._changed = changed
         self._watches: dict[str, asyncio.Task[None]] = {}
-        self._hurries: dict[str, asyncio.Event] = {}  # a watch rests no longer
+        self._hurries: dict[str, asyncio.Event] = {}  # of those that rest: no longer
 
     def watch(self, model: Model[Upstream]) -> None:
         """Ask the model's llama-server until no more is to be found out."""
         watch = self._watches.get(model.name)
-        if model.name in self._hurries and _just_cut(model.line.budget, self._ledger.now()):
-            self._hurries[model.name].set()
         if self._ledger.closed or model.state is not ModelState.READY:
             return
+        if model.name in self._hurries and _just_cut(model.line.budget, self._ledger.now()):
+            self._hurries[model.name].set()
         if (watch is None or watch.done()) and _unsure(model):
             watch = asyncio.get_running_loop().create_task(self._watch(model))
             self._watches[model.name] = watch

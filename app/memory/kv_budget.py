@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Collection
-from typing import NamedTuple
 
 from app.memory.caller import Caller
 from app.memory.remains import Remains
 from app.memory.seat import MOST_NUMBERS, Demand, Seat, SlotState, Use
+from app.memory.shown import Shown
 
 MARGIN = 32  # tokens of each slot: a template's ends, and those that are drafted
 LEAST_ANSWER = 256  # tokens that a request without a limit is given at least
 LONGEST_TEMPLATE = 512  # tokens that a chat template adds, until it has been measured
 BUSY_FOR = 600.0  # seconds for which a model counts as being as busy as it was
 SHORT = 64  # tokens of an answer, after which the idle moment of its slot is a loss that counts
-UNSEEN = 3.0  # seconds, after which what was sent must have reached llama-server
-ARRIVES = 1.0  # the same, of what is sent to it while it answers
 
 
 class KvBudget:
@@ -282,52 +280,16 @@ class KvBudget:
     def look(self, slots: Collection[SlotState], now: float) -> bool:
         """Take in what llama-server says of its slots; whether it changes who may have a seat."""
         before = self._beginning
-        begun = {slot.number for slot in slots if slot.begun}
-        working = {slot.number for slot in slots if slot.working}
-        shown = Counter(slot.number for slot in slots)
+        shown = Shown(slots)
         for seat in self._seats:
-            # Of several prompts one may be done, and its slot rest, before another one has a slot.
-            enough = 1 if seat.together or seat.number in working else seat.slots
-            seat.seen |= seat.begun or shown[seat.number] >= enough
-            if seat.number in begun:
+            seat.seen |= seat.begun or shown.has(seat)
+            if shown.begun(seat):
                 self.begin(seat)
-        unmarked = sum(slot.working and slot.number == 0 for slot in slots)
-        live = sum(s.slots for s in self._seats if _has_slots_unmarked(s, now))
-        full = bool(slots) and all(slot.working for slot in slots)
-        found = _Shown(working, unmarked, live, full)
-        gone = [seat for seat in self._seats if self._gone(seat, found, now)]
+        gone = shown.gone(self._seats, now)
         changed = bool(gone) or self._beginning < before
         for seat in gone:
             self.free(seat)
         return changed
-
-    def _gone(self, seat: Seat, shown: _Shown, now: float) -> bool:
-        """A request that was never seen may still be on its way to a slot, or wait for one inside.
-        Of unmarked ones, one or another may have ended without our knowing it yet: at first, any
-        slot may be at work for the one that left."""
-        if seat.left is None:
-            return False
-        late = now - seat.left > UNSEEN
-        if seat.marked:
-            arrived = seat.seen or (late and not shown.full)
-            return arrived and seat.number not in shown.working
-        return (seat.seen and not shown.unmarked) or (late and shown.unmarked <= shown.live)
-
-
-class _Shown(NamedTuple):
-    """The numbers of slots that are `working`; how many slots without a number are at work
-    (`unmarked`), and how many `live` requests have; whether all slots are at work."""
-
-    working: Collection[int]
-    unmarked: int
-    live: int
-    full: bool
-
-
-def _has_slots_unmarked(seat: Seat, now: float) -> bool:
-    """One that has just been sent may have none yet."""
-    arrived = seat.begun or now - seat.given > ARRIVES
-    return not seat.marked and seat.left is None and arrived
 
 
 def _held(seat: Seat) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ from app.memory.seat import Demand, Seat, Use
 
 STOPPING = "the instance is stopping"
 MAX_WAITING = 512  # requests for one model
-GOES_ON = (ModelState.PENDING, ModelState.DOWNLOADING, *COMING)  # whoever waits for it
+GOES_ON = (ModelState.PENDING, ModelState.DOWNLOADING, *COMING)  # whether anybody waits or not
 HERE_OR_MOVING = (ModelState.READY, *MOVING)
 
 

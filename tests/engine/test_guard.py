@@ -213,7 +213,6 @@ def test_one_that_hangs_in_the_handler_of_a_signal_is_ended(run, tmp_path, often
         hung = LlamaServer("m", program, Client(Address(socket), "k"), grace=0.1)
         hung.meta = {"asked": True}  # nobody else asks it
         await hung.start()
-        await asyncio.sleep(10 * guarding.EVERY)  # it has been looked at
         asked = await ask(hung, {})
         os.kill(hung.process.pid, signal.SIGTERM)
         if mode == "hangs":

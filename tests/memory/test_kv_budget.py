@@ -5,16 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.memory.kv_budget import (
-    ARRIVES,
     BUSY_FOR,
     LEAST_ANSWER,
     LONGEST_TEMPLATE,
     MARGIN,
     SHORT,
-    UNSEEN,
     KvBudget,
 )
 from app.memory.seat import MOST_NUMBERS, Demand, SlotState, Use
+from app.memory.shown import ARRIVES, UNSEEN
 
 CONTEXT, SLOTS = 4096, 4
 
