@@ -12,24 +12,16 @@ from typing import Protocol, cast
 
 import httptools
 
+from app.engine.passage import LINE_END, Passage, silent
 from app.errors import UpstreamError
 
 Headers = list[tuple[bytes, bytes]]  # names in lower case
-# What llama-server sends in a stream, and is no event: a comment, so that the connection is kept;
-# and where it begins with another prompt of a list, an event that has nothing.
-COMMENT, NULL = b":", b"data: null"
-SILENT = (COMMENT, NULL)
-
-
-def silent(chunk: bytes) -> bool:
-    """Whether a read of a stream brought no event. One read may bring a comment and an event."""
-    return chunk.startswith(SILENT) and all(
-        line.startswith(COMMENT) or line == NULL for line in chunk.split(b"\n") if line.strip()
-    )
 
 
 class Sink(Protocol):
     """Takes an answer. Nothing is called after `complete` or `failed`."""
+
+    passage: Passage | None  # from when it is there, whole chunks go this way, and not to `data`
 
     def head(self, status: int, headers: Headers) -> None: ...
 
@@ -64,6 +56,26 @@ class Connections(Protocol):
 class ChildConnection(asyncio.Protocol):
     """One connection to the child; it carries one exchange at a time."""
 
+    __slots__ = (
+        "_at_end",
+        "_chunks",
+        "_closed",
+        "_complete",
+        "_connected",
+        "_connections",
+        "_framed",
+        "_head_only",
+        "_headers",
+        "_keep_alive",
+        "_parser",
+        "_passage",
+        "exchange",
+        "idle_since",
+        "on_body",
+        "served",
+        "transport",
+    )
+
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._headers: Headers = []
@@ -72,6 +84,8 @@ class ChildConnection(asyncio.Protocol):
         self.on_body = self._chunks.append
         self._head_only = False  # the last read has brought a head, and no body yet
         self._parser = httptools.HttpResponseParser(self)
+        self._passage: Passage | None = None  # the parser is between two chunks, and may miss some
+        self._at_end = False  # the parser has come to the end of a chunk
         self._complete = False
         self._framed = False  # the answer says how long it is
         self._keep_alive = False
@@ -85,6 +99,7 @@ class ChildConnection(asyncio.Protocol):
     def begin(self, exchange: Exchange) -> None:
         self.exchange = exchange
         self._parser = httptools.HttpResponseParser(self)
+        self._passage = None
         self._complete = False
         self._framed = False
 
@@ -94,10 +109,19 @@ class ChildConnection(asyncio.Protocol):
         self._connected = True
 
     def data_received(self, data: bytes) -> None:
+        if self._passage is not None:
+            if self._passage.takes(data):
+                self._connections.progress += 1
+                return
+            self._passage = None
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         exchange = self.exchange
         if exchange is None:
             self.close()  # the child sends what nobody asked for
             return
+        self._at_end = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -116,6 +140,8 @@ class ChildConnection(asyncio.Protocol):
         self._head_only = False
         if self._complete:
             self._finish()
+        elif self._at_end and data.endswith(LINE_END):
+            self._passage = exchange.sink.passage
 
     def eof_received(self) -> bool:
         return False
@@ -163,12 +189,18 @@ class ChildConnection(asyncio.Protocol):
         self.exchange.started = self._head_only = True
         self.exchange.sink.head(status, self._headers)
 
+    def on_chunk_header(self) -> None:
+        self._at_end = False
+
+    def on_chunk_complete(self) -> None:
+        self._at_end = True
+
     def on_message_complete(self) -> None:
         self._complete = self._parser.get_status_code() >= 200
         self._keep_alive = self._parser.should_keep_alive()  # known only at this point
 
     def _finish(self) -> None:
-        exchange, self.exchange = self.exchange, None
+        exchange = self.leave()
         assert exchange is not None
         self.served += 1
         reusable = self._framed and self._keep_alive
@@ -182,7 +214,7 @@ class ChildConnection(asyncio.Protocol):
     def _fail(self, error: UpstreamError) -> None:
         exchange = self.exchange
         if exchange and self.served and not exchange.started and exchange.replayable:
-            self.exchange = None
+            self.leave()
             self.close()
             exchange.replay()
         else:
@@ -190,10 +222,15 @@ class ChildConnection(asyncio.Protocol):
 
     def fail(self, error: UpstreamError) -> None:
         """Close it: the exchange under way, if there is one, has failed."""
-        exchange, self.exchange = self.exchange, None
+        exchange = self.leave()
         self.close()
         if exchange is not None:
             exchange.end_with(lambda: exchange.sink.failed(error))
+
+    def leave(self) -> Exchange | None:
+        """The exchange that was under way gets nothing more."""
+        exchange, self.exchange, self._passage = self.exchange, None, None
+        return exchange
 
     def close(self) -> None:
         self._closed = True
@@ -308,7 +345,7 @@ class Exchange:
             self._replay.cancel()
         if not self.done and self._connection is not None:
             self.done = True
-            self._connection.exchange = None
+            self._connection.leave()
             self._connection.close()
 
     def replay(self) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.engine.exchange import ChildConnection, Exchange, Headers, Sink
+from app.engine.passage import Passage
 from app.errors import NotConnectedError, UpstreamError
 from app.machine import clock, network
 from app.machine.deadline import within
@@ -251,6 +252,8 @@ def _pieces(head: bytes, body: bytes | None) -> tuple[bytes, ...]:
 
 class Collector:
     """A sink that collects a small answer."""
+
+    passage: Passage | None = None
 
     def __init__(self, largest: int) -> None:
         self._largest = largest

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 
-from app.engine.exchange import silent
+from app.engine.passage import Passage, silent
 from app.errors import DeclinedError, OverflowedError, RequestError, StuckError, UpstreamError
 from app.gateway.headers import response_headers
 from app.gateway.http.heads import Headers
@@ -44,7 +44,8 @@ class Relay:
         self.first_token: float | None = None  # when a stream began
         self.leased_at: float | None = None  # when the request got its model
         self.woke = 0.0  # seconds before that in which the model came into memory
-        self.pieces = 0  # of a stream: about one for each token
+        self.passage: Passage | None = None
+        self._events_told = 0
         self.repeatable = False  # the request may be sent again
         self.elsewhere = False  # if the answer is 503, another instance is asked
         self.overflows = 0  # how often the child has failed it because its KV cache was full
@@ -109,12 +110,24 @@ class Relay:
 
     def data(self, chunk: bytes) -> None:
         if self._events and not silent(chunk):
-            self.pieces += 1
+            self._events_told += 1
             if self.first_token is None:
                 self.first_token = clock.now()
                 self.begun()
+                self._let_pass()
         self.ends.feed(chunk)
         self._take(chunk)
+
+    def _let_pass(self) -> None:
+        """Where nothing has to be read or written anew, the rest of the stream passes us by."""
+        transport = self._request.transport()
+        if self.stream.over and not self._several and self._take != self._keep and transport:
+            self.passage = self.ends.passage = Passage(transport)
+
+    @property
+    def pieces(self) -> int:
+        """Of a stream: about one for each token."""
+        return self._events_told + (self.passage.pieces if self.passage else 0)
 
     def _keep(self, chunk: bytes) -> None:
         if self.status < 400 or self.ends.size <= LARGEST:
@@ -151,6 +164,7 @@ class Relay:
     def again(self) -> None:
         """Nothing was told of the answer: another one comes."""
         self.pinged = self._request.started
+        self.passage = None
         self.status, self._pieces = 0, []
         limit, self.stream = self.stream.limit, self._opened()
         self.stream.limit = limit

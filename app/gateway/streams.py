@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from app.engine.exchange import NULL
+from app.engine.passage import NULL
 
 EVENT_END = b"\n\n"
 RESPONSE_EVENT = re.compile(

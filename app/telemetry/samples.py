@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 HEAD = 4 * 1024  # bytes kept of an answer's beginning
 TAIL = 16 * 1024  # and of its end
@@ -104,6 +104,15 @@ class Several:
         return self.answers > 1
 
 
+class Passed(Protocol):
+    """What of a body was not fed."""
+
+    size: int  # in bytes
+
+    def last(self) -> list[bytes]:
+        """Its last pieces that nobody has asked for."""
+
+
 class Ends:
     """Keeps the beginning and the end of a body that is fed to it in pieces."""
 
@@ -111,19 +120,36 @@ class Ends:
         self._head = b""
         self._tail: deque[bytes] = deque()
         self._size = 0
-        self.size = 0  # bytes of the whole body
+        self._fed = 0  # bytes of the whole body
+        self.passage: Passed | None = None
 
     def feed(self, chunk: bytes) -> None:
-        self.size += len(chunk)
-        if len(self._head) < HEAD:
-            self._head += chunk[: HEAD - len(self._head)]
+        if self.passage is not None:
+            self._keep_up(self.passage)
+        if self._fed < HEAD:
+            self._head += chunk[: HEAD - self._fed]
+        self._fed += len(chunk)
+        self._add(chunk)
+
+    def _keep_up(self, passage: Passed) -> None:
+        for chunk in passage.last():
+            self._add(chunk)
+
+    def _add(self, chunk: bytes) -> None:
         self._tail.append(chunk)
         self._size += len(chunk)
         while self._size - len(self._tail[0]) >= TAIL:
             self._size -= len(self._tail.popleft())
 
     @property
+    def size(self) -> int:
+        """Bytes of the whole body."""
+        return self._fed + (self.passage.size if self.passage else 0)
+
+    @property
     def tail(self) -> bytes:
+        if self.passage is not None:
+            self._keep_up(self.passage)
         return b"".join(self._tail)[-TAIL:]
 
     def tokens(self) -> Tokens:

@@ -37,6 +37,8 @@ def long(tmp_path_factory):
 class Told:
     """A sink that counts what it is told."""
 
+    passage = None
+
     def __init__(self):
         self.chunks, self.error = [], None
         self.ended = asyncio.Event()

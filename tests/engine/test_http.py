@@ -12,6 +12,8 @@ from tests.fakes import Child, alive, body_of, reply, until, without_collector
 
 
 class Sink:
+    passage = None
+
     def __init__(self):
         self.status, self.headers, self.chunks, self.flushed = 0, [], [], 0
         self.ended = asyncio.get_running_loop().create_future()

@@ -121,9 +121,11 @@ class Front:
         client = await self.begin(path, body, **options)
         return await client.response()
 
-    async def begin(self, path="/tiny/v1/completions", body=b"{}", headers=b"", host="127.0.0.1"):
+    async def begin(
+        self, path="/tiny/v1/completions", body=b"{}", headers=b"", host="127.0.0.1", version="1.1"
+    ):
         client = await RawClient.to(self.port)
-        await client.send(head(path, headers, host, len(body)) + body)
+        await client.send(head(path, headers, host, len(body), version=version) + body)
         return client
 
     async def look(self, path, headers=b"", host="127.0.0.1", method="GET"):
@@ -132,8 +134,8 @@ class Front:
         return await client.response()
 
 
-def head(path, headers=b"", host="localhost", length=0, method="POST"):
-    line = f"{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n"
+def head(path, headers=b"", host="localhost", length=0, method="POST", version="1.1"):
+    line = f"{method} {path} HTTP/{version}\r\nhost: {host}\r\ncontent-length: {length}\r\n"
     return line.encode() + headers + b"\r\n"
 
 

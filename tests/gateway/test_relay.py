@@ -39,6 +39,51 @@ def test_a_stream_passes_through_as_it_comes(run, socket):
     run(scenario)
 
 
+def dechunked(body):
+    """The content, and how many chunks it came in."""
+    found, count = b"", 0
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        found, body = found + body[: int(size, 16)], body[int(size, 16) + 2 :]
+        count += 1
+    return found, count
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+def test_a_stream_of_whole_chunks_is_told_and_counted(run, socket, version):
+    """Most of it passes the relay by; with HTTP/1.0 nothing can, for there are no chunks."""
+    timings = b'data: {"timings":{"cache_n":1,"prompt_n":2,"predicted_n":50}}\n\n'
+    events = [b"data: %d\n\n" % number for number in range(50)] + [b": ping\n\n"]
+    events += [timings, b"data: [DONE]\n\n"]
+
+    async def stream(reader, writer, head):
+        await body_of(reader, head)
+        writer.write(EVENTS)
+        for event in events:
+            writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+            await writer.drain()
+            await asyncio.sleep(0.001)  # each is one read
+        writer.write(b"0\r\n\r\n")
+
+    async def scenario():
+        front = Front(("tiny",))
+        async with Child(socket, stream), front.before(socket):
+            client = await front.begin(version=version)
+            chunked = version == "1.1"
+            told = await (client.rest_of_answer() if chunked else client.reader.read())
+            _, _, told = told.partition(b"\r\n\r\n")
+            await until(lambda: front.samples)
+            if chunked:
+                told, chunks = dechunked(told)
+                assert chunks == len(events) + 1
+            assert told == b"".join(events)
+            (sample,) = front.samples
+            assert sample.tokens == Tokens(prompt=3, cached=1, generated=50)
+            assert sample.size == len(told) and sample.status == 200
+
+    run(scenario)
+
+
 def test_a_head_that_comes_alone_is_not_held_back(run, socket):
     """A client that sees the head knows that its request is being answered."""
 

@@ -25,6 +25,37 @@ def tokens(body, step=7):
     return ends.tokens()
 
 
+class Passed:
+    """What passed by, as `engine.passage` keeps it."""
+
+    def __init__(self):
+        self.size, self._last = 0, []
+
+    def go(self, piece):
+        self.size += len(piece)
+        self._last = [*self._last, piece][-4:]
+
+    def last(self):
+        found, self._last = self._last, []
+        return found
+
+
+def test_what_passes_by_counts_as_what_is_fed_does():
+    events = [b"data: %d\n\n" % number for number in range(99)]
+    events += [b"data: {" + TIMINGS + b"}\n\n", b"data: [DONE]\n\n"]
+    fed, ends = Ends(), Ends()
+    ends.feed(events[0])
+    passed = ends.passage = Passed()
+    fed.feed(events[0])
+    for number, event in enumerate(events[1:]):
+        fed.feed(event)
+        ends.feed(event) if number in (40, 41) else passed.go(event)
+    assert (ends.size, ends.tokens()) == (fed.size, Tokens(19, 18, 3))
+    assert ends.tail == b"".join([events[0], *events[37:43], *events[-4:]])
+    passed.go(b"data: more\n\n")
+    assert ends.tail.endswith(b"[DONE]\n\ndata: more\n\n")
+
+
 @pytest.mark.parametrize(
     "body, expected",
     [

@@ -181,6 +181,10 @@ class Connection(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
+    @property
+    def transport(self) -> asyncio.WriteTransport | None:
+        return self._transport
+
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()

@@ -28,6 +28,9 @@ class Wire(Protocol):
     @property
     def address(self) -> str: ...
 
+    @property
+    def transport(self) -> asyncio.WriteTransport | None: ...
+
     def send(self, data: bytes) -> None: ...
 
     def abort(self) -> None: ...
@@ -191,6 +194,12 @@ class Request:
         if self._held:
             chunk, self._held = self._held + chunk, b""
         self._connection.send(chunk)
+
+    def transport(self) -> asyncio.WriteTransport | None:
+        """Where pieces of the body go that are framed as chunks already; None if they may not."""
+        if not self._framing or self.method == "HEAD" or self.finished:
+            return None
+        return self._connection.transport
 
     def finish(self) -> None:
         if self.finished:
