@@ -19,7 +19,7 @@ ENDING = 1.0  # seconds for one that takes no connection to end by itself
 CLOSED = "it takes no connection any more"
 HANGS = "it hangs in the handler of a signal (SIGTERM or SIGINT) that somebody else has sent"
 
-RESTING = Activity(Standing.ASLEEP)  # not looked at: with many models that would cost a lot
+RESTING = Activity(Standing.ASLEEP)  # not looked at
 
 Slots = Callable[[], Awaitable[object]]  # what /slots says; None: nothing
 
@@ -50,6 +50,11 @@ async def guard(
             process.give_up(why)
             client.give_up(StuckError(f"llama-server was ended: {why}"))
             return
+        if client.rests and process.state is State.READY:
+            # With many models, looks at those that nobody asks would be most of what an idle app
+            # does.
+            await process.ends_before(client.stirred())
+            then = clock.now()
 
 
 class Ending:

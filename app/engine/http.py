@@ -69,7 +69,8 @@ class Client:
         self._most_idle = most_idle
         self._authorization = f"Bearer {api_key}".encode()
         self.progress = 0
-        self.doubtful = False
+        self._doubtful = False
+        self._stirs: asyncio.Event | None = None  # while somebody waits for something to do
         self.refused = False  # the last connection, for nobody listens there
         self._given_up = False
         self._idle: deque[ChildConnection] = deque()
@@ -160,6 +161,32 @@ class Client:
         exchanges = (connection.exchange for connection in self._open)
         return sum(exchange is not None and exchange.owed for exchange in exchanges)
 
+    @property
+    def doubtful(self) -> bool:
+        return self._doubtful
+
+    @doubtful.setter
+    def doubtful(self, doubtful: bool) -> None:
+        self._doubtful = doubtful
+        if doubtful:
+            self._stir()
+
+    @property
+    def rests(self) -> bool:
+        """Nothing is under way, and it takes connections as far as is known."""
+        doubt = self._doubtful or self.refused
+        return not doubt and all(each.exchange is None for each in self._open)
+
+    async def stirred(self) -> None:
+        """Return at the next exchange, or once the child may take no connection any more."""
+        self._stirs = self._stirs or asyncio.Event()
+        await self._stirs.wait()
+
+    def _stir(self) -> None:
+        if self._stirs is not None:
+            self._stirs.set()
+            self._stirs = None
+
     def give_up(self, error: UpstreamError) -> None:
         """The child is being ended: every exchange under way has failed with this error, and none
         begins until `reopen`."""
@@ -174,6 +201,12 @@ class Client:
     async def acquire(self, fresh: bool = False) -> ChildConnection:
         if self._given_up:
             raise NotConnectedError(f"{self.peer} is being ended")
+        connection = self._rested(fresh) or await self._connect()
+        self._stir()  # only now: an exchange is under way once it has its connection
+        return connection
+
+    def _rested(self, fresh: bool) -> ChildConnection | None:
+        """One that is kept, and was used so lately that the child keeps it, too."""
         now = clock.now()
         if fresh and self._idle and len(self._open) >= self._most_idle:
             self._idle.popleft().close()  # a child that has a thread for each may have none left
@@ -182,7 +215,7 @@ class Client:
             if now - connection.idle_since < IDLE_LIFETIME:
                 return connection
             connection.close()
-        return await self._connect()
+        return None
 
     async def _connect(self) -> ChildConnection:
         connection = ChildConnection(self)
@@ -190,6 +223,7 @@ class Client:
             await self._open_transport(connection)
         except (OSError, ValueError, asyncio.TimeoutError) as error:  # or the name is none
             self.refused = isinstance(error, ConnectionRefusedError | FileNotFoundError)
+            self._stir()
             raise NotConnectedError(f"{self.peer} takes no connection: {error}") from None
         self.refused = False
         self._open[connection] = None

@@ -113,6 +113,15 @@ class Process:
         await asyncio.wait({self._exit}, timeout=within)
         return self._exit.done()
 
+    async def ends_before(self, other: Coroutine[Any, Any, None]) -> bool:
+        """Whether it has ended, when it or the other one has."""
+        task = asyncio.ensure_future(other)
+        try:
+            await asyncio.wait({self._exit, task}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            task.cancel()
+        return self._exit.done()
+
     def do_without_heads(self, why: LoadError) -> bool:
         """Whether a load failed because of the heads for multi-token prediction; they are not used
         from now on."""

@@ -93,6 +93,8 @@ class Overview:
         gpu = use.gpu
         if not gpu and view.tier is Tier.GPU:
             gpu = {device: size for device, size in view.need.items() if device != HOST}
+        if not gpu:
+            return MemoryUse(host=use.host)
         ids = {device.cuda: device.id for device in self.devices()}
         return MemoryUse({ids.get(name, name): size for name, size in gpu.items()}, use.host)
 

@@ -13,6 +13,7 @@ from app.engine.capabilities import find
 from app.engine.environment import child_environment
 from app.engine.http import Address, Client
 from app.engine.lifecycle import State
+from app.engine.process import Process
 from app.engine.program import Program
 from app.engine.server import LlamaServer
 from app.engine.stuck import Patience
@@ -250,6 +251,61 @@ def test_one_that_takes_no_connection_any_more_is_ended(
                     await ask(closed, {})
         assert guarding.CLOSED in closed.explain(await closed.exited())
         assert asked is None or isinstance(asked.error, StuckError)
+
+    run(scenario)
+
+
+def test_one_that_rests_is_not_looked_at_until_it_is_asked(run, tmp_path, long, often, monkeypatch):
+    """Then each look costs the more, the more models there are."""
+    waits = []
+    ends = Process.ends
+
+    async def counted(process, within):
+        waits.append(within)
+        return await ends(process, within)
+
+    monkeypatch.setattr(Process, "ends", counted)
+
+    async def scenario():
+        resting = server(tmp_path, long, patience=HASTY, nice=0)
+        await resting.start()
+        await until(lambda: resting.client.rests and len(waits) > 1)
+        await asyncio.sleep(0.2)
+        before = len(waits)
+        await asyncio.sleep(1)
+        assert len(waits) == before
+        os.kill(resting.process.pid, signal.SIGSTOP)  # and it is looked at from now on
+        asked = await ask(resting)
+        await asked.ended.wait()
+        assert isinstance(asked.error, StuckError) and "SIGSTOP" in str(asked.error)
+        await resting.exited()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("by", ["a connection that it closes", "the next request"])
+def test_one_that_rests_and_is_told_to_end_is_found_out(run, tmp_path, often, by):
+
+    async def scenario():
+        socket = str(tmp_path / "x.sock")
+        program = Program([sys.executable, "-c", DEAF, socket, "closes"], {})
+        closed = LlamaServer("m", program, Client(Address(socket), "k"), grace=0.1)
+        closed.meta = {"asked": True}  # nobody else asks it
+        await closed.start()
+        (connection,) = closed.client._idle
+        if by == "the next request":
+            connection.close()
+        await asyncio.sleep(0.2)
+        os.kill(closed.process.pid, signal.SIGTERM)
+        await asyncio.sleep(0.2)
+        assert closed.process.state is State.READY
+        if by == "the next request":
+            with pytest.raises(NotConnectedError):
+                while True:
+                    await ask(closed, {})
+        else:
+            connection.connection_lost(None)
+        assert guarding.CLOSED in closed.explain(await closed.exited())
 
     run(scenario)
 
