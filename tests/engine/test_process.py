@@ -198,8 +198,8 @@ def test_what_it_held_is_told_at_its_end(run):
         code = (
             "import signal, sys, time\n"
             "signal.signal(signal.SIGTERM, lambda *_: sys.exit())\n"
-            "print('up', flush=True)\n"
-            f"try: time.sleep(60)\nfinally: print({line!r}, flush=True)"
+            "try: print('up', flush=True); time.sleep(60)\n"
+            f"finally: print({line!r}, flush=True)"
         )
         told, lines = [], []
         program = Program(
