@@ -53,9 +53,11 @@ class Passage:
     """The way of a stream in which nothing has to be read or written anew: whole chunks (RFC 9112,
     7.1) go to `transport` as they come."""
 
-    __slots__ = ("_closing", "_last", "_write", "pieces", "size")
+    __slots__ = ("_closing", "_heeded", "_last", "_write", "pieces", "size")
 
-    def __init__(self, transport: Writer) -> None:
+    def __init__(self, transport: Writer, heeded: bytes = b"") -> None:
+        """Chunks that have what is `heeded`, if anything, do not go this way."""
+        self._heeded = heeded
         self._write = transport.write
         self._closing = transport.is_closing
         self._last: deque[bytes] = deque(maxlen=KEPT)
@@ -63,11 +65,12 @@ class Passage:
         self.size = 0  # their bytes, without what frames them
 
     def takes(self, read: bytes) -> bool:
-        """Pass on a read that is one whole chunk. False if it is none, or no event."""
+        """Pass on a read that is one whole chunk. False if it is none, is no event, or has what is
+        heeded."""
         line = _size_lines.get(len(read)) or size_line(len(read))
         if not (read.startswith(line) and read.endswith(LINE_END)):
             return False
-        if read.startswith(SILENT, len(line)):
+        if read.startswith(SILENT, len(line)) or (self._heeded and self._heeded in read):
             return False
         if not self._closing():  # or the client has left, and its request has not ended yet
             self._write(read)

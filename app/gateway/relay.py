@@ -120,9 +120,9 @@ class Relay:
 
     def _let_pass(self) -> None:
         """Where nothing has to be read or written anew, the rest of the stream passes us by."""
-        transport = self._request.transport()
-        if self.stream.over and not self._several and self._take != self._keep and transport:
-            self.passage = self.ends.passage = Passage(transport)
+        transport, stream = self._request.transport(), self.stream
+        if stream.passes and not self._several and self._take != self._keep and transport:
+            self.passage = self.ends.passage = Passage(transport, stream.heeds)
 
     @property
     def pieces(self) -> int:

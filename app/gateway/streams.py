@@ -36,6 +36,8 @@ class Plain:
 
     named = False
     over = True  # the rest of the stream need not be fed
+    passes = True  # chunks need not be fed, but for those that have what it `heeds`, if anything
+    heeds = b""
     holds = False  # an answer that is no stream goes through `whole`
     limit: int | None = None  # the most tokens that the answer may have
 
@@ -68,6 +70,7 @@ class Messages(Plain):
 
     named = True
     over = False
+    heeds = ERROR
 
     def feed(self, chunk: bytes) -> bytes:
         before, mark, told = chunk.rpartition(ERROR)
@@ -84,7 +87,7 @@ class OfPrompts(Plain):
     """A stream of answers to a list of prompts. For each of them llama-server sends an event that
     has nothing, at which OpenAI's SDK fails: it is not passed on."""
 
-    over = False
+    over = passes = False
 
     def __init__(self) -> None:
         self._held = b""  # which may be an event that has nothing, or the end of one
@@ -139,7 +142,7 @@ class Responses(Plain):
     others cannot read it. An event is told once it is whole: nobody can read it before. An answer
     that ended at its limit is `completed` for llama-server, and `incomplete` for OpenAI."""
 
-    over = False
+    over = passes = False
     holds = True
 
     def __init__(self, model: str, created_at: int) -> None:

@@ -69,6 +69,13 @@ def test_anything_else_is_left_to_the_parser(read):
     assert wire.written == b"" and (passage.pieces, passage.size, passage.last()) == (0, 0, [])
 
 
+def test_a_chunk_that_has_what_is_heeded_is_left_to_the_parser():
+    passage = Passage(wire := Wire(), b"event: error")
+    assert passage.takes(framed(b"event: delta\n\n"))
+    assert not passage.takes(framed(b"event: error\n\n"))
+    assert wire.written == framed(b"event: delta\n\n")
+
+
 def test_nothing_is_written_to_a_client_that_has_left():
     passage = Passage(wire := Wire())
     wire.closing = True

@@ -84,6 +84,39 @@ def test_a_stream_of_whole_chunks_is_told_and_counted(run, socket, version):
     run(scenario)
 
 
+def test_an_error_within_messages_is_told_in_both_shapes(run, socket):
+    """Although what comes before it passes the relay by."""
+    start = b'event: message_start\ndata: {"message":{"usage":{"input_tokens":2,"output_tokens":0,'
+    start += b'"cache_read_input_tokens":17}}}\n\n'
+    deltas = [b'event: content_block_delta\ndata: {"i":%d}\n\n' % number for number in range(30)]
+    usage = b'event: message_delta\ndata: {"usage":{"output_tokens":30}}\n\n'
+    error = b'event: error\ndata: {"code":500,"message":"broken","type":"server_error"}\n\n'
+
+    async def stream(reader, writer, head):
+        await body_of(reader, head)
+        writer.write(EVENTS)
+        for event in (start, *deltas, usage, error):
+            writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+            await writer.drain()
+            await asyncio.sleep(0.001)  # each is one read
+        writer.write(b"0\r\n\r\n")
+
+    async def scenario():
+        front = Front(("tiny",))
+        async with Child(socket, stream), front.before(socket):
+            client = await front.begin("/tiny/v1/messages")
+            _, _, told = (await client.rest_of_answer()).partition(b"\r\n\r\n")
+            told, _ = dechunked(told)
+            before, name, data = told.partition(b"event: error\ndata: ")
+            assert before == b"".join([start, *deltas, usage]) and name
+            assert json.loads(data)["type"] == "error"
+            assert json.loads(data)["error"]["message"] == "broken"
+            await until(lambda: front.samples)
+            assert front.samples[0].tokens == Tokens(prompt=19, cached=17, generated=30)
+
+    run(scenario)
+
+
 def test_a_head_that_comes_alone_is_not_held_back(run, socket):
     """A client that sees the head knows that its request is being answered."""
 
