@@ -53,7 +53,7 @@ async def guard(
         if client.rests and process.state is State.READY:
             # With many models, looks at those that nobody asks would be most of what an idle app
             # does.
-            await process.ends_before(client.stirred())
+            await process.ends_or(client.stirs())  # nothing can stir between the two lines
             then = clock.now()
 
 

@@ -70,7 +70,7 @@ class Client:
         self._authorization = f"Bearer {api_key}".encode()
         self.progress = 0
         self._doubtful = False
-        self._stirs: asyncio.Event | None = None  # while somebody waits for something to do
+        self._stirs: asyncio.Future[None] | None = None
         self.refused = False  # the last connection, for nobody listens there
         self._given_up = False
         self._idle: deque[ChildConnection] = deque()
@@ -177,15 +177,15 @@ class Client:
         doubt = self._doubtful or self.refused
         return not doubt and all(each.exchange is None for each in self._open)
 
-    async def stirred(self) -> None:
-        """Return at the next exchange, or once the child may take no connection any more."""
-        self._stirs = self._stirs or asyncio.Event()
-        await self._stirs.wait()
+    def stirs(self) -> asyncio.Future[None]:
+        """Done at the next exchange from now on, or once the child may take no connection any
+        more. One waits for it at a time."""
+        self._stirs = asyncio.get_running_loop().create_future()
+        return self._stirs
 
     def _stir(self) -> None:
-        if self._stirs is not None:
-            self._stirs.set()
-            self._stirs = None
+        if self._stirs is not None and not self._stirs.done():
+            self._stirs.set_result(None)
 
     def give_up(self, error: UpstreamError) -> None:
         """The child is being ended: every exchange under way has failed with this error, and none

@@ -113,14 +113,10 @@ class Process:
         await asyncio.wait({self._exit}, timeout=within)
         return self._exit.done()
 
-    async def ends_before(self, other: Coroutine[Any, Any, None]) -> bool:
-        """Whether it has ended, when it or the other one has."""
-        task = asyncio.ensure_future(other)
-        try:
-            await asyncio.wait({self._exit, task}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            task.cancel()
-        return self._exit.done()
+    async def ends_or(self, other: asyncio.Future[None]) -> None:
+        """Return when it has ended, or the other is done."""
+        either: set[asyncio.Future[Any]] = {self._exit, other}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
 
     def do_without_heads(self, why: LoadError) -> bool:
         """Whether a load failed because of the heads for multi-token prediction; they are not used

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 HEAD = 4 * 1024  # bytes kept of an answer's beginning
 TAIL = 16 * 1024  # and of its end
 WHOLE = 1 << 20  # bytes kept of an answer with several choices
-TIMINGS = b'"timings":'
+TIMINGS, USAGE = b'"timings":', b'"usage":'
 DECODER = json.JSONDecoder()
 CACHE_READ = "cache_read_input_tokens"
 
@@ -126,7 +126,7 @@ class Ends:
     def feed(self, chunk: bytes) -> None:
         if self.passage is not None:
             self._keep_up(self.passage)
-        if self._fed < HEAD:
+        elif self._fed < HEAD:
             self._head += chunk[: HEAD - self._fed]
         self._fed += len(chunk)
         self._add(chunk)
@@ -237,8 +237,7 @@ def read_tokens(head: bytes, tail: bytes) -> Tokens:
         generated, spent = _count(timings, "predicted_n"), _seconds(timings, "predicted_ms") or 0.0
         prefill = _seconds(timings, "prompt_ms")
         return Tokens(prompt, cached, generated, *guesses, prefill=prefill, seconds=spent)
-    ended = _last(tail, b'"usage":')
-    begun = ended if head == tail else _last(head, b'"usage":')
+    ended, begun = _last(tail, USAGE), _first(head, USAGE)
     generated = _count(ended, "completion_tokens", "output_tokens")
     # Anthropic's input_tokens leave out what came from the cache; a stream tells of it in
     # message_start.
@@ -249,6 +248,11 @@ def read_tokens(head: bytes, tail: bytes) -> Tokens:
     details = ended.get("prompt_tokens_details") or ended.get("input_tokens_details") or {}
     prompt = _count(ended, "prompt_tokens", "input_tokens") or _count(begun, "prompt_tokens")
     return Tokens(prompt, _count(details, "cached_tokens"), generated)
+
+
+def _first(text: bytes, key: bytes) -> dict[str, Any]:
+    """The object behind the first `key` in `text`, or {}."""
+    return _object(text.partition(key)[2])
 
 
 def _last(text: bytes, key: bytes) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from app.errors import LoadError, NotConnectedError, StuckError, UpstreamError
 from app.machine import activity
 from app.machine.activity import Standing
 from app.models import tiny_writer
-from tests.fakes import until
+from tests.fakes import Child, until
+from tests.gateway.front import answering
 
 HASTY = Patience(stopped=0.2, still=1e9, silent=1e9)
 PROMPT = {"prompt": " time" * 12000, "max_tokens": 4, "stream": True}
@@ -283,6 +284,22 @@ def test_one_that_rests_is_not_looked_at_until_it_is_asked(run, tmp_path, long, 
     run(scenario)
 
 
+def test_who_is_asked_in_the_moment_in_which_the_guard_goes_to_rest_is_looked_at(run, tmp_path):
+    """In the same turn of the loop, before anything of the guard's runs again."""
+
+    async def scenario():
+        client = Client(Address(str(tmp_path / "x.sock")), "k")
+        async with Child(client.address.path, answering):
+            client.release(await client.acquire())
+            assert client.rests
+            stirs = client.stirs()
+            await client.acquire()  # a connection that is kept: nothing is awaited
+            assert stirs.done()
+            client.close()
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("by", ["a connection that it closes", "the next request"])
 def test_one_that_rests_and_is_told_to_end_is_found_out(run, tmp_path, often, by):
 
@@ -304,7 +321,7 @@ def test_one_that_rests_and_is_told_to_end_is_found_out(run, tmp_path, often, by
                 while True:
                     await ask(closed, {})
         else:
-            connection.connection_lost(None)
+            connection.transport.abort()  # as if the child had closed it
         assert guarding.CLOSED in closed.explain(await closed.exited())
 
     run(scenario)

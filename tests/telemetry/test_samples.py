@@ -74,6 +74,7 @@ def test_what_passes_by_counts_as_what_is_fed_does():
             id="embeddings",
         ),
         pytest.param(ANTHROPIC, Tokens(19, 17, 5), id="messages"),
+        pytest.param(ANTHROPIC.replace(b"x", b""), Tokens(19, 17, 5), id="messages, a short one"),
         pytest.param(
             b'{"usage":{"cache_read_input_tokens":39,"input_tokens":1,"output_tokens":3}}',
             Tokens(40, 39, 3),
