@@ -289,13 +289,14 @@ def test_who_is_asked_in_the_moment_in_which_the_guard_goes_to_rest_is_looked_at
 
     async def scenario():
         client = Client(Address(str(tmp_path / "x.sock")), "k")
-        async with Child(client.address.path, answering):
+        async with Child(client.address.path, answering) as child:
             client.release(await client.acquire())
             assert client.rests
             stirs = client.stirs()
             await client.acquire()  # a connection that is kept: nothing is awaited
             assert stirs.done()
             client.close()
+            await child.left.wait()
 
     run(scenario)
 
