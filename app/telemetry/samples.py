@@ -124,9 +124,10 @@ class Ends:
         self.passage: Passed | None = None
 
     def feed(self, chunk: bytes) -> None:
-        if self.passage is not None:
-            self._keep_up(self.passage)
-        elif self._fed < HEAD:
+        passed = self.passage
+        if passed is not None:
+            self._keep_up(passed)
+        if self._fed < HEAD and not (passed and passed.size):  # else this is not the beginning
             self._head += chunk[: HEAD - self._fed]
         self._fed += len(chunk)
         self._add(chunk)
