@@ -331,7 +331,6 @@ PURE = {
     "engine.resolved",
     "engine.arguments",
     "engine.environment",
-    "engine.passage",
     "engine.stuck",
     "planning.placement",
     "memory.residency",

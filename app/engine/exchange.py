@@ -1,7 +1,8 @@
 """One exchange with a child: a request, and its answer as it arrives.
 
-Whatever the child sends goes into a sink at once, without a task or a queue in between: one
-streamed token is one callback. The sink holds the child back with `pause` and `resume`.
+Whatever the child sends goes into a sink at once, without a task or a queue in between; the chunks
+of a stream may pass the sink by (`engine.passage`). The sink holds the child back with `pause` and
+`resume`.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class ChildConnection(asyncio.Protocol):
         self._head_only = False
         if self._complete:
             self._finish()
-        elif self._at_end and data.endswith(LINE_END):
+        elif self._at_end and data.endswith(LINE_END) and self.exchange is exchange:
             self._passage = exchange.sink.passage
 
     def eof_received(self) -> bool:

@@ -79,8 +79,8 @@ class Passage:
         self.size += len(read) - len(line) - len(LINE_END)
         return True
 
-    def last(self) -> list[bytes]:
-        """The content of the last chunks that nobody has asked for."""
+    def take_last(self) -> list[bytes]:
+        """The content of the last chunks, each told once."""
         found = [chunk[chunk.index(LINE_END) + 2 : -2] for chunk in self._last]
         self._last.clear()
         return found

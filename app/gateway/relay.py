@@ -1,4 +1,5 @@
-"""One answer on its way from the child to the client. A streamed token is one call of `data`."""
+"""One answer on its way from the child to the client. Most tokens of a stream pass it by, see
+`engine.passage`."""
 
 from __future__ import annotations
 

@@ -109,8 +109,8 @@ class Passed(Protocol):
 
     size: int  # in bytes
 
-    def last(self) -> list[bytes]:
-        """Its last pieces that nobody has asked for."""
+    def take_last(self) -> list[bytes]:
+        """Its last pieces, each told once."""
 
 
 class Ends:
@@ -133,7 +133,7 @@ class Ends:
         self._add(chunk)
 
     def _keep_up(self, passage: Passed) -> None:
-        for chunk in passage.last():
+        for chunk in passage.take_last():
             self._add(chunk)
 
     def _add(self, chunk: bytes) -> None:

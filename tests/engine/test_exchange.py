@@ -162,7 +162,8 @@ def test_what_is_no_chunk_ends_the_answer(wrong):
 
 def test_whole_chunks_pass_the_sink_by_once_it_lets_them():
     pieces = [LIKE_ONE, LIKE_ONE, LIKE_ONE[:4], LIKE_ONE[4:], LIKE_ONE, END]
-    sinks, _ = exchanged([HEAD, *pieces], passes=True)
+    sinks, wire = exchanged([HEAD, *pieces], passes=True)
+    assert wire.progress == 2 * 5  # each read is a sign of work
     for sink in sinks:
         assert (sink.body, sink.ended, sink.passed) == (b"hello" * 4, 1, 2)
 

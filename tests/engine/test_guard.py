@@ -19,7 +19,7 @@ from app.engine.server import LlamaServer
 from app.engine.stuck import Patience
 from app.errors import LoadError, NotConnectedError, StuckError, UpstreamError
 from app.machine import activity
-from app.machine.activity import Standing
+from app.machine.activity import Activity, Standing
 from app.models import tiny_writer
 from tests.fakes import Child, until
 from tests.gateway.front import answering
@@ -280,6 +280,95 @@ def test_one_that_rests_is_not_looked_at_until_it_is_asked(run, tmp_path, long, 
         await asked.ended.wait()
         assert isinstance(asked.error, StuckError) and "SIGSTOP" in str(asked.error)
         await resting.exited()
+
+    run(scenario)
+
+
+class Looked:
+    """A llama-server's process that a signal has stopped, as the guard sees it."""
+
+    pid = 1
+
+    def __init__(self, state, then=lambda: None):
+        self.state, self._then, self.looks, self.why = state, then, 0, ""
+        self._exit = asyncio.get_running_loop().create_future()
+
+    async def ends(self, within):
+        await asyncio.wait({self._exit}, timeout=within)
+        self.looks += 1
+        self._then()
+        return self._exit.done()
+
+    async def ends_or(self, other):
+        await asyncio.wait({self._exit, other}, return_when=asyncio.FIRST_COMPLETED)
+
+    def give_up(self, why):
+        self.why = why
+        self._exit.set_result(-9)
+
+
+async def never(reader, writer, head):
+    await asyncio.Event().wait()
+
+
+def guarded(process, client, stopped, monkeypatch):
+    async def no_slots():
+        return None
+
+    monkeypatch.setattr(activity, "of", lambda pid: Activity(Standing.STOPPED))
+    ending = guarding.Ending(process, client, lambda: False)
+    patience = Patience(stopped=stopped, still=1e9, silent=1e9)
+    return asyncio.ensure_future(guarding.guard(process, client, no_slots, patience, ending))
+
+
+def test_one_that_loads_is_looked_at_although_nobody_asks_it(run, tmp_path, often, monkeypatch):
+    async def scenario():
+        client, process = Client(Address(str(tmp_path / "x.sock")), "k"), Looked(State.STARTING)
+        assert client.rests
+        await guarded(process, client, 0.2, monkeypatch)
+        assert "SIGSTOP" in process.why
+
+    run(scenario)
+
+
+def test_the_time_in_which_it_rested_does_not_count(run, tmp_path, often, monkeypatch):
+    async def scenario():
+        client = Client(Address(str(tmp_path / "x.sock")), "k")
+        async with Child(client.address.path, never) as child:
+            process = Looked(State.READY)
+            guard = guarded(process, client, 1.0, monkeypatch)
+            await asyncio.sleep(1.5)
+            assert process.looks == 1
+            began = asyncio.get_running_loop().time()
+            head = "POST", "/x", []
+            await client.exchange(head, b"{}", Told())
+            await guard
+            assert asyncio.get_running_loop().time() - began > 0.9
+            client.close()
+            assert child.connections == 1
+
+    run(scenario)
+
+
+def test_one_that_is_asked_just_as_the_guard_goes_to_rest_is_looked_at(
+    run, tmp_path, often, monkeypatch
+):
+    """The request is in the loop's queue behind the guard."""
+
+    async def scenario():
+        client = Client(Address(str(tmp_path / "x.sock")), "k")
+        async with Child(client.address.path, never):
+            client.release(await client.acquire())  # so that the request waits for no connection
+            asked = []
+
+            def ask_once():
+                if not asked:
+                    head = "POST", "/x", []
+                    asked.append(asyncio.ensure_future(client.exchange(head, b"{}", Told())))
+
+            process = Looked(State.READY, ask_once)
+            await guarded(process, client, 0.2, monkeypatch)
+            assert "SIGSTOP" in process.why
 
     run(scenario)
 

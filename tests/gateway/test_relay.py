@@ -49,6 +49,21 @@ def dechunked(body):
     return found, count
 
 
+def in_reads(*events, end=b"0\r\n\r\n"):
+    """A child that answers with a stream: each event is one chunk and one read."""
+
+    async def answer(reader, writer, head):
+        await body_of(reader, head)
+        writer.write(EVENTS)
+        for event in events:
+            writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+            await writer.drain()
+            await asyncio.sleep(0.001)
+        writer.write(end)
+
+    return answer
+
+
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 def test_a_stream_of_whole_chunks_is_told_and_counted(run, socket, version):
     """Most of it passes the relay by; with HTTP/1.0 nothing can, for there are no chunks."""
@@ -56,18 +71,9 @@ def test_a_stream_of_whole_chunks_is_told_and_counted(run, socket, version):
     events = [b"data: %d\n\n" % number for number in range(50)] + [b": ping\n\n"]
     events += [timings, b"data: [DONE]\n\n"]
 
-    async def stream(reader, writer, head):
-        await body_of(reader, head)
-        writer.write(EVENTS)
-        for event in events:
-            writer.write(b"%x\r\n%b\r\n" % (len(event), event))
-            await writer.drain()
-            await asyncio.sleep(0.001)  # each is one read
-        writer.write(b"0\r\n\r\n")
-
     async def scenario():
         front = Front(("tiny",))
-        async with Child(socket, stream), front.before(socket):
+        async with Child(socket, in_reads(*events)), front.before(socket):
             client = await front.begin(version=version)
             chunked = version == "1.1"
             told = await (client.rest_of_answer() if chunked else client.reader.read())
@@ -92,17 +98,9 @@ def test_an_error_within_messages_is_told_in_both_shapes(run, socket):
     usage = b'event: message_delta\ndata: {"usage":{"output_tokens":30}}\n\n'
     error = b'event: error\ndata: {"code":500,"message":"broken","type":"server_error"}\n\n'
 
-    async def stream(reader, writer, head):
-        await body_of(reader, head)
-        writer.write(EVENTS)
-        for event in (start, *deltas, usage, error):
-            writer.write(b"%x\r\n%b\r\n" % (len(event), event))
-            await writer.drain()
-            await asyncio.sleep(0.001)  # each is one read
-        writer.write(b"0\r\n\r\n")
-
     async def scenario():
         front = Front(("tiny",))
+        stream = in_reads(start, *deltas, usage, error)
         async with Child(socket, stream), front.before(socket):
             client = await front.begin("/tiny/v1/messages")
             _, _, told = (await client.rest_of_answer()).partition(b"\r\n\r\n")
@@ -113,6 +111,72 @@ def test_an_error_within_messages_is_told_in_both_shapes(run, socket):
             assert json.loads(data)["error"]["message"] == "broken"
             await until(lambda: front.samples)
             assert front.samples[0].tokens == Tokens(prompt=19, cached=17, generated=30)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("count", [3, 60])
+def test_the_prompt_of_messages_is_counted_however_they_end(run, socket, count):
+    """Mostly llama-server's last event and the end of its answer come in one read."""
+    start = b'event: message_start\ndata: {"message":{"usage":{"input_tokens":2,"output_tokens":0,'
+    start += b'"cache_read_input_tokens":17}}}\n\n'
+    delta = b'event: content_block_delta\ndata: {"i":"%b"}\n\n' % (b"x" * 300)
+    last = b'event: message_delta\ndata: {"usage":{"output_tokens":30}}\n\n'
+    end = b"%x\r\n%b\r\n0\r\n\r\n" % (len(last), last)
+
+    async def scenario():
+        front = Front(("tiny",))
+        stream = in_reads(start, *[delta] * count, end=end)
+        async with Child(socket, stream), front.before(socket):
+            client = await front.begin("/tiny/v1/messages")
+            await client.rest_of_answer()
+            await until(lambda: front.samples)
+            assert front.samples[0].tokens == Tokens(prompt=19, cached=17, generated=30)
+
+    run(scenario)
+
+
+def test_of_several_answers_each_is_counted(run, socket):
+    """So they do not pass the relay by: the first one's count need not be among the last events."""
+    timings = b'data: {"timings":{"cache_n":1,"prompt_n":2,"predicted_n":%d}}\n\n'
+    delta = b'data: {"choices":[{"index":1}]}\n\n'
+
+    async def scenario():
+        front = Front(("tiny",))
+        stream = in_reads(delta, delta, timings % 50, *[delta] * 9, timings % 30)
+        async with Child(socket, stream), front.before(socket):
+            client = await front.begin("/tiny/v1/chat/completions", b'{"n":2,"stream":true}')
+            await client.rest_of_answer()
+            await until(lambda: front.samples)
+            assert front.samples[0].tokens.generated == 80
+
+    run(scenario)
+
+
+def test_every_event_of_a_response_gets_what_it_lacks(run, socket):
+    kind = "response.output_text.delta"
+    delta = b'event: %b\ndata: {"type":"%b","item_id":"m","delta":"a"}\n\n' % ((kind.encode(),) * 2)
+
+    async def scenario():
+        front = Front(("tiny",))
+        async with Child(socket, in_reads(*[delta] * 9)), front.before(socket):
+            client = await front.begin("/tiny/v1/responses", b'{"stream":true}')
+            told = await client.rest_of_answer()
+            assert told.count(b'"output_index":0') == told.count(b'"content_index":0') == 9
+
+    run(scenario)
+
+
+def test_nothing_of_a_stream_for_a_list_of_prompts_passes_that_is_no_event(run, socket):
+    delta, null = b'data: {"choices":[]}\n\n', b"data: null\n\n"
+
+    async def scenario():
+        front = Front(("tiny",))
+        stream = in_reads(delta, delta + null, delta, delta + null, delta)
+        async with Child(socket, stream), front.before(socket):
+            client = await front.begin(body=b'{"prompt":["a","b"],"stream":true}')
+            told = await client.rest_of_answer()
+            assert told.count(b"choices") == 5 and b"null" not in told
 
     run(scenario)
 

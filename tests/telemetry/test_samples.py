@@ -35,7 +35,7 @@ class Passed:
         self.size += len(piece)
         self._last = [*self._last, piece][-4:]
 
-    def last(self):
+    def take_last(self):
         found, self._last = self._last, []
         return found
 
