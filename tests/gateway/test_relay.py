@@ -167,6 +167,21 @@ def test_every_event_of_a_response_gets_what_it_lacks(run, socket):
     run(scenario)
 
 
+def test_who_leaves_after_the_last_event_of_the_native_format_has_had_all(run, socket):
+    delta, last = b'data: {"content":"a","stop":false}\n\n', b'data: {"stop":true}\n\n'
+
+    async def scenario():
+        front = Front(("tiny",))
+        async with Child(socket, in_reads(delta, delta, last, end=b"")), front.before(socket):
+            client = await front.begin("/tiny/completion", b'{"stream":true}')
+            await client.reader.readuntil(b'"stop":true')
+            await client.close()
+            await until(lambda: front.samples)
+            assert front.samples[0].status == 200
+
+    run(scenario)
+
+
 def test_nothing_of_a_stream_for_a_list_of_prompts_passes_that_is_no_event(run, socket):
     delta, null = b'data: {"choices":[]}\n\n', b"data: null\n\n"
 
