@@ -31,7 +31,8 @@ async def guard(
     suspicion = Suspicion(patience)
     counted, then = client.progress, clock.now()
     shown: object = None
-    while not await process.ends(EVERY):
+    pause = EVERY
+    while not await process.ends(pause):
         now, loading = clock.now(), process.state is State.STARTING
         owes = loading or client.owed > 0
         doing = activity.of(process.pid) if owes else RESTING
@@ -50,11 +51,13 @@ async def guard(
             process.give_up(why)
             client.give_up(StuckError(f"llama-server was ended: {why}"))
             return
+        pause = EVERY
         if client.rests and process.state is State.READY:
             # With many models, looks at those that nobody asks would be most of what an idle app
             # does.
             await process.ends_or(client.stirs())  # nothing can stir between the two lines
             then = clock.now()
+            pause = 0.0 if client.refused else EVERY  # whose request it refused waits
 
 
 class Ending:

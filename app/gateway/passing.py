@@ -31,6 +31,7 @@ from app.memory.seat import Use
 logger = logging.getLogger(__name__)
 
 TRIES = 5  # of a request whose llama-server has ended before it took it
+GONE = 2.0  # seconds for its end to be noticed
 
 
 class Upstream(Protocol):
@@ -115,12 +116,12 @@ class OfPool:
                 refused += 1
                 if refused == TRIES or call.body.pieces is None:
                     raise
-                await self._pool.gone(call.model)
+                await self._pool.gone(call.model, min(GONE, max(0.0, until - clock.now())))
                 relay.again()
             except StuckError:
                 if not relay.repeatable:
                     raise
-                await self._pool.gone(call.model)
+                await self._pool.gone(call.model, GONE)
                 until = clock.now() + wait  # what it waited for has come to nothing
                 relay.again()
                 relay.repeatable = False

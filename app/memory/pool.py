@@ -135,7 +135,7 @@ class Pool(Generic[Upstream]):
         if served:
             model.failures = 0
 
-    async def gone(self, name: str, patience: float = 2.0) -> None:
+    async def gone(self, name: str, patience: float) -> None:
         """A child took no connection: wait until the pool has noticed its end, at most `patience`
         seconds."""
         model = self._ledger[name]

@@ -291,9 +291,11 @@ class Looked:
 
     def __init__(self, state, then=lambda: None):
         self.state, self._then, self.looks, self.why = state, then, 0, ""
+        self.pauses = []
         self._exit = asyncio.get_running_loop().create_future()
 
     async def ends(self, within):
+        self.pauses.append(within)
         await asyncio.wait({self._exit}, timeout=within)
         self.looks += 1
         self._then()
@@ -346,6 +348,22 @@ def test_the_time_in_which_it_rested_does_not_count(run, tmp_path, often, monkey
             assert asyncio.get_running_loop().time() - began > 0.9
             client.close()
             assert child.connections == 1
+
+    run(scenario)
+
+
+def test_one_that_refuses_a_request_is_looked_at_at_once(run, tmp_path, often, monkeypatch):
+    monkeypatch.setattr(guarding, "ENDING", 0.1)
+
+    async def scenario():
+        client, process = Client(Address(str(tmp_path / "x.sock")), "k"), Looked(State.READY)
+        guard = guarded(process, client, 1e9, monkeypatch)
+        await until(lambda: process.looks)
+        with pytest.raises(NotConnectedError):
+            await client.acquire()
+        await guard
+        assert process.why == guarding.CLOSED
+        assert process.pauses == [guarding.EVERY, 0.0, guarding.ENDING]
 
     run(scenario)
 

@@ -192,7 +192,7 @@ def test_after_its_last_try_for_a_dying_child_an_overflow_is_repeated(run, socke
         front, refused = Front(("tiny",)), asyncio.Event()
         gone = front.pool.gone
 
-        async def noted(name):
+        async def noted(name, patience):
             refused.set()
             await gone(name, 0.01)
 

@@ -69,7 +69,7 @@ def test_a_request_during_a_crash_waits_for_the_next_process(run):
         world = World(a=20)
         await world.use("a")
         world.servers["a"].crash()
-        await world.pool.gone("a")
+        await world.pool.gone("a", patience=2.0)
         assert await world.use("a") == "to a"
 
     run(scenario)
