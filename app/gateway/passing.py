@@ -86,6 +86,15 @@ def use_of(exchange: Exchange) -> Use:
     return Use.LEFT if exchange.sent else Use.UNSENT
 
 
+def _check_again(call: Call, error: NotConnectedError, refused: int, until: float) -> None:
+    """Raises `error` for a request that may not be sent once more after so many refusals;
+    RequestError 503 for one that has waited for long enough."""
+    if refused == TRIES or call.body.pieces is None:
+        raise error
+    if refused > 1 and clock.now() >= until:
+        raise RequestError(503, f"{call.model}: {error}", retry_after=1) from None
+
+
 class OfPool:
     """The models of one instance, each of which a llama-server serves: `proxy.Models`."""
 
@@ -111,11 +120,10 @@ class OfPool:
             try:
                 await self._attempt(call, relay, ask, until)
                 return
-            except NotConnectedError:
+            except NotConnectedError as error:
                 # The child has just ended without seeing the request: the next one may answer.
                 refused += 1
-                if refused == TRIES or call.body.pieces is None:
-                    raise
+                _check_again(call, error, refused, until)
                 await self._pool.gone(call.model, min(GONE, max(0.0, until - clock.now())))
                 relay.again()
             except StuckError:

@@ -145,6 +145,17 @@ def test_a_child_that_ends_before_it_answers_is_502(run, socket):
     run(scenario)
 
 
+def test_who_waits_for_no_longer_than_a_dying_child_takes_may_come_again(run, socket):
+    async def scenario():
+        front = Front(("tiny",))
+        async with front.before(socket):  # nobody listens there
+            status, headers, answer = await front.ask(headers=b"x-wait-timeout: 0.1\r\n")
+            assert (status, headers["retry-after"]) == (503, "1")
+            assert "takes no connection" in json.loads(answer)["error"]["message"]
+
+    run(scenario)
+
+
 def test_a_request_that_a_dying_child_did_not_take_is_served_by_the_next_one(run, socket):
     """1. A connection is kept open after an answer. 2. The child ends: it closes the connection
     with the next request on it, and takes no other. 3. Another child comes. Result: it answers."""
