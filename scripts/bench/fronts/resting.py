@@ -10,11 +10,12 @@ from scripts.bench.fronts import peers
 from scripts.bench.fronts.bench import Bench, Row
 from scripts.bench.fronts.peers import Missing
 
+MEASURED = 60.0  # seconds: whole rounds of what the app does every 5 and every 15
 SETTLED = 8.0  # seconds after which the SDK is loaded, and what starts with the app is over
 
 
 def resting(bench: Bench) -> Iterator[Row]:
-    seconds, settle = (0.5, 0.5) if bench.small else (20.0, SETTLED)
+    seconds, settle = (0.5, 0.5) if bench.small else (MEASURED, SETTLED)
     for models in (1,) if bench.small else (1, 10, 100):
         try:
             with partial(peers.app, models=models)(bench.folder) as peer:
