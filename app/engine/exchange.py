@@ -246,22 +246,6 @@ class ChildConnection(asyncio.Protocol):
 class Exchange:
     """One request to the child and its answer."""
 
-    __slots__ = (
-        "_chunked",
-        "_connection",
-        "_connections",
-        "_full",
-        "_paused",
-        "_replay",
-        "_request",
-        "done",
-        "ours",
-        "replayable",
-        "sent",
-        "sink",
-        "started",
-    )
-
     def __init__(
         self,
         connections: Connections,

@@ -74,12 +74,6 @@ class Place:
     """One request's place among its caller's, from its head to the last byte of its answer: a
     context. Entering raises RequestError 429, and tells `denied` the caller's name."""
 
-    __slots__ = (
-        "_denied",
-        "_now",
-        "_quota",
-    )
-
     def __init__(self, quota: Quota, now: float, denied: Callable[[str], None] = untold) -> None:
         self._quota = quota
         self._now = now

@@ -31,31 +31,6 @@ ONE = Several()
 class Relay:
     """The sink of an exchange (`engine.exchange`): writes to the client what the child sends."""
 
-    __slots__ = (
-        "_broken",
-        "_events",
-        "_events_told",
-        "_headers",
-        "_opened",
-        "_pieces",
-        "_request",
-        "_several",
-        "_take",
-        "begun",
-        "done",
-        "elsewhere",
-        "ends",
-        "first_token",
-        "leased_at",
-        "overflows",
-        "passage",
-        "pinged",
-        "repeatable",
-        "status",
-        "stream",
-        "woke",
-    )
-
     def __init__(
         self,
         request: Request,

@@ -35,12 +35,6 @@ def wait_timeout(given: bytes | None, default: float) -> float:
 class KeptAlive:
     """Sends pings to the caller of a stream until the relay's answer begins or the block ends."""
 
-    __slots__ = (
-        "_relay",
-        "_streams",
-        "_timer",
-    )
-
     def __init__(self, relay: Relay, *, streams: bool) -> None:
         self._relay = relay
         self._streams = streams

@@ -151,11 +151,6 @@ class TooLongError(RequestError):
 class Admission(Generic[Upstream]):
     """A request among those of its model: see `Pool.admit`."""
 
-    __slots__ = (
-        "_leases",
-        "_model",
-    )
-
     def __init__(self, leases: Leases[Upstream], model: Model[Upstream]) -> None:
         self._leases = leases
         self._model = model
@@ -174,15 +169,6 @@ class Lease(Generic[Upstream]):
 
     Whoever sends the request says in `use` how far that went.
     """
-
-    __slots__ = (
-        "_ask",
-        "_leases",
-        "_model",
-        "_place",
-        "_until",
-        "use",
-    )
 
     def __init__(
         self,

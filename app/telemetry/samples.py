@@ -116,14 +116,6 @@ class Passed(Protocol):
 class Ends:
     """Keeps the beginning and the end of a body that is fed to it in pieces."""
 
-    __slots__ = (
-        "_fed",
-        "_head",
-        "_size",
-        "_tail",
-        "passage",
-    )
-
     def __init__(self) -> None:
         self._head = b""
         self._tail: deque[bytes] = deque()
@@ -167,11 +159,6 @@ class Ends:
 
 class Whole(Ends):
     """Keeps the whole body, up to a bound: several answers have to be counted in it."""
-
-    __slots__ = (
-        "_asked",
-        "_pieces",
-    )
 
     def __init__(self, asked: Several) -> None:
         super().__init__()

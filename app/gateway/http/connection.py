@@ -40,20 +40,6 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol):
     """One client."""
 
-    __slots__ = (
-        "_dropping",
-        "_held",
-        "_limits",
-        "_paused_at",
-        "_pipeline",
-        "_reader",
-        "_server",
-        "_since",
-        "_transport",
-        "address",
-        "write_paused",
-    )
-
     def __init__(self, server: Owner) -> None:
         self._server = server
         self._limits = server.limits

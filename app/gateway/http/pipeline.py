@@ -18,15 +18,6 @@ Handler = Callable[[Request], Awaitable[None]]
 class Pipeline:
     """Runs the handler for one request after another. Those that a client pipelines wait."""
 
-    __slots__ = (
-        "_answered",
-        "_handler",
-        "_held",
-        "_task",
-        "current",
-        "waiting",
-    )
-
     def __init__(self, handler: Handler, answered: Callable[[Request], None]) -> None:
         """`answered` is told of each request that has its answer, and may call `go_on`."""
         self.current: Request | None = None

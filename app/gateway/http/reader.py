@@ -24,26 +24,6 @@ EXTRA_OF_CHUNK = 64  # bytes beside a chunk's own: its size, its line ends, a sh
 class Reader:
     """The requests of one connection, as their bytes arrive."""
 
-    __slots__ = (
-        "_extra_left",
-        "_head_fed",
-        "_headers",
-        "_limits",
-        "_line",
-        "_messages",
-        "_most",
-        "_parser",
-        "_take",
-        "_target",
-        "_trailers_left",
-        "_wire",
-        "began",
-        "in_head",
-        "receiving",
-        "refused",
-        "since",
-    )
-
     def __init__(
         self, limits: Limits, wire: Wire, take: Callable[[Request], RequestError | None]
     ) -> None:

@@ -49,33 +49,6 @@ class Flow(Protocol):
 class Request:
     """One request and the response to it."""
 
-    __slots__ = (
-        "__weakref__",
-        "_buffered",
-        "_chunks",
-        "_complete",
-        "_connection",
-        "_expects",
-        "_failure",
-        "_framing",
-        "_held",
-        "_more",
-        "finished",
-        "flow",
-        "gives_way",
-        "headers",
-        "id",
-        "keep_alive",
-        "length",
-        "method",
-        "named_errors",
-        "received",
-        "size",
-        "started",
-        "target",
-        "version",
-    )
-
     def __init__(self, connection: Wire, method: str, target: str, headers: Headers) -> None:
         self.method = method
         self.target = target
