@@ -57,26 +57,6 @@ class Connections(Protocol):
 class ChildConnection(asyncio.Protocol):
     """One connection to the child; it carries one exchange at a time."""
 
-    __slots__ = (
-        "_at_end",
-        "_chunks",
-        "_closed",
-        "_complete",
-        "_connected",
-        "_connections",
-        "_framed",
-        "_head_only",
-        "_headers",
-        "_keep_alive",
-        "_parser",
-        "_passage",
-        "exchange",
-        "idle_since",
-        "on_body",
-        "served",
-        "transport",
-    )
-
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._headers: Headers = []

@@ -17,7 +17,7 @@ LINE_END = b"\r\n"
 KEPT = 4  # chunks: what a stream has cost is told in one of the last three
 MOST_DIGITS = 6  # of the size of a chunk that comes in one read
 LONGEST_READ = 4096  # bytes of a read whose size line is kept
-_size_lines: dict[int, bytes] = {}
+_size_lines: dict[int, bytes] = {}  # by the length of a read; lru_cache would write at each look
 
 
 def silent(chunk: bytes) -> bool:

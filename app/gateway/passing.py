@@ -91,7 +91,7 @@ def _check_again(call: Call, error: NotConnectedError, refused: int, until: floa
     RequestError 503 for one that has waited for long enough."""
     if refused == TRIES or call.body.pieces is None:
         raise error
-    if refused > 1 and clock.now() >= until:
+    if refused > 1 and clock.now() >= until:  # one more try costs no wait
         raise RequestError(503, f"{call.model}: {error}", retry_after=1) from None
 
 

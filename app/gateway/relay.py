@@ -121,9 +121,10 @@ class Relay:
 
     def _let_pass(self) -> None:
         """Where nothing has to be read or written anew, the rest of the stream passes us by."""
-        transport, stream = self._request.transport(), self.stream
-        if stream.passes and not self._several and self._take != self._keep and transport:
-            self.passage = self.ends.passage = Passage(transport, stream.heeds)
+        transport, heeds = self._request.transport(), self.stream.heeds
+        if heeds is None or transport is None or self._several or self._take == self._keep:
+            return
+        self.passage = self.ends.passage = Passage(transport, heeds)
 
     @property
     def pieces(self) -> int:

@@ -36,8 +36,7 @@ class Plain:
 
     named = False
     over = True  # the rest of the stream need not be fed
-    passes = True  # chunks need not be fed, but for those that have what it `heeds`, if anything
-    heeds = b""
+    heeds: bytes | None = b""  # chunks without it need not be fed; None: all must be
     holds = False  # an answer that is no stream goes through `whole`
     limit: int | None = None  # the most tokens that the answer may have
 
@@ -87,7 +86,8 @@ class OfPrompts(Plain):
     """A stream of answers to a list of prompts. For each of them llama-server sends an event that
     has nothing, at which OpenAI's SDK fails: it is not passed on."""
 
-    over = passes = False
+    over = False
+    heeds = None
 
     def __init__(self) -> None:
         self._held = b""  # which may be an event that has nothing, or the end of one
@@ -142,7 +142,8 @@ class Responses(Plain):
     others cannot read it. An event is told once it is whole: nobody can read it before. An answer
     that ended at its limit is `completed` for llama-server, and `incomplete` for OpenAI."""
 
-    over = passes = False
+    over = False
+    heeds = None
     holds = True
 
     def __init__(self, model: str, created_at: int) -> None:

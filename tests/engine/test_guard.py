@@ -22,7 +22,6 @@ from app.machine import activity
 from app.machine.activity import Activity, Standing
 from app.models import tiny_writer
 from tests.fakes import Child, until
-from tests.gateway.front import answering
 
 HASTY = Patience(stopped=0.2, still=1e9, silent=1e9)
 PROMPT = {"prompt": " time" * 12000, "max_tokens": 4, "stream": True}
@@ -391,26 +390,8 @@ def test_one_that_is_asked_just_as_the_guard_goes_to_rest_is_looked_at(
     run(scenario)
 
 
-def test_who_is_asked_in_the_moment_in_which_the_guard_goes_to_rest_is_looked_at(run, tmp_path):
-    """In the same turn of the loop, before anything of the guard's runs again."""
-
-    async def scenario():
-        client = Client(Address(str(tmp_path / "x.sock")), "k")
-        async with Child(client.address.path, answering) as child:
-            client.release(await client.acquire())
-            assert client.rests
-            stirs = client.stirs()
-            await client.acquire()  # a connection that is kept: nothing is awaited
-            assert stirs.done()
-            client.close()
-            await child.left.wait()
-
-    run(scenario)
-
-
 @pytest.mark.parametrize("by", ["a connection that it closes", "the next request"])
 def test_one_that_rests_and_is_told_to_end_is_found_out(run, tmp_path, often, by):
-
     async def scenario():
         socket = str(tmp_path / "x.sock")
         program = Program([sys.executable, "-c", DEAF, socket, "closes"], {})

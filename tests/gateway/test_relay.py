@@ -7,6 +7,11 @@ from app.telemetry.samples import Tokens
 from tests.fakes import Child, body_of, until
 from tests.gateway.front import EVENTS, Front
 
+MESSAGE_START = (
+    b'event: message_start\ndata: {"message":{"usage":{"input_tokens":2,"output_tokens":0,'
+    b'"cache_read_input_tokens":17}}}\n\n'
+)
+
 
 def test_a_stream_passes_through_as_it_comes(run, socket):
     async def scenario():
@@ -64,6 +69,16 @@ def in_reads(*events, end=b"0\r\n\r\n"):
     return answer
 
 
+async def told(socket, stream, *asked):
+    """What a client of the child's stream is told, without its head, and the sample of it."""
+    front = Front(("tiny",))
+    async with Child(socket, stream), front.before(socket):
+        client = await front.begin(*asked)
+        _, _, body = (await client.rest_of_answer()).partition(b"\r\n\r\n")
+        await until(lambda: front.samples)
+    return body, front.samples[0]
+
+
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
 def test_a_stream_of_whole_chunks_is_told_and_counted(run, socket, version):
     """Most of it passes the relay by; with HTTP/1.0 nothing can, for there are no chunks."""
@@ -92,25 +107,18 @@ def test_a_stream_of_whole_chunks_is_told_and_counted(run, socket, version):
 
 def test_an_error_within_messages_is_told_in_both_shapes(run, socket):
     """Although what comes before it passes the relay by."""
-    start = b'event: message_start\ndata: {"message":{"usage":{"input_tokens":2,"output_tokens":0,'
-    start += b'"cache_read_input_tokens":17}}}\n\n'
     deltas = [b'event: content_block_delta\ndata: {"i":%d}\n\n' % number for number in range(30)]
     usage = b'event: message_delta\ndata: {"usage":{"output_tokens":30}}\n\n'
     error = b'event: error\ndata: {"code":500,"message":"broken","type":"server_error"}\n\n'
 
     async def scenario():
-        front = Front(("tiny",))
-        stream = in_reads(start, *deltas, usage, error)
-        async with Child(socket, stream), front.before(socket):
-            client = await front.begin("/tiny/v1/messages")
-            _, _, told = (await client.rest_of_answer()).partition(b"\r\n\r\n")
-            told, _ = dechunked(told)
-            before, name, data = told.partition(b"event: error\ndata: ")
-            assert before == b"".join([start, *deltas, usage]) and name
-            assert json.loads(data)["type"] == "error"
-            assert json.loads(data)["error"]["message"] == "broken"
-            await until(lambda: front.samples)
-            assert front.samples[0].tokens == Tokens(prompt=19, cached=17, generated=30)
+        stream = in_reads(MESSAGE_START, *deltas, usage, error)
+        body, sample = await told(socket, stream, "/tiny/v1/messages")
+        before, name, data = dechunked(body)[0].partition(b"event: error\ndata: ")
+        assert before == b"".join([MESSAGE_START, *deltas, usage]) and name
+        assert json.loads(data)["type"] == "error"
+        assert json.loads(data)["error"]["message"] == "broken"
+        assert sample.tokens == Tokens(prompt=19, cached=17, generated=30)
 
     run(scenario)
 
@@ -118,20 +126,14 @@ def test_an_error_within_messages_is_told_in_both_shapes(run, socket):
 @pytest.mark.parametrize("count", [3, 60])
 def test_the_prompt_of_messages_is_counted_however_they_end(run, socket, count):
     """Mostly llama-server's last event and the end of its answer come in one read."""
-    start = b'event: message_start\ndata: {"message":{"usage":{"input_tokens":2,"output_tokens":0,'
-    start += b'"cache_read_input_tokens":17}}}\n\n'
     delta = b'event: content_block_delta\ndata: {"i":"%b"}\n\n' % (b"x" * 300)
     last = b'event: message_delta\ndata: {"usage":{"output_tokens":30}}\n\n'
     end = b"%x\r\n%b\r\n0\r\n\r\n" % (len(last), last)
 
     async def scenario():
-        front = Front(("tiny",))
-        stream = in_reads(start, *[delta] * count, end=end)
-        async with Child(socket, stream), front.before(socket):
-            client = await front.begin("/tiny/v1/messages")
-            await client.rest_of_answer()
-            await until(lambda: front.samples)
-            assert front.samples[0].tokens == Tokens(prompt=19, cached=17, generated=30)
+        stream = in_reads(MESSAGE_START, *[delta] * count, end=end)
+        _, sample = await told(socket, stream, "/tiny/v1/messages")
+        assert sample.tokens == Tokens(prompt=19, cached=17, generated=30)
 
     run(scenario)
 
@@ -142,13 +144,10 @@ def test_of_several_answers_each_is_counted(run, socket):
     delta = b'data: {"choices":[{"index":1}]}\n\n'
 
     async def scenario():
-        front = Front(("tiny",))
         stream = in_reads(delta, delta, timings % 50, *[delta] * 9, timings % 30)
-        async with Child(socket, stream), front.before(socket):
-            client = await front.begin("/tiny/v1/chat/completions", b'{"n":2,"stream":true}')
-            await client.rest_of_answer()
-            await until(lambda: front.samples)
-            assert front.samples[0].tokens.generated == 80
+        asked = "/tiny/v1/chat/completions", b'{"n":2,"stream":true}'
+        _, sample = await told(socket, stream, *asked)
+        assert sample.tokens.generated == 80
 
     run(scenario)
 
@@ -158,11 +157,9 @@ def test_every_event_of_a_response_gets_what_it_lacks(run, socket):
     delta = b'event: %b\ndata: {"type":"%b","item_id":"m","delta":"a"}\n\n' % ((kind.encode(),) * 2)
 
     async def scenario():
-        front = Front(("tiny",))
-        async with Child(socket, in_reads(*[delta] * 9)), front.before(socket):
-            client = await front.begin("/tiny/v1/responses", b'{"stream":true}')
-            told = await client.rest_of_answer()
-            assert told.count(b'"output_index":0') == told.count(b'"content_index":0') == 9
+        stream = in_reads(*[delta] * 9)
+        body, _ = await told(socket, stream, "/tiny/v1/responses", b'{"stream":true}')
+        assert body.count(b'"output_index":0') == body.count(b'"content_index":0') == 9
 
     run(scenario)
 
@@ -186,12 +183,10 @@ def test_nothing_of_a_stream_for_a_list_of_prompts_passes_that_is_no_event(run, 
     delta, null = b'data: {"choices":[]}\n\n', b"data: null\n\n"
 
     async def scenario():
-        front = Front(("tiny",))
         stream = in_reads(delta, delta + null, delta, delta + null, delta)
-        async with Child(socket, stream), front.before(socket):
-            client = await front.begin(body=b'{"prompt":["a","b"],"stream":true}')
-            told = await client.rest_of_answer()
-            assert told.count(b"choices") == 5 and b"null" not in told
+        asked = "/tiny/v1/completions", b'{"prompt":["a","b"],"stream":true}'
+        body, _ = await told(socket, stream, *asked)
+        assert body.count(b"choices") == 5 and b"null" not in body
 
     run(scenario)
 
