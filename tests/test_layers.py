@@ -65,6 +65,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "arguments",
         "environment",
         "capabilities",
+        "bell",
         "passage",
         "exchange",
         "http",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from app.engine.http import Client
@@ -32,7 +33,7 @@ async def guard(
     counted, then = client.progress, clock.now()
     shown: object = None
     pause = EVERY
-    while not await process.ends(pause):
+    while not await process.ends(pause, _refusal(process, client)):
         now, loading = clock.now(), process.state is State.STARTING
         owes = loading or client.owed > 0
         doing = activity.of(process.pid) if owes else RESTING
@@ -55,9 +56,14 @@ async def guard(
         if client.rests and process.state is State.READY:
             # With many models, looks at those that nobody asks would be most of what an idle app
             # does.
-            await process.ends_or(client.stirs())  # nothing can stir between the two lines
+            await process.ends(None, client.stirs.next())  # nothing runs between the two lines
             then = clock.now()
-            pause = 0.0 if client.refused else EVERY  # whose request it refused waits
+            pause = 0.0 if client.refused or client.doubtful else EVERY
+
+
+def _refusal(process: Process, client: Client) -> asyncio.Future[None] | None:
+    """The next one, whose request waits. One that loads refuses all the time."""
+    return client.refuses.next() if process.state is State.READY else None
 
 
 class Ending:

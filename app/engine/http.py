@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.engine.bell import Bell
 from app.engine.exchange import ChildConnection, Exchange, Headers, Sink
 from app.engine.passage import Passage
 from app.errors import NotConnectedError, UpstreamError
@@ -70,8 +71,9 @@ class Client:
         self._authorization = f"Bearer {api_key}".encode()
         self.progress = 0
         self._doubtful = False
-        self._stirs: asyncio.Future[None] | None = None
         self.refused = False  # the last connection, for nobody listens there
+        self.refuses = Bell()  # rings whenever that happens
+        self.stirs = Bell()  # rings at each exchange, and when it may take no connection any more
         self._given_up = False
         self._idle: deque[ChildConnection] = deque()
         self._open: dict[ChildConnection, None] = {}  # in the order in which they were made
@@ -169,23 +171,13 @@ class Client:
     def doubtful(self, doubtful: bool) -> None:
         self._doubtful = doubtful
         if doubtful:
-            self._stir()
+            self.stirs.ring()
 
     @property
     def rests(self) -> bool:
         """Nothing is under way, and it takes connections as far as is known."""
         doubt = self._doubtful or self.refused
         return not doubt and all(each.exchange is None for each in self._open)
-
-    def stirs(self) -> asyncio.Future[None]:
-        """Done at the next exchange from now on, or once the child may take no connection any
-        more. One waits for it at a time."""
-        self._stirs = asyncio.get_running_loop().create_future()
-        return self._stirs
-
-    def _stir(self) -> None:
-        if self._stirs is not None and not self._stirs.done():
-            self._stirs.set_result(None)
 
     def give_up(self, error: UpstreamError) -> None:
         """The child is being ended: every exchange under way has failed with this error, and none
@@ -202,7 +194,7 @@ class Client:
         if self._given_up:
             raise NotConnectedError(f"{self.peer} is being ended")
         connection = self._rested(fresh) or await self._connect()
-        self._stir()  # only now: an exchange is under way once it has its connection
+        self.stirs.ring()  # only now: an exchange is under way once it has its connection
         return connection
 
     def _rested(self, fresh: bool) -> ChildConnection | None:
@@ -223,7 +215,9 @@ class Client:
             await self._open_transport(connection)
         except (OSError, ValueError, asyncio.TimeoutError) as error:  # or the name is none
             self.refused = isinstance(error, ConnectionRefusedError | FileNotFoundError)
-            self._stir()
+            if self.refused:
+                self.refuses.ring()
+            self.stirs.ring()
             raise NotConnectedError(f"{self.peer} takes no connection: {error}") from None
         self.refused = False
         self._open[connection] = None

@@ -108,15 +108,11 @@ class Process:
         """The exit code, once the process has ended; negative for a signal."""
         return await asyncio.shield(self._exit)
 
-    async def ends(self, within: float) -> bool:
-        """Whether it has ended, at the latest after so many seconds."""
-        await asyncio.wait({self._exit}, timeout=within)
+    async def ends(self, within: float | None, unless: asyncio.Future[None] | None = None) -> bool:
+        """Whether it has ended, at the latest after so many seconds, or when the other is done."""
+        waited: set[asyncio.Future[Any]] = {self._exit} if unless is None else {self._exit, unless}
+        await asyncio.wait(waited, timeout=within, return_when=asyncio.FIRST_COMPLETED)
         return self._exit.done()
-
-    async def ends_or(self, other: asyncio.Future[None]) -> None:
-        """Return when it has ended, or the other is done."""
-        either: set[asyncio.Future[Any]] = {self._exit, other}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
 
     def do_without_heads(self, why: LoadError) -> bool:
         """Whether a load failed because of the heads for multi-token prediction; they are not used

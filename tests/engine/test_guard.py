@@ -260,9 +260,10 @@ def test_one_that_rests_is_not_looked_at_until_it_is_asked(run, tmp_path, long, 
     waits = []
     ends = Process.ends
 
-    async def counted(process, within):
-        waits.append(within)
-        return await ends(process, within)
+    async def counted(process, within, unless=None):
+        if within is not None:
+            waits.append(within)
+        return await ends(process, within, unless)
 
     monkeypatch.setattr(Process, "ends", counted)
 
@@ -293,15 +294,14 @@ class Looked:
         self.pauses = []
         self._exit = asyncio.get_running_loop().create_future()
 
-    async def ends(self, within):
-        self.pauses.append(within)
-        await asyncio.wait({self._exit}, timeout=within)
-        self.looks += 1
-        self._then()
+    async def ends(self, within, unless=None):
+        waited = {self._exit} if unless is None else {self._exit, unless}
+        await asyncio.wait(waited, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+        if within is not None:
+            self.pauses.append(within)
+            self.looks += 1
+            self._then()
         return self._exit.done()
-
-    async def ends_or(self, other):
-        await asyncio.wait({self._exit, other}, return_when=asyncio.FIRST_COMPLETED)
 
     def give_up(self, why):
         self.why = why
@@ -363,6 +363,35 @@ def test_one_that_refuses_a_request_is_looked_at_at_once(run, tmp_path, often, m
         await guard
         assert process.why == guarding.CLOSED
         assert process.pauses == [guarding.EVERY, 0.0, guarding.ENDING]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("rests", [True, False])
+def test_one_that_refuses_a_request_after_a_doubt_is_looked_at_at_once(
+    run, tmp_path, often, monkeypatch, rests
+):
+    """It closes the connection that was kept, and refuses another one a moment later: also while
+    the guard waits for the time of its next look."""
+    monkeypatch.setattr(guarding, "ENDING", 0.1)
+
+    async def scenario():
+        client, process = Client(Address(str(tmp_path / "x.sock")), "k"), Looked(State.READY)
+        if rests:
+            guard = guarded(process, client, 1e9, monkeypatch)
+            await until(lambda: process.looks)
+            monkeypatch.setattr(guarding, "EVERY", 3600)
+        else:
+            monkeypatch.setattr(guarding, "EVERY", 3600)
+            guard = guarded(process, client, 1e9, monkeypatch)
+            await asyncio.sleep(0.01)
+        client.doubtful = True
+        await asyncio.sleep(0.05)
+        if not rests:
+            with pytest.raises(NotConnectedError):
+                await client.acquire()
+        await asyncio.wait_for(guard, 10)
+        assert process.why == guarding.CLOSED
 
     run(scenario)
 

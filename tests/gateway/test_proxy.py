@@ -145,13 +145,21 @@ def test_a_child_that_ends_before_it_answers_is_502(run, socket):
     run(scenario)
 
 
-def test_who_waits_for_no_longer_than_a_dying_child_takes_may_come_again(run, socket):
+def test_who_waits_for_no_longer_than_a_dying_child_takes_may_come_again(run, socket, monkeypatch):
     async def scenario():
-        front = Front(("tiny",))
+        front, patiences = Front(("tiny",)), []
+        gone = front.pool.gone
+
+        async def noted(name, patience):
+            patiences.append(patience)
+            await gone(name, patience)
+
+        monkeypatch.setattr(front.pool, "gone", noted)
         async with front.before(socket):  # nobody listens there
             status, headers, answer = await front.ask(headers=b"x-wait-timeout: 0.1\r\n")
             assert (status, headers["retry-after"]) == (503, "1")
             assert "takes no connection" in json.loads(answer)["error"]["message"]
+            assert patiences and all(0 <= patience <= 0.1 for patience in patiences)
 
     run(scenario)
 

@@ -48,7 +48,9 @@ def test_what_passes_by_counts_as_what_is_fed_does():
             assert ends.passage.takes(b"%x\r\n%b\r\n" % (len(event), event))
     assert (ends.size, ends.tokens()) == (fed.size, Tokens(19, 18, 3))
     assert ends.tail == b"".join([events[0], *events[37:43], *events[-4:]])
-    assert ends.tail == ends.tail  # nothing is lost by looking
+    more = b"data: more\n\n"
+    assert ends.passage.takes(b"%x\r\n%b\r\n" % (len(more), more))
+    assert ends.tail.endswith(b"[DONE]\n\n" + more)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from app.errors import RequestError
 from app.telemetry.samples import Several
 
 # Fields that llama-server takes for the most tokens of an answer, in the order in which it looks
-# for them; /v1/responses puts the second in the place of the last.
+# for them; /v1/responses puts max_output_tokens in the place of max_tokens.
 LIMITS = ("n_predict", "max_completion_tokens", "max_output_tokens", "max_tokens")
 TEXTS = ("prompt", "input", "content", "documents", "texts")  # in some path a prompt, or a list
 CHOICES = ("n_cmpl", "n")  # the first counts
