@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -65,13 +64,21 @@ class LlamaServer:
     async def _start(self) -> None:
         if self.process.state is not State.READY:
             if self.client.address.path:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.client.address.path)  # a child that died has left its socket
+                self._remove_socket(self.client.address.path)
             self.client.reopen()
         await self.process.start()
         if not self.meta:
             self.meta = await meta_of(self.client)
             self.template = await template_of(self.client)
+
+    def _remove_socket(self, path: str) -> None:
+        """A child that died has left it. Raises LoadError."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise LoadError(f"its socket {path} cannot be removed: {error.strerror}") from None
 
     async def stop(self) -> None:
         self._expect_no_more()

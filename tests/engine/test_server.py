@@ -76,3 +76,16 @@ def test_files_are_read_ahead_from_the_moment_it_is_expected_until_the_start_end
         assert ALL[2].asked == ["begin", "end"]
 
     run(scenario)
+
+
+def test_what_stands_in_the_place_of_its_socket_fails_the_load_alone(run, tmp_path):
+    """A fault that the pool does not know would end the instance."""
+    (tmp_path / "x.sock").mkdir()
+
+    async def scenario():
+        client = Client(Address(str(tmp_path / "x.sock")), "k")
+        blocked = LlamaServer("m", Program(["true"], {}), client)
+        with pytest.raises(LoadError, match="x.sock cannot be removed: Is a directory"):
+            await blocked.start()
+
+    run(scenario)
