@@ -143,6 +143,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "http.heads",
         "http.ids",
         "http.stamps",
+        "http.turnstile",
         "http.request",
         "http.reader",
         "http.pipeline",

@@ -11,10 +11,12 @@ import contextlib
 from typing import Protocol, cast
 
 from app.errors import RequestError
+from app.gateway.http.households import household
 from app.gateway.http.limits import Limits
 from app.gateway.http.pipeline import Handler, Pipeline
 from app.gateway.http.reader import Reader
 from app.gateway.http.request import Request
+from app.gateway.http.turnstile import Step, Turnstile
 from app.machine import clock
 
 
@@ -26,6 +28,9 @@ class Owner(Protocol):
 
     @property
     def handler(self) -> Handler: ...
+
+    @property
+    def turnstile(self) -> Turnstile: ...
 
     @property
     def closing(self) -> bool: ...
@@ -44,7 +49,7 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._limits = server.limits
         self._reader = Reader(server.limits, self, self._take)
-        self._pipeline = Pipeline(server.handler, self._answered)
+        self._pipeline = Pipeline(server.handler, self._answered, self._enter)
         self._transport: asyncio.Transport | None = None
         self.address = ""  # the client's; "" for one on a Unix socket
         self._paused_at: float | None = None  # when reading was paused
@@ -84,10 +89,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._server.forget(self)
-        self._pipeline.cancel()
         # All of it, with what has arrived, is freed now, and not when the collector looks: that is
         # seldom, and what thousands of connections leave would hold everybody up.
-        self._pipeline.end()
+        self._pipeline.leave()
         self._reader.end()
 
     def pause_writing(self) -> None:
@@ -113,6 +117,9 @@ class Connection(asyncio.Protocol):
         self._held = 0.0
         self._pipeline.add(request)
         return None
+
+    def _enter(self, step: Step) -> None:
+        self._server.turnstile.enter(household(self.address), step)
 
     def _answered(self, request: Request) -> None:
         self._since = clock.now()

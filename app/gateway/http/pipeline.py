@@ -6,25 +6,30 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from app.errors import RequestError, forget_frames
 from app.gateway.http.request import Request
+from app.gateway.http.turnstile import Step
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[Request], Awaitable[None]]
+Enter = Callable[[Step], None]
 
 
 class Pipeline:
     """Runs the handler for one request after another. Those that a client pipelines wait."""
 
-    def __init__(self, handler: Handler, answered: Callable[[Request], None]) -> None:
-        """`answered` is told of each request that has its answer, and may call `go_on`."""
+    def __init__(self, handler: Handler, answered: Callable[[Request], None], enter: Enter) -> None:
+        """`answered` is told of each request that has its answer, and may call `go_on`. `enter`
+        calls what begins a request, or ends one, now or later."""
         self.current: Request | None = None
         self.waiting: deque[Request] = deque()
         self._held = False
         self._handler = handler
         self._answered = answered
+        self._enter = enter
         self._task: asyncio.Task[None] | None = None
 
     def add(self, request: Request) -> None:
@@ -52,14 +57,32 @@ class Pipeline:
         self.waiting.clear()
         if self._task is not None:
             self._task.cancel()
+        else:
+            self.current = None  # it has not begun
 
-    def end(self) -> None:
-        """The connection is lost, and is told nothing any more."""
-        self._answered = _nobody
+    def leave(self) -> None:
+        """The connection is lost: nothing is told any more, and what is under way is cancelled in
+        its turn, or a thousand that are lost at once would hold everybody up."""
+        if self._task is None:
+            self.cancel()
+        else:
+            self._enter(self._cancel)
+        self._answered, self._enter = _nobody, _never
+
+    def _cancel(self) -> bool:
+        under_way = self._task is not None
+        self.cancel()
+        return under_way
 
     def _start(self, request: Request) -> None:
         self.current = request
+        self._enter(partial(self._begin, request))
+
+    def _begin(self, request: Request) -> bool:
+        if self.current is not request:
+            return False  # its client has left meanwhile
         self._task = asyncio.get_running_loop().create_task(self._run(request))
+        return True
 
     async def _run(self, request: Request) -> None:
         try:
@@ -80,6 +103,9 @@ class Pipeline:
 
 
 def _nobody(request: Request) -> None: ...
+
+
+def _never(step: Step) -> None: ...
 
 
 def _fail(request: Request, error: RequestError) -> None:

@@ -14,6 +14,7 @@ from app.gateway.http.connection import Connection
 from app.gateway.http.connections import Connections
 from app.gateway.http.limits import Limits, Network
 from app.gateway.http.pipeline import Handler
+from app.gateway.http.turnstile import Turnstile
 from app.machine import clock, network
 from app.machine.deadline import within
 
@@ -37,6 +38,7 @@ class HttpServer:
         self.allowed = allowed
         self.handler = handler
         self.limits = limits or Limits()
+        self.turnstile = Turnstile()
         self.closing = False
         self._connections = Connections(self.limits)
         self._empty = asyncio.Event()

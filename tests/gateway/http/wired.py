@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from app.gateway.http.connection import Connection
 from app.gateway.http.limits import Limits
+from app.gateway.http.turnstile import Turnstile
 from tests.gateway.http.asking import whole
 
 FINAL = re.compile(rb"^HTTP/1\.1 ([2-5]\d\d) ", re.M)
@@ -26,6 +27,7 @@ class Wire:
 
     def __init__(self, limits=None):
         self.limits = limits or Limits()
+        self.turnstile = Turnstile()
         self.requests, self.text, self.closed, self.reading = [], b"", False, True
         self.connection = Connection(self)
         self.connection.connection_made(self)
