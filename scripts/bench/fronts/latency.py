@@ -16,7 +16,7 @@ from scripts.bench.fronts.load import percentile
 from scripts.bench.fronts.peers import ROOT, Make, Peer
 
 MB = 1_000_000
-BEGUN = 1.0  # seconds after which the large bodies are under way
+BEGUN = 1.0  # seconds after which the other process's requests are under way
 
 
 def against(bench: Bench) -> dict[str, Make]:
@@ -55,19 +55,28 @@ def bodies(bench: Bench) -> Iterator[Row]:
 
 
 def gaps(bench: Bench) -> Iterator[Row]:
-    events, size = bench.size(300, 10), bench.size(10 * MB, MB // 10)
+    found = beside(bench, "heavy", bench.size(10 * MB, MB // 10))
+    what = "another stream beside bodies and answers of 10 MB: how late its events come, p99"
+    yield row(what, found, "ms", "≤ 10 ms", ours="classes", ratio_to="nginx")
+    count = bench.size(900, 20)
+    found = beside(bench, "burst", count)
+    what = f"another stream beside {count} that begin at once: how late its events come, p99"
+    yield row(what, found, "ms", "–", ours="classes", ratio_to="nginx")
+
+
+def beside(bench: Bench, load_of: str, size: int) -> Found:
+    """How late the events of one stream come, p99, beside what another process asks for."""
+    events = bench.size(300, 10)
 
     def measure(peer: Peer) -> float:
-        command = [sys.executable, "-m", "scripts.bench.fronts.heavy", str(peer.port), peer.prefix]
-        with subprocess.Popen([*command, str(size)], cwd=ROOT) as heavy:
+        command = [sys.executable, "-m", f"scripts.bench.fronts.{load_of}", str(peer.port)]
+        with subprocess.Popen([*command, peer.prefix, str(size)], cwd=ROOT) as other:
             try:
                 time.sleep(BEGUN)
                 asked = load.streams(peer.port, load.request(peer.prefix, f"{events}x10"), 1)
                 (stream,) = uvloop.run(asked)
             finally:
-                heavy.kill()
+                other.kill()
         return percentile(stream.late, 0.99)
 
-    found = bench.compare(against(bench), measure)
-    what = "another stream beside bodies and answers of 10 MB: how late its events come, p99"
-    yield row(what, found, "ms", "≤ 10 ms", ours="classes", ratio_to="nginx")
+    return bench.compare(against(bench), measure)
