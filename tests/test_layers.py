@@ -220,6 +220,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "weights",
         "route",
         "endpoints",
+        "thinning",
         "reporter",
         "usage",
         "presence",
@@ -385,6 +386,7 @@ PURE = {
     "fleet.scaling",
     "task.container",
     "task.served",
+    "task.thinning",
     "doctor.finding",
     "doctor.releases",
 }

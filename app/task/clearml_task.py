@@ -219,7 +219,8 @@ class ClearMLTask:
         await self.call(call, lambda task: secret.remove(task, keys), START_DEADLINE)
 
     def report(self, points: Sequence[Point]) -> None:
-        """Report these values of this moment, whenever the SDK can send them."""
+        """Report these values, the newest of which are of this moment, whenever the SDK can send
+        them."""
         at = clock.wall()
         self._post("sending scalars", lambda task: reporting.scalars(task, points, at))
 

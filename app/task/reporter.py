@@ -1,5 +1,5 @@
 """Reports the task's scalars every few seconds: what happened since the report before, and the
-values of the moment."""
+values of the moment. What a plot does not need is left out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from app.task.thinning import Thinning
 from app.telemetry import scalars
 from app.telemetry.overview import Overview
 from app.telemetry.scalars import Point
@@ -44,6 +45,7 @@ class Reporter:
         self._begun = clock()
         self._interval = interval
         self._ticking: asyncio.Task[None] | None = None
+        self._thinning = Thinning()
         self.last: Mapping[str, Rates] = {}  # of the window before this one
 
     def start(self) -> None:
@@ -53,23 +55,24 @@ class Reporter:
         """Report the last, shorter window; a failure is logged, so that the task's end goes on."""
         if self._ticking is not None:
             self._ticking.cancel()
-        self._report_or_log()
+        self._report_or_log(last=True)
 
-    def report(self) -> None:
+    def report(self, *, last: bool = False) -> None:
         now = self._clock()
         at = int(now - self._begun)
         gauges = [Point(g.title, g.series, g.value, at) for g in self._gauges(now)]
         self.last = self._windows.close(now)
-        self._send(points(self.last, at) + gauges)
+        kept = self._thinning.thin(points(self.last, at) + gauges)
+        self._send(kept + self._thinning.rest() if last else kept)
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(self._interval)
             self._report_or_log()
 
-    def _report_or_log(self) -> None:
+    def _report_or_log(self, *, last: bool = False) -> None:
         try:
-            self.report()
+            self.report(last=last)
         except Exception:  # noqa: BLE001 neither the next reports nor the end depend on this one
             logger.exception("the report failed")
 

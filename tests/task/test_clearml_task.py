@@ -568,3 +568,20 @@ def test_an_abort_runs_the_stop_on_the_loop(run, sdk_task, monkeypatch):
         assert stopped == [True]
 
     run(scenario)
+
+
+def test_a_point_has_the_time_of_its_own_window(run, sdk_task):
+    """One that was left out before a new value came was of a window before."""
+
+    async def scenario():
+        task = ClearMLTask(offline=True, environment={})
+        await task.open("p", "n")
+        at = clock.wall()
+        task.report([Point("Idle Time", "total", 1, 30), Point("Idle Time", "total", 2, 45)])
+        task.report([])
+        await done(task)
+        (before, newest) = [scalar[4] / 1000 for scalar in sdk_task.reported]
+        assert newest - before == 15
+        assert at - 0.01 <= newest <= clock.wall()
+
+    run(scenario)

@@ -71,3 +71,16 @@ def test_a_last_report_that_fails_is_logged_and_not_raised(run, caplog):
         assert "the report failed" in caplog.text and "no way out" in caplog.text
 
     run(scenario)
+
+
+def test_what_stays_is_left_out_and_told_at_the_end(run):
+    async def scenario():
+        sent, clock = [], iter(range(0, 1000, 15))
+        reporter = Reporter(Windows(["a"], now=0), sent.append, lambda: next(clock))
+        for _ in range(10):
+            reporter.report()
+        reporter.stop()
+        zero = [p for batch in sent for p in batch if p.title == "Total Number of Requests"]
+        assert {p.iteration for p in zero if p.series == "a"} == {15, 30, 60, 120, 165}
+
+    run(scenario)
