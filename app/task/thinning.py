@@ -1,6 +1,6 @@
 """Which points of a plot need not be sent: those between two of the same value. Pure.
 
-A model that nobody asks has the same values every 15 seconds. A hundred of them would be 250,000
+A model that nobody asks has the same values every 15 seconds. A hundred of them would be 200,000
 events an hour in ClearML's database that tell nothing.
 """
 
