@@ -118,8 +118,8 @@ class Connection(asyncio.Protocol):
         self._pipeline.add(request)
         return None
 
-    def _enter(self, step: Step) -> None:
-        self._server.turnstile.enter(household(self.address), step)
+    def _enter(self, request: Request, step: Step) -> None:
+        self._server.turnstile.enter(household(self.address), request.headers, step)
 
     def _answered(self, request: Request) -> None:
         self._since = clock.now()

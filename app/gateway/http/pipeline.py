@@ -15,7 +15,7 @@ from app.gateway.http.turnstile import Step
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[Request], Awaitable[None]]
-Enter = Callable[[Step], None]
+Enter = Callable[[Request, Step], None]
 
 
 class Pipeline:
@@ -63,20 +63,21 @@ class Pipeline:
     def leave(self) -> None:
         """The connection is lost: nothing is told any more, and what is under way is cancelled in
         its turn, or a thousand that are lost at once would hold everybody up."""
-        if self._task is None:
+        if self.current is None or self._task is None:
             self.cancel()
         else:
-            self._enter(self._cancel)
+            self._enter(self.current, self._cancel)
         self._answered, self._enter = _nobody, _never
 
     def _cancel(self) -> bool:
         under_way = self._task is not None
         self.cancel()
+        self.current = self._task = None  # `_run` does that only where it has begun
         return under_way
 
     def _start(self, request: Request) -> None:
         self.current = request
-        self._enter(partial(self._begin, request))
+        self._enter(request, partial(self._begin, request))
 
     def _begin(self, request: Request) -> bool:
         if self.current is not request:
@@ -105,7 +106,7 @@ class Pipeline:
 def _nobody(request: Request) -> None: ...
 
 
-def _never(step: Step) -> None: ...
+def _never(request: Request, step: Step) -> None: ...
 
 
 def _fail(request: Request, error: RequestError) -> None:

@@ -69,6 +69,7 @@ class HttpServer:
     async def close(self) -> None:
         """Stop listening, give busy connections a moment to finish, and break the rest."""
         self.closing = True
+        self.turnstile.open()
         if self._listener is not None:
             self._listener.close()
         if self._sweeper is not None:

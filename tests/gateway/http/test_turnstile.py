@@ -3,8 +3,10 @@ from collections import Counter
 
 import pytest
 
+from app.gateway.http.request import Request
+from app.gateway.http.server import HttpServer
 from app.gateway.http.turnstile import AT_ONCE, Turnstile
-from tests.fakes import RawClient, serving, until
+from tests.fakes import RawClient, alive, serving, until, without_collector
 from tests.gateway.http.asking import GET
 from tests.gateway.http.wired import Wire
 
@@ -18,8 +20,8 @@ class Steps:
     def __init__(self):
         self.turnstile, self.done = Turnstile(), []
 
-    def enter(self, household, name, worked=True):
-        self.turnstile.enter(household, lambda: self.done.append(name) or worked)
+    def enter(self, household, name, worked=True, headers=()):
+        self.turnstile.enter(household, headers, lambda: self.done.append(name) or worked)
 
 
 class Turns:
@@ -75,6 +77,24 @@ def test_who_comes_with_one_does_not_wait_behind_somebodys_many(run):
     run(scenario)
 
 
+@pytest.mark.parametrize("header", [b"authorization", b"x-api-key", b"session"])
+def test_callers_behind_one_gateway_take_turns_too(run, header):
+    """And one that claims to be many takes no more of other households' turns."""
+
+    async def scenario():
+        steps = Steps()
+        for number in range(MANY):
+            steps.enter(A, number, headers=[(b"host", b"h"), (header, b"many")])
+        steps.enter(A, "one", headers=[(b"host", b"h"), (header, b"one")])
+        for number in range(MANY):
+            steps.enter(A, "claims", headers=[(header, b"%d" % number)])
+        steps.enter(B, "b")
+        await asyncio.sleep(0)
+        assert steps.done[AT_ONCE : AT_ONCE + 4] == [AT_ONCE, "b", "one", "claims"]
+
+    run(scenario)
+
+
 def test_who_has_left_takes_nobodys_place(run):
     async def scenario():
         steps = Steps()
@@ -85,6 +105,35 @@ def test_who_has_left_takes_nobodys_place(run):
         steps.enter(A, "last")
         await asyncio.sleep(0)
         assert steps.done[-1] == "last"
+
+    run(scenario)
+
+
+def test_a_step_that_fails_is_not_the_last_one(run):
+    async def scenario():
+        told = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        steps = Steps()
+        for number in range(AT_ONCE):
+            steps.enter(A, number)
+        steps.turnstile.enter(A, [], lambda: 1 / 0)
+        steps.enter(A, "a")
+        steps.enter(B, "b")
+        await until(lambda: {"a", "b"} <= set(steps.done))
+        assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
+
+    run(scenario)
+
+
+def test_once_open_it_holds_nobody_up(run):
+    async def scenario():
+        steps = Steps()
+        for number in range(MANY):
+            steps.enter(A, number)
+        steps.turnstile.open()
+        for number in range(MANY, 2 * MANY):
+            steps.enter(A, number)
+        assert steps.done == list(range(2 * MANY))
 
     run(scenario)
 
@@ -134,11 +183,50 @@ def test_of_many_clients_that_leave_at_once_a_few_at_a_time_are_given_up(run):
     run(scenario)
 
 
+def test_a_server_that_has_closed_answers_nobody_any_more(run):
+    async def scenario():
+        under_way = []
+
+        async def handler(request):
+            request.start(200, [])
+            under_way.append(request)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                under_way.remove(request)
+
+        server = HttpServer(handler)
+        _, port = await server.start("127.0.0.1", 0)
+        clients = [await RawClient.to(port) for _ in range(MANY)]
+        for client in clients:
+            client.writer.write(GET % b"/")
+        await until(lambda: len(under_way) == MANY)
+        await server.close()
+        await asyncio.sleep(0)  # a cancelled task runs once more
+        assert under_way == []
+        for client in clients:
+            await client.close()
+
+    run(scenario)
+
+
+def test_a_request_that_is_left_as_it_begins_keeps_nothing(run):
+    async def scenario():
+        before, wires = alive(Request), [Wire() for _ in range(AT_ONCE)]
+        for wire in wires:
+            wire.feed(GET % b"/")  # a task, which has not run yet
+            wire.leave()
+        await asyncio.sleep(0)
+        assert alive(Request) <= before
+
+    without_collector(lambda: run(scenario))
+
+
 def test_requests_whose_clients_leave_while_they_wait_never_begin_and_take_no_place(run):
     async def scenario():
         turnstile, wires = Turnstile(), [Wire() for _ in range(AT_ONCE + 1)]
         for _ in range(AT_ONCE):
-            turnstile.enter(B, lambda: True)
+            turnstile.enter(B, [], lambda: True)
         for wire in wires:
             wire.turnstile = turnstile
             wire.feed(GET % b"/")
