@@ -218,11 +218,11 @@ class ClearMLTask:
         call = f"removing {keys[0]} from the task"
         await self.call(call, lambda task: secret.remove(task, keys), START_DEADLINE)
 
-    def report(self, points: Sequence[Point]) -> None:
-        """Report these values, the newest of which are of this moment, whenever the SDK can send
-        them."""
-        at = clock.wall()
-        self._post("sending scalars", lambda task: reporting.scalars(task, points, at))
+    def report(self, points: Sequence[Point], now: int) -> None:
+        """Report these values, whenever the SDK can send them. `now`: the iteration of this
+        moment."""
+        began = clock.wall() - now
+        self._post("sending scalars", lambda task: reporting.scalars(task, points, began))
 
     async def show(
         self, properties: Mapping[str, str], table: Table | None, deadline: float | None = None

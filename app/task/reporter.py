@@ -33,11 +33,12 @@ class Reporter:
     def __init__(
         self,
         windows: Windows,
-        send: Callable[[list[Point]], None],
+        send: Callable[[list[Point], int], None],
         clock: Callable[[], float],
         gauges: Callable[[float], Sequence[Gauge]] = lambda _: (),
         interval: float = INTERVAL,
     ) -> None:
+        """`send` is given points, and the iteration of this moment: some may be older."""
         self._windows = windows
         self._send = send
         self._clock = clock
@@ -63,7 +64,7 @@ class Reporter:
         gauges = [Point(g.title, g.series, g.value, at) for g in self._gauges(now)]
         self.last = self._windows.close(now)
         kept = self._thinning.thin(points(self.last, at) + gauges)
-        self._send(kept + self._thinning.rest() if last else kept)
+        self._send(kept + self._thinning.rest() if last else kept, at)
 
     async def _tick(self) -> None:
         while True:

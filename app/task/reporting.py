@@ -24,19 +24,18 @@ class Table:
     rows: Sequence[Sequence[str]]
 
 
-def scalars(task: Any, points: Sequence[Point], at: float) -> None:
-    """Report the points, the newest of which are of the moment `at`, in seconds since the epoch.
-    The SDK's `report_scalar` would take the moment of the call, which an outage delays."""
+def scalars(task: Any, points: Sequence[Point], began: float) -> None:
+    """Report the points of an instance that began then, in seconds since the epoch. The SDK's
+    `report_scalar` would take the moment of the call, which an outage delays."""
     from clearml.backend_interface.metrics.events import ScalarEvent
 
-    newest = max((point.iteration for point in points), default=0)
     for point in points:
         event = ScalarEvent(
             metric=point.title,
             variant=point.series,
             value=float(point.value),
             iter=point.iteration,
-            timestamp=round((at - newest + point.iteration) * 1000),
+            timestamp=round((began + point.iteration) * 1000),
         )
         task._reporter._report(event)
 

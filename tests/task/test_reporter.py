@@ -43,7 +43,7 @@ def test_every_interval_and_a_last_time_at_the_end(run, caplog):
         sent, clock = [], iter(range(100))
         windows = Windows(["a"], now=0)
 
-        def send(batch):
+        def send(batch, now):
             if len(sent) == 1:
                 sent.append(None)
                 raise RuntimeError("once")  # a report that fails does not end the next ones
@@ -62,7 +62,7 @@ def test_every_interval_and_a_last_time_at_the_end(run, caplog):
 
 def test_a_last_report_that_fails_is_logged_and_not_raised(run, caplog):
     async def scenario():
-        def send(_):
+        def send(*_):
             raise RuntimeError("no way out")
 
         reporter = Reporter(Windows(["a"], now=0), send, lambda: 1.0)
@@ -75,12 +75,17 @@ def test_a_last_report_that_fails_is_logged_and_not_raised(run, caplog):
 
 def test_what_stays_is_left_out_and_told_at_the_end(run):
     async def scenario():
-        sent, clock = [], iter(range(0, 1000, 15))
-        reporter = Reporter(Windows(["a"], now=0), sent.append, lambda: next(clock))
-        for _ in range(10):
-            reporter.report()
+        sent, clock = [], iter(range(0, 10000, 15))
+        windows = Windows(["a"], now=0)
+        reporter = Reporter(
+            windows, lambda batch, now: sent.append((batch, now)), lambda: next(clock), interval=0
+        )
+        reporter.start()
+        while len(sent) < 10:
+            await asyncio.sleep(0)
         reporter.stop()
-        zero = [p for batch in sent for p in batch if p.title == "Total Number of Requests"]
-        assert {p.iteration for p in zero if p.series == "a"} == {15, 30, 60, 120, 165}
+        told = [(p.iteration, now) for batch, now in sent for p in batch if p.series == "a"]
+        last = sent[-1][1]
+        assert dict.fromkeys(told) == dict.fromkeys([(t, t) for t in (15, 30, 60, 120, last)])
 
     run(scenario)

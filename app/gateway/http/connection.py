@@ -118,8 +118,9 @@ class Connection(asyncio.Protocol):
         self._pipeline.add(request)
         return None
 
-    def _enter(self, request: Request, step: Step) -> None:
-        self._server.turnstile.enter(household(self.address), request.headers, step)
+    def _enter(self, request: Request, step: Step, *, ends: bool = False) -> None:
+        home = household(self.address)
+        self._server.turnstile.enter(home, request.headers, step, ends=ends)
 
     def _answered(self, request: Request) -> None:
         self._since = clock.now()

@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Protocol
 
 from app.errors import RequestError, forget_frames
 from app.gateway.http.request import Request
@@ -15,15 +16,20 @@ from app.gateway.http.turnstile import Step
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[Request], Awaitable[None]]
-Enter = Callable[[Request, Step], None]
+
+
+class Enter(Protocol):
+    """Calls a step of a request, now or later. `ends`: it ends the request."""
+
+    def __call__(self, request: Request, step: Step, *, ends: bool = False) -> None: ...
 
 
 class Pipeline:
     """Runs the handler for one request after another. Those that a client pipelines wait."""
 
     def __init__(self, handler: Handler, answered: Callable[[Request], None], enter: Enter) -> None:
-        """`answered` is told of each request that has its answer, and may call `go_on`. `enter`
-        calls what begins a request, or ends one, now or later."""
+        """`answered` is told of each request that has its answer, and may call `go_on`. All that
+        begins a request, or ends one, goes through `enter`."""
         self.current: Request | None = None
         self.waiting: deque[Request] = deque()
         self._held = False
@@ -66,14 +72,13 @@ class Pipeline:
         if self.current is None or self._task is None:
             self.cancel()
         else:
-            self._enter(self.current, self._cancel)
+            self._enter(self.current, self._cancel, ends=True)
         self._answered, self._enter = _nobody, _never
 
     def _cancel(self) -> bool:
-        under_way = self._task is not None
         self.cancel()
         self.current = self._task = None  # `_run` does that only where it has begun
-        return under_way
+        return True
 
     def _start(self, request: Request) -> None:
         self.current = request
@@ -106,7 +111,7 @@ class Pipeline:
 def _nobody(request: Request) -> None: ...
 
 
-def _never(request: Request, step: Step) -> None: ...
+def _never(request: Request, step: Step, *, ends: bool = False) -> None: ...
 
 
 def _fail(request: Request, error: RequestError) -> None:

@@ -20,8 +20,9 @@ class Steps:
     def __init__(self):
         self.turnstile, self.done = Turnstile(), []
 
-    def enter(self, household, name, worked=True, headers=()):
-        self.turnstile.enter(household, headers, lambda: self.done.append(name) or worked)
+    def enter(self, household, name, worked=True, headers=(), ends=False):
+        step = lambda: self.done.append(name) or worked  # noqa: E731
+        self.turnstile.enter(household, headers, step, ends=ends)
 
 
 class Turns:
@@ -109,18 +110,51 @@ def test_who_has_left_takes_nobodys_place(run):
     run(scenario)
 
 
-def test_a_step_that_fails_is_not_the_last_one(run):
+def test_a_step_that_fails_is_not_the_last_one(run, caplog):
     async def scenario():
-        told = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
         steps = Steps()
         for number in range(AT_ONCE):
             steps.enter(A, number)
         steps.turnstile.enter(A, [], lambda: 1 / 0)
         steps.enter(A, "a")
         steps.enter(B, "b")
-        await until(lambda: {"a", "b"} <= set(steps.done))
-        assert [type(context["exception"]) for context in told] == [ZeroDivisionError]
+        await asyncio.sleep(0)
+        assert steps.done[AT_ONCE:] == ["b", "a"]
+        assert caplog.messages == ["a request could not begin, or end"]
+
+    run(scenario)
+
+
+def test_what_gives_back_goes_before_what_wants_more(run):
+    """Of the same caller: others' turns stay theirs."""
+
+    async def scenario():
+        steps = Steps()
+        for number in range(MANY):
+            steps.enter(A, number)
+        steps.enter(B, "b")
+        steps.enter(A, "ends", ends=True)
+        await asyncio.sleep(0)
+        assert steps.done[AT_ONCE : AT_ONCE + 3] == ["ends", "b", AT_ONCE]
+
+    run(scenario)
+
+
+def test_while_nothing_happens_nothing_is_scheduled(run):
+    class Counted(Turnstile):
+        turns = 0
+
+        def _turn(self):
+            self.turns += 1
+            super()._turn()
+
+    async def scenario():
+        turnstile = Counted()
+        for worked in [True] * MANY + [False] * MANY:
+            turnstile.enter(A, [], lambda worked=worked: worked)
+        for _ in range(MANY):
+            await asyncio.sleep(0)
+        assert turnstile.turns == MANY // AT_ONCE
 
     run(scenario)
 
@@ -220,6 +254,61 @@ def test_a_request_that_is_left_as_it_begins_keeps_nothing(run):
         assert alive(Request) <= before
 
     without_collector(lambda: run(scenario))
+
+
+class Ordered(Wire):
+    """Says in `order` when its request begins."""
+
+    def __init__(self, order, name, turnstile, **given):
+        super().__init__(**given)
+        self.order, self.name, self.turnstile = order, name, turnstile
+
+    async def handler(self, request):
+        self.order.append(self.name)
+
+
+def test_the_lines_are_those_of_the_connections_address_and_the_requests_key(run):
+    """Two addresses of one IPv6 network are one household, with two callers."""
+
+    async def scenario():
+        turnstile, order = Turnstile(), []
+        for _ in range(AT_ONCE):
+            turnstile.enter("elsewhere", [], lambda: True)
+        requests = [("a", "2001:db8::1", b"k")] * 3
+        requests += [("b", "2001:db8::2", b"other"), ("c", "192.0.2.2", b"k")]
+        for name, address, key in requests:
+            wire = Ordered(order, name, turnstile, address=address)
+            wire.feed(b"GET / HTTP/1.1\r\nhost: h\r\nauthorization: %b\r\n\r\n" % key)
+        await until(lambda: len(order) == len(requests))
+        assert order == ["a", "c", "b", "a", "a"]
+
+    run(scenario)
+
+
+class Endless(Ordered):
+    async def handler(self, request):
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.order.append(self.name)
+            raise
+
+
+def test_a_request_that_is_left_ends_before_others_of_its_caller_begin(run):
+    async def scenario():
+        turnstile, order = Turnstile(), []
+        left = Endless(order, "ends", turnstile)
+        left.feed(GET % b"/")
+        await asyncio.sleep(0)
+        for _ in range(AT_ONCE):
+            turnstile.enter("elsewhere", [], lambda: True)
+        for _ in range(3):
+            Ordered(order, "begins", turnstile).feed(GET % b"/")
+        left.leave()
+        await until(lambda: len(order) == 4)
+        assert order[0] == "ends"
+
+    run(scenario)
 
 
 def test_requests_whose_clients_leave_while_they_wait_never_begin_and_take_no_place(run):

@@ -25,9 +25,10 @@ class Wire:
 
     closing = False
 
-    def __init__(self, limits=None):
+    def __init__(self, limits=None, address="127.0.0.1"):
         self.limits = limits or Limits()
         self.turnstile = Turnstile()
+        self.address = address  # the client's
         self.requests, self.text, self.closed, self.reading = [], b"", False, True
         self.connection = Connection(self)
         self.connection.connection_made(self)
@@ -51,7 +52,7 @@ class Wire:
     # The transport's side.
 
     def get_extra_info(self, name):
-        return ("127.0.0.1", 1)
+        return (self.address, 1)
 
     def get_write_buffer_size(self):
         return 0
