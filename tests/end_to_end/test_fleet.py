@@ -55,6 +55,9 @@ class Fleet:
         folder = self.folder / f"agent{self.count}"
         given = {"LLAMACPP_ROUTE_SECRET": SECRET, "CLEARML_WORKER_ID": f"{worker}:{queue}"}
         given["CLEARML_AGENT_HOST_IP"] = "127.0.0.1"
+        with self.api.lock:  # of two agents that create one queue at once the second one would end
+            if queue not in {known["name"] for known in self.api.state.queues.values()}:
+                self.api.state.queues_create({"name": queue})
         self.starting.append(given["CLEARML_WORKER_ID"])
         return self.stack.enter_context(Agent(self.api, folder, queue, **given, **environment))
 
