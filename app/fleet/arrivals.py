@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 MISSED = 60.0  # seconds after which a task that was ordered and is nowhere is given up
 LEAST_BACKOFF = 2.0  # seconds after a failed order
+LOOK = 20.0  # seconds between two looks for orders that are lost
+LOST = 60.0  # seconds in no queue; an agent that has taken a task begins it within two
 EXPLAINED = 3  # instances to come of a route, whose place and progress are looked up
 
 
@@ -28,10 +30,13 @@ class Arrivals:
     def __init__(self, routes: Routes, orders: Orders) -> None:
         self._routes = routes
         self._orders = orders
+        self._look_at = 0.0
+        self._nowhere: dict[str, float] = {}  # tasks that stand in no queue, and since when
 
     async def see(self, listed: Sequence[Listed]) -> None:
         """What the server lists now, which the routes know already. Raises ConfigError."""
         await self._take_back(listed)
+        await self._find_lost()
         await self._explain(listed)
         await self._settle(listed)
 
@@ -91,6 +96,26 @@ class Arrivals:
                 state.ordered.pop(each.task, None)
                 with contextlib.suppress(RefusedError):  # an agent has just taken it
                     await self._orders.take_back(each.task)
+
+    async def _find_lost(self) -> None:
+        """An agent asks the server for a task, and the answer is lost on its way: the task is in no
+        queue any more, no agent has it, and it would be waited for without end. Raises
+        ConfigError."""
+        now = clock.now()
+        if now < self._look_at:
+            return
+        self._look_at, before, self._nowhere = now + LOOK, self._nowhere, {}
+        for state in list(self._routes.states.values()):
+            for each in [each for each in state.listed.values() if each.status == QUEUED]:
+                if (await self._orders.place(each.task)).place:
+                    continue
+                since = self._nowhere[each.task] = before.get(each.task, now)
+                if now - since >= LOST:
+                    state.ordered.pop(each.task, None)
+                    problem = f"task {each.task} is in no queue, and no agent has begun it"
+                    back_off(state, problem, final=False)
+                    with contextlib.suppress(RefusedError):  # an agent has just begun it
+                        await self._orders.take_back(each.task)
 
     async def _settle(self, listed: Sequence[Listed]) -> None:
         """Whether what was ordered has come, or failed before."""

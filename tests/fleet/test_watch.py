@@ -238,6 +238,31 @@ def test_who_waits_is_told_where_the_order_is(run, where, told):
     run(scenario)
 
 
+@pytest.mark.parametrize(
+    ("places", "taken_back"), [([0] * 5, ["o0"]), ([0, 0, 0, 1, 0], []), ([0, 0, 0], [])]
+)
+def test_an_order_that_is_in_no_queue_for_long_is_lost_and_made_anew(
+    run, monkeypatch, places, taken_back
+):
+    """The server's answer to an agent that took it was lost: nobody has it."""
+
+    async def scenario():
+        async with watching(min=1) as (front, orders, watch):
+            await rounds(watch, 1)
+            begun = clock.now()
+            for number, place in enumerate(places):
+                monkeypatch.setattr(clock, "now", lambda n=number: begun + 20.1 * (n + 1))
+                orders.where = Place("gpu" if place else "", place, 1)
+                await rounds(watch, 1)
+            assert orders.taken_back == taken_back
+            assert front.state.failures == len(taken_back)
+            monkeypatch.setattr(clock, "now", lambda: begun + 200)
+            await rounds(watch, 2)
+            assert orders.ordered == ["o0", "o1"][: 1 + len(taken_back)]
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("elsewhere", [False, True])
 def test_a_door_that_ends_takes_back_what_nobody_waits_for(run, elsewhere):
     """Orders of two doors wait in the queue, and one that a person has launched. Result: the last
