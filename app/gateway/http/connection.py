@@ -89,8 +89,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._server.forget(self)
-        # All of it, with what has arrived, is freed now, and not when the collector looks: that is
-        # seldom, and what thousands of connections leave would hold everybody up.
+        # All of it, with what has arrived, is freed now, or with the request under way, and not when
+        # the collector looks: that is seldom, and what thousands of connections leave would hold
+        # everybody up.
         self._pipeline.leave()
         self._reader.end()
 

@@ -20,9 +20,28 @@ class Steps:
     def __init__(self):
         self.turnstile, self.done = Turnstile(), []
 
+    def many(self, household, count=MANY, **given):
+        for number in range(count):
+            self.enter(household, number, **given)
+
     def enter(self, household, name, worked=True, headers=(), ends=False):
         step = lambda: self.done.append(name) or worked  # noqa: E731
         self.turnstile.enter(household, headers, step, ends=ends)
+
+
+def full(turnstile):
+    """The same, once all that it takes in this turn of the loop is taken."""
+    for _ in range(AT_ONCE):
+        turnstile.enter("elsewhere", [], lambda: True)
+    return turnstile
+
+
+async def crowd(port):
+    """Many clients, which have sent a request at once."""
+    clients = [await RawClient.to(port) for _ in range(MANY)]
+    for client in clients:
+        client.writer.write(GET % b"/")
+    return clients
 
 
 class Turns:
@@ -53,8 +72,7 @@ def test_a_few_steps_are_taken_at_each_turn_of_the_loop(run, first):
     async def scenario():
         steps = Steps()
         steps.enter(A, "first", worked=first)
-        for number in range(MANY):
-            steps.enter(A, number)
+        steps.many(A)
         seen = [len(steps.done) - (not first)]
         for _ in range(3):
             await asyncio.sleep(0)
@@ -69,8 +87,7 @@ def test_a_few_steps_are_taken_at_each_turn_of_the_loop(run, first):
 def test_who_comes_with_one_does_not_wait_behind_somebodys_many(run):
     async def scenario():
         steps = Steps()
-        for number in range(MANY):
-            steps.enter(A, number)
+        steps.many(A)
         steps.enter(B, "b")
         await asyncio.sleep(0)
         assert steps.done[: AT_ONCE + 3] == [*range(AT_ONCE + 1), "b", AT_ONCE + 1]
@@ -84,8 +101,7 @@ def test_callers_behind_one_gateway_take_turns_too(run, header):
 
     async def scenario():
         steps = Steps()
-        for number in range(MANY):
-            steps.enter(A, number, headers=[(b"host", b"h"), (header, b"many")])
+        steps.many(A, headers=[(b"host", b"h"), (header, b"many")])
         steps.enter(A, "one", headers=[(b"host", b"h"), (header, b"one")])
         for number in range(MANY):
             steps.enter(A, "claims", headers=[(header, b"%d" % number)])
@@ -99,8 +115,7 @@ def test_callers_behind_one_gateway_take_turns_too(run, header):
 def test_who_has_left_takes_nobodys_place(run):
     async def scenario():
         steps = Steps()
-        for number in range(AT_ONCE):
-            steps.enter(A, number)
+        steps.many(A, AT_ONCE)
         for _ in range(MANY):
             steps.enter(A, "left", worked=False)
         steps.enter(A, "last")
@@ -113,8 +128,7 @@ def test_who_has_left_takes_nobodys_place(run):
 def test_a_step_that_fails_is_not_the_last_one(run, caplog):
     async def scenario():
         steps = Steps()
-        for number in range(AT_ONCE):
-            steps.enter(A, number)
+        steps.many(A, AT_ONCE)
         steps.turnstile.enter(A, [], lambda: 1 / 0)
         steps.enter(A, "a")
         steps.enter(B, "b")
@@ -130,8 +144,7 @@ def test_what_gives_back_goes_before_what_wants_more(run):
 
     async def scenario():
         steps = Steps()
-        for number in range(MANY):
-            steps.enter(A, number)
+        steps.many(A)
         steps.enter(B, "b")
         steps.enter(A, "ends", ends=True)
         await asyncio.sleep(0)
@@ -162,8 +175,7 @@ def test_while_nothing_happens_nothing_is_scheduled(run):
 def test_once_open_it_holds_nobody_up(run):
     async def scenario():
         steps = Steps()
-        for number in range(MANY):
-            steps.enter(A, number)
+        steps.many(A)
         steps.turnstile.open()
         for number in range(MANY, 2 * MANY):
             steps.enter(A, number)
@@ -181,9 +193,7 @@ def test_many_requests_at_once_begin_a_few_at_a_time_and_all_are_answered(run):
             request.reply(200, b"")
 
         async with serving(handler) as port:
-            clients = [await RawClient.to(port) for _ in range(MANY)]
-            for client in clients:
-                client.writer.write(GET % b"/")
+            clients = await crowd(port)
             for client in clients:
                 assert (await client.response())[0] == 200
         assert turns.sum == MANY
@@ -205,9 +215,7 @@ def test_of_many_clients_that_leave_at_once_a_few_at_a_time_are_given_up(run):
                 raise
 
         async with serving(handler) as port:
-            clients = [await RawClient.to(port) for _ in range(MANY)]
-            for client in clients:
-                client.writer.write(GET % b"/")
+            clients = await crowd(port)
             await until(lambda: len(begun) == MANY)
             for client in clients:
                 client.writer.transport.abort()
@@ -231,9 +239,7 @@ def test_a_server_that_has_closed_answers_nobody_any_more(run):
 
         server = HttpServer(handler)
         _, port = await server.start("127.0.0.1", 0)
-        clients = [await RawClient.to(port) for _ in range(MANY)]
-        for client in clients:
-            client.writer.write(GET % b"/")
+        clients = await crowd(port)
         await until(lambda: len(under_way) == MANY)
         await server.close()
         await asyncio.sleep(0)  # a cancelled task runs once more
@@ -271,9 +277,7 @@ def test_the_lines_are_those_of_the_connections_address_and_the_requests_key(run
     """Two addresses of one IPv6 network are one household, with two callers."""
 
     async def scenario():
-        turnstile, order = Turnstile(), []
-        for _ in range(AT_ONCE):
-            turnstile.enter("elsewhere", [], lambda: True)
+        turnstile, order = full(Turnstile()), []
         requests = [("a", "2001:db8::1", b"k")] * 3
         requests += [("b", "2001:db8::2", b"other"), ("c", "192.0.2.2", b"k")]
         for name, address, key in requests:
@@ -300,8 +304,7 @@ def test_a_request_that_is_left_ends_before_others_of_its_caller_begin(run):
         left = Endless(order, "ends", turnstile)
         left.feed(GET % b"/")
         await asyncio.sleep(0)
-        for _ in range(AT_ONCE):
-            turnstile.enter("elsewhere", [], lambda: True)
+        full(turnstile)
         for _ in range(3):
             Ordered(order, "begins", turnstile).feed(GET % b"/")
         left.leave()
@@ -313,9 +316,7 @@ def test_a_request_that_is_left_ends_before_others_of_its_caller_begin(run):
 
 def test_requests_whose_clients_leave_while_they_wait_never_begin_and_take_no_place(run):
     async def scenario():
-        turnstile, wires = Turnstile(), [Wire() for _ in range(AT_ONCE + 1)]
-        for _ in range(AT_ONCE):
-            turnstile.enter(B, [], lambda: True)
+        turnstile, wires = full(Turnstile()), [Wire() for _ in range(AT_ONCE + 1)]
         for wire in wires:
             wire.turnstile = turnstile
             wire.feed(GET % b"/")
