@@ -21,9 +21,6 @@ logger = logging.getLogger(__name__)
 
 MISSED = 60.0  # seconds after which a task that was ordered and is nowhere is given up
 LEAST_BACKOFF = 2.0  # seconds after a failed order
-LOOK = 20.0  # seconds between two looks for orders that are lost
-LOST = 120.0  # seconds in no queue; an agent that has taken a task begins it within two
-AGAIN = 2  # times in a row: then it was not the server's answer that was lost
 EXPLAINED = 3  # instances to come of a route, whose place and progress are looked up
 
 
@@ -31,13 +28,10 @@ class Arrivals:
     def __init__(self, routes: Routes, orders: Orders) -> None:
         self._routes = routes
         self._orders = orders
-        self._look_at = 0.0
-        self._nowhere: dict[str, float] = {}  # tasks that stand in no queue, and since when
 
     async def see(self, listed: Sequence[Listed]) -> None:
         """What the server lists now, which the routes know already. Raises ConfigError."""
         await self._take_back(listed)
-        await self._find_lost()
         await self._explain(listed)
         await self._settle(listed)
 
@@ -80,7 +74,8 @@ class Arrivals:
                 continue
             if each.version and state.counts(each):
                 logger.info("route %s: nobody waits for task %s any more", each.route, each.task)
-                await self._withdraw(each.task)
+                with contextlib.suppress(RefusedError):  # an agent has just taken it
+                    await self._orders.take_back(each.task)
 
     async def _take_back(self, listed: Sequence[Listed]) -> None:
         """What this door has ordered beyond the most that there may be, the youngest first: another
@@ -94,46 +89,8 @@ class Arrivals:
             for each in queued[-surplus:] if surplus > 0 else []:
                 logger.info("route %s: task %s is one too many", each.route, each.task)
                 state.ordered.pop(each.task, None)
-                await self._withdraw(each.task)
-
-    async def _find_lost(self) -> None:
-        """An agent asks the server for a task, and the answer is lost on its way: the task is in no
-        queue any more, no agent has it, and it would be waited for without end.
-
-        A scheduler may also have moved it into a queue that this door does not see. So it is taken
-        back once only: where the next one goes the same way, no answer was lost. Raises
-        ConfigError."""
-        now = clock.now()
-        if now < self._look_at:
-            return
-        self._look_at = now + LOOK
-        states = [s for s in self._routes.states.values() if not s.route.autoscaled]
-        queued = {
-            state: [t for t, e in state.listed.items() if e.status == QUEUED] for state in states
-        }
-        waiting = await self._orders.waiting() if any(queued.values()) else set()
-        before, self._nowhere = self._nowhere, {}
-        for state, tasks in queued.items():
-            nowhere = {task: before.get(task, now) for task in tasks if task not in waiting}
-            self._nowhere |= nowhere
-            lost = [task for task, since in nowhere.items() if now - since >= LOST]
-            if lost and state.lost < AGAIN:
-                await self._give_up(state, lost)
-                state.lost += 1  # where the server did not answer, it is tried once more
-
-    async def _give_up(self, state: RouteState, lost: Sequence[str]) -> None:
-        problem = f"task {', '.join(lost)} is in no queue that is seen, and no agent has begun it"
-        if state.lost:
-            logger.warning("route %s: %s, as the one before it", state.route.name, problem)
-            return
-        for task in lost:
-            await self._withdraw(task)
-            state.ordered.pop(task, None)
-        back_off(state, problem, final=False)
-
-    async def _withdraw(self, task: str) -> None:
-        with contextlib.suppress(RefusedError):  # an agent has just taken it
-            await self._orders.take_back(task)
+                with contextlib.suppress(RefusedError):  # an agent has just taken it
+                    await self._orders.take_back(each.task)
 
     async def _settle(self, listed: Sequence[Listed]) -> None:
         """Whether what was ordered has come, or failed before."""
@@ -147,7 +104,6 @@ class Arrivals:
                 if member is not None and member.serves:
                     del state.ordered[task]
                     state.problem, state.failures = "", 0
-                    state.lost = state.lost if state.lost == AGAIN else 0
                 elif task in found and found[task].over:
                     del state.ordered[task]
                     reason = f": {found[task].reason}" if found[task].reason else ""

@@ -208,12 +208,6 @@ class Orders:
         at = waiting.index(task) + 1 if task in waiting else 0
         return Place(str(found.get("name") or queue), at, len(serving))
 
-    async def waiting(self) -> set[str]:
-        """The tasks that stand in any queue that this door may see."""
-        wish = {"only_fields": ["id", "entries"], "search_hidden": True}
-        queues = (await self._server.ask("queues", "get_all", wish)).get("queues") or []
-        return {str(each["task"]) for queue in queues for each in queue.get("entries") or []}
-
     async def last_line(self, task: str) -> str:
         """The last line of the task's console; "" if there is none."""
         wish = {"task": task, "batch_size": 1, "order": "desc"}

@@ -42,7 +42,6 @@ class RouteState:
         self.ordered: dict[str, float] = {}  # tasks that were, and when: until they serve or fail
         self.problem = ""  # why the last order failed
         self.failures = 0
-        self.lost = 0  # times in a row that an order was in no queue, and no agent had it
         self.retry_at = 0.0
         self.demand = Demand(now)
         self.changed = now

@@ -33,7 +33,7 @@ class ScriptedOrders:
         self.instances, self.made, self.extra = list(instances), made, []
         self.ordered, self.taken_back, self.over = [], [], {}
         self.elsewhere = set()  # routes of other doors
-        self.where, self.nowhere = Place("gpu", 1, 1), set()
+        self.where = Place("gpu", 1, 1)
         self.text, self.problem, self.unreadable, self.fresh = TEXT, None, {}, True
 
     async def listed(self, routes):
@@ -65,9 +65,6 @@ class ScriptedOrders:
 
     async def place(self, task):
         return self.where
-
-    async def waiting(self):
-        return {each.task for each in self.extra} - self.nowhere
 
     async def take_back(self, task):
         self.taken_back.append(task)
@@ -237,102 +234,6 @@ def test_who_waits_is_told_where_the_order_is(run, where, told):
             await rounds(watch)
             assert front.state.on_the_way() == f"task o0 {told}"
             waiting.cancel()
-
-    run(scenario)
-
-
-LOOKS = 10  # in which an order that is in no queue is lost
-
-
-@asynccontextmanager
-async def looking(monkeypatch, *later, **route):
-    """The same for a route that has ordered one, with a clock that goes on a look at a time. The
-    instances are there, and the server does not list them yet."""
-    async with watching(*later, min=1, **route) as (front, orders, watch):
-        orders.instances.clear()
-        await rounds(watch, 1)
-        times = [clock.now()]
-        monkeypatch.setattr(clock, "now", lambda: times[0])
-
-        async def look(count=1):
-            for _ in range(count):
-                times[0] += 20.1
-                await rounds(watch, 1)
-
-        yield front, orders, look
-
-
-@pytest.mark.parametrize(
-    ("seen", "taken_back"), [([], ["o0"]), ([3], []), ([2], ["o0"]), (range(LOOKS), [])]
-)
-def test_an_order_that_is_in_no_queue_for_long_is_lost_and_made_anew(
-    run, monkeypatch, seen, taken_back
-):
-    """The server's answer to the agent that took it was lost. `seen`: looks at which it is in a
-    queue."""
-
-    async def scenario():
-        async with looking(monkeypatch) as (front, orders, look):
-            for number in range(LOOKS):
-                orders.nowhere = set() if number in seen else {"o0"}
-                await look()
-            assert orders.taken_back == taken_back
-            assert front.state.failures == len(taken_back)
-            await look()
-            assert orders.ordered == ["o0", "o1"][: 1 + len(taken_back)]
-
-    run(scenario)
-
-
-@pytest.mark.parametrize("at", [LOOKS, 3 * LOOKS], ids=["in-between", "afterwards"])
-def test_orders_that_are_lost_in_a_row_are_in_a_queue_that_nobody_sees(
-    run, monkeypatch, caplog, at
-):
-    """As those that a scheduler has moved. `at`: looks until one serves; in between two that are
-    lost it shows that it was not so."""
-
-    async def scenario():
-        one = ScriptedInstance("o1")
-        one.order = trust.order(SECRET, "o1", "chat")
-        async with looking(monkeypatch, one) as (_, orders, look):
-            orders.nowhere = {"o0", "o1", "o2"}
-            await look(at)
-            assert orders.taken_back == ["o0"] and orders.ordered == ["o0", "o1"]
-            orders.extra, orders.instances = [], [one]
-            await look(3)
-            orders.instances = []
-            await look(2 * LOOKS)
-            assert orders.ordered[:3] == ["o0", "o1", "o2"]
-            assert orders.taken_back == (["o0", "o2"] if at == LOOKS else ["o0"])
-            told = [line for line in caplog.messages if "as the one before it" in line]
-            assert len(told) == (at != LOOKS)
-
-    run(scenario)
-
-
-def test_an_order_that_is_lost_is_taken_back_once_the_server_answers(run, monkeypatch):
-    async def scenario():
-        async with looking(monkeypatch) as (_, orders, look):
-            orders.nowhere = {"o0"}
-            taken_back = orders.take_back
-
-            async def unanswered(task):
-                orders.take_back = taken_back
-                raise ConfigError("ClearML: no answer")
-
-            orders.take_back = unanswered
-            await look(LOOKS)
-            assert orders.taken_back == ["o0"] and orders.ordered == ["o0", "o1"]
-
-    run(scenario)
-
-
-def test_of_an_autoscaled_route_no_order_is_lost(run, monkeypatch):
-    async def scenario():
-        async with looking(monkeypatch, autoscaled=True) as (_, orders, look):
-            orders.nowhere = {"o0"}
-            await look(2 * LOOKS)
-            assert orders.taken_back == []
 
     run(scenario)
 
