@@ -89,8 +89,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._server.forget(self)
-        # All of it, with what has arrived, is freed now, or with the request under way. The collector
-        # looks seldom, and what thousands of connections leave would then hold everybody up.
+        # All of it, with what has arrived, is freed now, or with the request that is under way. The
+        # collector looks seldom, and what thousands of connections leave would hold everybody up.
         self._pipeline.leave()
         self._reader.end()
 
