@@ -54,7 +54,8 @@ class Arrivals:
                 problem = f"no agent takes tasks from the queue {place.queue}: start one there"
                 return Coming(each.task, problem, hopeless=True)
             if not place.place:
-                return Coming(each.task, f"task {each.task} has just left the queue")
+                told = "has left the queue, and no agent has begun it yet; if that lasts, abort it"
+                return Coming(each.task, f"task {each.task} {told}: another one is ordered then")
             return Coming(each.task, f"task {each.task} is number {place.place} in {place.queue}")
         found = (await self._orders.standing([each.task])).get(each.task)
         how = standing_of(found) if found is not None else "started"

@@ -218,10 +218,10 @@ class ClearMLTask:
         call = f"removing {keys[0]} from the task"
         await self.call(call, lambda task: secret.remove(task, keys), START_DEADLINE)
 
-    def report(self, points: Sequence[Point], now: int) -> None:
-        """Report these values, whenever the SDK can send them. `now`: the iteration of this
-        moment."""
-        began = clock.wall() - now
+    def report(self, points: Sequence[Point], since: float) -> None:
+        """Report these values, whenever the SDK can send them. `since`: seconds since iteration
+        0."""
+        began = clock.wall() - since
         self._post("sending scalars", lambda task: reporting.scalars(task, points, began))
 
     async def show(

@@ -33,12 +33,12 @@ class Reporter:
     def __init__(
         self,
         windows: Windows,
-        send: Callable[[list[Point], int], None],
+        send: Callable[[list[Point], float], None],
         clock: Callable[[], float],
         gauges: Callable[[float], Sequence[Gauge]] = lambda _: (),
         interval: float = INTERVAL,
     ) -> None:
-        """`send` is given points, and the iteration of this moment: some may be older."""
+        """`send` is given points, some of them older, and the seconds since the start."""
         self._windows = windows
         self._send = send
         self._clock = clock
@@ -60,11 +60,12 @@ class Reporter:
 
     def report(self, *, last: bool = False) -> None:
         now = self._clock()
-        at = int(now - self._begun)
+        since = now - self._begun
+        at = int(since)
         gauges = [Point(g.title, g.series, g.value, at) for g in self._gauges(now)]
         self.last = self._windows.close(now)
         kept = self._thinning.thin(points(self.last, at) + gauges)
-        self._send(kept + self._thinning.rest() if last else kept, at)
+        self._send(kept + self._thinning.rest() if last else kept, since)
 
     async def _tick(self) -> None:
         while True:
