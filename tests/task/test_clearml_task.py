@@ -577,8 +577,8 @@ def test_a_point_has_the_time_of_its_own_window(run, sdk_task, monkeypatch):
         task = await opened()
         monkeypatch.setattr(clock, "wall", lambda: 1045.0)
         task.report([Point("Idle Time", "total", 1, 30), Point("Idle Time", "total", 2, 45)], 45)
-        monkeypatch.setattr(clock, "wall", lambda: 1060.0)
-        task.report([Point("Latency", "a", 1, 45)], 60.0)
+        monkeypatch.setattr(clock, "wall", lambda: 1060.75)
+        task.report([Point("Latency", "a", 1, 45)], 60.75)
         await done(task)
         assert [scalar[4] for scalar in sdk_task.reported] == [1030000, 1045000, 1045000]
 

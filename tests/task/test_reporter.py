@@ -89,3 +89,14 @@ def test_what_stays_is_left_out_and_told_at_the_end(run):
         assert told == {(at, at) for at in (15, 30, 60, 120, sent[-1])}
 
     run(scenario)
+
+
+def test_the_moment_of_a_report_is_told_to_a_fraction_of_a_second():
+    """Or the times of points that were left out would jump by as much."""
+    sent, clock = [], iter([0.0, 15.75])
+    report = Reporter(
+        Windows(["a"], 0), lambda *told: sent.append(told), lambda: next(clock)
+    ).report
+    report()
+    ((batch, since),) = sent
+    assert since == 15.75 and {point.iteration for point in batch} == {15}
