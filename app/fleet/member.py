@@ -101,7 +101,8 @@ class Member:
     @property
     def comes(self) -> bool:
         """Whether it is to serve, as far as is known."""
-        return self.state in ("", "setting up") and not self.problem and not self.let_go
+        known = self.state in ("", "setting up") and self._failures < FAILURES
+        return known and not self.let_go
 
     @property
     def useless(self) -> bool:

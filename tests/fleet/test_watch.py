@@ -121,6 +121,35 @@ def test_instances_that_cannot_be_used_are_not_multiplied(run, least):
     run(scenario)
 
 
+def test_a_new_instance_whose_first_answer_is_lost_is_waited_for(run):
+    """On a busy machine it may take too long. Result: no other one is ordered beside it."""
+
+    async def scenario():
+        one = ScriptedInstance("t1")
+        one.order = trust.order(SECRET, "t1", "chat")
+        await one.start()
+        async with watching(max=2) as (front, orders, watch):
+            orders.instances.append(one)
+
+            async def wait():
+                while True:
+                    await front.state.change(30, Caller("key", "a"), 0.0)
+
+            waiting = asyncio.ensure_future(wait())
+            one.says = b"busy"
+            await rounds(watch, 1)
+            assert front.state.members["t1"].problem and orders.ordered == []
+            one.says = None
+            while not front.state.serving():
+                await asyncio.sleep(0.05)
+                await rounds(watch, 1)
+            assert orders.ordered == []
+            waiting.cancel()
+        await one.stop()
+
+    run(scenario)
+
+
 def test_a_machine_that_died_is_replaced_once(run):
     async def scenario():
         one = ScriptedInstance("t1")
