@@ -152,9 +152,10 @@ class Orders:
                 await drafts.rename(task)
         return task
 
-    async def _delete(self, task: str) -> None:
+    async def _delete(self, task: str, *, force: bool = False) -> None:
+        """Without `force` the server deletes a draft only."""
         try:
-            await self._server.ask("tasks", "delete", {"task": task, "force": True})
+            await self._server.ask("tasks", "delete", {"task": task, "force": force})
         except NoAnswerError:
             self._unsure.add(task)
         except ClearMLError as error:
@@ -195,9 +196,7 @@ class Orders:
 
     async def place(self, task: str) -> Place:
         """Where a queued task waits."""
-        wish = {"id": [task], "only_fields": ["id", "execution.queue"], "search_hidden": True}
-        tasks = (await self._server.ask("tasks", "get_all", wish)).get("tasks") or [{}]
-        queue = str((tasks[0].get("execution") or {}).get("queue") or "")
+        queue = await self._queue_of(task)
         if not queue:
             return Place("", 0, 1)  # it has just left the queue
         found = (await self._server.ask("queues", "get_by_id", {"queue": queue}))["queue"]
@@ -208,6 +207,12 @@ class Orders:
         at = waiting.index(task) + 1 if task in waiting else 0
         return Place(str(found.get("name") or queue), at, len(serving))
 
+    async def _queue_of(self, task: str) -> str:
+        """The ID of the queue that the task was put into last; "" if it was in none."""
+        wish = {"id": [task], "only_fields": ["id", "execution.queue"], "search_hidden": True}
+        tasks = (await self._server.ask("tasks", "get_all", wish)).get("tasks") or [{}]
+        return str((tasks[0].get("execution") or {}).get("queue") or "")
+
     async def last_line(self, task: str) -> str:
         """The last line of the task's console; "" if there is none."""
         wish = {"task": task, "batch_size": 1, "order": "desc"}
@@ -216,9 +221,18 @@ class Orders:
         return lines[-1][:LONGEST] if lines else ""
 
     async def take_back(self, task: str) -> None:
-        """One that no agent has taken yet: the server refuses it once an agent has."""
-        await self._server.ask("tasks", "dequeue", {"task": task})
-        await self._server.ask("tasks", "delete", {"task": task, "force": True})
+        """One that no agent has taken yet; raises RefusedError once an agent has.
+
+        Its queue gives a task to one who asks, so what this takes out of it no agent begins.
+        (`tasks.dequeue` refuses nothing: it sets back a task that runs, too.)
+        """
+        wish = {"queue": await self._queue_of(task), "task": task, "update_task_status": True}
+        try:
+            await self._server.ask("queues", "remove_task", wish)
+        except NoAnswerError:
+            self._unsure.add(task)  # a draft, if it was taken out
+            raise
+        await self._delete(task, force=True)  # a server older than 2.0 leaves its status
 
     async def others(self, task: str) -> set[str]:
         """The routes that other doors of this door's project serve; `task`: this one's."""

@@ -234,6 +234,8 @@ class State:
         return {"tasks": [only(task, fields.get("only_fields")) for task in found]}
 
     def tasks_delete(self, fields):
+        if self.task(fields)["status"] != "created" and not fields.get("force"):
+            raise ApiError(400, 123, "Task cannot be deleted: due to status, use force=True")
         self._dequeue(self.task(fields))
         del self.tasks[fields["task"]]
         return {"deleted": True}
@@ -355,12 +357,13 @@ class State:
         task["system_tags"] = [tag for tag in task["system_tags"] if tag != "development"]
 
     def tasks_dequeue(self, fields):
-        """Refused unless the task is queued; the child of an agent does not mind."""
-        if self.task(fields)["status"] != "queued":
-            raise ApiError(400, 110, "Invalid task status: expected queued")
-        self._dequeue(self.task(fields))
+        """Sets back what runs, too, and refuses nothing (server 2.0.0, `task_bll.py`)."""
+        task = self.task(fields)
+        if task["status"] not in ("queued", "in_progress"):
+            return {"updated": 0, "dequeued": 1}
+        self._dequeue(task)
         status = fields.get("new_status") or "created"
-        return {**self._changed(self.task(fields), {"status": status}), "dequeued": 1}
+        return {**self._changed(task, {"status": status}), "dequeued": 1}
 
     def _dequeue(self, task):
         for queue in self.queues.values():
@@ -389,6 +392,17 @@ class State:
         if self.queues.pop(fields["queue"], None) is None:
             raise ApiError(400, 701, "Invalid queue id")
         return {"deleted": 1}
+
+    def queues_remove_task(self, fields):
+        queue = self.queues.get(fields["queue"])
+        if queue is None or fields["task"] not in [each["task"] for each in queue["entries"]]:
+            raise ApiError(400, 703, "Invalid queue id or task not in queue")
+        task = self.task(fields)
+        self._dequeue(task)
+        if fields.get("update_task_status"):
+            self._changed(task, {"status": "created"})
+            task["execution"]["queue"] = None
+        return {"removed": 1}
 
     def queues_get_next_task(self, fields):
         entries = self.queues[fields["queue"]]["entries"]

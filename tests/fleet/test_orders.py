@@ -1,6 +1,7 @@
 """Orders on the state of the API stand-in, without the wire."""
 
 import asyncio
+import contextlib
 import time
 from email.utils import formatdate
 
@@ -198,15 +199,47 @@ def test_the_other_doors_of_a_route(run, monkeypatch, page):
     run(scenario)
 
 
-def test_one_that_an_agent_has_taken_is_not_taken_back(run):
+@pytest.mark.parametrize("begun", [False, True])
+def test_one_that_an_agent_has_taken_is_not_taken_back(run, begun):
     async def scenario():
         state, _, (orders,) = doors()
         task = await orders.start(ROUTE, 1, counts)
         assert (await orders.place(task)).place == 1
-        state.tasks_started({"task": task})
+        state.queues_get_next_task({"queue": state.tasks[task]["execution"]["queue"]})
+        if begun:
+            state.tasks_started({"task": task})
         with pytest.raises(RefusedError):
             await orders.take_back(task)
-        assert task in state.tasks
+        assert state.tasks[task]["status"] == ("in_progress" if begun else "queued")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("version", ["1.15", "2.0"])
+def test_one_that_is_taken_back_is_in_no_queue_and_gone(run, version):
+    async def scenario():
+        state, _, (orders,) = doors()
+        taken, kept = [await orders.start(ROUTE, wanted, counts) for wanted in (1, 2)]
+        if version == "1.15":  # it knows no `update_task_status`
+            remove = state.queues_remove_task
+            state.queues_remove_task = lambda f: remove({**f, "update_task_status": False})
+        await orders.take_back(taken)
+        assert list(state.tasks) == [kept] == [each["id"] for each in queued(state)]
+        assert [len(each["entries"]) for each in state.queues.values()] == [1]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("lost", ["queues.remove_task", "tasks.delete"])
+def test_one_that_is_taken_back_leaves_nothing_where_the_answer_is_lost(run, lost):
+    async def scenario():
+        state, (task,), (orders,) = doors()
+        name = await orders.start(ROUTE, 1, counts)
+        task.lost = {lost}
+        with contextlib.suppress(NoAnswerError):
+            await orders.take_back(name)
+        task.lost = set()
+        assert await orders.listed([ROUTE]) == [] and state.tasks == {}
 
     run(scenario)
 
