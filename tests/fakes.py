@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import socket
 
 from app.gateway.http.limits import Limits
 from app.gateway.http.server import HttpServer
@@ -31,8 +32,15 @@ class RawClient:
         self.open.append(self)
 
     @classmethod
-    async def to(cls, port):
-        return cls(*await asyncio.open_connection("127.0.0.1", port))
+    async def to(cls, port, kernel=None):
+        """`kernel`: bytes that the client's kernel may take before it reads them."""
+        if kernel is None:
+            return cls(*await asyncio.open_connection("127.0.0.1", port))
+        end = socket.socket()
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, kernel)
+        end.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(end, ("127.0.0.1", port))
+        return cls(*await asyncio.open_connection(sock=end))
 
     async def send(self, data):
         self.writer.write(data)

@@ -94,12 +94,14 @@ class Relay:
             return
         if not self.stream.over and self._events:
             self._take = self._rewrite
-        if not self.pinged:
-            self._start(headers)
-
-    def _start(self, headers: Headers) -> None:
-        kept = response_headers(headers)
         length = next((int(v) for n, v in headers if n == b"content-length"), None)
+        if self._events or length is not None:
+            self._request.keep(None if self._events else length)
+        if not self.pinged:
+            self._start(headers, length)
+
+    def _start(self, headers: Headers, length: int | None) -> None:
+        kept = response_headers(headers)
         if self._take == self._rewrite:
             length = None
         if self._events and not any(name == b"x-accel-buffering" for name, _ in kept):

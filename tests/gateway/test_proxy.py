@@ -121,6 +121,38 @@ def test_who_sends_slowly_takes_nobodys_place(run, socket):
     run(scenario)
 
 
+@pytest.mark.parametrize("events", [True, False])
+def test_who_does_not_read_takes_nobodys_place_either(run, socket, events):
+    """1. A client asks for an answer of 6 MiB and reads nothing. 2. Another one asks. Result: it
+    gets its answer, for the model is free; the first one finds all of its own."""
+
+    async def scenario():
+        text = b"data: %b\n\n" % (b"x" * 32700)
+        chunks, asked = b"%x\r\n%b\r\n" % (len(text), text), 0
+
+        async def large(reader, writer, head):
+            nonlocal asked
+            await body_of(reader, head)
+            asked += 1
+            if asked > 1:
+                writer.write(reply(b"{}"))
+            elif events:
+                writer.write(EVENTS + 192 * chunks + b"0\r\n\r\n")
+            else:
+                writer.write(reply(192 * text))
+
+        front = Front(("tiny",), limit=1)
+        async with Child(socket, large), front.before(socket):
+            slow = await RawClient.to(front.port, kernel=65536)
+            await slow.send(head("/tiny/v1/completions", length=2) + b"{}")
+            await until(lambda: front.samples)
+            assert (await front.ask())[0] == 200
+            status, _, body = await slow.response()
+            assert (status, body) == (200, 192 * text)
+
+    run(scenario)
+
+
 def test_a_json_body_is_called_json(run, socket):
     async def scenario():
         front = Front(("tiny",))

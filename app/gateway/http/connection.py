@@ -11,6 +11,7 @@ import contextlib
 from typing import Protocol, cast
 
 from app.errors import RequestError
+from app.gateway.http.backlog import Backlog
 from app.gateway.http.households import household
 from app.gateway.http.limits import Limits
 from app.gateway.http.pipeline import Handler, Pipeline
@@ -31,6 +32,9 @@ class Owner(Protocol):
 
     @property
     def turnstile(self) -> Turnstile: ...
+
+    @property
+    def backlog(self) -> Backlog: ...
 
     @property
     def closing(self) -> bool: ...
@@ -56,7 +60,8 @@ class Connection(asyncio.Protocol):
         self._held = 0.0  # seconds for which it was, since the newest request's head
         self._dropping = False  # what still arrives is read and dropped
         self._since = clock.now()  # the client has been waited for since then
-        self.write_paused: float | None = None
+        self.write_paused: float | None = None  # since when the client has not kept up
+        self._unread = 0  # bytes that waited for it then
 
     # asyncio.Protocol
 
@@ -89,6 +94,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._server.forget(self)
+        self._server.backlog.forget(self)
         # All of it, with what has arrived, is freed now, or with the request that is under way. The
         # collector looks seldom, and what thousands of connections leave would hold everybody up.
         self._pipeline.leave()
@@ -96,13 +102,13 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.write_paused = clock.now()
+        self._unread = self._unsent()
         self._pipeline.hold()
-        current = self._pipeline.current
-        if current is not None and current.flow is not None:
-            current.flow.pause()
+        self.follow()
 
     def resume_writing(self) -> None:
         self.write_paused = None
+        self._server.backlog.forget(self)
         current = self._pipeline.current
         if current is not None and current.flow is not None:
             current.flow.resume()
@@ -193,9 +199,27 @@ class Connection(asyncio.Protocol):
     def transport(self) -> asyncio.WriteTransport | None:
         return self._transport
 
+    def follow(self) -> None:
+        """Where the client does not keep up: keep what its answer's source sends, or pause it."""
+        current = self._pipeline.current
+        if self.write_paused is None or current is None or current.flow is None:
+            return
+        if current.kept and self._server.backlog.keep(self, self._unsent(), current.told):
+            current.flow.resume()
+        else:
+            current.flow.pause()
+
+    def _unsent(self) -> int:
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+    def part(self) -> None:
+        """Close once the client has read what was sent."""
+        if self._transport is not None:
+            self._transport.close()
 
     def body_taken(self) -> None:
         if self._paused_at is not None:
@@ -211,12 +235,13 @@ class Connection(asyncio.Protocol):
     def idle_since(self) -> float | None:
         """Since when nothing has been under way that would be lost; None if something is."""
         current = self._pipeline.current
-        unsent = self._transport is not None and self._transport.get_write_buffer_size()
         under_way = current is not None and not current.gives_way
-        return None if under_way or unsent else max(self._since, self._reader.since)
+        return None if under_way or self._unsent() else max(self._since, self._reader.since)
 
     def hurry(self, now: float) -> None:
         """Leave the client, or say so, if it takes longer than it may."""
+        if self.write_paused is not None:
+            self._look(now)
         reader = self._reader
         if not self._overdue(now):
             return
@@ -227,6 +252,13 @@ class Connection(asyncio.Protocol):
             reader.refuse(RequestError(408, "the request took too long to arrive"))
             self._refuse()
             self._hold_back()
+
+    def _look(self, now: float) -> None:
+        """Whether the client has read anything of note: while more comes nobody can tell."""
+        unread = self._unsent()
+        if not self._unread - self._limits.write_least < unread <= self._unread:
+            self.write_paused, self._unread = now, unread
+        self.follow()
 
     def stop(self, error: RequestError) -> None:
         """The server ends: leave the client, or say so where no answer has begun."""

@@ -23,9 +23,6 @@ class Wire(Protocol):
     """The connection that a request came on."""
 
     @property
-    def write_paused(self) -> float | None: ...
-
-    @property
     def address(self) -> str: ...
 
     @property
@@ -36,6 +33,8 @@ class Wire(Protocol):
     def abort(self) -> None: ...
 
     def body_taken(self) -> None: ...
+
+    def follow(self) -> None: ...
 
 
 class Flow(Protocol):
@@ -60,6 +59,8 @@ class Request:
         self.started = False  # the response's head has been sent
         self.finished = False
         self.flow: Flow | None = None
+        self.kept = False  # what the client has not read of the answer, see `keep`
+        self.told: int | None = None  # bytes of the answer's body, where they are known
         length = self.header(b"content-length")
         # The body's, in bytes, as the client gives it; None if it comes in chunks, or none.
         self.length = None if length is None else int(length.strip().lstrip(b"0") or b"0")
@@ -182,8 +183,12 @@ class Request:
     def flow_from(self, source: Flow | None) -> None:
         """Where the body will come from. It is paused whenever the client does not keep up."""
         self.flow = source
-        if source is not None and self._connection.write_paused is not None:
-            source.pause()  # the client does not keep up with what was sent so far
+        self._connection.follow()  # the client may not have kept up with what was sent so far
+
+    def keep(self, length: int | None) -> None:
+        """Keep the answer for a client that does not keep up, within bounds: all that comes of a
+        stream (None), or its `length`. Its source goes on meanwhile."""
+        self.kept, self.told = True, length
 
     def write(self, chunk: bytes) -> None:
         """Send a piece of the body."""

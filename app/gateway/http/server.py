@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Sequence
 
 from app.errors import ConfigError, RequestError
+from app.gateway.http.backlog import Backlog
 from app.gateway.http.connection import Connection
 from app.gateway.http.connections import Connections
 from app.gateway.http.limits import Limits, Network
@@ -39,6 +40,7 @@ class HttpServer:
         self.handler = handler
         self.limits = limits or Limits()
         self.turnstile = Turnstile()
+        self.backlog = Backlog(self.limits)
         self.closing = False
         self._connections = Connections(self.limits)
         self._empty = asyncio.Event()
@@ -76,7 +78,7 @@ class HttpServer:
             self._sweeper.cancel()
         for connection in self._connections:
             if not connection.busy:
-                connection.abort()
+                connection.part()
         if self._connections:
             self._empty.clear()
             with contextlib.suppress(asyncio.TimeoutError):

@@ -162,8 +162,6 @@ def test_a_refusal_is_in_openais_shape_and_says_when_to_come_back(run):
 class Wire:
     """A connection that keeps what is sent."""
 
-    write_paused = None
-
     def __init__(self):
         self.sent = []
 

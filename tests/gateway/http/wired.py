@@ -4,6 +4,7 @@ import asyncio
 import re
 from typing import NamedTuple
 
+from app.gateway.http.backlog import Backlog
 from app.gateway.http.connection import Connection
 from app.gateway.http.limits import Limits
 from app.gateway.http.turnstile import Turnstile
@@ -28,6 +29,7 @@ class Wire:
     def __init__(self, limits=None, address="127.0.0.1"):
         self.limits = limits or Limits()
         self.turnstile = Turnstile()
+        self.backlog = Backlog(self.limits)
         self.address = address  # the client's
         self.requests, self.text, self.closed, self.reading = [], b"", False, True
         self.connection = Connection(self)
