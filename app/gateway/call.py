@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from app.engine.http import Client
 from app.errors import RequestError
@@ -18,7 +18,7 @@ from app.gateway.quota import Quota
 from app.gateway.routes import ModelNames, ToModel
 from app.memory.caller import Caller
 from app.memory.lease import Ask
-from app.telemetry.samples import Sample
+from app.telemetry.samples import Tokens
 
 LEFT = 499  # nginx's status for a client that left before the end
 BYTES_PER_TOKEN = 4  # of a prompt in English, roughly
@@ -65,15 +65,13 @@ class Call:
         return self.request.method, self.path, headers
 
 
-def used(call: Call, pieces: int, sample: Sample) -> int:
-    """Tokens that a request has cost its caller, who was told so many `pieces` of a stream.
-    llama-server tells of them at the end of an answer; of one that ended before it they are
-    estimated, or who leaves early would use none."""
-    tokens = sample.tokens
-    if sample.status != LEFT or sample.wait is None:
-        return tokens.prompt + tokens.generated
+def estimated(call: Call, pieces: int, told: Tokens) -> Tokens:
+    """The tokens of a request whose client has left its model, and was told so many `pieces` of a
+    stream. llama-server tells of them at the end of an answer, which has not come, so they are
+    estimated: or who leaves early would use none."""
     words = max(0, call.request.size - call.body.media)
-    return (tokens.prompt or words // BYTES_PER_TOKEN) + max(tokens.generated, pieces)
+    prompt = told.prompt or words // BYTES_PER_TOKEN
+    return replace(told, prompt=prompt, generated=max(told.generated, pieces), estimated=True)
 
 
 def asking(kind: Kind | None, call: Call) -> Ask[Client]:

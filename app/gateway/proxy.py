@@ -13,7 +13,7 @@ from typing import Protocol
 from app.errors import RequestError, UpstreamError, forget_frames
 from app.gateway.body.reading import Reading
 from app.gateway.body.room import Holding
-from app.gateway.call import LEFT, Call, Incoming, used
+from app.gateway.call import LEFT, Call, Incoming, estimated
 from app.gateway.callers import caller_of, own
 from app.gateway.demand import operation
 from app.gateway.http.request import Request
@@ -182,24 +182,27 @@ class Proxy:
     def _finished(self, call: Call, relay: Relay, status: int, prompt: str) -> None:
         since = call.request.received
         first, leased = relay.first_token, relay.leased_at
+        tokens, what = relay.ends.tokens(), operation(call.path)
+        if status == LEFT and leased is not None and what:
+            tokens = estimated(call, relay.pieces, tokens)
         sample = Sample(
             model=call.model,
             status=status,
             latency=clock.now() - since,
             first_token=None if first is None else first - since,
-            tokens=relay.ends.tokens(),
+            tokens=tokens,
             wait=None if leased is None else leased - since,
             woke=relay.woke,
             size=relay.ends.size,
             request=call.request.id.decode(),
             project=label(call.request.headers, PROJECT),
             caller=call.caller.name if call.caller.kind == "key" else "",
-            operation=operation(call.path),
+            operation=what,
             overflows=relay.overflows,
             answers=call.body.several.answers,
             prompt=prompt,
         )
-        call.quota.take(used(call, relay.pieces, sample), clock.now())
+        call.quota.take(tokens.prompt + tokens.generated, clock.now())
         self._models.finished(call.model, served=0 < relay.status < 500)
         self._record(sample)
         if self._rules.debug:

@@ -227,7 +227,10 @@ class LlamaServers:
             raise LoadError(error.message) from None
 
     def seen(self, sample: Sample) -> None:
-        """A request has ended: whether the KV cache that was kept for its model was of use."""
+        """A request has ended: whether the KV cache that was kept for its model was of use, and
+        guesses at tokens were."""
+        if sample.tokens.estimated:
+            return
         if slots := self._slots.get(sample.model):
             slots.seen(sample.tokens.prompt, sample.tokens.cached)
         speculation = self.overview.models[sample.model].speculation

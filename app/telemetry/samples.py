@@ -32,6 +32,7 @@ class Tokens:
     accepted: int = 0  # of those, that were right
     prefill: float | None = field(default=None, compare=False)  # seconds for the prompt
     seconds: float = 0.0  # that the generation took, as llama-server measured it
+    estimated: bool = False  # the client left before llama-server told of them
 
     @property
     def acceptance(self) -> float | None:

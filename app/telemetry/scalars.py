@@ -155,7 +155,7 @@ SCALARS = (
     Scalar(
         key="prompt",
         title="Prompt Tokens",
-        help="Tokens of prompts, cached ones included",
+        help="Tokens of prompts, cached ones included; estimated where the client left",
         source=Total(lambda sample: sample.tokens.prompt),
         reported=True,
         metric=Metric(name="prompt_tokens", type=Type.COUNTER),
@@ -170,7 +170,7 @@ SCALARS = (
     Scalar(
         key="generated",
         title="Generated Tokens",
-        help="Generated tokens",
+        help="Generated tokens; estimated where the client left",
         source=Total(lambda sample: sample.tokens.generated),
         reported=True,
         metric=Metric(name="generated_tokens", type=Type.COUNTER),

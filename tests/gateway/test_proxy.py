@@ -314,6 +314,7 @@ def test_a_client_that_leaves_is_seen_by_the_child_at_once(run, socket):
             await asyncio.wait_for(child.left.wait(), 5)
             await until(lambda: front.samples)
             assert front.samples[0].status == 499
+            assert front.samples[0].tokens.generated == 0
             assert front.pool.view()[0].leased == 0
 
     run(scenario)

@@ -443,6 +443,8 @@ def test_a_request_tells_whether_the_kept_cache_was_of_use(run, instance):
         instance.all._slots["a"].seen = lambda *tokens: seen.append(tokens)
         told = {"status": 200, "latency": 1.0, "first_token": None}
         instance.all.seen(Sample(model="a", tokens=Tokens(prompt=7, cached=3), **told))
+        guessed = Tokens(prompt=9, estimated=True)
+        instance.all.seen(Sample(model="a", tokens=guessed, **{**told, "status": 499}))
         assert seen == [(7, 3)]
 
     run(scenario)
