@@ -9,13 +9,22 @@ from app.gateway.http.limits import Limits
 from app.gateway.http.server import HttpServer
 
 
+class Port(int):
+    """Where a `server` listens."""
+
+    def __new__(cls, port, server):
+        made = super().__new__(cls, port)
+        made.server = server
+        return made
+
+
 @contextlib.asynccontextmanager
 async def serving(handler, **limits):
     """A front with this handler on a free port of this machine."""
     server = HttpServer(handler, Limits(**limits))
     _, port = await server.start("127.0.0.1", None, fallback=0)
     try:
-        yield port
+        yield Port(port, server)
     finally:
         await server.close()
         while RawClient.open:

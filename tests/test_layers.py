@@ -145,6 +145,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "http.stamps",
         "http.turnstile",
         "http.backlog",
+        "http.outlet",
         "http.request",
         "http.reader",
         "http.pipeline",

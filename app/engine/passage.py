@@ -7,6 +7,7 @@ memory that is looked at anew for it, and whatever is done for each token is in 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 # What llama-server sends in a stream, and is no event: a comment, so that the connection is kept;
@@ -42,24 +43,26 @@ def size_line(length: int) -> bytes:
 
 
 class Writer(Protocol):
-    """A transport of asyncio, as far as it is used."""
+    """Where a stream goes."""
 
-    def is_closing(self) -> bool: ...
+    @property
+    def is_closing(self) -> Callable[[], bool]: ...
 
-    def write(self, data: bytes) -> None: ...
+    @property
+    def write(self) -> Callable[[bytes], None]: ...
 
 
 class Passage:
     """The way of a stream in which nothing has to be read or written anew: whole chunks (RFC 9112,
-    7.1) go to `transport` as they come."""
+    7.1) go to the client as they come."""
 
     __slots__ = ("_closing", "_heeded", "_last", "_write", "pieces", "size")
 
-    def __init__(self, transport: Writer, heeded: bytes = b"") -> None:
+    def __init__(self, outlet: Writer, heeded: bytes = b"") -> None:
         """Chunks that have what is `heeded`, if anything, do not go this way."""
         self._heeded = heeded
-        self._write = transport.write
-        self._closing = transport.is_closing
+        self._write = outlet.write
+        self._closing = outlet.is_closing
         self._last: deque[bytes] = deque(maxlen=KEPT)
         self.pieces = 0  # chunks that went this way
         self.size = 0  # their bytes, without what frames them
@@ -78,6 +81,10 @@ class Passage:
         self.pieces += 1
         self.size += len(read) - len(line) - len(LINE_END)
         return True
+
+    def write_by(self, write: Callable[[bytes], None]) -> None:
+        """From now on chunks go another way to the client."""
+        self._write = write
 
     def take_last(self) -> list[bytes]:
         """The content of the last chunks, each told once."""

@@ -21,6 +21,7 @@ from app.form.merge import merge, parse
 from app.form.settings import Settings
 from app.machine import clock
 from app.task import launch, live
+from app.task.api import RefusedError
 from app.task.checkout import Script
 from app.task.clearml_task import ClearMLTask
 from app.task.launch import Launcher
@@ -144,13 +145,25 @@ class Orders:
         except NoAnswerError:
             self._unsure.add(task)  # it may be in the queue: the next listing tells
             raise
-        except (ConfigError, asyncio.CancelledError):
+        except asyncio.CancelledError:
+            await self._withdraw(task)
+            raise
+        except ConfigError:
             await self._delete(task)
             raise
         if drafts:
             with contextlib.suppress(ClearMLError):
                 await drafts.rename(task)
         return task
+
+    async def _withdraw(self, task: str) -> None:
+        """An order that is given up while it is made: it is in the queue, or a draft."""
+        try:
+            await self.take_back(task)
+        except RefusedError:
+            await self._delete(task)
+        except ClearMLError as error:
+            logger.warning("%s", error)
 
     async def _delete(self, task: str, *, force: bool = False) -> None:
         """Without `force` the server deletes a draft only."""
@@ -228,10 +241,12 @@ class Orders:
         """
         wish = {"queue": await self._queue_of(task), "task": task, "update_task_status": True}
         try:
-            await self._server.ask("queues", "remove_task", wish)
+            answer = await self._server.ask("queues", "remove_task", wish)
         except NoAnswerError:
             self._unsure.add(task)  # a draft, if it was taken out
             raise
+        if not answer.get("removed"):  # somebody was quicker, after the server had looked
+            raise RefusedError(f"ClearML: task {task} is not in its queue any more", 400)
         await self._delete(task, force=True)  # a server older than 2.0 leaves its status
 
     async def others(self, task: str) -> set[str]:

@@ -58,7 +58,7 @@ async def send(reading: Reading, call: Call, upstream: Upstream, relay: Relay, h
     try:
         body = call.body
         exchange = await upstream.exchange(call.head(), body.whole, relay, body.length)
-        call.request.flow_from(exchange)
+        call.request.flow_from(exchange, kept=True)
         if call.body.whole is None:
             await _upload(reading, call, exchange, relay)
         await relay.done

@@ -24,7 +24,7 @@ from app.machine import clock
 from app.telemetry.samples import Ends, Several, Whole
 
 UNAVAILABLE = 503
-EVENT_STREAM = b"text/event-stream"
+EVENT_STREAM, END_OF_EVENT = b"text/event-stream", b"\n\n"
 ONE = Several()
 
 
@@ -94,14 +94,12 @@ class Relay:
             return
         if not self.stream.over and self._events:
             self._take = self._rewrite
-        length = next((int(v) for n, v in headers if n == b"content-length"), None)
-        if self._events or length is not None:
-            self._request.keep(None if self._events else length)
         if not self.pinged:
-            self._start(headers, length)
+            self._start(headers)
 
-    def _start(self, headers: Headers, length: int | None) -> None:
+    def _start(self, headers: Headers) -> None:
         kept = response_headers(headers)
+        length = next((int(v) for n, v in headers if n == b"content-length"), None)
         if self._take == self._rewrite:
             length = None
         if self._events and not any(name == b"x-accel-buffering" for name, _ in kept):
@@ -113,7 +111,7 @@ class Relay:
 
     def data(self, chunk: bytes) -> None:
         if self._events and not silent(chunk):
-            self._events_told += 1
+            self._events_told += max(1, chunk.count(END_OF_EVENT))
             if self.first_token is None:
                 self.first_token = clock.now()
                 self.begun()
@@ -123,10 +121,11 @@ class Relay:
 
     def _let_pass(self) -> None:
         """Where nothing has to be read or written anew, the rest of the stream passes us by."""
-        transport, heeds = self._request.transport(), self.stream.heeds
-        if heeds is None or transport is None or self._several or self._take == self._keep:
+        outlet, heeds = self._request.outlet(), self.stream.heeds
+        if heeds is None or outlet is None or self._several or self._take == self._keep:
             return
-        self.passage = self.ends.passage = Passage(transport, heeds)
+        self.passage = self.ends.passage = Passage(outlet, heeds)
+        outlet.followed_by(self.passage)
 
     @property
     def pieces(self) -> int:

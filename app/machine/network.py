@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
 import ssl
+import struct
+import termios
 from collections.abc import Callable
 
 LOOPBACK = "127.0.0.1"
 BACKLOG = 1024
 HANDSHAKE = 10.0  # seconds for that of TLS
+
+TCP_INFO_SIZE, BYTES_ACKED = 128, 120  # of Linux's `struct tcp_info`, and where it has a u64
 
 Factory = Callable[[], asyncio.BaseProtocol]
 
@@ -36,6 +41,32 @@ async def connect(factory: Factory, port: int, host: str = LOOPBACK) -> None:
 async def connect_unix(factory: Factory, path: str) -> None:
     """Raises OSError; BlockingIOError where more connect at once than the backlog holds."""
     await asyncio.get_running_loop().create_unix_connection(factory, path)
+
+
+def unacknowledged(transport: asyncio.BaseTransport) -> int:
+    """Bytes that the kernel has of what was written, and that have not arrived at the peer (of a
+    Unix socket: that it has not read). 0 where nobody can tell."""
+    end = transport.get_extra_info("socket")
+    try:
+        told = (
+            fcntl.ioctl(end.fileno(), termios.TIOCOUTQ, bytes(4)) if end is not None else bytes(4)
+        )
+    except (OSError, ValueError):  # it is closed
+        return 0
+    return int(struct.unpack("i", told)[0])
+
+
+def acknowledged(transport: asyncio.BaseTransport) -> int | None:
+    """Bytes that have arrived at the peer in all (TCP_INFO of Linux 4.1, tcp(7)); None where nobody
+    can tell, as of a Unix socket."""
+    end = transport.get_extra_info("socket")
+    if end is None or end.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    try:
+        told = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
+    except (OSError, ValueError):
+        return None
+    return int(struct.unpack_from("Q", told, BYTES_ACKED)[0]) if len(told) >= 128 else None
 
 
 def answers(host: str, port: int, timeout: float) -> bool:

@@ -26,10 +26,12 @@ SCRIPT = Script("https://example.org/app.git", "main", "")
 
 class ScriptedTask:
     """The door's task: requests go to `state`. `lost` are actions whose answers get lost, `refused`
-    those that the server refuses; each takes `pause` seconds."""
+    those that the server refuses, `late` those whose answers do not come in time; each takes
+    `pause` seconds."""
 
     def __init__(self, state):
         self.state, self.lost, self.refused, self.pause = state, set(), set(), 0.0
+        self.late = set()
 
     async def once(self, service, action, fields, deadline):
         await asyncio.sleep(self.pause)
@@ -40,6 +42,8 @@ class ScriptedTask:
             found = self.state.act(name, dict(fields))
         except ApiError as error:
             raise RefusedError(f"ClearML: {name}: {error}", error.code) from None
+        if name in self.late:
+            await asyncio.sleep(60)
         if name in self.lost:
             raise NoAnswerError(f"ClearML: {name}: no answer")
         return found, formatdate(time.time())
@@ -181,6 +185,28 @@ def test_an_order_that_is_given_up_leaves_no_draft(run):
     run(scenario)
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_order_that_is_given_up_when_it_is_in_the_queue_is_taken_out_of_it(run, begun):
+    """`begun`: an agent has just taken it. Result: then it stays."""
+
+    async def scenario():
+        state, (task,), (orders,) = doors()
+        task.late = {"tasks.enqueue"}
+        ordering = asyncio.ensure_future(orders.start(ROUTE, 1, counts))
+        while not queued(state):
+            await asyncio.sleep(0.001)
+        (made,) = queued(state)
+        if begun:
+            state.queues_get_next_task({"queue": made["execution"]["queue"]})
+            state.tasks_started({"task": made["id"]})
+        ordering.cancel()
+        await asyncio.wait({ordering})
+        assert ordering.cancelled() and list(state.tasks) == [made["id"]] * begun
+        assert not any(each["entries"] for each in state.queues.values())
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("page", [doors_of.PAGE, 1, 2, 4])
 def test_the_other_doors_of_a_route(run, monkeypatch, page):
     monkeypatch.setattr(doors_of, "PAGE", page)
@@ -211,6 +237,21 @@ def test_one_that_an_agent_has_taken_is_not_taken_back(run, begun):
         with pytest.raises(RefusedError):
             await orders.take_back(task)
         assert state.tasks[task]["status"] == ("in_progress" if begun else "queued")
+
+    run(scenario)
+
+
+def test_an_agent_that_was_quicker_keeps_its_task(run):
+    """The server has looked into the queue, and an agent takes the task then: nothing is removed,
+    and nothing refused (`queue_bll.py` of the server 2.0.0)."""
+
+    async def scenario():
+        state, _, (orders,) = doors()
+        task = await orders.start(ROUTE, 1, counts)
+        state.queues_remove_task = lambda fields: {"removed": 0}
+        with pytest.raises(RefusedError):
+            await orders.take_back(task)
+        assert task in state.tasks
 
     run(scenario)
 

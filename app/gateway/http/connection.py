@@ -7,13 +7,13 @@ more is read meanwhile.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import Protocol, cast
 
 from app.errors import RequestError
 from app.gateway.http.backlog import Backlog
 from app.gateway.http.households import household
 from app.gateway.http.limits import Limits
+from app.gateway.http.outlet import Outlet
 from app.gateway.http.pipeline import Handler, Pipeline
 from app.gateway.http.reader import Reader
 from app.gateway.http.request import Request
@@ -55,13 +55,12 @@ class Connection(asyncio.Protocol):
         self._reader = Reader(server.limits, self, self._take)
         self._pipeline = Pipeline(server.handler, self._answered, self._enter)
         self._transport: asyncio.Transport | None = None
+        self._outlet: Outlet | None = None
         self.address = ""  # the client's; "" for one on a Unix socket
         self._paused_at: float | None = None  # when reading was paused
         self._held = 0.0  # seconds for which it was, since the newest request's head
         self._dropping = False  # what still arrives is read and dropped
         self._since = clock.now()  # the client has been waited for since then
-        self.write_paused: float | None = None  # since when the client has not kept up
-        self._unread = 0  # bytes that waited for it then
 
     # asyncio.Protocol
 
@@ -69,9 +68,11 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self.address = peer[0].partition("%")[0] if peer else ""
+        home = household(self.address)
+        self._outlet = Outlet(self._transport, self._limits, self._server.backlog, home, self._flow)
         if not self._server.allows(self.address):
             self._dropping = True
-            self._transport.abort()
+            self.abort()
             return
         refusal = self._server.admit(self)
         if refusal is not None:
@@ -94,26 +95,22 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._server.forget(self)
-        self._server.backlog.forget(self)
+        if self._outlet is not None:
+            self._outlet.drop()
         # All of it, with what has arrived, is freed now, or with the request that is under way. The
         # collector looks seldom, and what thousands of connections leave would hold everybody up.
         self._pipeline.leave()
         self._reader.end()
 
     def pause_writing(self) -> None:
-        self.write_paused = clock.now()
-        self._unread = self._unsent()
+        if self._outlet is not None:
+            self._outlet.pause()
         self._pipeline.hold()
         self.follow()
 
     def resume_writing(self) -> None:
-        self.write_paused = None
-        self._server.backlog.forget(self)
-        current = self._pipeline.current
-        if current is not None and current.flow is not None:
-            current.flow.resume()
-        self._pipeline.release()
-        self._hold_back()
+        if self._outlet is not None:
+            self._outlet.resume()
 
     # One request after another.
 
@@ -130,8 +127,9 @@ class Connection(asyncio.Protocol):
 
     def _answered(self, request: Request) -> None:
         self._since = clock.now()
-        if self._transport is None or self._transport.is_closing():
+        if self._outlet is None or self._outlet.is_closing():
             return
+        self._outlet.followed_by(None)
         if not request.keep_alive or self._server.closing:
             self._drop_rest()
         elif self._pipeline.waiting:
@@ -161,12 +159,11 @@ class Connection(asyncio.Protocol):
         could not read the answer."""
         self._dropping = True
         self._since = clock.now()
-        if self._transport is not None and not self._transport.is_closing():
+        if self._outlet is not None and not self._outlet.is_closing():
             if self._reader.receiving is None and self._reader.refused is None:
-                self._transport.close()
+                self._outlet.close()
             else:
-                with contextlib.suppress(OSError, RuntimeError):
-                    self._transport.write_eof()
+                self._outlet.write_eof()
         self._hold_back()
 
     def _hold_back(self) -> None:
@@ -192,34 +189,42 @@ class Connection(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         # The child's next token may arrive after the client has left and before its request ends.
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        if self._outlet is not None and not self._outlet.is_closing():
+            self._outlet.write(data)
 
     @property
-    def transport(self) -> asyncio.WriteTransport | None:
-        return self._transport
+    def outlet(self) -> Outlet | None:
+        return self._outlet
+
+    def _flow(self) -> None:
+        """The client has caught up, or no room is left for what it has not read."""
+        self.follow()
+        if self._outlet is not None and not self._outlet.behind:
+            self._pipeline.release()
+            self._hold_back()
 
     def follow(self) -> None:
-        """Where the client does not keep up: keep what its answer's source sends, or pause it."""
-        current = self._pipeline.current
-        if self.write_paused is None or current is None or current.flow is None:
+        """Let the answer come as fast as its source has it, or as the client reads."""
+        current, outlet = self._pipeline.current, self._outlet
+        if outlet is None or current is None or current.flow is None:
             return
-        if current.kept and self._server.backlog.keep(self, self._unsent(), current.told):
+        if not outlet.behind or (current.kept and outlet.has_room):
             current.flow.resume()
         else:
             current.flow.pause()
 
-    def _unsent(self) -> int:
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
-
     def abort(self) -> None:
+        if self._outlet is not None:
+            self._outlet.drop()
         if self._transport is not None:
             self._transport.abort()
 
     def part(self) -> None:
-        """Close once the client has read what was sent."""
-        if self._transport is not None:
-            self._transport.close()
+        """Close once the client has what it was sent."""
+        if self._outlet is None or not self._outlet.waits:
+            self.abort()
+        elif not self._outlet.is_closing():
+            self._outlet.close()
 
     def body_taken(self) -> None:
         if self._paused_at is not None:
@@ -235,35 +240,29 @@ class Connection(asyncio.Protocol):
     def idle_since(self) -> float | None:
         """Since when nothing has been under way that would be lost; None if something is."""
         current = self._pipeline.current
+        waits = self._outlet is not None and self._outlet.waits
         under_way = current is not None and not current.gives_way
-        return None if under_way or self._unsent() else max(self._since, self._reader.since)
+        return None if under_way or waits else max(self._since, self._reader.since)
 
     def hurry(self, now: float) -> None:
         """Leave the client, or say so, if it takes longer than it may."""
-        if self.write_paused is not None:
-            self._look(now)
-        reader = self._reader
+        reader, outlet = self._reader, self._outlet
+        if outlet is not None:
+            outlet.look()
+            self.follow()  # others may have made room
         if not self._overdue(now):
             return
-        arriving = reader.in_head or reader.receiving is not None
-        if self.write_paused is not None or self._dropping or not arriving:
+        if (outlet is not None and outlet.behind) or self._only_reads:
             self.abort()
         else:
             reader.refuse(RequestError(408, "the request took too long to arrive"))
             self._refuse()
             self._hold_back()
 
-    def _look(self, now: float) -> None:
-        """Whether the client has read anything of note: while more comes nobody can tell."""
-        unread = self._unsent()
-        if not self._unread - self._limits.write_least < unread <= self._unread:
-            self.write_paused, self._unread = now, unread
-        self.follow()
-
     def stop(self, error: RequestError) -> None:
         """The server ends: leave the client, or say so where no answer has begun."""
         request = self._pipeline.current
-        if request is None or request.started or self.write_paused is not None:
+        if request is None or request.started or (self._outlet is not None and self._outlet.behind):
             self.abort()
             return
         self._pipeline.cancel()
@@ -271,10 +270,27 @@ class Connection(asyncio.Protocol):
         request.refuse(error)
         self._drop_rest()
 
+    @property
+    def _only_reads(self) -> bool:
+        """Nothing is expected of the client but to read."""
+        return self._dropping or not (self._reader.in_head or self._reader.receiving)
+
     def _overdue(self, now: float) -> bool:
+        outlet = self._outlet
+        if outlet is not None and outlet.behind:
+            return outlet.stalls(now)
+        late = self._late(now)
+        if outlet is None:
+            return late
+        if late and self._only_reads and outlet.waits:
+            return outlet.stalls(now)
+        if outlet.forget() and late:
+            self._since = now  # it has all only now
+            return False
+        return late
+
+    def _late(self, now: float) -> bool:
         limits, reader = self._limits, self._reader
-        if self.write_paused is not None:
-            return now - self.write_paused > limits.write_pause
         waited = now - max(self._since, reader.since)
         if self._dropping:
             return waited > limits.linger

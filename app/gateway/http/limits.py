@@ -24,9 +24,9 @@ class Limits:
     body_rate: float = 1024.0  # bytes a second, the least
     chunk_extra: int = 8 * 1024  # of chunk extensions and trailers, besides what each chunk may
     keep_alive: float = 75.0  # between two requests
-    write_pause: float = 120.0  # for which a client may read less than `write_least`
+    write_pause: float = 120.0  # for which a client may take less than `write_least`
     write_least: int = 48 * 1024  # of what waits for it
-    unread: int = 8 * 1024 * 1024  # of an answer, before its model is held back
-    unread_together: int = 256 * 1024 * 1024
+    unread: int = 8 * 1024 * 1024  # of an answer, beyond which its model is held back
+    unread_together: int = 256 * 1024 * 1024  # of all answers
     linger: float = 2.0  # for which the rest of a refused body is read and dropped
     sweep: float = 1.0  # between two looks at the clocks

@@ -11,6 +11,7 @@ from typing import Protocol
 from app.errors import RequestError
 from app.gateway.http.heads import Headers
 from app.gateway.http.ids import HEADER, request_id
+from app.gateway.http.outlet import Outlet
 from app.gateway.http.stamps import date, phrase
 from app.machine import clock
 
@@ -26,7 +27,7 @@ class Wire(Protocol):
     def address(self) -> str: ...
 
     @property
-    def transport(self) -> asyncio.WriteTransport | None: ...
+    def outlet(self) -> Outlet | None: ...
 
     def send(self, data: bytes) -> None: ...
 
@@ -59,8 +60,7 @@ class Request:
         self.started = False  # the response's head has been sent
         self.finished = False
         self.flow: Flow | None = None
-        self.kept = False  # what the client has not read of the answer, see `keep`
-        self.told: int | None = None  # bytes of the answer's body, where they are known
+        self.kept = False  # what the client does not read of the answer
         length = self.header(b"content-length")
         # The body's, in bytes, as the client gives it; None if it comes in chunks, or none.
         self.length = None if length is None else int(length.strip().lstrip(b"0") or b"0")
@@ -180,15 +180,11 @@ class Request:
             held, self._held = self._held, b""
             self._connection.send(held)
 
-    def flow_from(self, source: Flow | None) -> None:
-        """Where the body will come from. It is paused whenever the client does not keep up."""
-        self.flow = source
+    def flow_from(self, source: Flow | None, *, kept: bool = False) -> None:
+        """Where the body will come from. It is paused whenever the client does not keep up: if it
+        is `kept`, when there is no room for more that the client has not read."""
+        self.flow, self.kept = source, kept
         self._connection.follow()  # the client may not have kept up with what was sent so far
-
-    def keep(self, length: int | None) -> None:
-        """Keep the answer for a client that does not keep up, within bounds: all that comes of a
-        stream (None), or its `length`. Its source goes on meanwhile."""
-        self.kept, self.told = True, length
 
     def write(self, chunk: bytes) -> None:
         """Send a piece of the body."""
@@ -200,11 +196,11 @@ class Request:
             chunk, self._held = self._held + chunk, b""
         self._connection.send(chunk)
 
-    def transport(self) -> asyncio.WriteTransport | None:
+    def outlet(self) -> Outlet | None:
         """Where pieces of the body go that are framed as chunks already; None if they may not."""
         if not self._framing or self.method == "HEAD" or self.finished:
             return None
-        return self._connection.transport
+        return self._connection.outlet
 
     def finish(self) -> None:
         if self.finished:

@@ -54,7 +54,7 @@ class Wire:
     # The transport's side.
 
     def get_extra_info(self, name):
-        return (self.address, 1)
+        return (self.address, 1) if name == "peername" else None
 
     def get_write_buffer_size(self):
         return 0
