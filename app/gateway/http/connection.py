@@ -278,16 +278,21 @@ class Connection(asyncio.Protocol):
     def _overdue(self, now: float) -> bool:
         outlet = self._outlet
         if outlet is not None and outlet.behind:
-            return outlet.stalls(now)
+            return outlet.stalls(now, self._patience(outlet))
         late = self._late(now)
         if outlet is None:
             return late
         if late and self._only_reads and outlet.waits:
-            return outlet.stalls(now)
+            return outlet.stalls(now, self._limits.write_pause)
         if outlet.forget() and late:
             self._since = now  # it has all only now
             return False
         return late
+
+    def _patience(self, outlet: Outlet) -> float:
+        current = self._pipeline.current
+        held = current is not None and current.kept and not outlet.has_room
+        return self._limits.write_hold if held else self._limits.write_pause
 
     def _late(self, now: float) -> bool:
         limits, reader = self._limits, self._reader

@@ -145,13 +145,14 @@ class Outlet:
 
     # A client that does not take what waits for it.
 
-    def stalls(self, now: float) -> bool:
-        """Whether it takes less than it must. Asked again and again while something waits."""
+    def stalls(self, now: float, patience: float) -> bool:
+        """Whether it takes less than it must in `patience` seconds. Asked again and again while
+        something waits."""
         taken, mark = self._taken(), self._mark
         if mark is None or not mark[0] <= taken < mark[0] + self._limits.write_least:
             self._mark = taken, now
             return False
-        return now - mark[1] > self._limits.write_pause
+        return now - mark[1] > patience
 
     def forget(self) -> bool:
         """Nothing waits for it. Whether anything did when `stalls` was asked last."""

@@ -220,11 +220,14 @@ def test_who_leaves_makes_room_for_an_answer_that_was_held_back(run):
     run(scenario)
 
 
-@pytest.mark.parametrize("unread", [8 << 20, 1 << 20], ids=["all-has-come", "held-back"])
-def test_a_client_that_reads_nothing_is_left(run, ends, unread):
+@pytest.mark.parametrize(
+    "limits",
+    [{"write_pause": 0.3}, {"write_hold": 0.3, "unread": 1 << 20}],
+    ids=["all-has-come", "held-back"],
+)
+def test_a_client_that_reads_nothing_is_left(run, ends, limits):
     async def scenario():
         source = Source()
-        limits = {"unread": unread, "write_pause": 0.3}
         async with serving(source.answer, ends[0], **limits) as (port, server):
             async with connected(port, tls=ends[1]) as client:
                 await until(lambda: source.sent and not server._connections)
@@ -272,7 +275,7 @@ class End(asyncio.Protocol):
     """The server's end of a connection, with its outlet."""
 
     def connection_made(self, transport):
-        limits = Limits(write_pause=1.0, write_least=1000)
+        limits = Limits(write_least=1000)
         self.outlet = Outlet(transport, limits, Backlog(limits), "", lambda: None)
         end = transport.get_extra_info("socket")
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL)
@@ -289,19 +292,19 @@ async def look(outlet, client):
     outlet.write(b"x" * SIZE)
     await asyncio.sleep(0.1)
     assert outlet.behind and outlet.waits
-    assert not outlet.stalls(0.0) and not outlet.stalls(0.9) and outlet.stalls(1.1)
+    assert not outlet.stalls(0.0, 1.0) and not outlet.stalls(0.9, 1.0) and outlet.stalls(1.1, 1.0)
     now = 2.0
     for _ in range(5):
         await asyncio.to_thread(client.recv, 1 << 16)
         read = outlet._taken()
         while abs(outlet._taken() - read) < 1000:  # its kernel waits until it has room for a packet
             await asyncio.to_thread(client.recv, 4096)
-        assert not outlet.stalls(now) and not outlet.stalls(now + 0.9)
+        assert not outlet.stalls(now, 1.0) and not outlet.stalls(now + 0.9, 1.0)
         now += 1.5
-    assert outlet.stalls(now)
-    outlet._limits = Limits(write_pause=1.0, write_least=SIZE)
+    assert outlet.stalls(now, 1.0)
+    outlet._limits = Limits(write_least=SIZE)
     await asyncio.to_thread(client.recv, 1 << 16)
-    assert outlet.stalls(now)
+    assert outlet.stalls(now, 1.0)
 
 
 def test_reading_is_seen_in_what_the_clients_kernel_acknowledges(run):
