@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.gateway.call import BYTES_PER_TOKEN
 from app.page import examples
 from app.page.examples import Target
 from tests.clearml_api import ApiServer
@@ -117,13 +118,14 @@ class Caller(threading.Thread):
         self.count(name, 0, 0)
 
     def leaver(self, name, _):
-        """Leaves in the middle of a stream, and is counted for having asked."""
+        """Leaves in the middle of a stream. Its tokens are estimated, the prompt's by its size."""
         body = self.body(3000, stream=True)
         connection, response = self.ask(f"/{name}/v1/chat/completions", body)
         response.read1(100)
         response.close()
         connection.close()
-        self.count(name, 0, 0)
+        self.count(name, len(json.dumps(body)) // BYTES_PER_TOKEN, 0)
+        self.counted[name, "left"] += 1
 
     def nobody(self, _, tokens):
         """Refused before it reaches a model: no request of any."""
@@ -158,9 +160,11 @@ def test_every_count_is_what_the_callers_counted(start, api, cache):
         assert sum(v for (n, model, *_), v in metrics.items() if model == name and n == "r") == (
             requests
         )
-        for title, short in (("Generated Tokens", "generated"), ("Prompt Tokens", "prompt")):
-            assert scalars[title, name] == counted[name, short]
-            assert metrics[short, name] == counted[name, short]
+        assert scalars["Prompt Tokens", name] == metrics["prompt", name] == counted[name, "prompt"]
+        generated = metrics["generated", name]
+        assert scalars["Generated Tokens", name] == generated
+        estimated, left = generated - counted[name, "generated"], counted[name, "left"]
+        assert left <= estimated <= 1500 * left  # of 3,000 that each could have had
     for title, short in (("Total Number of Requests", "requests"), ("Prompt Tokens", "prompt")):
         both = counted["alpha", short] + counted["team/beta-2.x", short]
         assert scalars[title, "total"] == both

@@ -57,6 +57,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._outlet: Outlet | None = None
         self.address = ""  # the client's; "" for one on a Unix socket
+        self._home = ""  # its household
         self._paused_at: float | None = None  # when reading was paused
         self._held = 0.0  # seconds for which it was, since the newest request's head
         self._dropping = False  # what still arrives is read and dropped
@@ -68,7 +69,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self.address = peer[0].partition("%")[0] if peer else ""
-        home = household(self.address)
+        self._home = home = household(self.address)
         self._outlet = Outlet(self._transport, self._limits, self._server.backlog, home, self._flow)
         if not self._server.allows(self.address):
             self._dropping = True
@@ -122,8 +123,7 @@ class Connection(asyncio.Protocol):
         return None
 
     def _enter(self, request: Request, step: Step, *, ends: bool = False) -> None:
-        home = household(self.address)
-        self._server.turnstile.enter(home, request.headers, step, ends=ends)
+        self._server.turnstile.enter(self._home, request.headers, step, ends=ends)
 
     def _answered(self, request: Request) -> None:
         self._since = clock.now()
@@ -199,7 +199,7 @@ class Connection(asyncio.Protocol):
     def _flow(self) -> None:
         """The client has caught up, or no room is left for what it has not read."""
         self.follow()
-        if self._outlet is not None and not self._outlet.behind:
+        if self._outlet is not None and not (self._outlet.behind or self._dropping):
             self._pipeline.release()
             self._hold_back()
 
@@ -249,6 +249,7 @@ class Connection(asyncio.Protocol):
         reader, outlet = self._reader, self._outlet
         if outlet is not None:
             outlet.look()
+        if outlet is not None and outlet.behind:
             self.follow()  # others may have made room
         if not self._overdue(now):
             return
