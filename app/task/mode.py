@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from app.machine import threads
 from app.task import api, quiet
 from app.task.direct import Direct
 
@@ -66,10 +67,27 @@ def watch_calmly() -> None:
     DevWorker.report_period, DevWorker.ping_period = LOOK, PING
 
 
+def have_one_lock() -> None:
+    """The SDK makes the lock of a task when somebody asks for it. Two of its threads that ask at
+    once, as at a start, get one each, of one file, and wait for each other for good."""
+    from clearml import Task
+
+    if "_edit_lock" in vars(Task):
+        return  # it is done
+    given, guard = Task._edit_lock, threads.Lock()
+
+    def get(task: Any) -> Any:
+        with guard:
+            return given.fget(task)
+
+    Task._edit_lock = property(get, given.fset)
+
+
 def become(mode: Mode, project: str, name: str) -> Any:
     """Become a task; returns the SDK's object of it."""
     from clearml import Task  # takes half a second, so it is imported when it is needed
 
+    have_one_lock()
     # The SDK's reporter would be a fork of this process that shares our sockets.
     Task._report_subprocess_enabled = False
     quiet.hush()

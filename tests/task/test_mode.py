@@ -1,3 +1,6 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from app.task import mode
@@ -37,3 +40,26 @@ def test_the_sdk_looks_for_an_abort_every_ten_seconds(monkeypatch):
     worker._task, worker._exit_event = object(), Ended()
     worker._daemon()
     assert waited == [10.0]
+
+
+def test_threads_that_ask_at_once_for_a_tasks_lock_have_one(monkeypatch):
+    """The SDK's own property, whose lock takes a while to be made."""
+    from clearml import Task
+    from clearml.backend_interface.task import task as module
+
+    def slow():
+        time.sleep(0.02)
+        return object()
+
+    monkeypatch.delenv("CLEARML_PROC_MASTER_ID", raising=False)
+    monkeypatch.setattr(module, "RLock", slow)
+    mode.have_one_lock()
+    guarded = Task._edit_lock
+    mode.have_one_lock()
+    assert Task._edit_lock is guarded
+    task = Task.__new__(Task)
+    task._edit_lock = None
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: id(task._edit_lock), range(8)))
+    del Task._edit_lock
+    assert len(found) == 1
