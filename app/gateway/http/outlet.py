@@ -8,6 +8,7 @@ not take is kept here, within bounds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Protocol
 
@@ -126,9 +127,12 @@ class Outlet:
         self._at_last(self._transport.close)
 
     def write_eof(self) -> None:
-        """Tell the client that nothing more comes, once all is written. Raises what a transport
-        does that cannot."""
-        self._at_last(self._transport.write_eof)
+        """Tell the client that nothing more comes, once all is written, if the transport can."""
+        self._at_last(self._write_eof)
+
+    def _write_eof(self) -> None:
+        with contextlib.suppress(OSError, RuntimeError):
+            self._transport.write_eof()
 
     def _at_last(self, end: Callable[[], None]) -> None:
         if self.behind:

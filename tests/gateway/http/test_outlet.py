@@ -271,6 +271,19 @@ def test_what_a_client_has_not_read_is_still_sent_when_the_server_ends(run, ends
     run(scenario)
 
 
+def test_a_request_that_is_refused_ends_its_connection_without_a_fault(run, ends, caplog):
+    """TLS cannot tell that nothing more comes without closing."""
+
+    async def scenario():
+        async with serving(Source().answer, ends[0], linger=0.1) as (port, server):
+            async with connected(port, b"nonsense\r\n\r\n", ends[1]) as client:
+                assert (await client.reads()).startswith(b"HTTP/1.1 400 ")
+                await until(lambda: not server._connections)
+        assert not caplog.records
+
+    run(scenario)
+
+
 class End(asyncio.Protocol):
     """The server's end of a connection, with its outlet."""
 
