@@ -197,7 +197,7 @@ class Door(Lifetime):
         ending = self._given.ending
         doorway.open(proxy, ending)
         ending.push("connections", close, CLOSE)
-        ending.push("requests", lambda seconds: _drain(routes, seconds), drain)
+        ending.push("requests", lambda seconds: _drain(routes, doorway, seconds), drain)
         return pages
 
 
@@ -221,9 +221,13 @@ def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
 
 
-async def _drain(routes: Routes, seconds: float) -> None:
-    """Running requests may go on for a while; nobody else is served."""
+async def _drain(routes: Routes, doorway: Doorway, seconds: float) -> None:
+    """Running requests may go on for a while, and their clients may read; nobody else is served."""
     routes.close()
 
+    async def drained() -> None:
+        await routes.drained()
+        await doorway.read()
+
     with contextlib.suppress(asyncio.TimeoutError):
-        await within(seconds, routes.drained())
+        await within(seconds, drained())

@@ -46,6 +46,10 @@ class Doorway:
         self._server.handler = handler
         self._behind.set_result(handler)
 
+    async def read(self) -> None:
+        """Return once the clients have read what they were sent, or read nothing any more."""
+        await self._server.read()
+
     async def close(self) -> None:
         await self._server.close()
 

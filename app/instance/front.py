@@ -107,6 +107,10 @@ class Front:
         self._live.start()
         ending.push("open pages", simply(self._live.stop))
 
+    async def read(self) -> None:
+        """Return once the clients have read their answers, or read nothing any more."""
+        await self._doorway.read()
+
     async def _close(self) -> None:
         try:
             await self._doorway.close()

@@ -275,11 +275,16 @@ def _private_folder(given: Given, parent: Path | None) -> private.PrivateFolder:
 
 
 async def _drain(opened: Open, seconds: float) -> None:
-    """Running requests may go on for a while; nobody else is served."""
+    """Running requests may go on for a while, and their clients may read; nobody else is served."""
     opened.overview.phase = Phase.STOPPING
     opened.pool.refuse_new()
+
+    async def drained() -> None:
+        await opened.pool.drained()
+        await opened.front.read()
+
     with contextlib.suppress(asyncio.TimeoutError):
-        await within(seconds, opened.pool.drained())
+        await within(seconds, drained())
 
 
 def reachable(bound: str, environment: Mapping[str, str]) -> str:

@@ -233,6 +233,12 @@ class Connection(asyncio.Protocol):
     # For the server.
 
     @property
+    def taken(self) -> int | None:
+        """How much the client has taken, in bytes, if anything waits for it."""
+        waits = self._outlet is not None and self._outlet.waits
+        return self._outlet.taken() if self._outlet is not None and waits else None
+
+    @property
     def busy(self) -> bool:
         return self._pipeline.current is not None
 

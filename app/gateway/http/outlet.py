@@ -80,7 +80,7 @@ class Outlet:
         """Called again and again. Of what TLS has encrypted more may wait, though the kernel has
         sent all that it had: as long as the client takes anything between two looks."""
         if self._encrypts:
-            before, self._told = self._told, self._taken()
+            before, self._told = self._told, self.taken()
             self._moves = before != self._told
 
     # What the transport says.
@@ -152,7 +152,7 @@ class Outlet:
     def stalls(self, now: float, patience: float) -> bool:
         """Whether it takes less than it must in `patience` seconds. Asked again and again while
         something waits."""
-        taken, mark = self._taken(), self._mark
+        taken, mark = self.taken(), self._mark
         if mark is None or not mark[0] <= taken < mark[0] + self._limits.write_least:
             self._mark = taken, now
             return False
@@ -163,7 +163,7 @@ class Outlet:
         waited, self._mark = self._mark is not None, None
         return waited
 
-    def _taken(self) -> int:
+    def taken(self) -> int:
         """Bytes that the client's kernel has acknowledged: what ours holds, several MB, would hide
         a client that reads slowly. Of a Unix socket: what waits there, below zero; it changes as
         the client reads."""

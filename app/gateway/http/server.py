@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from app.errors import ConfigError, RequestError
 from app.gateway.http.backlog import Backlog
 from app.gateway.http.connection import Connection
-from app.gateway.http.connections import Connections
+from app.gateway.http.connections import Connections, Member
 from app.gateway.http.limits import Limits, Network
 from app.gateway.http.pipeline import Handler
 from app.gateway.http.turnstile import Turnstile
@@ -21,6 +21,7 @@ from app.machine.deadline import within
 
 logger = logging.getLogger(__name__)
 
+READING = 2.0  # seconds in which a client that reads has read something
 LAST_READ = 0.3  # seconds for a client to read why it has no answer
 LAST_WORDS = 1.0  # seconds for busy connections to finish when the server closes
 
@@ -67,6 +68,16 @@ class HttpServer:
 
     async def _listen(self, host: str, port: int) -> asyncio.Server:
         return await network.listen(lambda: Connection(self), host, port, self._tls)
+
+    async def read(self) -> None:
+        """Return once the clients have read what they were sent, or read nothing any more."""
+        before: dict[Member, int] = {}
+        while True:
+            taken = {each: told for each in self._connections if (told := each.taken) is not None}
+            if not taken or taken == before:
+                return
+            before = taken
+            await asyncio.sleep(READING)
 
     async def close(self) -> None:
         """Stop listening, give busy connections a moment to finish, and break the rest."""

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from app.engine.passage import Passage
+from app.gateway.http import server as server_of
 from app.gateway.http.backlog import Backlog
 from app.gateway.http.limits import Limits
 from app.gateway.http.outlet import Outlet
@@ -271,6 +272,25 @@ def test_what_a_client_has_not_read_is_still_sent_when_the_server_ends(run, ends
     run(scenario)
 
 
+@pytest.mark.parametrize("reading", [True, False])
+def test_at_the_end_clients_that_read_are_waited_for(run, ends, monkeypatch, reading):
+    monkeypatch.setattr(server_of, "READING", 1.0)
+
+    async def scenario():
+        source = Source(SIZE // 4)
+        async with serving(source.answer, ends[0]) as (port, server):
+            async with connected(port, tls=ends[1]) as client:
+                await until(lambda: source.over)
+                if not reading:
+                    return await asyncio.wait_for(server.read(), 20)
+                body = asyncio.ensure_future(client.reads(0.03, 8192))
+                await server.read()
+                await server.close()
+                assert body_of(await body) == b"x" * source.size
+
+    run(scenario)
+
+
 def test_a_request_that_is_refused_ends_its_connection_without_a_fault(run, ends, caplog):
     """TLS cannot tell that nothing more comes without closing."""
 
@@ -309,8 +329,8 @@ async def look(outlet, client):
     now = 2.0
     for _ in range(5):
         await asyncio.to_thread(client.recv, 1 << 16)
-        read = outlet._taken()
-        while abs(outlet._taken() - read) < 1000:  # its kernel waits until it has room for a packet
+        read = outlet.taken()
+        while abs(outlet.taken() - read) < 1000:  # its kernel waits until it has room for a packet
             await asyncio.to_thread(client.recv, 4096)
         assert not outlet.stalls(now, 1.0) and not outlet.stalls(now + 0.9, 1.0)
         now += 1.5
