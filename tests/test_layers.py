@@ -144,7 +144,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "http.ids",
         "http.stamps",
         "http.turnstile",
-        "http.backlog",
+        "http.shares",
         "http.outlet",
         "http.request",
         "http.reader",

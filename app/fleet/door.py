@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import ssl
 from collections.abc import Mapping
@@ -36,7 +35,6 @@ from app.instance.invocation import PROJECT, Invocation
 from app.instance.lifetime import Lifetime
 from app.instance.phases import reachable
 from app.machine import chance
-from app.machine.deadline import within
 from app.task.checkout import Script
 from app.task.clearml_task import ClearMLTask
 from app.task.launch import task_name
@@ -222,12 +220,6 @@ def _cancel(task: asyncio.Task[None]) -> None:
 
 
 async def _drain(routes: Routes, doorway: Doorway, seconds: float) -> None:
-    """Running requests may go on for a while, and their clients may read; nobody else is served."""
+    """Running requests may go on for a while; nobody else is served."""
     routes.close()
-
-    async def drained() -> None:
-        await routes.drained()
-        await doorway.read()
-
-    with contextlib.suppress(asyncio.TimeoutError):
-        await within(seconds, drained())
+    await doorway.drain(seconds, routes.drained)

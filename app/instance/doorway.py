@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
+from collections.abc import Awaitable, Callable
 
 from app.gateway.http.pipeline import Handler
 from app.gateway.http.request import Request
@@ -15,6 +17,7 @@ from app.gateway.pages.status import Health
 from app.gateway.routes import HEALTH, PAGE, READY, split_target
 from app.instance.callers import Callers
 from app.instance.ending import Ending, Step
+from app.machine.deadline import within
 from app.page.assemble import assemble
 
 CLOSE = 2.0  # seconds for connections that are still answered
@@ -46,9 +49,15 @@ class Doorway:
         self._server.handler = handler
         self._behind.set_result(handler)
 
-    async def read(self) -> None:
-        """Return once the clients have read what they were sent, or read nothing any more."""
-        await self._server.read()
+    async def drain(self, seconds: float, served: Callable[[], Awaitable[None]]) -> None:
+        """For so long those who are served may go on, until `served` returns, and then read."""
+
+        async def drained() -> None:
+            await served()
+            await self._server.read()
+
+        with contextlib.suppress(asyncio.TimeoutError):
+            await within(seconds, drained())
 
     async def close(self) -> None:
         await self._server.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
 
 from app.engine.http import Client
@@ -107,9 +107,9 @@ class Front:
         self._live.start()
         ending.push("open pages", simply(self._live.stop))
 
-    async def read(self) -> None:
-        """Return once the clients have read their answers, or read nothing any more."""
-        await self._doorway.read()
+    async def drain(self, seconds: float, served: Callable[[], Awaitable[None]]) -> None:
+        """See `Doorway.drain`."""
+        await self._doorway.drain(seconds, served)
 
     async def _close(self) -> None:
         try:

@@ -7,7 +7,6 @@ onto the stack of the end, with how it is stopped.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -34,7 +33,6 @@ from app.instance.invocation import Invocation
 from app.instance.reports import Reports
 from app.instance.rows import kv_folder, overview_of, pool_of
 from app.machine import clock, garbage, network, private
-from app.machine.deadline import within
 from app.memory.pool import Pool
 from app.models.reference import Tiny
 from app.models.store import Store
@@ -275,16 +273,10 @@ def _private_folder(given: Given, parent: Path | None) -> private.PrivateFolder:
 
 
 async def _drain(opened: Open, seconds: float) -> None:
-    """Running requests may go on for a while, and their clients may read; nobody else is served."""
+    """Running requests may go on for a while; nobody else is served."""
     opened.overview.phase = Phase.STOPPING
     opened.pool.refuse_new()
-
-    async def drained() -> None:
-        await opened.pool.drained()
-        await opened.front.read()
-
-    with contextlib.suppress(asyncio.TimeoutError):
-        await within(seconds, drained())
+    await opened.front.drain(seconds, opened.pool.drained)
 
 
 def reachable(bound: str, environment: Mapping[str, str]) -> str:

@@ -47,10 +47,10 @@ def unacknowledged(transport: asyncio.BaseTransport) -> int:
     """Bytes that the kernel has of what was written, and that have not arrived at the peer (of a
     Unix socket: that it has not read). 0 where nobody can tell."""
     end = transport.get_extra_info("socket")
+    if end is None:
+        return 0
     try:
-        told = (
-            fcntl.ioctl(end.fileno(), termios.TIOCOUTQ, bytes(4)) if end is not None else bytes(4)
-        )
+        told = fcntl.ioctl(end.fileno(), termios.TIOCOUTQ, bytes(4))
     except (OSError, ValueError):  # it is closed
         return 0
     return int(struct.unpack("i", told)[0])
@@ -66,7 +66,9 @@ def acknowledged(transport: asyncio.BaseTransport) -> int | None:
         told = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
     except (OSError, ValueError):
         return None
-    return int(struct.unpack_from("Q", told, BYTES_ACKED)[0]) if len(told) >= 128 else None
+    if len(told) < TCP_INFO_SIZE:
+        return None  # an older kernel
+    return int(struct.unpack_from("Q", told, BYTES_ACKED)[0])
 
 
 def answers(host: str, port: int, timeout: float) -> bool:

@@ -150,7 +150,7 @@ def test_who_does_not_read_takes_nobodys_place_either(run, socket, events):
             slow = await RawClient.to(front.port, kernel=65536)
             await slow.send(head("/tiny/v1/completions", length=2) + b"{}")
             await until(lambda: front.samples)
-            assert front.port.server.backlog._together > 1 << 20
+            assert front.port.server.backlog.taken > 1 << 20
             assert (await front.ask())[0] == 200
             status, _, body = await slow.response()
             assert (status, body) == (200, b"".join(texts))

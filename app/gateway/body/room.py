@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from app.errors import RequestError
+from app.gateway.http.shares import Shares
 
 TOTAL = 512 << 20  # bytes
 OF_AN_ADDRESS = TOTAL // 2  # a proxy's clients have one address
@@ -13,31 +12,29 @@ RETRY_AFTER = 2.0  # seconds
 
 
 class Room:
-    """Counts bytes, and refuses what does not fit any more."""
+    """Refuses what does not fit any more."""
 
     def __init__(self, total: int = TOTAL, of_an_address: int = OF_AN_ADDRESS) -> None:
-        self._total = total
-        self._of_an_address = of_an_address
-        self._taken: Counter[str] = Counter()
-        self.taken = 0
+        self._shares = Shares(total, of_an_address)
+
+    @property
+    def taken(self) -> int:
+        """Bytes."""
+        return self._shares.taken
 
     def take(self, address: str, size: int) -> None:
         """Raises RequestError 503."""
-        if self._taken[address] + size > self._of_an_address:
+        if not self._shares.fits_one(address, size):
             self._refuse("the bodies of your requests under way are too large together")
-        if self.taken + size > self._total:
+        if not self._shares.fits(size):
             self._refuse("the bodies of all requests under way are too large together")
-        self._taken[address] += size
-        self.taken += size
+        self._shares.add(address, size)
 
     def _refuse(self, message: str) -> None:
         raise RequestError(503, message, retry_after=RETRY_AFTER)
 
     def give_back(self, address: str, size: int) -> None:
-        self.taken -= size
-        self._taken[address] -= size
-        if not self._taken[address]:
-            del self._taken[address]
+        self._shares.add(address, -size)
 
 
 class Holding:

@@ -10,13 +10,13 @@ import asyncio
 from typing import Protocol, cast
 
 from app.errors import RequestError
-from app.gateway.http.backlog import Backlog
 from app.gateway.http.households import household
 from app.gateway.http.limits import Limits
 from app.gateway.http.outlet import Outlet
 from app.gateway.http.pipeline import Handler, Pipeline
 from app.gateway.http.reader import Reader
 from app.gateway.http.request import Request
+from app.gateway.http.shares import Shares
 from app.gateway.http.turnstile import Step, Turnstile
 from app.machine import clock
 
@@ -34,7 +34,7 @@ class Owner(Protocol):
     def turnstile(self) -> Turnstile: ...
 
     @property
-    def backlog(self) -> Backlog: ...
+    def backlog(self) -> Shares: ...
 
     @property
     def closing(self) -> bool: ...
@@ -54,8 +54,8 @@ class Connection(asyncio.Protocol):
         self._limits = server.limits
         self._reader = Reader(server.limits, self, self._take)
         self._pipeline = Pipeline(server.handler, self._answered, self._enter)
-        self._transport: asyncio.Transport | None = None
-        self._outlet: Outlet | None = None
+        self._transport: asyncio.Transport  # from `connection_made` on, as all that follows
+        self._outlet: Outlet
         self.address = ""  # the client's; "" for one on a Unix socket
         self._home = ""  # its household
         self._paused_at: float | None = None  # when reading was paused
@@ -69,8 +69,9 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         peer = transport.get_extra_info("peername")
         self.address = peer[0].partition("%")[0] if peer else ""
-        self._home = home = household(self.address)
-        self._outlet = Outlet(self._transport, self._limits, self._server.backlog, home, self._flow)
+        self._home = household(self.address)
+        kept, home = self._server.backlog, self._home
+        self._outlet = Outlet(self._transport, self._limits, kept, home, self._flow)
         if not self._server.allows(self.address):
             self._dropping = True
             self.abort()
@@ -96,22 +97,19 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._server.forget(self)
-        if self._outlet is not None:
-            self._outlet.drop()
+        self._outlet.drop()
         # All of it, with what has arrived, is freed now, or with the request that is under way. The
         # collector looks seldom, and what thousands of connections leave would hold everybody up.
         self._pipeline.leave()
         self._reader.end()
 
     def pause_writing(self) -> None:
-        if self._outlet is not None:
-            self._outlet.pause()
+        self._outlet.pause()
         self._pipeline.hold()
         self.follow()
 
     def resume_writing(self) -> None:
-        if self._outlet is not None:
-            self._outlet.resume()
+        self._outlet.resume()
 
     # One request after another.
 
@@ -127,7 +125,7 @@ class Connection(asyncio.Protocol):
 
     def _answered(self, request: Request) -> None:
         self._since = clock.now()
-        if self._outlet is None or self._outlet.is_closing():
+        if self._outlet.is_closing():
             return
         self._outlet.followed_by(None)
         if not request.keep_alive or self._server.closing:
@@ -159,7 +157,7 @@ class Connection(asyncio.Protocol):
         could not read the answer."""
         self._dropping = True
         self._since = clock.now()
-        if self._outlet is not None and not self._outlet.is_closing():
+        if not self._outlet.is_closing():
             if self._reader.receiving is None and self._reader.refused is None:
                 self._outlet.close()
             else:
@@ -174,7 +172,7 @@ class Connection(asyncio.Protocol):
         self._set_reading(self._dropping or not (pipeline.waiting or full or blocked))
 
     def _set_reading(self, wanted: bool) -> None:
-        if self._transport is None or self._transport.is_closing():
+        if self._outlet.is_closing():
             return
         if wanted and self._paused_at is not None:
             self._since = clock.now()
@@ -189,24 +187,24 @@ class Connection(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         # The child's next token may arrive after the client has left and before its request ends.
-        if self._outlet is not None and not self._outlet.is_closing():
+        if not self._outlet.is_closing():
             self._outlet.write(data)
 
     @property
-    def outlet(self) -> Outlet | None:
+    def outlet(self) -> Outlet:
         return self._outlet
 
     def _flow(self) -> None:
         """The client has caught up, or no room is left for what it has not read."""
         self.follow()
-        if self._outlet is not None and not (self._outlet.behind or self._dropping):
+        if not (self._outlet.behind or self._dropping):
             self._pipeline.release()
             self._hold_back()
 
     def follow(self) -> None:
         """Let the answer come as fast as its source has it, or as the client reads."""
         current, outlet = self._pipeline.current, self._outlet
-        if outlet is None or current is None or current.flow is None:
+        if current is None or current.flow is None:
             return
         if not outlet.behind or (current.kept and outlet.has_room):
             current.flow.resume()
@@ -214,14 +212,12 @@ class Connection(asyncio.Protocol):
             current.flow.pause()
 
     def abort(self) -> None:
-        if self._outlet is not None:
-            self._outlet.drop()
-        if self._transport is not None:
-            self._transport.abort()
+        self._outlet.drop()
+        self._transport.abort()
 
     def part(self) -> None:
         """Close once the client has what it was sent."""
-        if self._outlet is None or not self._outlet.waits:
+        if not self._outlet.waits:
             self.abort()
         elif not self._outlet.is_closing():
             self._outlet.close()
@@ -235,8 +231,7 @@ class Connection(asyncio.Protocol):
     @property
     def taken(self) -> int | None:
         """How much the client has taken, in bytes, if anything waits for it."""
-        waits = self._outlet is not None and self._outlet.waits
-        return self._outlet.taken() if self._outlet is not None and waits else None
+        return self._outlet.taken() if self._outlet.waits else None
 
     @property
     def busy(self) -> bool:
@@ -246,20 +241,18 @@ class Connection(asyncio.Protocol):
     def idle_since(self) -> float | None:
         """Since when nothing has been under way that would be lost; None if something is."""
         current = self._pipeline.current
-        waits = self._outlet is not None and self._outlet.waits
         under_way = current is not None and not current.gives_way
-        return None if under_way or waits else max(self._since, self._reader.since)
+        return None if under_way or self._outlet.waits else max(self._since, self._reader.since)
 
     def hurry(self, now: float) -> None:
         """Leave the client, or say so, if it takes longer than it may."""
         reader, outlet = self._reader, self._outlet
-        if outlet is not None:
-            outlet.look()
-        if outlet is not None and outlet.behind:
+        outlet.look()
+        if outlet.behind:
             self.follow()  # others may have made room
         if not self._overdue(now):
             return
-        if (outlet is not None and outlet.behind) or self._only_reads:
+        if outlet.behind or self._only_reads:
             self.abort()
         else:
             reader.refuse(RequestError(408, "the request took too long to arrive"))
@@ -269,7 +262,7 @@ class Connection(asyncio.Protocol):
     def stop(self, error: RequestError) -> None:
         """The server ends: leave the client, or say so where no answer has begun."""
         request = self._pipeline.current
-        if request is None or request.started or (self._outlet is not None and self._outlet.behind):
+        if request is None or request.started or self._outlet.behind:
             self.abort()
             return
         self._pipeline.cancel()
@@ -284,11 +277,9 @@ class Connection(asyncio.Protocol):
 
     def _overdue(self, now: float) -> bool:
         outlet = self._outlet
-        if outlet is not None and outlet.behind:
-            return outlet.stalls(now, self._patience(outlet))
+        if outlet.behind:
+            return outlet.stalls(now, self._patience())
         late = self._late(now)
-        if outlet is None:
-            return late
         if late and self._only_reads and outlet.waits:
             return outlet.stalls(now, self._limits.write_pause)
         if outlet.forget() and late:
@@ -296,9 +287,9 @@ class Connection(asyncio.Protocol):
             return False
         return late
 
-    def _patience(self, outlet: Outlet) -> float:
+    def _patience(self) -> float:
         current = self._pipeline.current
-        held = current is not None and current.kept and not outlet.has_room
+        held = current is not None and current.kept and not self._outlet.has_room
         return self._limits.write_hold if held else self._limits.write_pause
 
     def _late(self, now: float) -> bool:

@@ -12,8 +12,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Protocol
 
-from app.gateway.http.backlog import Backlog
 from app.gateway.http.limits import Limits
+from app.gateway.http.shares import Shares
 from app.machine import network
 
 PIECE = 256 * 1024  # bytes that the transport is given at a time
@@ -32,12 +32,12 @@ class Outlet:
         self,
         transport: asyncio.Transport,
         limits: Limits,
-        backlog: Backlog,
+        backlog: Shares,
         home: str,
         changed: Callable[[], None],
     ) -> None:
-        """`home`: the client's household. `changed` is called when the client has caught up, and
-        when it is behind and no room is left."""
+        """`backlog`: what is kept for all; `home`: the client's household. `changed` is called when
+        the client has caught up, and when it is behind and no room is left."""
         self.is_closing = transport.is_closing
         self.write: Callable[[bytes], None] = transport.write  # `_keep` while the client is behind
         self._transport = transport
@@ -66,7 +66,8 @@ class Outlet:
     @property
     def has_room(self) -> bool:
         """Whether more may be kept."""
-        return len(self._kept) < self._limits.unread and self._backlog.has_room(self._home)
+        backlog, own = self._backlog, len(self._kept) < self._limits.unread
+        return own and backlog.fits(1) and backlog.fits_one(self._home, 1)
 
     @property
     def waits(self) -> bool:

@@ -10,11 +10,11 @@ import ssl
 from collections.abc import Sequence
 
 from app.errors import ConfigError, RequestError
-from app.gateway.http.backlog import Backlog
 from app.gateway.http.connection import Connection
 from app.gateway.http.connections import Connections, Member
 from app.gateway.http.limits import Limits, Network
 from app.gateway.http.pipeline import Handler
+from app.gateway.http.shares import Shares
 from app.gateway.http.turnstile import Turnstile
 from app.machine import clock, network
 from app.machine.deadline import within
@@ -41,7 +41,8 @@ class HttpServer:
         self.handler = handler
         self.limits = limits or Limits()
         self.turnstile = Turnstile()
-        self.backlog = Backlog(self.limits)
+        kept = self.limits.unread_together
+        self.backlog = Shares(kept, kept // 2)  # what clients have not read
         self.closing = False
         self._connections = Connections(self.limits)
         self._empty = asyncio.Event()

@@ -10,10 +10,10 @@ import pytest
 
 from app.engine.passage import Passage
 from app.gateway.http import server as server_of
-from app.gateway.http.backlog import Backlog
 from app.gateway.http.limits import Limits
 from app.gateway.http.outlet import Outlet
 from app.gateway.http.server import HttpServer
+from app.gateway.http.shares import Shares
 from app.gateway.tls import Certificate
 from tests.fakes import until
 from tests.gateway.http.asking import GET
@@ -142,7 +142,7 @@ def test_an_answer_comes_whole_while_its_client_does_not_read(run, ends, closes,
                 await until(lambda: source.over)
                 await asyncio.sleep(0.6)
                 assert body_of(await client.reads(0.005)) == b"x" * size
-                assert server.backlog._together == 0
+                assert server.backlog.taken == 0
                 if not closes and size >= SIZE // 4:  # else the kernels may have had all
                     await asyncio.sleep(0.1)
                     source.sent = 0
@@ -194,9 +194,9 @@ def test_the_source_of_what_is_too_much_is_held_back(run, ends, kept):
             async with connected(port, tls=ends[1]) as client:
                 await until(lambda: source.sent and not source.running.is_set())
                 most = (1 << 20) * kept
-                assert most <= server.backlog._together <= most + (1 << 20) and not source.over
+                assert most <= server.backlog.taken <= most + (1 << 20) and not source.over
                 assert len(body_of(await client.reads())) == 8 << 20 and source.over
-                assert server.backlog._together == 0
+                assert server.backlog.taken == 0
 
     run(scenario)
 
@@ -216,7 +216,7 @@ def test_who_leaves_makes_room_for_an_answer_that_was_held_back(run):
                     await until(lambda: sources[1].sent and not sources[1].running.is_set())
                     first.close()
                     await until(lambda: sources[1].over)
-            await until(lambda: not server.backlog._together)
+            await until(lambda: not server.backlog.taken)
 
     run(scenario)
 
@@ -232,7 +232,7 @@ def test_a_client_that_reads_nothing_is_left(run, ends, limits):
         async with serving(source.answer, ends[0], **limits) as (port, server):
             async with connected(port, tls=ends[1]) as client:
                 await until(lambda: source.sent and not server._connections)
-                assert server.backlog._together == 0
+                assert server.backlog.taken == 0
                 assert len(await client.reads()) < SIZE
 
     run(scenario)
@@ -267,7 +267,7 @@ def test_what_a_client_has_not_read_is_still_sent_when_the_server_ends(run, ends
                 assert await idle.reads() == b"" and not ending.done()
                 assert body_of(await client.reads()) == b"x" * SIZE
                 await ending
-                assert server.backlog._together == 0
+                assert server.backlog.taken == 0
 
     run(scenario)
 
@@ -309,7 +309,7 @@ class End(asyncio.Protocol):
 
     def connection_made(self, transport):
         limits = Limits(write_least=1000)
-        self.outlet = Outlet(transport, limits, Backlog(limits), "", lambda: None)
+        self.outlet = Outlet(transport, limits, Shares(1 << 28, 1 << 27), "", lambda: None)
         end = transport.get_extra_info("socket")
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL)
 
@@ -356,42 +356,45 @@ def test_reading_is_seen_in_what_the_clients_kernel_acknowledges(run):
     run(scenario)
 
 
+@contextlib.asynccontextmanager
+async def on_a_unix_socket():
+    """An outlet, and the client's end."""
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(5)
+    transport, end = await asyncio.get_running_loop().connect_accepted_socket(End, ours)
+    try:
+        yield end.outlet, theirs
+    finally:
+        end.outlet.drop()
+        transport.abort()
+        theirs.close()
+        await asyncio.sleep(0.01)
+
+
 def test_on_a_unix_socket_reading_is_seen_too(run):
     """Nobody acknowledges anything there."""
 
     async def scenario():
-        ours, theirs = socket.socketpair()
-        theirs.settimeout(5)
-        transport, end = await asyncio.get_running_loop().connect_accepted_socket(End, ours)
-        await look(end.outlet, theirs)
-        transport.abort()
-        theirs.close()
-        await asyncio.sleep(0.01)
+        async with on_a_unix_socket() as (outlet, client):
+            await look(outlet, client)
 
     run(scenario)
 
 
 def test_tokens_that_go_their_own_way_wait_behind_what_waits(run):
     async def scenario():
-        ours, theirs = socket.socketpair()
-        theirs.settimeout(5)
-        transport, end = await asyncio.get_running_loop().connect_accepted_socket(End, ours)
-        outlet = end.outlet
-        outlet.followed_by(passage := Passage(outlet))
-        outlet.write(b"x" * SIZE)
-        await asyncio.sleep(0.05)
-        assert passage.takes(TOKENS[0]) and passage.takes(TOKENS[1])
-        assert bytes(outlet._kept) == TOKENS[0] + TOKENS[1]
-        got = bytearray()
-        while len(got) < SIZE + 2 * len(TOKENS[0]):
-            got += await asyncio.to_thread(theirs.recv, 1 << 16)
-        assert got.lstrip(b"x") == TOKENS[0] + TOKENS[1]
-        await until(lambda: not outlet.behind)
-        assert passage.takes(TOKENS[2]) and not outlet._kept
-        assert await asyncio.to_thread(theirs.recv, 1 << 16) == TOKENS[2]
-        outlet.drop()
-        transport.abort()
-        theirs.close()
-        await asyncio.sleep(0.01)
+        async with on_a_unix_socket() as (outlet, client):
+            outlet.followed_by(passage := Passage(outlet))
+            outlet.write(b"x" * SIZE)
+            await asyncio.sleep(0.05)
+            assert passage.takes(TOKENS[0]) and passage.takes(TOKENS[1])
+            assert bytes(outlet._kept) == TOKENS[0] + TOKENS[1]
+            got = bytearray()
+            while len(got) < SIZE + 2 * len(TOKENS[0]):
+                got += await asyncio.to_thread(client.recv, 1 << 16)
+            assert got.lstrip(b"x") == TOKENS[0] + TOKENS[1]
+            await until(lambda: not outlet.behind)
+            assert passage.takes(TOKENS[2]) and not outlet._kept
+            assert await asyncio.to_thread(client.recv, 1 << 16) == TOKENS[2]
 
     run(scenario)

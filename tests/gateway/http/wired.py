@@ -4,9 +4,9 @@ import asyncio
 import re
 from typing import NamedTuple
 
-from app.gateway.http.backlog import Backlog
 from app.gateway.http.connection import Connection
 from app.gateway.http.limits import Limits
+from app.gateway.http.shares import Shares
 from app.gateway.http.turnstile import Turnstile
 from tests.gateway.http.asking import whole
 
@@ -29,7 +29,7 @@ class Wire:
     def __init__(self, limits=None, address="127.0.0.1"):
         self.limits = limits or Limits()
         self.turnstile = Turnstile()
-        self.backlog = Backlog(self.limits)
+        self.backlog = Shares(1 << 28, 1 << 27)
         self.address = address  # the client's
         self.requests, self.text, self.closed, self.reading = [], b"", False, True
         self.connection = Connection(self)
