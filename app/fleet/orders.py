@@ -239,8 +239,8 @@ class Orders:
         Its queue gives a task to one who asks, so what this takes out of it no agent begins.
         (`tasks.dequeue` refuses nothing: it sets back a task that runs, too.)
         """
-        wish = {"queue": await self._queue_of(task), "task": task, "update_task_status": True}
         try:
+            wish = {"queue": await self._queue_of(task), "task": task, "update_task_status": True}
             answer = await self._server.ask("queues", "remove_task", wish)
         except NoAnswerError:
             self._unsure.add(task)  # a draft, if it was taken out

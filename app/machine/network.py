@@ -7,12 +7,17 @@ import fcntl
 import socket
 import ssl
 import struct
+import sys
 import termios
 from collections.abc import Callable
+from typing import Any
 
 LOOPBACK = "127.0.0.1"
 BACKLOG = 1024
 HANDSHAKE = 10.0  # seconds for that of TLS
+# In which a loop breaks a TLS connection that it closes, with all that it still has to send (by
+# default 30): whoever listens knows better when a client takes too long.
+SHUTDOWN = 86_400.0
 
 TCP_INFO_SIZE, BYTES_ACKED = 128, 120  # of Linux's `struct tcp_info`, and where it has a u64
 
@@ -23,14 +28,13 @@ async def listen(
     factory: Factory, host: str, port: int, tls: ssl.SSLContext | None = None
 ) -> asyncio.Server:
     """Accept connections, by TLS with a context; port 0 is any free one. Raises OSError."""
-    return await asyncio.get_running_loop().create_server(
-        factory,
-        host,
-        port,
-        backlog=BACKLOG,
-        ssl=tls,
-        ssl_handshake_timeout=None if tls is None else HANDSHAKE,
-    )
+    loop = asyncio.get_running_loop()
+    patience: dict[str, Any] = {}
+    if tls is not None:
+        patience["ssl_handshake_timeout"] = HANDSHAKE
+        if sys.version_info >= (3, 11) or not isinstance(loop, asyncio.BaseEventLoop):
+            patience["ssl_shutdown_timeout"] = SHUTDOWN  # asyncio's own loops before 3.11 have none
+    return await loop.create_server(factory, host, port, backlog=BACKLOG, ssl=tls, **patience)
 
 
 async def connect(factory: Factory, port: int, host: str = LOOPBACK) -> None:
@@ -58,7 +62,7 @@ def unacknowledged(transport: asyncio.BaseTransport) -> int:
 
 def acknowledged(transport: asyncio.BaseTransport) -> int | None:
     """Bytes that have arrived at the peer in all (TCP_INFO of Linux 4.1, tcp(7)); None where nobody
-    can tell, as of a Unix socket."""
+    can tell: of a Unix socket, and where all arrived is 0, as a kernel says that does not count."""
     end = transport.get_extra_info("socket")
     if end is None or end.family not in (socket.AF_INET, socket.AF_INET6):
         return None
@@ -68,7 +72,7 @@ def acknowledged(transport: asyncio.BaseTransport) -> int | None:
         return None
     if len(told) < TCP_INFO_SIZE:
         return None  # an older kernel
-    return int(struct.unpack_from("Q", told, BYTES_ACKED)[0])
+    return int(struct.unpack_from("Q", told, BYTES_ACKED)[0]) or None
 
 
 def answers(host: str, port: int, timeout: float) -> bool:

@@ -271,6 +271,18 @@ def test_one_that_is_taken_back_is_in_no_queue_and_gone(run, version):
     run(scenario)
 
 
+def test_an_order_that_is_given_up_before_a_silent_server_is_remembered(run):
+    async def scenario():
+        state, (task,), (orders,) = doors()
+        name = await orders.start(ROUTE, 1, counts)
+        task.lost = {"tasks.get_all"}
+        with pytest.raises(NoAnswerError):
+            await orders.take_back(name)
+        assert orders._unsure == {name}
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("lost", ["queues.remove_task", "tasks.delete"])
 def test_one_that_is_taken_back_leaves_nothing_where_the_answer_is_lost(run, lost):
     async def scenario():

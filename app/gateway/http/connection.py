@@ -60,6 +60,7 @@ class Connection(asyncio.Protocol):
         self._home = ""  # its household
         self._paused_at: float | None = None  # when reading was paused
         self._held = 0.0  # seconds for which it was, since the newest request's head
+        self._held_since: float | None = None  # the client has held its answer's source back
         self._dropping = False  # what still arrives is read and dropped
         self._since = clock.now()  # the client has been waited for since then
 
@@ -205,22 +206,26 @@ class Connection(asyncio.Protocol):
         """Let the answer come as fast as its source has it, or as the client reads."""
         current, outlet = self._pipeline.current, self._outlet
         if current is None or current.flow is None:
+            self._held_since = None
             return
         if not outlet.behind or (current.kept and outlet.has_room):
             current.flow.resume()
         else:
             current.flow.pause()
+        if not (current.kept and outlet.full):
+            self._held_since = None
+        elif self._held_since is None:
+            self._held_since = clock.now()
 
     def abort(self) -> None:
-        self._outlet.drop()
-        self._transport.abort()
+        self._outlet.abort()
 
     def part(self) -> None:
         """Close once the client has what it was sent."""
         if not self._outlet.waits:
             self.abort()
         elif not self._outlet.is_closing():
-            self._outlet.close()
+            self._drop_rest()
 
     def body_taken(self) -> None:
         if self._paused_at is not None:
@@ -229,9 +234,19 @@ class Connection(asyncio.Protocol):
     # For the server.
 
     @property
-    def taken(self) -> int | None:
-        """How much the client has taken, in bytes, if anything waits for it."""
-        return self._outlet.taken() if self._outlet.waits else None
+    def unread(self) -> tuple[float, int] | None:
+        """If anything waits for the client: when its newest request began, and how many bytes it
+        has taken."""
+        return (self._reader.since, self._outlet.taken()) if self._outlet.waits else None
+
+    @property
+    def crowds(self) -> bool:
+        """Whether room for what clients have not read is short, and this would give some."""
+        return self._outlet.crowds
+
+    def asleep(self, now: float) -> float:
+        """Seconds since the client has taken anything of note of what waits for it."""
+        return self._outlet.asleep(now)
 
     @property
     def busy(self) -> bool:
@@ -278,19 +293,14 @@ class Connection(asyncio.Protocol):
     def _overdue(self, now: float) -> bool:
         outlet = self._outlet
         if outlet.behind:
-            return outlet.stalls(now, self._patience())
+            return outlet.stalls(now, self._held_since)
         late = self._late(now)
         if late and self._only_reads and outlet.waits:
-            return outlet.stalls(now, self._limits.write_pause)
+            return outlet.stalls(now)
         if outlet.forget() and late:
             self._since = now  # it has all only now
             return False
         return late
-
-    def _patience(self) -> float:
-        current = self._pipeline.current
-        held = current is not None and current.kept and not self._outlet.has_room
-        return self._limits.write_hold if held else self._limits.write_pause
 
     def _late(self, now: float) -> bool:
         limits, reader = self._limits, self._reader

@@ -26,9 +26,7 @@ class Limits:
     keep_alive: float = 75.0  # between two requests
     write_pause: float = 120.0  # for which a client may take less than `write_least`
     write_least: int = 48 * 1024  # of what waits for it
-    write_hold: float = (
-        10.0  # the same, while its answer is held back and keeps a model from others
-    )
+    write_hold: float = 10.0  # the same, if it holds a model back, or room is short
     unread: int = 8 * 1024 * 1024  # of an answer, beyond which its model is held back
     unread_together: int = 256 * 1024 * 1024  # of all answers
     linger: float = 2.0  # for which the rest of a refused body is read and dropped

@@ -16,7 +16,8 @@ from app.gateway.http.limits import Limits
 from app.gateway.http.shares import Shares
 from app.machine import network
 
-PIECE = 256 * 1024  # bytes that the transport is given at a time
+HIGH = 64 * 1024  # bytes that a transport holds before it says that it is full
+PIECE = 64 * 1024  # bytes that the transport is given at a time
 
 
 class Follower(Protocol):
@@ -51,6 +52,8 @@ class Outlet:
         self._last: Callable[[], None] | None = None  # what is done once all is written
         self._mark: tuple[int, float] | None = None  # how much the client had taken, and when
         self._encrypts = transport.get_extra_info("sslcontext") is not None
+        if self._encrypts:
+            transport.set_write_buffer_limits(HIGH)  # as of TCP; by default TLS has 512 KiB
         self._told = 0  # how much it had taken at the last look
         self._moves = False  # and whether that was more than before
 
@@ -64,10 +67,22 @@ class Outlet:
         return self._full or bool(self._kept)
 
     @property
+    def full(self) -> bool:
+        """Whether as much is kept as may be of one answer."""
+        return len(self._kept) >= self._limits.unread
+
+    @property
     def has_room(self) -> bool:
         """Whether more may be kept."""
-        backlog, own = self._backlog, len(self._kept) < self._limits.unread
-        return own and backlog.fits(1) and backlog.fits_one(self._home, 1)
+        return not self.full and self._fits(1)
+
+    @property
+    def crowds(self) -> bool:
+        """Whether room for another answer is short, and this would give some."""
+        return bool(self._kept) and not self._fits(self._limits.unread)
+
+    def _fits(self, size: int) -> bool:
+        return self._backlog.fits(size) and self._backlog.fits_one(self._home, size)
 
     @property
     def waits(self) -> bool:
@@ -141,8 +156,13 @@ class Outlet:
         else:
             end()
 
+    def abort(self) -> None:
+        """Break the connection."""
+        self.drop()
+        self._transport.abort()
+
     def drop(self) -> None:
-        """The connection is lost, or will be: nothing is kept any more."""
+        """The connection is lost, or will be."""
         self._backlog.add(self._home, -len(self._kept))
         self._kept = bytearray()
         self._follower = self._last = None
@@ -150,14 +170,20 @@ class Outlet:
 
     # A client that does not take what waits for it.
 
-    def stalls(self, now: float, patience: float) -> bool:
-        """Whether it takes less than it must in `patience` seconds. Asked again and again while
-        something waits."""
+    def stalls(self, now: float, held: float | None = None) -> bool:
+        """Whether it takes less than it must. Asked again and again while something waits. `held`:
+        since when it has held its answer's source back."""
         taken, mark = self.taken(), self._mark
         if mark is None or not mark[0] <= taken < mark[0] + self._limits.write_least:
             self._mark = taken, now
             return False
-        return now - mark[1] > patience
+        if held is not None and now - max(held, mark[1]) > self._limits.write_hold:
+            return True
+        return now - mark[1] > self._limits.write_pause
+
+    def asleep(self, now: float) -> float:
+        """Seconds since it has taken anything of note of what waits."""
+        return 0.0 if self._mark is None else now - self._mark[1]
 
     def forget(self) -> bool:
         """Nothing waits for it. Whether anything did when `stalls` was asked last."""
