@@ -201,6 +201,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "login",
         "direct",
         "quiet",
+        "configuration",
         "mode",
         "last_will_child",
         "live",
@@ -400,6 +401,7 @@ OWNERS = {
     "certifi": {"task.last_will"},  # the certificates of the SDK's client, which brings it
     "clearml": {
         "task.api",
+        "task.configuration",
         "task.direct",
         "task.downloads",
         "task.login",

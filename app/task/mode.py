@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from app.machine import threads
-from app.task import api, quiet
+from app.task import api, configuration, quiet
 from app.task.direct import Direct
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"  # of a checkout
@@ -43,12 +43,13 @@ def known_offline(wanted: bool, environment: Mapping[str, str]) -> bool:
 
 def find(environment: Mapping[str, str]) -> Mode:
     """Online if an agent started this process, or if there are credentials."""
+    configuration.skip_comments()
     if environment.get("CLEARML_TASK_ID"):
         return Mode.AGENT
     if any(environment.get(name) for name in KEY_VARIABLES):
         return Mode.LOCAL
-    configuration = importlib.import_module("clearml.config").ConfigWrapper
-    return Mode.LOCAL if configuration.get("api.credentials.access_key", None) else Mode.OFFLINE
+    settings = importlib.import_module("clearml.config").ConfigWrapper
+    return Mode.LOCAL if settings.get("api.credentials.access_key", None) else Mode.OFFLINE
 
 
 def prepare() -> None:
@@ -87,6 +88,7 @@ def become(mode: Mode, project: str, name: str) -> Any:
     """Become a task; returns the SDK's object of it."""
     from clearml import Task  # takes half a second, so it is imported when it is needed
 
+    configuration.skip_comments()
     have_one_lock()
     # The SDK's reporter would be a fork of this process that shares our sockets.
     Task._report_subprocess_enabled = False
