@@ -66,6 +66,7 @@ class Agent:
             "LLAMA_SERVER": str(binary.parent / llama_server()),
             "PATH": f"{binary}:{os.environ['PATH']}",
             "PIP_NO_COMPILE": "1",  # what is installed runs once
+            "PYTHONPATH": str(Path(__file__).parent / "quick"),
             "PYTHONUNBUFFERED": "1",
             "TMPDIR": str(self.temporary),
             **bare,
