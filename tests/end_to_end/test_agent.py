@@ -57,6 +57,7 @@ def launched(api, tmp_path, source, weights, *given):
     fields = {
         "Model/model": weights,
         "Model/endpoint_name": "tiny",
+        "Model/threads": "1",
         "Idle/last_action_interval": "1",
         "General/drain_timeout": "1",
         "General/port": str(free_port()),
