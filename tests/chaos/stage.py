@@ -85,7 +85,7 @@ class Stage:
         self.hub = self.stack.enter_context(Hub({REPOSITORY: hosted}))
         self.api = self.stack.enter_context(ApiServer())
         self._server()
-        self.app = App(self.folder, self._arguments(), self._environment())
+        self.app = App(self.folder, self._arguments(), self._environment(), alone=True)
         self.stack.callback(self.app.clean_up)
         self.cgroup = self._control_group()
         if not (shutil.which("nginx") or Path("/usr/sbin/nginx").exists()):

@@ -1,3 +1,5 @@
+import atexit
+import functools
 import itertools
 import json
 import os
@@ -19,6 +21,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from app.models import tiny_writer
+from tests.end_to_end.forge import Forge
 
 # A shell ignores it for what it runs in the background, and so would every process of ours.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -71,9 +74,10 @@ def pytest_collection_modifyitems(items):
 
 
 class App:
-    """`python -m app`, as a person starts it, with folders of its own."""
+    """`python -m app`, as a person starts it, with folders of its own. It comes from the forge,
+    unless it has to be `alone`, runs in another folder, or has variables of the interpreter."""
 
-    def __init__(self, folder, arguments, environment, cwd=ROOT):
+    def __init__(self, folder, arguments, environment, cwd=ROOT, alone=False):
         self.runtime = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))  # a socket's path is short
         self.clearml = folder / "clearml"
         environment = {
@@ -84,15 +88,19 @@ class App:
             "PYTHONUNBUFFERED": "1",
             **environment,
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "app", *arguments],
-            cwd=cwd,
-            env={k: v for k, v in environment.items() if v is not None},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-        )
+        environment = {k: v for k, v in environment.items() if v is not None}
+        if not alone and cwd == ROOT and forge().starts(environment):
+            self.process = forge().start(arguments, environment)
+        else:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "app", *arguments],
+                cwd=cwd,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
         self.lines, self.clients = [], []
         self._grew = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -187,6 +195,14 @@ class App:
         shutil.rmtree(self.runtime, ignore_errors=True)
 
 
+@functools.cache
+def forge():
+    """This worker's."""
+    hot = Forge()
+    atexit.register(hot.close)
+    return hot
+
+
 def checked(folder, *arguments, offline=True, **environment):
     """`python -m app check`, which finds what a start finds, plans as it does, and is over in a
     fifth of the time: it needs no task."""
@@ -240,6 +256,7 @@ def starting(folder, cache):
         port="0",
         host="127.0.0.1",
         threads=1,
+        alone=False,
         **environment,
     ):
         own = folder / str(len(started))
@@ -253,7 +270,7 @@ def starting(folder, cache):
             given += ["--offline"] if recorded else ["--no-clearml"]
         given += ["--host", host] if host else []
         given += ["--port", port]
-        started.append(App(own, given, environment))
+        started.append(App(own, given, environment, alone=alone))
         return started[-1]
 
     try:

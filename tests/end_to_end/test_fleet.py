@@ -43,6 +43,8 @@ def fleet(api, tmp_path, cache):
 class Fleet:
     """Doors and agents, whose instances serve a tiny model under the name `tiny`."""
 
+    alone = False  # each process one of its own, as where it is measured
+
     def __init__(self, api, folder, weights, stack):
         self.api, self.folder, self.stack = api, folder, stack
         self.weights = weights
@@ -94,7 +96,7 @@ class Fleet:
             "LLAMACPP_ROUTE_SECRET": SECRET,
             **environment,
         }
-        door = App(folder, given, environment)
+        door = App(folder, given, environment, alone=self.alone)
         self.stack.callback(door.clean_up)
         door.ready()
         return door
@@ -108,7 +110,7 @@ class Fleet:
         given = ["--model", self.weights, "--host", "127.0.0.1", "--port", "0"]
         given += [text for key, value in sets.items() for text in ("--set", f"{key}={value}")]
         environment = {**self.api.environment, "LLAMACPP_ROUTE_SECRET": SECRET}
-        instance = App(folder, given, environment)
+        instance = App(folder, given, environment, alone=self.alone)
         self.stack.callback(instance.clean_up)
         return instance.ready()
 
@@ -185,7 +187,7 @@ def test_a_replica_that_is_killed_costs_no_request(fleet, endless):
             ended.append(call(door, body=conversation(f"{number} {len(ended)}", max_tokens=8)))
 
     # Those of one instance fit into its KV cache together: else some would wait for others' ends.
-    streams = [Stream(door, conversation(f"stream {n}", max_tokens=3000)) for n in range(6)]
+    streams = [Stream(door, conversation(f"stream {n}", max_tokens=1500)) for n in range(6)]
     wait_for(lambda: all(stream.begun for stream in streams), lambda: door.output)
     loads = [each["in_flight"] for each in get(door)["routes"][0]["instances"]]
     assert sum(loads) == 6 and min(loads) > 0, loads
@@ -216,6 +218,7 @@ def test_rolling_replacement(fleet):
     def ask(number):
         while not stop.is_set():
             answers.append(call(door, body=conversation(f"{number}", max_tokens=16)))
+            time.sleep(0.05)
 
     threads = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
     for thread in threads:
@@ -248,6 +251,7 @@ def test_a_template_is_cloned_and_a_new_one_takes_over(fleet):
     def ask():
         while not stop.is_set():
             answers.append(call(door, body={"max_tokens": 8}))
+            time.sleep(0.05)
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -275,6 +279,7 @@ def test_to_two_and_back(fleet):
     def ask(number):
         while not stop.is_set():
             answers.append(call(door, body=conversation(f"{number}", max_tokens=64)))
+            time.sleep(0.3)  # there is more to do on this machine than to answer them
 
     threads = [threading.Thread(target=ask, args=(n,)) for n in range(6)]
     for thread in threads:

@@ -309,7 +309,7 @@ def test_a_token_in_the_form_is_taken_and_stands_nowhere(start, hub, tmp_path):
         task = api.state.new_task(hyperparams=sections)
         cache = ["--cache-dir", str(tmp_path / "cache")]
         environment = {**api.environment, "HF_ENDPOINT": hub.url, "CLEARML_TASK_ID": task["id"]}
-        first = start(*cache, offline=False, **environment).ready()
+        first = start(*cache, offline=False, alone=True, **environment).ready()
         assert "downloaded 1.0 MB" in first.output
         (child,) = first.children
         for pid, name in ((child, "cmdline"), (child, "environ"), (first.process.pid, "cmdline")):

@@ -79,7 +79,8 @@ def test_no_secret_and_no_forged_line_is_in_what_an_instance_leaves(start, hosti
     with ApiServer() as api:
         given = ["--model", str(hostile), "--set", "Model/endpoint_name=m"]
         given += ["--cache-dir", str(tmp_path / "cache"), "--set", "Model/threads=1"]
-        app = start(*given, offline=False, threads=None, **{**api.environment, **SECRETS}).ready()
+        environment = {**api.environment, **SECRETS}
+        app = start(*given, offline=False, threads=None, alone=True, **environment).ready()
         chat = {"messages": [{"role": "user", "content": f"the-prompt {EVIL}"}], "max_tokens": 4}
         assert ask(app, "/v1/chat/completions", chat)[0] == 200
         assert ask(app, "/%1b%0d%0aX:%20y/v1/chat/completions", chat)[0] == 404

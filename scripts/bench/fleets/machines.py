@@ -25,6 +25,8 @@ class TimedServer(ApiServer):
 
 
 class Machines(Fleet):
+    alone = True
+
     def serve(self, route: str, slots: int, context: int, cache: int) -> App:
         """An instance of a route: its slots share so many tokens, beside `cache` MiB of prompts in
         memory."""
@@ -42,7 +44,7 @@ class Machines(Fleet):
         given = ["--model", self.weights, "--host", "127.0.0.1", "--port", "0"]
         given += [text for key, value in sets.items() for text in ("--set", f"{key}={value}")]
         secrets = {"LLAMACPP_ROUTE_SECRET": SECRET, "LLAMACPP_API_KEY": KEY}
-        instance = App(folder, given, {**self.api.environment, **secrets})
+        instance = App(folder, given, {**self.api.environment, **secrets}, alone=True)
         self.stack.callback(instance.clean_up)
         return instance.ready()
 
