@@ -74,6 +74,11 @@ class NotConnectedError(UpstreamError):
     """The child took no connection, so it has not seen the request: it may be sent again."""
 
 
+class EndingError(NotConnectedError):
+    """The child closed the connection without a word, after it had broken off another answer: it
+    was about to end, and has not seen the request."""
+
+
 class DeclinedError(UpstreamError):
     """An instance takes no requests now, or not this one: another instance may."""
 

@@ -14,7 +14,7 @@ from typing import Protocol, cast
 import httptools
 
 from app.engine.passage import LINE_END, Passage, silent
-from app.errors import UpstreamError
+from app.errors import EndingError, UpstreamError
 
 Headers = list[tuple[bytes, bytes]]  # names in lower case
 
@@ -42,6 +42,7 @@ class Connections(Protocol):
 
     progress: int
     doubtful: bool  # the child has closed a connection: it may take none any more
+    broken: bool  # the last answer was broken off by the child: it may be about to end
 
     peer: str  # its name in errors
 
@@ -137,11 +138,17 @@ class ChildConnection(asyncio.Protocol):
         if exchange.started and not self._framed:
             self._finish()  # a body that ends with the connection
         else:
-            self._fail(
-                UpstreamError(
-                    f"{self._connections.peer} closed the connection before its answer was whole"
-                )
-            )
+            self._fail(self._cause(exchange))
+
+    def _cause(self, exchange: Exchange) -> UpstreamError:
+        """A process that ends closes its connections one after the other, and its listener at any
+        moment of that: what it was sent in between it has not seen."""
+        if exchange.late and not exchange.started:
+            return EndingError(f"{self._connections.peer} ended before it took the request")
+        self._connections.broken = True
+        return UpstreamError(
+            f"{self._connections.peer} closed the connection before its answer was whole"
+        )
 
     def pause_writing(self) -> None:
         if self.exchange is not None:
@@ -184,6 +191,7 @@ class ChildConnection(asyncio.Protocol):
         exchange = self.leave()
         assert exchange is not None
         self.served += 1
+        self._connections.broken = False
         reusable = self._framed and self._keep_alive
         if reusable and exchange.sent:
             self.transport.resume_reading()
@@ -242,6 +250,7 @@ class Exchange:
         self.done = False
         self.sent = True  # False while a request body is still being written
         self.replayable = True
+        self.late = False  # it began after the child had broken something off
         self._chunked = False
         self._paused = False
         self._full: asyncio.Event | None = None  # while the child does not take what is sent
@@ -261,6 +270,7 @@ class Exchange:
         connection = await self._connections.acquire(fresh)
         connection.begin(self)
         self._connection = connection
+        self.late |= self._connections.broken
         if transport := self._open_transport():
             transport.writelines(self._request)
         if self._paused:

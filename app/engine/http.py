@@ -71,6 +71,7 @@ class Client:
         self._authorization = f"Bearer {api_key}".encode()
         self.progress = 0
         self._doubtful = False
+        self.broken = False
         self.refused = False  # the last connection, for nobody listens there
         self.refuses = Bell()  # rings whenever that happens
         self.stirs = Bell()  # rings at each exchange, and when it may take no connection any more
@@ -188,7 +189,7 @@ class Client:
 
     def reopen(self) -> None:
         """There is another child."""
-        self._given_up = False
+        self._given_up = self.broken = False
 
     async def acquire(self, fresh: bool = False) -> ChildConnection:
         if self._given_up:

@@ -12,6 +12,7 @@ from app.engine.clearing import clear
 from app.engine.exchange import Exchange, Headers, Sink
 from app.engine.http import Client
 from app.errors import (
+    EndingError,
     NotConnectedError,
     OverflowedError,
     RequestError,
@@ -89,7 +90,7 @@ def use_of(exchange: Exchange) -> Use:
 def _check_again(call: Call, error: NotConnectedError, refused: int, until: float) -> None:
     """Raises `error` for a request that may not be sent once more after so many refusals;
     RequestError 503 for one that has waited for long enough."""
-    if refused == TRIES or call.body.pieces is None:
+    if refused >= TRIES or call.body.pieces is None:
         raise error
     if refused > 1 and clock.now() >= until:  # one more try costs no wait
         raise RequestError(503, f"{call.model}: {error}", retry_after=1) from None
@@ -121,8 +122,9 @@ class OfPool:
                 await self._attempt(call, relay, ask, until)
                 return
             except NotConnectedError as error:
-                # The child has just ended without seeing the request: the next one may answer.
-                refused += 1
+                # The child has just ended without seeing the request: the next one may answer. Of
+                # one that took a connection this is nearly certain, so it is tried once more.
+                refused += TRIES - 1 if isinstance(error, EndingError) else 1
                 _check_again(call, error, refused, until)
                 await self._pool.gone(call.model, min(GONE, max(0.0, until - clock.now())))
                 relay.again()

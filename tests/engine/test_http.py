@@ -7,7 +7,7 @@ import uvloop
 
 from app.engine.exchange import ChildConnection
 from app.engine.http import CONNECT_TIMEOUT, Address, Client
-from app.errors import NotConnectedError, UpstreamError
+from app.errors import EndingError, NotConnectedError, UpstreamError
 from tests.fakes import Child, alive, body_of, reply, until, without_collector
 
 
@@ -208,6 +208,51 @@ def test_a_first_request_is_never_sent_twice(run, socket):
             with pytest.raises(UpstreamError):
                 await Client(Address(socket), "k").post("/", {}, 5)
             assert len(child.heads) == 1
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "between, ends",
+    [
+        ([], True),  # the next one came while the child ended
+        (["answer"], False),  # one that has answered since did not end
+        (["reopen"], False),  # of another child
+        (["answer", "replay"], True),  # on a kept connection and on a new one, without a word
+        (["begun"], False),  # it has answered in part
+    ],
+)
+def test_what_a_child_that_ends_has_not_seen(run, socket, between, ends):
+    """1. It breaks an answer off. 2. It closes the next one's connection without a word."""
+    answers = []
+
+    async def answer(reader, writer, head):
+        await body_of(reader, head)
+        data = answers.pop(0)
+        writer.write(data)
+        if not data.endswith(b"whole"):
+            await writer.drain()
+            writer.close()
+
+    async def scenario():
+        client = Client(Address(socket), "k")
+        async with Child(socket, answer):
+            part = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\npart"
+            answers.append(part)
+            with pytest.raises(UpstreamError):
+                await client.post("/", {}, 5)
+            if "answer" in between:
+                answers.append(reply(b"whole"))
+                await client.post("/", {}, 5)
+            if "replay" not in between:
+                client._idle.clear()
+            if "reopen" in between:
+                client.reopen()
+            answers.extend([part if "begun" in between else b"", b""])
+            with pytest.raises(UpstreamError) as failure:
+                await client.post("/", {}, 5)
+            assert isinstance(failure.value, EndingError) is ends
+        client.close()
 
     run(scenario)
 

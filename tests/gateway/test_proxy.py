@@ -231,6 +231,61 @@ def test_a_request_that_a_dying_child_did_not_take_is_served_by_the_next_one(run
     run(scenario)
 
 
+def test_a_request_that_comes_while_a_child_ends_is_served_by_the_next_one(
+    run, socket, monkeypatch
+):
+    """1. A child that ends breaks an answer off. 2. It takes the next request's connection, and
+    closes it without a word. 3. Another child comes. Result: it answers."""
+    monkeypatch.setattr(passing, "GONE", 0.2)
+
+    async def scenario():
+        front, taken = Front(("tiny",)), []
+
+        async def ends(reader, writer, head):
+            await body_of(reader, head)
+            if not taken:
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\npart")
+                await writer.drain()
+            taken.append(head)
+            if len(taken) == 2:
+                child.server.close()
+                socket.unlink()
+            writer.close()
+
+        child = Child(socket, ends)
+        async with child, front.before(socket):
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                await front.ask(body=b'{"a":1}')
+            asks = asyncio.create_task(front.ask(body=b'{"a":2}'))
+            await until(lambda: len(taken) == 2)
+            async with Child(socket, echo) as following:
+                status, _, answer = await asks
+                assert (status, answer) == (200, b'{"a":2}') and len(following.heads) == 1
+            assert front.pool.view()[0].leased == 0
+
+    run(scenario)
+
+
+def test_a_child_that_answers_nobody_is_asked_twice_at_most(run, socket, monkeypatch):
+    """Of the second request it may be that the child was about to end as it came; not for ever."""
+    monkeypatch.setattr(passing, "GONE", 0.1)
+
+    async def scenario():
+        front, taken = Front(("tiny",)), []
+
+        async def ends(reader, writer, head):
+            await body_of(reader, head)
+            taken.append(head)
+            writer.close()
+
+        async with Child(socket, ends), front.before(socket):
+            for sent in (1, 3):
+                assert (await front.ask(body=b'{"a":1}'))[0] == 502
+                assert len(taken) == sent
+
+    run(scenario)
+
+
 def test_after_its_last_try_for_a_dying_child_an_overflow_is_repeated(run, socket, monkeypatch):
     monkeypatch.setattr(passing, "TRIES", 2)
     full = b'{"error":{"code":500,"message":"Context size has been exceeded"}}'
