@@ -1,5 +1,6 @@
 """The application's file, read as ClearML reads it, and held to what the code reads and reports."""
 
+import functools
 import io
 import os
 import re
@@ -32,10 +33,18 @@ from app.telemetry.overview import Details, Overview, Phase
 
 ROOT = Path(__file__).parent.parent.parent
 TEMPLATES = ROOT / "templates"
-CONF = ConfigFactory.parse_file(TEMPLATES / FILE)
-CONTENTS = [item for line in CONF["dashboard"]["lines"] for item in line["contents"]]
 TARGET = Target("a", "http://h/a/v1", False, "<key>")
 VIEW = View("a", ModelState.READY, Tier.RAM, admitted=2, leased=1, requests=5, denied=3)
+
+
+@functools.cache
+def conf():
+    """Its parser takes more time than all of these tests."""
+    return ConfigFactory.parse_file(TEMPLATES / FILE)
+
+
+def contents():
+    return [item for line in conf()["dashboard"]["lines"] for item in line["contents"]]
 
 
 def overview(name="a", **details):
@@ -55,7 +64,7 @@ def test_every_plot_is_of_something_that_is_reported():
     rates = dict.fromkeys((row.key for row in scalars.reported()), 1.0)
     reported = {(p.title, p.series) for p in [*told, *points({TOTAL: rates}, 0)]}
     reported |= {MODELS_TABLE, EXAMPLE}
-    for item in CONTENTS:
+    for item in contents():
         for variant in item.get("variant", []):
             if not item["metric"].startswith(":monitor:"):  # the SDK's own
                 assert (item["metric"], variant) in reported
@@ -65,14 +74,14 @@ def test_the_machine_plots_are_the_sdks_own():
     from clearml.utilities import resource_monitor
 
     source = Path(resource_monitor.__file__).read_text()
-    for item in CONTENTS:
+    for item in contents():
         if item.get("metric", "").startswith(":monitor:"):
             for variant in item["variant"]:
                 assert re.sub(r"gpu_\d_", "", variant).rsplit("_mbs")[0] in source, variant
 
 
 def test_every_property_that_the_page_shows_is_one_that_is_set():
-    text = " ".join(item["text"] for item in CONTENTS if item["type"] == "html")
+    text = " ".join(item["text"] for item in contents() if item["type"] == "html")
     used = set(re.findall(r"\$\{hyperparams\.properties\.(\w+)\.value\}", text))
     assert used and used <= {*properties(overview(), 1.0, TARGET)}
 
@@ -84,8 +93,8 @@ def test_every_asset_that_is_named_is_there():
 
 
 def test_the_task_is_this_repositorys():
-    assert CONF["task"]["script"]["entry_point"] == "-m app"
-    assert CONF["version"] == __version__ and CONF["details_page"] == "task"
+    assert conf()["task"]["script"]["entry_point"] == "-m app"
+    assert conf()["version"] == __version__ and conf()["details_page"] == "task"
     assert configuration("git@host:x.git", "b").count('"git@host:x.git"') == 1
 
 

@@ -203,17 +203,21 @@ def forge():
     return hot
 
 
+def finished(*arguments, environment):
+    """`python -m app` with these, to its end: as subprocess.run, with its output and its errors."""
+    if forge().starts({"PYTHONUNBUFFERED": "1", **environment}):
+        return forge().run(arguments, environment, PATIENCE)
+    line = [sys.executable, "-m", "app", *arguments]
+    return subprocess.run(
+        line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE
+    )
+
+
 def checked(folder, *arguments, offline=True, **environment):
     """`python -m app check`, which finds what a start finds, plans as it does, and is over in a
     fifth of the time: it needs no task."""
-    return subprocess.run(
-        [sys.executable, "-m", "app", "check", *["--offline"] * offline, *arguments],
-        cwd=ROOT,
-        env={**environment_of(folder), "XDG_RUNTIME_DIR": str(folder), **environment},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    environment = {**environment_of(folder), "XDG_RUNTIME_DIR": str(folder), **environment}
+    return finished("check", *["--offline"] * offline, *arguments, environment=environment)
 
 
 def refused(done, *problems):

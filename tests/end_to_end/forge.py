@@ -10,6 +10,7 @@ starts a process of its own.
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -23,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -63,17 +65,36 @@ class Forge:
         return own({"OPENBLAS_NUM_THREADS": "1", **variables}) == own(self.variables)
 
     def start(self, arguments, variables):
+        """Its output and its errors together are its `stdout`."""
+        ours, theirs = os.pipe()
+        process = self._start(arguments, variables, theirs, theirs)
+        os.close(theirs)
+        process.stdout = open(ours, errors="replace")
+        return process
+
+    def run(self, arguments, variables, timeout):
+        """As subprocess.run, with its output and its errors apart."""
+        pipes = os.pipe(), os.pipe()
+        process = self._start(arguments, variables, *(theirs for _, theirs in pipes))
+        for _, theirs in pipes:
+            os.close(theirs)
+        with ThreadPoolExecutor(len(pipes)) as pool:
+            texts = [pool.submit(all_of, ours) for ours, _ in pipes]
+            try:
+                process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(arguments, process.wait(), *(t.result() for t in texts))
+
+    def _start(self, arguments, variables, output, errors):
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self._path)
-        ours, theirs = os.pipe()
-        try:
-            order = json.dumps([[str(each) for each in arguments], variables]).encode()
-            socket.send_fds(connection, [LENGTH.pack(len(order))], [theirs])
-            connection.sendall(order)
-        finally:
-            os.close(theirs)
+        order = json.dumps([[str(each) for each in arguments], variables]).encode()
+        socket.send_fds(connection, [LENGTH.pack(len(order))], [output, errors])
+        connection.sendall(order)
         (pid,) = LENGTH.unpack(read(connection, LENGTH.size))
-        return Forged(pid, connection, open(ours, errors="replace"))
+        return Forged(pid, connection)
 
     def close(self):
         """What it has started and still runs is killed."""
@@ -84,8 +105,10 @@ class Forge:
 
 
 class Forged:
-    def __init__(self, pid, connection, stdout):
-        self.pid, self.stdout, self.returncode = pid, stdout, None
+    stdout = None
+
+    def __init__(self, pid, connection):
+        self.pid, self.returncode = pid, None
         self._connection = connection
 
     def poll(self):
@@ -112,6 +135,11 @@ class Forged:
         self.send_signal(signal.SIGKILL)
 
 
+def all_of(file):
+    with open(file) as opened:
+        return opened.read()
+
+
 def read(connection, size):
     data = b""
     while len(data) < size:
@@ -125,6 +153,7 @@ def heat():
     """Import what each start imports, but the LATE ones and what needs these at once."""
     import app
 
+    gc.disable()
     sys.modules.update(dict.fromkeys(LATE))
     names = [module.name for module in pkgutil.walk_packages(app.__path__, "app.")]
     for name in [name for name in names if name != "app.__main__"] + list(OF_THE_SDK):
@@ -132,6 +161,8 @@ def heat():
             importlib.import_module(name)
     for name in LATE:
         del sys.modules[name]
+    gc.freeze()  # else each fork's collector goes through all that, and copies it
+    gc.enable()
 
 
 def take_orders(path):
@@ -153,24 +184,33 @@ def take_orders(path):
         while True:
             ready = {key.fileobj for key, _ in selector.select()}
             if 0 in ready:
-                for pid in callers:
-                    os.kill(pid, signal.SIGKILL)
-                tell(callers, wait=True)
-                os._exit(0)
+                end(callers)
             if woken in ready:
                 os.read(woken, 1 << 16)
                 tell(callers)
             if listener in ready:
                 connection, _ = listener.accept()
-                arguments, variables, output = order_of(connection)
+                arguments, variables, outputs = order_of(connection)
                 pid = os.fork()
                 if not pid:
                     selector.close()
-                    become(output, variables)
+                    become(outputs, variables)
                     return arguments
-                os.close(output)
+                answer(connection, pid, outputs)
                 callers[pid] = connection
-                connection.sendall(LENGTH.pack(pid))
+
+
+def end(callers):
+    for pid in callers:
+        os.kill(pid, signal.SIGKILL)
+    tell(callers, wait=True)
+    os._exit(0)
+
+
+def answer(connection, pid, outputs):
+    for output in outputs:
+        os.close(output)
+    connection.sendall(LENGTH.pack(pid))
 
 
 def tell(callers, wait=False):
@@ -183,18 +223,18 @@ def tell(callers, wait=False):
 
 
 def order_of(connection):
-    head, files, *_ = socket.recv_fds(connection, LENGTH.size, 1)
+    head, files, *_ = socket.recv_fds(connection, LENGTH.size, 2)
     (length,) = LENGTH.unpack(head)
     assert length <= LARGEST
-    return (*json.loads(read(connection, length)), files[0])
+    return (*json.loads(read(connection, length)), files)
 
 
-def become(output, variables):
+def become(outputs, variables):
     """In the child: what a fresh interpreter has."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
+    for number, output in enumerate(outputs, 1):
+        os.dup2(output, number)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.closerange(3, 1024)

@@ -10,7 +10,7 @@ import pytest
 
 from app.engine.capabilities import find
 from tests.clearml_api import ApiServer
-from tests.end_to_end.conftest import PATIENCE, ROOT, environment_of
+from tests.end_to_end.conftest import PATIENCE, ROOT, environment_of, finished
 from tests.gpus import NAME, Gpus
 from tests.hub import Hub
 
@@ -21,19 +21,14 @@ NOWHERE = "http://127.0.0.1:9"  # nobody listens there
 def doctor(tmp_path):
     def run(*arguments, status=0, **environment):
         """What was found, by check."""
-        done = subprocess.run(
-            [sys.executable, "-m", "app", "doctor", "--json", "--port", "0", *arguments],
-            cwd=ROOT,
-            env={
-                **environment_of(tmp_path),
-                "CLEARML_CONFIG_FILE": str(tmp_path / "no.conf"),
-                "HF_ENDPOINT": NOWHERE,
-                **environment,
-            },
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
+        environment = {
+            **environment_of(tmp_path),
+            "CLEARML_CONFIG_FILE": str(tmp_path / "no.conf"),
+            "HF_ENDPOINT": NOWHERE,
+            **environment,
+        }
+        line = ["doctor", "--json", "--port", "0", *arguments]
+        done = finished(*line, environment=environment)
         assert done.returncode == status and "Traceback" not in done.stderr, done
         return {row["check"]: row for row in json.loads(done.stdout)}
 

@@ -5,8 +5,6 @@ import json
 import os
 import signal
 import struct
-import subprocess
-import sys
 from base64 import b64encode
 from collections import Counter
 from zlib import compress, crc32
@@ -17,7 +15,7 @@ from huggingface_hub import try_to_load_from_cache
 from app.models import part_file, tiny_writer
 from tests import projector
 from tests.clearml_api import ApiServer
-from tests.end_to_end.conftest import PATIENCE, ROOT, checked, environment_of, refused
+from tests.end_to_end.conftest import checked, environment_of, finished, refused
 from tests.end_to_end.test_serving import chat, client, get, until
 from tests.hub import Hub, Storage
 
@@ -455,13 +453,8 @@ def test_a_bucket(from_web, weights, tmp_path):
 
 
 def cached(tmp_path, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-m", "app", "cache", "--cache-dir", str(tmp_path / "cache"), *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    cache = ["--cache-dir", str(tmp_path / "cache")]
+    done = finished("cache", *cache, *arguments, environment=dict(os.environ))
     return done.returncode, done.stdout + done.stderr
 
 
@@ -493,14 +486,8 @@ def test_a_wrong_limit_is_told(serve):
 
 def fetched(tmp_path, *arguments, **environment):
     cache = ["--cache-dir", str(tmp_path / "cache")]
-    done = subprocess.run(
-        [sys.executable, "-m", "app", "fetch", *cache, *arguments],
-        cwd=ROOT,
-        env={**environment_of(tmp_path), **environment},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    environment = {**environment_of(tmp_path), **environment}
+    done = finished("fetch", *cache, *arguments, environment=environment)
     return done.returncode, done.stdout.splitlines(), done.stderr
 
 

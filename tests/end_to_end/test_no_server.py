@@ -5,8 +5,6 @@ The SDK would try for hours, or print tracebacks. Real sockets, each with one an
 
 import asyncio
 import socket
-import subprocess
-import sys
 import threading
 from contextlib import ExitStack, contextmanager
 
@@ -15,7 +13,7 @@ import pytest
 from app.task import login
 from app.task.sdk import ClearMLError, SdkThread
 from tests.clearml_api import ApiServer
-from tests.end_to_end.conftest import PATIENCE, ROOT, environment_of, free_port
+from tests.end_to_end.conftest import environment_of, finished, free_port
 from tests.end_to_end.test_task import form, tiny_path
 
 # The SDK imports and reads what others have deprecated.
@@ -80,10 +78,7 @@ def run(tmp_path, command, host, **more):
         **settings(tmp_path, host, **more),
         "XDG_RUNTIME_DIR": str(tmp_path),
     }
-    line = [sys.executable, "-m", "app", *COMMANDS[command]]
-    done = subprocess.run(
-        line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE
-    )
+    done = finished(*COMMANDS[command], environment=environment)
     return done.returncode, done.stdout + done.stderr
 
 

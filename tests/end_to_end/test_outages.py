@@ -1,13 +1,11 @@
 """The real ClearML SDK, where its server gives no token or something else answers in its place."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 
 from tests.clearml_api import ApiServer
-from tests.end_to_end.conftest import PATIENCE, ROOT, environment_of
+from tests.end_to_end.conftest import environment_of, finished
 from tests.end_to_end.test_serving import chat, client, until
 from tests.end_to_end.test_task import SERVING, online, parameters_of, tiny_path
 
@@ -32,14 +30,9 @@ def test_a_command_ends_with_one_line(api, tmp_path, command):
     api.behind = 404
     clean = environment_of(tmp_path)
     places = {"CLEARML_CACHE_DIR": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-m", "app", *COMMANDS[command]],
-        cwd=ROOT,
-        env={**clean, **api.environment, **places, "CLEARML_CONFIG_FILE": str(tmp_path / "no")},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-    )
+    places["CLEARML_CONFIG_FILE"] = str(tmp_path / "no")
+    environment = {**clean, **api.environment, **places}
+    done = finished(*COMMANDS[command], environment=environment)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     (line,) = [each for each in done.stderr.splitlines() if " ERROR " in each]
     assert re.search("ClearML: .*not a ClearML server's", line), line
