@@ -41,6 +41,7 @@ class Admitted:
             message = f"{self._state.route.name}: {MOST_WAITING} requests are here, the limit"
             raise RequestError(503, message, retry_after=10)
         self._state.admitted += 1
+        self._state.demand.arrived(clock.now(), self._state.admitted)
 
     def __exit__(self, *_: object) -> None:
         self._state.admitted -= 1

@@ -36,7 +36,8 @@ class History:
 
 
 class Demand:
-    """What has been asked of a route lately: looked at once in a while, by `see`."""
+    """What has been asked of a route lately: looked at once in a while, by `see`, and told of each
+    request that comes, by `arrived`. Short ones come and go between two looks."""
 
     def __init__(self, now: float) -> None:
         self._slots = 0
@@ -47,17 +48,22 @@ class Demand:
 
     def see(self, now: float, requests: int, slots: int) -> None:
         """So many `requests` are here now, those that wait for an instance included."""
-        beyond = max(0, requests - slots)
-        self._history.see(now, requests - beyond, beyond)
         if slots != self._slots:  # how long requests waited for others tells nothing of these
             self._slots = slots
             self._seen.clear()
             self._served.clear()
+        beyond = self.arrived(now, requests)
         if slots:  # who waits for the first instance does not show that one is too few
             self._seen.append((now, beyond))
+
+    def arrived(self, now: float, requests: int) -> int:
+        """So many are here now; how many of them are beyond all slots."""
+        beyond = max(0, requests - self._slots)
+        self._history.see(now, requests - beyond, beyond)
         while self._peaks and self._peaks[-1][1] <= requests:
             self._peaks.pop()
         self._peaks.append((now, requests))
+        return beyond
 
     def history(self) -> list[tuple[int, int]]:
         return self._history.points()

@@ -7,6 +7,7 @@ from app.fleet.config import Route
 from app.fleet.standing import Coming
 from app.fleet.watch import take_back
 from app.gateway import trust
+from app.machine import clock
 from app.memory.caller import Caller
 from tests.fleet.door import ANSWER, DRAINING, SECRET, Front, ScriptedInstance
 
@@ -25,6 +26,8 @@ def test_a_request_goes_below_the_models_name_with_the_instances_key(run):
             assert "authorization: bearer " in head and SECRET not in head
             assert "session: address:127.0.0.1" in head and "x-wait-timeout: 5" in head
             assert front.samples[0].model == "chat/m" and front.state.served == 1
+            # It has come and gone between two looks at the route, and was needed all the same.
+            assert front.state.demand.peak(clock.now(), 60) == 1
 
     run(scenario)
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from app.fleet.config import Route
@@ -112,6 +114,18 @@ def test_the_peak_is_that_of_the_window():
     assert found.peak(4.0, 10) == 9
     assert found.peak(4.0, 2.5) == 5
     assert found.peak(4.0, 0.5) == 1
+
+
+def test_what_comes_and_goes_between_two_looks_is_needed():
+    """One short request a minute: an instance that is asked is not let go of for want of it."""
+    found, standing = Demand(0.0), Standing([ONE], 0, 0, -1e9)
+    for now in range(1, 3600):
+        found.see(float(now), 0, 4)
+        if now % 60 == 1 and now <= 1801:
+            found.arrived(now + 0.5, 1)
+        decided = decide(replace(ROUTE, quiet=900.0), standing, found, now + 0.9)
+        assert decided == (NOTHING if now < 1801 + 900 else Decision(let_go="a")), now
+    assert sum(working for working, _ in found.history()) == 31
 
 
 def test_the_history_has_the_peaks_of_each_part_of_an_hour():
