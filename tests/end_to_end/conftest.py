@@ -52,6 +52,12 @@ def name_of(process):
 TOGETHER = "test_clearml_task.py", "test_page.py", "test_bodies.py", "test_shapes.py", "clients"
 
 
+QUICK = (
+    *("test_callers.py", "test_check.py", "test_crowd.py", "test_gateway.py", "test_heads.py"),
+    *("test_refusals.py", "test_serving.py", "test_several.py", "test_sharing.py", "test_words.py"),
+)
+
+
 class Together(LoadScopeScheduling):
     def _split_scope(self, nodeid):
         module = nodeid.split("::")[0]
@@ -66,11 +72,12 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items):
-    """What takes long begins first: the others fill the time until its end."""
+    """What takes long begins first, and what takes a second last: the others fill the time until
+    the end of these."""
     for item in items:
         if "end_to_end" in str(item.path):
             item.add_marker(pytest.mark.end_to_end)
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    items.sort(key=lambda item: (not item.get_closest_marker("long"), item.path.name in QUICK))
 
 
 class App:

@@ -180,7 +180,7 @@ def test_a_child_that_the_kernel_kills_is_loaded_again_by_the_next_request(share
     assert ask(client(app, None), "b").usage.completion_tokens == 8
 
 
-SOON = 0.05  # minutes
+SOON = 0.03  # minutes
 LEAVES = "a leaves memory: unused for 3 seconds"
 
 
@@ -188,7 +188,7 @@ def test_a_model_that_nobody_uses_leaves_and_comes_back(share):
     """Two models that fit beside each other, without a tier; one has a time. Result: it alone
     leaves, the idle clock goes on and /ready stays, and the next request is served."""
     app = share("ab", how=None, room="1", items={"a": {"ttl": SOON}}).ready()
-    assert app.line(r"^a: leaves memory after 3 seconds without a request$")
+    assert app.line(r"^a: leaves memory after 1.8 seconds without a request$")
     openai = client(app, None)
     assert ask(openai, "a").usage.completion_tokens == 8
     app.line(f" INFO {LEAVES}$")
