@@ -75,8 +75,8 @@ class NotConnectedError(UpstreamError):
 
 
 class EndingError(NotConnectedError):
-    """The child closed the connection without a word, after it had broken off another answer: it
-    was about to end, and has not seen the request."""
+    """The child closed the connection at once and before its answer began, after it had broken
+    another one off: it was about to end, and has hardly seen the request."""
 
 
 class DeclinedError(UpstreamError):

@@ -4,15 +4,18 @@ import gc
 import pytest
 import uvloop
 
-gc.disable()  # until all tests are collected
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 # What opens sockets or starts processes depends on the loop; for the rest one loop is enough.
 ON_EVERY_LOOP = "tests.engine", "tests.gateway", "tests.machine", "tests.memory.test_checkpoint"
 
 
+def pytest_collection(session):
+    """The collector need not go through what stays, while it is imported and afterwards."""
+    if hasattr(session.config, "workerinput") or not session.config.getoption("numprocesses", 0):
+        gc.disable()
+
+
 def pytest_collection_finish():
-    """What was imported until now stays: the collector need not go through it again and again, nor
-    while it was imported."""
     gc.collect()
     gc.freeze()
     gc.enable()

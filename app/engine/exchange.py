@@ -15,8 +15,10 @@ import httptools
 
 from app.engine.passage import LINE_END, Passage, silent
 from app.errors import EndingError, UpstreamError
+from app.machine import clock
 
 Headers = list[tuple[bytes, bytes]]  # names in lower case
+ENDING = 2.0  # seconds that a process takes to end, once it closes its connections
 
 
 class Sink(Protocol):
@@ -142,13 +144,14 @@ class ChildConnection(asyncio.Protocol):
 
     def _cause(self, exchange: Exchange) -> UpstreamError:
         """A process that ends closes its connections one after the other, and its listener at any
-        moment of that: what it was sent in between it has not seen."""
-        if exchange.late and not exchange.started:
-            return EndingError(f"{self._connections.peer} ended before it took the request")
-        self._connections.broken = True
-        return UpstreamError(
-            f"{self._connections.peer} closed the connection before its answer was whole"
-        )
+        moment of that: what it was sent in between it has hardly seen."""
+        peer = self._connections.peer
+        if not self._closed:
+            soon = clock.now() - exchange.begun < ENDING
+            if exchange.late and soon and not exchange.started:
+                return EndingError(f"{peer} ended before it took the request")
+            self._connections.broken = True
+        return UpstreamError(f"{peer} closed the connection before its answer was whole")
 
     def pause_writing(self) -> None:
         if self.exchange is not None:
@@ -250,7 +253,8 @@ class Exchange:
         self.done = False
         self.sent = True  # False while a request body is still being written
         self.replayable = True
-        self.late = False  # it began after the child had broken something off
+        self.late = False  # it began after the child had broken something off,
+        self.begun = 0.0  # and when
         self._chunked = False
         self._paused = False
         self._full: asyncio.Event | None = None  # while the child does not take what is sent
@@ -270,7 +274,7 @@ class Exchange:
         connection = await self._connections.acquire(fresh)
         connection.begin(self)
         self._connection = connection
-        self.late |= self._connections.broken
+        self.late, self.begun = self._connections.broken, clock.now()
         if transport := self._open_transport():
             transport.writelines(self._request)
         if self._paused:

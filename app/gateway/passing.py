@@ -90,7 +90,7 @@ def use_of(exchange: Exchange) -> Use:
 def _check_again(call: Call, error: NotConnectedError, refused: int, until: float) -> None:
     """Raises `error` for a request that may not be sent once more after so many refusals;
     RequestError 503 for one that has waited for long enough."""
-    if refused >= TRIES or call.body.pieces is None:
+    if refused == TRIES or call.body.pieces is None:
         raise error
     if refused > 1 and clock.now() >= until:  # one more try costs no wait
         raise RequestError(503, f"{call.model}: {error}", retry_after=1) from None
@@ -116,16 +116,17 @@ class OfPool:
         ask = asking(kind_of(call.path), call)
         until = clock.now() + wait
         relay.repeatable = call.body.whole is not None
-        refused = 0
+        refused = endings = 0
         while True:
             try:
                 await self._attempt(call, relay, ask, until)
                 return
             except NotConnectedError as error:
                 # The child has just ended without seeing the request: the next one may answer. Of
-                # one that took a connection this is nearly certain, so it is tried once more.
-                refused += TRIES - 1 if isinstance(error, EndingError) else 1
-                _check_again(call, error, refused, until)
+                # one that took a connection this is only nearly certain, so that counts once.
+                refused += 1
+                endings += isinstance(error, EndingError)
+                _check_again(call, error, refused if endings < 2 else TRIES, until)
                 await self._pool.gone(call.model, min(GONE, max(0.0, until - clock.now())))
                 relay.again()
             except StuckError:

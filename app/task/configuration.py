@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from typing import Any
 
-COMMENT = re.compile(r"^[ \t]*(?:#|//).*", re.MULTILINE)
+COMMENT = re.compile(r"^([ \t]*)(?:#|//)[^\r\n]*", re.MULTILINE)
 LINES_OF_TEXT = '"""'  # between two of these a line that looks like a comment is text
 
 
 def skip_comments() -> None:
     """The SDK's parser looks for the end of a comment letter by letter: of each start it took a
     fifth of a second for the SDK's own defaults, which are comments for the most part, and as much
-    for a clearml.conf. Lines of comments become blank ones, so that the lines which its errors name
-    stay the same. An SDK that reads by other means is left as it is."""
+    for a clearml.conf. Empty comments are left, so that its errors name the same lines, and a line
+    that goes on behind a backslash goes on no further. An SDK that reads by other means is left as
+    it is."""
     try:
         from clearml.utilities.pyhocon.config_parser import ConfigParser
     except ImportError:
@@ -24,7 +25,7 @@ def skip_comments() -> None:
 
     def quickly(content: str, *arguments: Any, **named: Any) -> Any:
         if isinstance(content, str) and LINES_OF_TEXT not in content:
-            content = COMMENT.sub("", content)
+            content = COMMENT.sub(r"\1#", content)
         return parse(content, *arguments, **named)
 
     quickly.skips_comments = True  # type: ignore[attr-defined]

@@ -88,9 +88,10 @@ class Forge:
         return subprocess.CompletedProcess(arguments, process.wait(), *(t.result() for t in texts))
 
     def _start(self, arguments, variables, output, errors):
+        order = json.dumps([[str(each) for each in arguments], variables]).encode()
+        assert len(order) <= LARGEST
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self._path)
-        order = json.dumps([[str(each) for each in arguments], variables]).encode()
         socket.send_fds(connection, [LENGTH.pack(len(order))], [output, errors])
         connection.sendall(order)
         (pid,) = LENGTH.unpack(read(connection, LENGTH.size))
@@ -122,14 +123,20 @@ class Forged:
                 selector.register(self._connection, selectors.EVENT_READ)
                 if not selector.select(timeout):
                     raise subprocess.TimeoutExpired(f"app, process {self.pid}", timeout)
-            (status,) = LENGTH.unpack(read(self._connection, LENGTH.size))
-            self.returncode = os.waitstatus_to_exitcode(status)
+            try:
+                (status,) = LENGTH.unpack(read(self._connection, LENGTH.size))
+                self.returncode = os.waitstatus_to_exitcode(status)
+            except EOFError:  # the forge has broken down
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
+                self.returncode = -signal.SIGKILL
             self._connection.close()
         return self.returncode
 
     def send_signal(self, signum):
         if self.poll() is None:
-            os.kill(self.pid, signum)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(self.pid, signum)
 
     def kill(self):
         self.send_signal(signal.SIGKILL)
@@ -144,7 +151,8 @@ def read(connection, size):
     data = b""
     while len(data) < size:
         part = connection.recv(size - len(data))
-        assert part, "the forge has ended"
+        if not part:
+            raise EOFError("the other end is closed")
         data += part
     return data
 
@@ -225,7 +233,6 @@ def tell(callers, wait=False):
 def order_of(connection):
     head, files, *_ = socket.recv_fds(connection, LENGTH.size, 2)
     (length,) = LENGTH.unpack(head)
-    assert length <= LARGEST
     return (*json.loads(read(connection, length)), files)
 
 
@@ -238,6 +245,8 @@ def become(outputs, variables):
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.closerange(3, 1024)
+    if "PYTHONUNBUFFERED" not in variables:
+        sys.stdout = open(1, "w", closefd=False)
     os.environ.clear()
     os.environ.update(variables)
     time.tzset()

@@ -187,7 +187,7 @@ def test_a_replica_that_is_killed_costs_no_request(fleet, endless):
             ended.append(call(door, body=conversation(f"{number} {len(ended)}", max_tokens=8)))
 
     # Those of one instance fit into its KV cache together: else some would wait for others' ends.
-    streams = [Stream(door, conversation(f"stream {n}", max_tokens=1500)) for n in range(6)]
+    streams = [Stream(door, conversation(f"stream {n}", max_tokens=2000)) for n in range(6)]
     wait_for(lambda: all(stream.begun for stream in streams), lambda: door.output)
     loads = [each["in_flight"] for each in get(door)["routes"][0]["instances"]]
     assert sum(loads) == 6 and min(loads) > 0, loads

@@ -5,6 +5,7 @@ import socket as sockets
 import pytest
 import uvloop
 
+from app.engine import exchange as exchanging
 from app.engine.exchange import ChildConnection
 from app.engine.http import CONNECT_TIMEOUT, Address, Client
 from app.errors import EndingError, NotConnectedError, UpstreamError
@@ -254,6 +255,35 @@ def test_what_a_child_that_ends_has_not_seen(run, socket, between, ends):
             assert isinstance(failure.value, EndingError) is ends
         client.close()
 
+    run(scenario)
+
+
+@pytest.mark.parametrize("who", ["the child, after a while", "we"])
+def test_what_it_may_have_seen(run, socket, who, monkeypatch):
+    """An answer was broken off, and another one does not begin."""
+    monkeypatch.setattr(exchanging, "ENDING", 0.1)
+    asked = []
+
+    async def answer(reader, writer, head):
+        await body_of(reader, head)
+        asked.append(head)
+        if len(asked) == 1:
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\npart")
+            await writer.drain()
+        elif who == "we":
+            client.close()
+        else:
+            await asyncio.sleep(0.2)
+        writer.close()
+
+    async def scenario():
+        async with Child(socket, answer):
+            for _ in range(2):
+                with pytest.raises(UpstreamError) as failure:
+                    await client.post("/", {}, 5)
+                assert not isinstance(failure.value, EndingError)
+
+    client = Client(Address(socket), "k")
     run(scenario)
 
 

@@ -266,6 +266,34 @@ def test_a_request_that_comes_while_a_child_ends_is_served_by_the_next_one(
     run(scenario)
 
 
+def test_after_it_was_closed_a_refused_connection_is_tried_again(run, socket, monkeypatch):
+    """The process still ends, though its listener is closed by now."""
+    monkeypatch.setattr(passing, "GONE", 0.1)
+
+    async def scenario():
+        front, asked = Front(("tiny",)), asyncio.Event()
+
+        async def ends(reader, writer, head):
+            await body_of(reader, head)
+            if asked.is_set():
+                child.server.close()
+                socket.unlink()
+                gone.set()
+            writer.close()
+
+        child, gone = Child(socket, ends), asyncio.Event()
+        async with child, front.before(socket):
+            assert (await front.ask(body=b'{"a":1}'))[0] == 502
+            asked.set()
+            asks = asyncio.create_task(front.ask(body=b'{"a":2}'))
+            await gone.wait()
+            await asyncio.sleep(0.2)  # it is tried meanwhile, and nobody listens
+            async with Child(socket, echo):
+                assert (await asks)[0] == 200
+
+    run(scenario)
+
+
 def test_a_child_that_answers_nobody_is_asked_twice_at_most(run, socket, monkeypatch):
     """Of the second request it may be that the child was about to end as it came; not for ever."""
     monkeypatch.setattr(passing, "GONE", 0.1)

@@ -7,7 +7,7 @@ import clearml
 import pytest
 from clearml.utilities.pyhocon import ConfigFactory
 from clearml.utilities.pyhocon.config_parser import ConfigParser
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from app.task import configuration
@@ -57,8 +57,13 @@ def outcome(parse, text):
         return type(error), getattr(error, "lineno", None)
 
 
+@example(["k: one \\", "# c", "b: 2"], "\n")
+@example(["a: \\", "# c", "b: 2"], "\n")
+@example(["k: \\", "# c", "3", "b: 2"], "\n")
+@example(["k: \\", "# a comment", "b = two words # and a comment"], "\n")
+@example(["a: 1", "# c\rb: 2", "d: 3"], "\n")
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.sampled_from(LINES), max_size=12), st.sampled_from(["\n", "\r\n"]))
+@given(st.lists(st.sampled_from(LINES), max_size=12), st.sampled_from(["\n", "\r\n", "\r"]))
 def test_a_text_says_the_same_without_its_comments(lines, end):
     text = end.join(lines)
     plain = outcome(AS_IT_WAS, text)
@@ -85,7 +90,7 @@ def test_the_parser_sees_no_lines_of_comments(monkeypatch):
     for path in DEFAULTS:
         ConfigFactory.parse_file(str(path))
         assert seen[-1].count("\n") == path.read_text().count("\n")
-        assert not [line for line in seen[-1].splitlines() if line.strip().startswith("#")]
+        assert {s for line in seen[-1].splitlines() if (s := line.strip()).startswith("#")} == {"#"}
     ConfigFactory.parse_string('a: """\n# text\n"""')
     assert "# text" in seen[-1]
 
