@@ -75,8 +75,8 @@ class NotConnectedError(UpstreamError):
 
 
 class EndingError(NotConnectedError):
-    """The child closed the connection at once and before its answer began, after it had broken
-    another one off: it was about to end, and has hardly seen the request."""
+    """The child closed the connection soon and before its answer began, after it had closed another
+    one in an exchange: it was about to end, and has hardly seen the request."""
 
 
 class DeclinedError(UpstreamError):

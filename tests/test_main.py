@@ -46,6 +46,7 @@ def test_a_command_runs_on_a_loop_of_its_own():
     [
         (["--set", "Model/thread=1"], "--set Model/thread: no such field; did you mean Model/t"),
         (["serve", "--port", "-1"], "General/port: -1 is less than 0"),
+        (["--no-clearml", "check"], "unrecognized arguments: check (a command comes first: python"),
         (["package", "--repo", "x", "/none/a.zip"], "/none/a.zip cannot be written: No such file"),
     ],
 )

@@ -6,10 +6,10 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from app import __version__
 from app.errors import ConfigError, FormError
@@ -39,6 +39,15 @@ class Command(Protocol):
 class Parser(argparse.ArgumentParser):
     """Raises OSError where what it is asked for cannot be written, which argparse hides."""
 
+    commands: Collection[str] = ()
+
+    def error(self, message: str) -> NoReturn:
+        _, unknown, words = message.partition("unrecognized arguments: ")
+        late = [word for word in words.split() if unknown and word in self.commands]
+        if late:
+            message += f" (a command comes first: {PROGRAM} {late[0]} [options])"
+        super().error(message)
+
     def _print_message(self, message: str, file: Any = None) -> None:
         if file is not sys.stdout:
             super()._print_message(message, file)
@@ -57,6 +66,7 @@ def parser(name: str, command: Command, descriptions: Mapping[str, str]) -> argp
         epilog=_listed(descriptions) if default else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    found.commands = descriptions
     found.add_argument("--version", action="version", version=__version__)
     command.add_options(found)
     return found

@@ -44,7 +44,7 @@ class Connections(Protocol):
 
     progress: int
     doubtful: bool  # the child has closed a connection: it may take none any more
-    broken: bool  # the last answer was broken off by the child: it may be about to end
+    broken: bool  # it has closed one in an exchange, and answered none since: it may be ending
 
     peer: str  # its name in errors
 
@@ -147,8 +147,7 @@ class ChildConnection(asyncio.Protocol):
         moment of that: what it was sent in between it has hardly seen."""
         peer = self._connections.peer
         if not self._closed:
-            soon = clock.now() - exchange.begun < ENDING
-            if exchange.late and soon and not exchange.started:
+            if exchange.late and exchange.just_begun and not exchange.started:
                 return EndingError(f"{peer} ended before it took the request")
             self._connections.broken = True
         return UpstreamError(f"{peer} closed the connection before its answer was whole")
@@ -205,7 +204,8 @@ class ChildConnection(asyncio.Protocol):
 
     def _fail(self, error: UpstreamError) -> None:
         exchange = self.exchange
-        if exchange and self.served and not exchange.started and exchange.replayable:
+        lost = exchange and self.served and exchange.just_begun and not exchange.started
+        if exchange and lost and exchange.replayable:
             self.leave()
             self.close()
             exchange.replay()
@@ -253,7 +253,7 @@ class Exchange:
         self.done = False
         self.sent = True  # False while a request body is still being written
         self.replayable = True
-        self.late = False  # it began after the child had broken something off,
+        self.late = False  # it began while `Connections.broken`,
         self.begun = 0.0  # and when
         self._chunked = False
         self._paused = False
@@ -268,6 +268,11 @@ class Exchange:
         """It is the child's turn: it has the request, or does not take what is sent of it; and
         whoever waits for the answer takes what comes."""
         return not (self.ours or self._paused) and (self.sent or self._full is not None)
+
+    @property
+    def just_begun(self) -> bool:
+        """What is closed so soon was being closed when the request came."""
+        return clock.now() - self.begun < ENDING
 
     async def begin(self, *, fresh: bool = False) -> None:
         """Send the request. Raises NotConnectedError."""
@@ -352,5 +357,5 @@ class Exchange:
         try:
             await self.begin(fresh=True)
         except UpstreamError as error:
-            failure = error
+            failure = EndingError(f"{error}, after it had closed one with the request on it")
             self.end_with(lambda: self.sink.failed(failure))

@@ -162,6 +162,9 @@ class Orders:
             await self.take_back(task)
         except RefusedError:
             await self._delete(task)
+        except NoAnswerError as error:
+            self._unsure.add(task)
+            logger.warning("%s", error)
         except ClearMLError as error:
             logger.warning("%s", error)
 
@@ -239,8 +242,8 @@ class Orders:
         Its queue gives a task to one who asks, so what this takes out of it no agent begins.
         (`tasks.dequeue` refuses nothing: it sets back a task that runs, too.)
         """
+        wish = {"queue": await self._queue_of(task), "task": task, "update_task_status": True}
         try:
-            wish = {"queue": await self._queue_of(task), "task": task, "update_task_status": True}
             answer = await self._server.ask("queues", "remove_task", wish)
         except NoAnswerError:
             self._unsure.add(task)  # a draft, if it was taken out

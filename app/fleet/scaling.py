@@ -52,18 +52,23 @@ class Demand:
             self._slots = slots
             self._seen.clear()
             self._served.clear()
-        beyond = self.arrived(now, requests)
+        beyond = max(0, requests - slots)
+        self._history.see(now, requests - beyond, beyond)
         if slots:  # who waits for the first instance does not show that one is too few
             self._seen.append((now, beyond))
+        self._note(now, requests)
 
-    def arrived(self, now: float, requests: int) -> int:
-        """So many are here now; how many of them are beyond all slots."""
+    def arrived(self, now: float, requests: int) -> None:
+        """One has come, of so many that are here now. It shows that an instance is needed; how many
+        are, looks tell: a moment's crowd waits a moment."""
         beyond = max(0, requests - self._slots)
         self._history.see(now, requests - beyond, beyond)
+        self._note(now, 1)
+
+    def _note(self, now: float, requests: int) -> None:
         while self._peaks and self._peaks[-1][1] <= requests:
             self._peaks.pop()
         self._peaks.append((now, requests))
-        return beyond
 
     def history(self) -> list[tuple[int, int]]:
         return self._history.points()
@@ -92,7 +97,8 @@ class Demand:
             self._served.popleft()
 
     def peak(self, now: float, window: float) -> int:
-        """The most requests at once in the last `window` seconds."""
+        """The most requests at once in the last `window` seconds, as looks had it; one, at least,
+        if any has come."""
         while self._peaks and self._peaks[0][0] < now - window:
             self._peaks.popleft()
         return self._peaks[0][1] if self._peaks else 0

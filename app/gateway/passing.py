@@ -123,10 +123,12 @@ class OfPool:
                 return
             except NotConnectedError as error:
                 # The child has just ended without seeing the request: the next one may answer. Of
-                # one that took a connection this is only nearly certain, so that counts once.
+                # one that took a connection this is only nearly certain.
                 refused += 1
                 endings += isinstance(error, EndingError)
-                _check_again(call, error, refused if endings < 2 else TRIES, until)
+                if endings > 1:
+                    raise
+                _check_again(call, error, refused, until)
                 await self._pool.gone(call.model, min(GONE, max(0.0, until - clock.now())))
                 relay.again()
             except StuckError:

@@ -7,10 +7,12 @@ exception that nothing caught with plain text.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 
 from app.errors import RequestError
+from app.form.fields import FIELDS
 
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 # What llama-server says to all requests at work when its KV cache is full, and when a batch of them
@@ -21,6 +23,13 @@ TOO_LONG = "exceed_context_size_error"  # llama-server's type of it, and OpenAI'
 CONTEXT_LENGTH = "context_length_exceeded"
 LARGEST = 256 * 1024  # bytes of an error that are looked at
 LONGEST_SHOWN = 2000  # characters of a text
+OPTION = re.compile(r"--[a-z][a-z-]+")
+OF_OPTIONS = {
+    option: field.key
+    for field in FIELDS
+    for spellings in (field.flag, *field.on, *field.off)
+    for option in spellings
+}
 UNREADABLE = (
     "llama-server refused the request and gave no reason: it does so with a form or an Accept "
     "header that it cannot read"
@@ -58,7 +67,14 @@ def _shaped(status: int, body: bytes) -> bytes:
         return _told(RequestError(status, _message(status, body)))
     if not isinstance(error.get("type"), str):
         return _told(RequestError(status, message))
-    return body
+    told = in_our_words(message)
+    return body if told == message else json.dumps({"error": {**error, "message": told}}).encode()
+
+
+def in_our_words(message: str) -> str:
+    """Where it names an option of llama-server, the field of the form that sets it as well."""
+    keys = [OF_OPTIONS[each] for each in OPTION.findall(message) if each in OF_OPTIONS]
+    return f"{message} (here that is the field {keys[0]})" if keys else message
 
 
 def _told(error: RequestError) -> bytes:

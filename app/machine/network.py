@@ -62,7 +62,7 @@ def unacknowledged(transport: asyncio.BaseTransport) -> int:
 
 def acknowledged(transport: asyncio.BaseTransport) -> int | None:
     """Bytes that have arrived at the peer in all (TCP_INFO of Linux 4.1, tcp(7)); None where nobody
-    can tell: of a Unix socket, and where all arrived is 0, as a kernel says that does not count."""
+    can tell: of a Unix socket, and where the kernel says 0, as one does that does not count."""
     end = transport.get_extra_info("socket")
     if end is None or end.family not in (socket.AF_INET, socket.AF_INET6):
         return None

@@ -207,9 +207,16 @@ def _part_of(folder: Path, etag: str) -> Path:
     return folder / ".partial" / f"{etag}.part"
 
 
-def _explain(repo: str, revision: str, path: str, error: Exception) -> str:
+def _looked(repo: str, revision: str, path: str) -> str:
     where = f"in the repository {repo!r} (revision {revision}) at {constants.ENDPOINT}"
-    looked = f"looked for {path or 'a GGUF file'!r} {where}"
+    if path:
+        return f"looked for {path!r} {where}"
+    here = f" (for what is here write './{repo}')" if Path(repo).exists() else ""
+    return f"looked for a GGUF file {where}{here}"
+
+
+def _explain(repo: str, revision: str, path: str, error: Exception) -> str:
+    looked = _looked(repo, revision, path)
     token = "the token of HF_TOKEN"
     if isinstance(error, GatedRepoError):
         page = f"{constants.ENDPOINT}/{repo}"

@@ -9,6 +9,11 @@ COMMENT = re.compile(r"^([ \t]*)(?:#|//)[^\r\n]*", re.MULTILINE)
 LINES_OF_TEXT = '"""'  # between two of these a line that looks like a comment is text
 
 
+def without_comments(content: str) -> str:
+    """The same, of which lines of comments are empty ones."""
+    return content if LINES_OF_TEXT in content else COMMENT.sub(r"\1#", content)
+
+
 def skip_comments() -> None:
     """The SDK's parser looks for the end of a comment letter by letter: of each start it took a
     fifth of a second for the SDK's own defaults, which are comments for the most part, and as much
@@ -24,9 +29,7 @@ def skip_comments() -> None:
         return
 
     def quickly(content: str, *arguments: Any, **named: Any) -> Any:
-        if isinstance(content, str) and LINES_OF_TEXT not in content:
-            content = COMMENT.sub(r"\1#", content)
-        return parse(content, *arguments, **named)
+        return parse(without_comments(content), *arguments, **named)
 
     quickly.skips_comments = True  # type: ignore[attr-defined]
     ConfigParser.parse = staticmethod(quickly)

@@ -73,13 +73,14 @@ def have_one_lock() -> None:
     once, as at a start, get one each, of one file, and wait for each other for good."""
     from clearml import Task
 
-    if "_edit_lock" in vars(Task):
-        return  # it is done
-    given, guard = Task._edit_lock, threads.Lock()
+    given = getattr(Task, "_edit_lock", None)
+    if "_edit_lock" in vars(Task) or not isinstance(given, property) or given.fget is None:
+        return  # it is done, or this SDK does otherwise
+    read, guard = given.fget, threads.Lock()
 
     def get(task: Any) -> Any:
         with guard:
-            return given.fget(task)
+            return read(task)
 
     Task._edit_lock = property(get, given.fset)
 
@@ -88,7 +89,7 @@ def become(mode: Mode, project: str, name: str) -> Any:
     """Become a task; returns the SDK's object of it."""
     from clearml import Task  # takes half a second, so it is imported when it is needed
 
-    configuration.skip_comments()
+    configuration.skip_comments()  # where it was known without `find`
     have_one_lock()
     # The SDK's reporter would be a fork of this process that shares our sockets.
     Task._report_subprocess_enabled = False

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 from app.machine import clock
-from app.task import api, configuration, login
+from app.task import api, login
 from app.task.api import RefusedError
 from app.task.login import ATTEMPT, Entry, UnreachableError
 from app.task.mode import Mode
@@ -82,7 +82,6 @@ class Survey:
 
 
 def _logged_in() -> Server:
-    configuration.skip_comments()
     asked = clock.wall()
     entry = login.log_in(ATTEMPT)
     return told(login.shown_address(), entry, (asked + clock.wall()) / 2)

@@ -1,7 +1,5 @@
 """The real clearml-agent on a queue of the API stand-in, and a repository for it to clone."""
 
-import atexit
-import functools
 import os
 import shutil
 import subprocess
@@ -20,14 +18,7 @@ GIT = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
 
 def repository(folder):
     """What is in our working tree, as the one commit of a repository that can be cloned."""
-    shutil.copytree(committed(), folder, symlinks=True)
-    return f"file://{folder}"
-
-
-@functools.cache
-def committed():
-    folder = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder.mkdir()
     listed = subprocess.check_output(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT)
     for name in listed.decode().splitlines():
         ours = name.startswith(("app/", "requirements.txt", "templates/", "__main__.py"))
@@ -36,7 +27,7 @@ def committed():
             shutil.copy(ROOT / name, folder / name)
     for command in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "all"]):
         subprocess.run([*GIT, *command], cwd=folder, check=True)
-    return folder
+    return f"file://{folder}"
 
 
 class Agent:

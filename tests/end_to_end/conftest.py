@@ -52,12 +52,6 @@ def name_of(process):
 TOGETHER = "test_clearml_task.py", "test_page.py", "test_bodies.py", "test_shapes.py", "clients"
 
 
-QUICK = (
-    *("test_callers.py", "test_check.py", "test_crowd.py", "test_gateway.py", "test_heads.py"),
-    *("test_refusals.py", "test_serving.py", "test_several.py", "test_sharing.py", "test_words.py"),
-)
-
-
 class Together(LoadScopeScheduling):
     def _split_scope(self, nodeid):
         module = nodeid.split("::")[0]
@@ -77,7 +71,11 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "end_to_end" in str(item.path):
             item.add_marker(pytest.mark.end_to_end)
-    items.sort(key=lambda item: (not item.get_closest_marker("long"), item.path.name in QUICK))
+    items.sort(key=lambda item: (not has(item, "long"), has(item, "quick")))
+
+
+def has(item, mark):
+    return item.get_closest_marker(mark) is not None
 
 
 class App:
@@ -212,7 +210,7 @@ def forge():
 
 def finished(*arguments, environment):
     """`python -m app` with these, to its end: as subprocess.run, with its output and its errors."""
-    if forge().starts({"PYTHONUNBUFFERED": "1", **environment}):
+    if forge().starts(environment):
         return forge().run(arguments, environment, PATIENCE)
     line = [sys.executable, "-m", "app", *arguments]
     return subprocess.run(

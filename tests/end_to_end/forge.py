@@ -29,6 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 OWN = "PYTHON", "LD_", "LC_", "LANG", "MALLOC", "OPENBLAS"  # what an interpreter reads at its start
+UNBUFFERED = "PYTHONUNBUFFERED"
 LATE = "clearml", "huggingface_hub"
 OF_THE_SDK = (
     *("PIL.Image", "attr", "concurrent.futures.thread", "dateutil.parser", "jsonschema", "jwt"),
@@ -39,8 +40,9 @@ LARGEST = 1 << 20  # bytes of arguments and variables
 
 
 def own(variables):
-    """Those that an interpreter reads before it runs anything."""
-    return {name: text for name, text in variables.items() if name.startswith(OWN)}
+    """Those that an interpreter reads before it runs anything, but the one that `become` heeds."""
+    names = [name for name in variables if name.startswith(OWN) and name != UNBUFFERED]
+    return {name: variables[name] for name in names}
 
 
 class Forge:
@@ -49,7 +51,7 @@ class Forge:
     def __init__(self):
         self._folder = tempfile.TemporaryDirectory(prefix="t-", dir="/tmp")
         path = f"{self._folder.name}/forge"
-        self.variables = {**os.environ, "PYTHONUNBUFFERED": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self.variables = {**os.environ, UNBUFFERED: "1", "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.end_to_end.forge", path],
             cwd=ROOT,
@@ -245,7 +247,7 @@ def become(outputs, variables):
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.closerange(3, 1024)
-    if "PYTHONUNBUFFERED" not in variables:
+    if UNBUFFERED not in variables:
         sys.stdout = open(1, "w", closefd=False)
     os.environ.clear()
     os.environ.update(variables)

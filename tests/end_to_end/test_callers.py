@@ -23,6 +23,8 @@ from tests.end_to_end.test_serving import HELLO, ONE, chat, client, until
 from tests.end_to_end.test_task import tiny_path
 from tests.end_to_end.test_telemetry import events_of
 
+pytestmark = pytest.mark.quick
+
 VARIABLE, OWN = "LLAMACPP_API_KEYS_FILE", "the-key-of-the-instance"
 
 

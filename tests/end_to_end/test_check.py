@@ -10,6 +10,8 @@ from app.models.beginning import STEP
 from tests.end_to_end.conftest import checked, refused
 from tests.hub import Hub
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):

@@ -14,6 +14,8 @@ from tests.end_to_end.conftest import PATIENCE
 from tests.end_to_end.test_page import overview
 from tests.fakes import until
 
+pytestmark = pytest.mark.quick
+
 CONTEXT, SLOTS = 4096, 4
 CHAT = "/v1/chat/completions"
 # llama-server's threads wait for each other in a loop: with more of them than cores, as when other

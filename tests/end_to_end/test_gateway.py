@@ -13,6 +13,8 @@ from tests.end_to_end.conftest import PATIENCE, free_port
 from tests.end_to_end.test_serving import until
 from tests.end_to_end.test_task import form, online, parameters_of
 
+pytestmark = pytest.mark.quick
+
 ROUTES = {
     "team": {"name": "team", "type": "path", "enabled": True, "status": "inactive"},
     "off": {"name": "off", "type": "path", "enabled": False, "status": "inactive"},

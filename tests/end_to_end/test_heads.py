@@ -5,12 +5,15 @@ import re
 
 import httpx
 import psutil
+import pytest
 
 from app.models import gguf
 from app.planning.draft import heads_context
 from tests import architectures
 from tests.end_to_end.conftest import PATIENCE
 from tests.end_to_end.test_serving import ONE, status, until
+
+pytestmark = pytest.mark.quick
 
 MIB = 1 << 20
 CONTEXT = 4096

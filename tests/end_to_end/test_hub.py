@@ -175,6 +175,7 @@ def test_a_wrong_reference_fails_at_once(serve, hub):
     "reference, problem",
     [
         ("org/repo/dir/s-00001-of-00009.gguf", "looked for 'dir/s-00001-of-00009.gguf'"),
+        ("tests/conftest.py", "(for what is here write './tests/conftest.py')"),
         ("org/none/m.gguf", "no such repository (set HF_TOKEN if it is private"),
         ("org/repo/dir/*.gguf", "matches dir/m.gguf, dir/s-00001-of-00003.gguf"),
         ("org/repo/dir/z*.gguf", "'dir/z*.gguf' matches no file"),

@@ -9,6 +9,8 @@ import pytest
 from app.models import tiny_writer
 from tests.end_to_end.conftest import checked, refused
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def ended(start):

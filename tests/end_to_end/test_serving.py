@@ -19,6 +19,8 @@ from app.models import tiny_writer
 from tests.end_to_end.conftest import PATIENCE, ROOT, environment_of, free_port
 from tests.pipes import pipe
 
+pytestmark = pytest.mark.quick
+
 # Two threads that share a busy core wait for each other.
 ONE = "--set", "Model/threads=1"
 HELLO = [{"role": "user", "content": "Hello"}]

@@ -10,6 +10,8 @@ from app.models import tiny_writer
 from tests.end_to_end.conftest import checked, refused
 from tests.end_to_end.test_serving import HELLO, chat, client, get
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def models(tmp_path):

@@ -14,6 +14,8 @@ from app.models import tiny_writer
 from tests.end_to_end.conftest import PATIENCE
 from tests.end_to_end.test_serving import HELLO, client, get, until
 
+pytestmark = pytest.mark.quick
+
 ROOM = "0.06"  # GiB: for one of the tiny models with its process, not for two
 ALONE = {"threads": 1}  # two that share a busy core wait for each other
 

@@ -27,6 +27,8 @@ from tests import architectures
 from tests.end_to_end.conftest import PATIENCE, free_port
 from tests.end_to_end.test_serving import get, until
 
+pytestmark = pytest.mark.quick
+
 logger = logging.getLogger(__name__)
 
 

@@ -174,6 +174,29 @@ def test_a_kept_connection_that_the_child_had_closed_is_replaced_unseen(run, soc
     run(scenario)
 
 
+def test_what_a_kept_connection_has_worked_on_is_not_sent_again(run, socket, monkeypatch):
+    monkeypatch.setattr(exchanging, "ENDING", 0.1)
+
+    async def works(reader, writer, head):
+        await body_of(reader, head)
+        if len(child.heads) == 2:
+            await asyncio.sleep(0.2)
+            writer.close()
+        writer.write(reply(b"whole"))
+
+    async def scenario():
+        client = Client(Address(socket), "k")
+        async with child:
+            await client.post("/", {}, 5)
+            with pytest.raises(UpstreamError) as failure:
+                await client.post("/", {}, 5)
+            assert not isinstance(failure.value, NotConnectedError) and len(child.heads) == 2
+        client.close()
+
+    child = Child(socket, works)
+    run(scenario)
+
+
 def test_nothing_is_sent_again_on_a_connection_that_we_close(run, socket):
     """The child is to end, and would wait for the new connection."""
 

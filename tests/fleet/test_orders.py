@@ -271,14 +271,21 @@ def test_one_that_is_taken_back_is_in_no_queue_and_gone(run, version):
     run(scenario)
 
 
-def test_an_order_that_is_given_up_before_a_silent_server_is_remembered(run):
+def test_a_draft_that_is_given_up_before_a_silent_server_goes_later(run):
     async def scenario():
         state, (task,), (orders,) = doors()
-        name = await orders.start(ROUTE, 1, counts)
+        task.pause = 0.02
+        ordering = asyncio.ensure_future(orders.start(ROUTE, 1, counts))
+        while not state.tasks:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.03)  # its ID is known
         task.lost = {"tasks.get_all"}
-        with pytest.raises(NoAnswerError):
-            await orders.take_back(name)
-        assert orders._unsure == {name}
+        ordering.cancel()
+        await asyncio.wait({ordering})
+        assert ordering.cancelled() and len(state.tasks) == 1
+        task.lost = set()
+        await orders.listed([ROUTE])
+        assert state.tasks == {}
 
     run(scenario)
 

@@ -128,6 +128,15 @@ def test_what_comes_and_goes_between_two_looks_is_needed():
     assert sum(working for working, _ in found.history()) == 31
 
 
+def test_a_moments_crowd_keeps_no_second_instance():
+    found = Demand(0.0)
+    for now in range(1, 100):
+        found.see(float(now), 0, 8)
+        found.arrived(now + 0.5, 6)
+    decided = decide(ROUTE, Standing([ONE, TWO], 0, 0, -1e9), found, 100.0)
+    assert decided == Decision(let_go="a") and found.history()[-1] == (6, 0)
+
+
 def test_the_history_has_the_peaks_of_each_part_of_an_hour():
     found = Demand(0.0)
     for second in range(4000):

@@ -1,6 +1,7 @@
 """The whole way of a request, with a real front, pool and client, and a scripted child."""
 
 import asyncio
+import contextlib
 import gc
 import json
 
@@ -290,6 +291,37 @@ def test_after_it_was_closed_a_refused_connection_is_tried_again(run, socket, mo
             await asyncio.sleep(0.2)  # it is tried meanwhile, and nobody listens
             async with Child(socket, echo):
                 assert (await asks)[0] == 200
+
+    run(scenario)
+
+
+def test_a_request_that_ends_each_child_ends_two(run, socket, monkeypatch):
+    """1. Connections are kept open after the answers of others. 2. A request comes at which a child
+    ends, and so does the next one, which has served others by then. Result: no third one gets
+    it."""
+    monkeypatch.setattr(passing, "GONE", 0.4)
+
+    async def scenario():
+        front, ended = Front(("tiny",)), []
+
+        async def answer(reader, writer, head):
+            if b"poison" not in await body_of(reader, head):
+                writer.write(reply(b"{}"))
+                return
+            ended.append(head)
+            children[-1].server.close()
+            socket.unlink()
+            writer.close()
+
+        children, asks = [], []
+        async with front.before(socket), contextlib.AsyncExitStack() as stack:
+            while len(children) < 3:
+                children.append(await stack.enter_async_context(Child(socket, answer)))
+                assert (await front.ask(body=b'{"a":1}'))[0] == 200
+                if not asks:
+                    asks.append(asyncio.create_task(front.ask(body=b'{"a":"poison"}')))
+                await until(lambda: asks[0].done() or len(ended) == len(children))
+            assert (await asks[0])[0] == 502 and len(ended) == 2
 
     run(scenario)
 

@@ -11,6 +11,19 @@ def test_an_error_that_has_the_shape_is_left_as_it_is():
 
 
 @pytest.mark.parametrize(
+    "said, told",
+    [
+        ("Start it with `--embeddings`", " (here that is the field Model/embedding)"),
+        ("Start it with `--no-such-option`", ""),
+    ],
+)
+def test_an_option_that_a_field_sets_is_named_by_it_too(said, told):
+    theirs = {"code": 501, "message": said, "type": "not_supported_error"}
+    body = shaped(501, json.dumps({"error": theirs}).encode())
+    assert json.loads(body) == {"error": {**theirs, "message": said + told}}
+
+
+@pytest.mark.parametrize(
     "status, body, words",
     [
         (400, b"", "a form or an Accept header"),

@@ -21,7 +21,6 @@ def modules(world):
     task = SimpleNamespace(
         init=init,
         force_requirements_env_freeze=lambda **given: None,
-        _edit_lock=None,  # a simulated thread needs none
         TaskTypes=SimpleNamespace(inference="inference"),
         _get_default_session=lambda: shared,
     )

@@ -57,9 +57,19 @@ def test_threads_that_ask_at_once_for_a_tasks_lock_have_one(monkeypatch):
     guarded = Task._edit_lock
     mode.have_one_lock()
     assert Task._edit_lock is guarded
-    task = Task.__new__(Task)
-    task._edit_lock = None
-    with ThreadPoolExecutor(8) as pool:
-        found = set(pool.map(lambda _: id(task._edit_lock), range(8)))
-    del Task._edit_lock
+    try:
+        task = Task.__new__(Task)
+        task._edit_lock = None
+        with ThreadPoolExecutor(8) as pool:
+            found = set(pool.map(lambda _: id(task._edit_lock), range(8)))
+    finally:
+        del Task._edit_lock
     assert len(found) == 1
+
+
+def test_an_sdk_without_such_a_lock_is_left(monkeypatch):
+    import clearml
+
+    monkeypatch.setattr(clearml, "Task", type("Task", (), {}))
+    mode.have_one_lock()
+    assert not hasattr(clearml.Task, "_edit_lock")

@@ -60,7 +60,7 @@ class Connection(asyncio.Protocol):
         self._home = ""  # its household
         self._paused_at: float | None = None  # when reading was paused
         self._held = 0.0  # seconds for which it was, since the newest request's head
-        self._held_since: float | None = None  # the client has held its answer's source back
+        self._source_held_since: float | None = None  # by a client that does not read
         self._dropping = False  # what still arrives is read and dropped
         self._since = clock.now()  # the client has been waited for since then
 
@@ -206,16 +206,16 @@ class Connection(asyncio.Protocol):
         """Let the answer come as fast as its source has it, or as the client reads."""
         current, outlet = self._pipeline.current, self._outlet
         if current is None or current.flow is None:
-            self._held_since = None
+            self._source_held_since = None
             return
         if not outlet.behind or (current.kept and outlet.has_room):
             current.flow.resume()
         else:
             current.flow.pause()
         if not (current.kept and outlet.full):
-            self._held_since = None
-        elif self._held_since is None:
-            self._held_since = clock.now()
+            self._source_held_since = None
+        elif self._source_held_since is None:
+            self._source_held_since = clock.now()
 
     def abort(self) -> None:
         self._outlet.abort()
@@ -235,13 +235,14 @@ class Connection(asyncio.Protocol):
 
     @property
     def unread(self) -> tuple[float, int] | None:
-        """If anything waits for the client: when its newest request began, and how many bytes it
-        has taken."""
-        return (self._reader.since, self._outlet.taken()) if self._outlet.waits else None
+        """If the end of an answer waits for the client: when its newest request began, and how many
+        bytes it has taken."""
+        waits = self._outlet.waits and not self.busy
+        return (self._reader.since, self._outlet.taken()) if waits else None
 
     @property
     def crowds(self) -> bool:
-        """Whether room for what clients have not read is short, and this would give some."""
+        """See `Outlet.crowds`."""
         return self._outlet.crowds
 
     def asleep(self, now: float) -> float:
@@ -293,7 +294,7 @@ class Connection(asyncio.Protocol):
     def _overdue(self, now: float) -> bool:
         outlet = self._outlet
         if outlet.behind:
-            return outlet.stalls(now, self._held_since)
+            return outlet.stalls(now, self._source_held_since)
         late = self._late(now)
         if late and self._only_reads and outlet.waits:
             return outlet.stalls(now)

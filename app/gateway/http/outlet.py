@@ -47,7 +47,7 @@ class Outlet:
         self._home = home
         self._changed = changed
         self._follower: Follower | None = None
-        self._full = False  # the transport takes no more
+        self._blocked = False  # the transport takes no more
         self._kept = bytearray()
         self._last: Callable[[], None] | None = None  # what is done once all is written
         self._mark: tuple[int, float] | None = None  # how much the client had taken, and when
@@ -64,7 +64,7 @@ class Outlet:
     @property
     def behind(self) -> bool:
         """Whether the client does not keep up."""
-        return self._full or bool(self._kept)
+        return self._blocked or bool(self._kept)
 
     @property
     def full(self) -> bool:
@@ -78,8 +78,9 @@ class Outlet:
 
     @property
     def crowds(self) -> bool:
-        """Whether room for another answer is short, and this would give some."""
-        return bool(self._kept) and not self._fits(self._limits.unread)
+        """Whether room for another answer is short, and this takes some, or holds its source back
+        for want of it."""
+        return self.behind and not self._fits(self._limits.unread)
 
     def _fits(self, size: int) -> bool:
         return self._backlog.fits(size) and self._backlog.fits_one(self._home, size)
@@ -102,11 +103,11 @@ class Outlet:
     # What the transport says.
 
     def pause(self) -> None:
-        self._full = True
+        self._blocked = True
         self._write_by(self._keep)
 
     def resume(self) -> None:
-        self._full = False
+        self._blocked = False
         self._go_on()
 
     def _write_by(self, write: Callable[[bytes], None]) -> None:
@@ -122,7 +123,7 @@ class Outlet:
 
     def _go_on(self) -> None:
         """Piece by piece: with uvloop a transport says a turn later that it is full."""
-        if self._full or self.is_closing():
+        if self._blocked or self.is_closing():
             return
         if self._kept:
             piece = bytes(self._kept[:PIECE])

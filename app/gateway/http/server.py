@@ -72,17 +72,14 @@ class HttpServer:
 
     async def read(self) -> None:
         """Return once the clients have read what waits for them now, or read nothing any more."""
-        waiting = self._unread(self._connections)
+        waiting = _unread(self._connections)
         while waiting:
             await asyncio.sleep(READING)
-            found = self._unread(each for each in self._connections if each in waiting)
+            found = _unread(each for each in self._connections if each in waiting)
             left = {each: told for each, told in found.items() if told[0] == waiting[each][0]}
             if left == waiting:
                 return
             waiting = left
-
-    def _unread(self, connections: Iterable[Member]) -> dict[Member, tuple[float, int]]:
-        return {each: told for each in connections if (told := each.unread) is not None}
 
     async def close(self) -> None:
         """Stop listening, give busy connections a moment to finish, and break the rest."""
@@ -139,13 +136,20 @@ class HttpServer:
                 except Exception:  # noqa: BLE001 a fault with one must not end the others' limits
                     logger.exception("a connection of %s", connection.address)
                     connection.abort()
-            self._make_room(now)
+            try:
+                self._make_room(now)
+            except Exception:  # noqa: BLE001 nor must one here
+                logger.exception("making room for answers")
 
     def _make_room(self, now: float) -> None:
-        """Where room is short for what clients have not read, those give way that have read nothing
+        """Where room is short for what clients have not read, those give way that have taken least
         for longest, or who comes would hold a model back."""
         least = self.limits.write_hold
         asleep = [each for each in self._connections if each.crowds and each.asleep(now) > least]
         for connection in sorted(asleep, key=lambda each: each.asleep(now), reverse=True):
             if connection.crowds:  # still
                 connection.abort()
+
+
+def _unread(connections: Iterable[Member]) -> dict[Member, tuple[float, int]]:
+    return {each: told for each in connections if (told := each.unread) is not None}

@@ -44,7 +44,7 @@ class Machines(Fleet):
         given = ["--model", self.weights, "--host", "127.0.0.1", "--port", "0"]
         given += [text for key, value in sets.items() for text in ("--set", f"{key}={value}")]
         secrets = {"LLAMACPP_ROUTE_SECRET": SECRET, "LLAMACPP_API_KEY": KEY}
-        instance = App(folder, given, {**self.api.environment, **secrets}, alone=True)
+        instance = App(folder, given, {**self.api.environment, **secrets}, alone=self.alone)
         self.stack.callback(instance.clean_up)
         return instance.ready()
 

@@ -1,17 +1,25 @@
 """Python imports it at its start where this folder is in PYTHONPATH: clearml-agent reads its
-configuration in a tenth of the time.
+configuration in a fifth of the time.
 
 Each of its processes parses its own defaults, which are comments for the most part, and its parser
-looks for the end of each letter by letter: half of what a run of the agent costs. Empty comments
-are left (app/task/configuration.py does the same for the SDK). Nothing else of it is changed.
+looks for the end of each comment letter by letter: half of what a run of the agent costs. It sees
+none, as the app's own SDK does not. Nothing else of the agent is changed.
 """
 
 import importlib.util
-import re
 import sys
+from pathlib import Path
 
 PARSER = "clearml_agent.external.pyhocon.config_parser"
-COMMENT = re.compile(r"^([ \t]*)(?:#|//)[^\r\n]*", re.MULTILINE)
+OURS = Path(__file__).parents[3] / "app" / "task" / "configuration.py"
+
+
+def loaded(path):
+    """A module of ours, without our folder in the path of what the agent runs."""
+    spec = importlib.util.spec_from_file_location("configuration", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class Finder:
@@ -27,13 +35,10 @@ class Finder:
 
         def exec_module(module):
             run(module)
-            parse = module.ConfigParser.parse
-
-            def quickly(text, *given, **named):
-                short = text if '"""' in text else COMMENT.sub(r"\1#", text)
-                return parse(short, *given, **named)
-
-            module.ConfigParser.parse = staticmethod(quickly)
+            parse, short = module.ConfigParser.parse, loaded(OURS).without_comments
+            module.ConfigParser.parse = staticmethod(
+                lambda text, *given, **named: parse(short(text), *given, **named)
+            )
 
         spec.loader.exec_module = exec_module
         return spec

@@ -278,7 +278,7 @@ def test_what_a_client_has_not_read_is_still_sent_when_the_server_ends(run, ends
 
 @pytest.mark.parametrize("reading", [True, False])
 def test_at_the_end_clients_that_read_are_waited_for(run, ends, monkeypatch, reading):
-    monkeypatch.setattr(server_of, "READING", 2.0)
+    monkeypatch.setattr(server_of, "READING", 1.0)
 
     async def scenario():
         source = Source(SIZE // 4)
@@ -286,7 +286,10 @@ def test_at_the_end_clients_that_read_are_waited_for(run, ends, monkeypatch, rea
             async with connected(port, tls=ends[1]) as client:
                 await until(lambda: source.over)
                 if not reading:
-                    return await asyncio.wait_for(server.read(), 20)
+                    begun = time.monotonic()
+                    await asyncio.wait_for(server.read(), 20)
+                    assert time.monotonic() - begun > 0.9 and list(server._connections)
+                    return
                 body = asyncio.ensure_future(client.reads(0.03, 8192))
                 await server.read()
                 await server.close()
@@ -315,6 +318,37 @@ def test_clients_that_have_read_all_keep_no_end_waiting(run, ends, monkeypatch):
                 await asyncio.wait_for(server.read(), 10)
                 asking.cancel()
                 await asyncio.sleep(0.1)  # its thread
+
+    run(scenario)
+
+
+def test_who_reads_a_page_without_end_keeps_no_end_waiting(run, ends, monkeypatch):
+    """It reads more slowly than there is to read."""
+    monkeypatch.setattr(server_of, "READING", 0.2)
+
+    async def scenario():
+        source = Source(1 << 40, kept=False)
+        async with serving(source.answer, ends[0]) as (port, server):
+            async with connected(port, tls=ends[1]) as client:
+                reading = asyncio.ensure_future(client.reads(0.01, 8192))
+                await until(lambda: not source.running.is_set() and source.sent)
+                await asyncio.wait_for(server.read(), 10)
+                assert not reading.done()
+                await server.close()
+                await reading
+
+    run(scenario)
+
+
+def test_who_sleeps_where_others_have_taken_all_room_holds_no_model_back(run, ends):
+    async def scenario():
+        source = Source()
+        async with serving(source.answer, ends[0], write_hold=0.3) as (port, server):
+            server.backlog.add("127.0.0.1", server.limits.unread_together // 2)
+            async with connected(port, tls=ends[1]):
+                await until(lambda: not source.running.is_set() and source.sent)
+                assert [each._outlet._kept for each in server._connections] == [b""]
+                await until(lambda: not server._connections)
 
     run(scenario)
 
