@@ -82,6 +82,7 @@ class Sim:
                 last_used=self.last_used[n],
                 here_since=self.here[n],
                 switch_cost=2 * self.cost,
+                turn=self.last_used[n] - self.here[n],
                 gap=self.gap[n],
                 ttl=self.ttl.get(n),
             )

@@ -39,17 +39,19 @@ class LlamaServer:
         return self.process.progress
 
     def expect(self) -> None:
-        """It is to start soon: its files come into the page cache meanwhile."""
-        if self._ahead is None and not self.process.running:
+        """It is to serve soon: its files come into the page cache meanwhile."""
+        if self._ahead is None:
             self._ahead = ReadAhead(self._files)
             self._ahead.begin()
 
-    def _expect_no_more(self) -> None:
+    def expect_no_more(self) -> None:
         if self._ahead is not None:
             self._ahead.end()
             self._ahead = None
 
     async def start(self) -> None:
+        if self.process.state is State.READY:
+            return
         self.expect()
         try:
             try:
@@ -59,13 +61,12 @@ class LlamaServer:
                     raise
                 await self._start()
         finally:
-            self._expect_no_more()
+            self.expect_no_more()
 
     async def _start(self) -> None:
-        if self.process.state is not State.READY:
-            if self.client.address.path:
-                self._remove_socket(self.client.address.path)
-            self.client.reopen()
+        if self.client.address.path:
+            self._remove_socket(self.client.address.path)
+        self.client.reopen()
         await self.process.start()
         if not self.meta:
             self.meta = await meta_of(self.client)
@@ -81,7 +82,7 @@ class LlamaServer:
             raise LoadError(f"its socket {path} cannot be removed: {error.strerror}") from None
 
     async def stop(self) -> None:
-        self._expect_no_more()
+        self.expect_no_more()
         # llama-server does not end while connections are open.
         self.client.close()
         await self.process.stop()

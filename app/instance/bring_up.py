@@ -19,7 +19,7 @@ from app.engine.stuck import ON_GPUS, PATIENCE
 from app.errors import AppError, LoadError, RequestError
 from app.form.settings import GeneralSettings, ModelSettings
 from app.instance.fetched import Fetched, speculation_of
-from app.instance.measured import MemoryMeter, on_gpus, on_host
+from app.instance.measured import MemoryMeter, OnHost, on_gpus
 from app.instance.parking import find_checkpoints
 from app.instance.places import Place, Places
 from app.instance.seats import seats
@@ -147,9 +147,11 @@ class LlamaServers:
         if saves:
             slots = Slots(client, place.kv, log)
             self._slots[model.name] = slots
-        measure = on_gpus if self.plan.capabilities.devices else on_host(files.size)
-        meter = MemoryMeter(server.process, measure, record)
-        parts = Parts(server, slots, self._checkpoints)
+        on_host, gpus = OnHost(files.size), self.plan.capabilities.devices
+        meter = MemoryMeter(server.process, on_gpus if gpus else on_host, record)
+        stays = self.general.cpu_offloading and not gpus
+        private = (lambda: on_host.private) if stays else None
+        parts = Parts(server, slots, self._checkpoints, private)
         return Tiered(parts, meter.measure, needed, record.put)
 
     def _program(self, model: Allotted, files: Fetched, place: Place, record: Record) -> Program:

@@ -1,8 +1,5 @@
-"""What a model uses, measured off the loop: when it has come, and before it leaves.
-
-The kernel walks all pages of a process to tell what is its own: tens of milliseconds for a large
-model.
-"""
+"""What a model uses, measured off the loop: when it has come, and before it leaves. A driver may
+take its time."""
 
 from __future__ import annotations
 
@@ -21,15 +18,18 @@ def on_gpus(pid: int) -> Need:
     return gpu.used_by(pid)
 
 
-def on_host(weights: int) -> Measure:
+class OnHost:
     """Of a model that lies in host memory: its files, of `weights` bytes, included."""
 
-    def measure(pid: int) -> Need:
-        private = host.private_memory(pid)
-        # Weights that are mapped lie in the page cache; those that are not are private already.
-        return {HOST: private if private > weights else private + weights}
+    def __init__(self, weights: int) -> None:
+        self.private = 0  # bytes that its process had for itself the last time
+        self._weights = weights
 
-    return measure
+    def __call__(self, pid: int) -> Need:
+        self.private = host.private_memory(pid)
+        # Weights that are mapped lie in the page cache; those that are not are private already.
+        mapped = 0 if self.private > self._weights else self._weights
+        return {HOST: self.private + mapped}
 
 
 class MemoryMeter:

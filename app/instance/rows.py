@@ -33,13 +33,15 @@ def pool_of(settings: Settings, plan: Plan) -> Pool[Client]:
         )
         for model in plan.models
     ]
+    on_gpus = bool(plan.capabilities.devices)
+    free_ram = (lambda: host.memory_free() - plan.reserve) if on_gpus else None
     return Pool(
         rows,
         plan.budget,
         lambda: clock.now(),
-        resident_tier=Tier.GPU if plan.capabilities.devices else Tier.RAM,
+        resident_tier=Tier.GPU if on_gpus else Tier.RAM,
         bound=min(BOUND, settings.general.wait_timeout / 2),
-        free=Free(gpu.free, lambda: host.memory_free() - plan.reserve),
+        free=Free(gpu.free, free_ram),
     )
 
 

@@ -132,14 +132,14 @@ def in_memory(folder: Path, room: int) -> bool:
 
 
 def private_memory(pid: int) -> int:
-    """Bytes that only this process holds: not its files, which lie in the page cache; 0 where
-    there is no such process."""
+    """Bytes that only this process holds: not its files, which lie in the page cache, unless it has
+    locked them there; 0 where there is no such process, or the kernel does not say."""
     try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        text = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0
-    found = re.search(r"^Anonymous:\s+(\d+) kB", text, re.M)
-    return int(found[1]) * 1024 if found else 0
+    found = re.findall(r"^(?:RssAnon|VmLck):\s+(\d+) kB", text, re.M)
+    return sum(map(int, found)) * 1024
 
 
 def ancestor(*words: str) -> psutil.Process | None:

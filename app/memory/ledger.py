@@ -45,8 +45,12 @@ class Loadable(Protocol):
     async def start(self) -> None:
         """Return once it serves, from whatever tier it comes. Raises LoadError."""
 
-    async def leave(self) -> Tier:
-        """Leave the GPU and keep what can be kept. Returns the tier where it is now."""
+    async def leave(self, no_room: str = "") -> Tier:
+        """Leave the GPU and keep what can be kept. Returns the tier where it is now. `no_room`: why
+        it must not go to CPU RAM."""
+
+    async def leave_ram(self) -> None:
+        """Parked: go on to disk, and keep what can be kept."""
 
     async def stop(self) -> None:
         """End the process and keep nothing."""
@@ -80,7 +84,9 @@ class Free:
     """Reads how much memory nobody uses now."""
 
     gpus: Callable[[], Need] = dict  # bytes by GPU, where the driver tells
-    ram: Callable[[], int] = int  # bytes of CPU RAM that parked models may still take
+    # Bytes of CPU RAM that parked models may still take. None: models serve from there, too, and
+    # those that are parked may take what is left of the budget.
+    ram: Callable[[], int] | None = None
 
 
 NOT_KNOWN = Free()
@@ -168,6 +174,8 @@ class Model(Generic[Upstream]):
     held_back_since: float | None = None  # its new requests wait, so that it can leave
     leave_cost: float = 0.0  # seconds that leaving took the last time
     come_cost: float = 0.0  # seconds that coming took the last time
+    load_cost: float = 0.0  # the same from disk
+    wake_cost: float | None = None  # the same from CPU RAM
     try_cost: float = 0.0  # the same of the last try, with the way back of those that left for it
     line: Line = field(default_factory=Line)
     moves: Moves = field(default_factory=Moves)
@@ -192,14 +200,29 @@ class Model(Generic[Upstream]):
             leased=self.line.leased,
             waiting_since=self.line.waiting_since,
             waiting=self.line.waiting,
+            turn=self.turn(),
             priority=self.priority,
             pinned=self.pinned,
             last_used=self.line.last_used,
             here_since=self.here_since,
-            switch_cost=self.leave_cost + self.come_cost,
+            switch_cost=self.switch_cost(),
             gap=self.line.gap,
             ttl=self.ttl,
         )
+
+    def turn(self) -> float:
+        """Seconds from its coming to the end of its last request."""
+        return max(0.0, self.line.last_used - self.here_since)
+
+    def switch_cost(self) -> float:
+        """Seconds that leaving and coming back are likely to take: to CPU RAM, where it may go
+        there. Who has not come back from there yet is taken to need as long as he left for it."""
+        there = self.state in (ModelState.PARKED, ModelState.PARKING, ModelState.WAKING)
+        here = self.server if self.state is ModelState.READY else None
+        if there or (here is not None and here.parked_size() > 0):
+            wake = self.leave_cost if self.wake_cost is None else self.wake_cost
+            return self.leave_cost + wake
+        return self.leave_cost + self.load_cost
 
     def in_ram(self) -> Resident:
         """As a resident of CPU RAM; busy while requests wait for it: it leaves then anyway."""
@@ -211,6 +234,17 @@ class Model(Generic[Upstream]):
             last_used=self.line.last_used,
             priority=self.priority,
         )
+
+    def ram_taken(self) -> int:
+        """Bytes of CPU RAM that it takes once its move has ended, where models serve from there."""
+        if self.state is ModelState.READY or self.state in COMING:
+            return self.need.get(HOST, 0)
+        parked = self.state in (ModelState.PARKING, ModelState.PARKED)
+        return self.server.parked_size() if parked and self.server is not None else 0
+
+    def ram_held(self) -> int:
+        """The same at most now: who leaves has all of his until he is gone."""
+        return self.need.get(HOST, 0) if self.state in LEAVING else self.ram_taken()
 
     def view(self) -> View:
         progress = self.progress
@@ -275,6 +309,20 @@ class Ledger(Generic[Upstream]):
 
     def others(self, model: Model[Upstream]) -> list[Model[Upstream]]:
         return [other for other in self if other is not model]
+
+    def ram_left(self, leaving: Model[Upstream]) -> int:
+        """Bytes of CPU RAM that parked models may still take beside this one, which is `leaving`,
+        once all moves under way have ended."""
+        if self.free.ram is not None:
+            return self.free.ram()
+        return self.budget.get(HOST, 0) - sum(m.ram_taken() for m in self.others(leaving))
+
+    def ram_lacking(self) -> int:
+        """Bytes of CPU RAM that all models together have too much, with what comes, and what has
+        not left yet; 0 where models do not serve from there."""
+        if self.free.ram is not None:
+            return 0
+        return sum(m.ram_held() for m in self) - self.budget.get(HOST, 0)
 
     def note_moves(self) -> None:
         """Keep every change of a model's state."""

@@ -57,7 +57,7 @@ class Loads(Generic[Upstream]):
             drained = self._ledger.now() - model.held_back_since
             model.server.stages.add(SwitchStage.DRAIN, drained)
         self._moves += 1
-        model.leaving = self._run(self._leave(model, keep=keep))
+        model.leaving = self._run(self._leave(model, why, keep=keep))
 
     def leave_unused(self, model: Model[Upstream], reason: str) -> None:
         """Let a model leave that nobody has used for its time to live."""
@@ -97,6 +97,7 @@ class Loads(Generic[Upstream]):
         model.server.expect()
         if leaving:
             await asyncio.wait(leaving)
+        await self._clear_ram(model)
         begun = self._ledger.now()
         verb = "loading" if model.state is ModelState.LOADING else "waking"
         log.info(verb)
@@ -147,6 +148,10 @@ class Loads(Generic[Upstream]):
         now = self._ledger.now()
         before = Tier.RAM if model.state is ModelState.WAKING else Tier.DISK
         model.moves.came(before.value, seconds)
+        if before is Tier.RAM:
+            model.wake_cost = seconds
+        else:
+            model.load_cost = seconds
         model.state, model.reason, model.tier = ModelState.READY, "", self._ledger.resident_tier
         model.come_cost, model.here_since = seconds, now
         model.line.last_used = max(model.line.last_used, now)
@@ -160,7 +165,7 @@ class Loads(Generic[Upstream]):
 
     # A model leaves.
 
-    async def _leave(self, model: Model[Upstream], *, keep: bool) -> None:
+    async def _leave(self, model: Model[Upstream], why: Departure, *, keep: bool) -> None:
         assert model.server is not None
         begun = self._ledger.now()
         try:
@@ -169,7 +174,7 @@ class Loads(Generic[Upstream]):
                 self._learn(model)
                 model.tier = await self._keep(model, model.server)
             else:
-                await model.server.stop()
+                await (model.server.leave_ram() if why is Departure.RAM else model.server.stop())
                 model.tier = Tier.DISK
             model.state = ModelState.PARKED if model.tier is Tier.RAM else ModelState.COLD
             if model.state is ModelState.COLD:
@@ -189,16 +194,36 @@ class Loads(Generic[Upstream]):
         async with self._parking:  # one at a time, so that each finds what the one before has left
             parked = [other for other in self._ledger if other.state is ModelState.PARKED]
             in_ram = [other.in_ram() for other in parked]
-            free = {HOST: self._ledger.free.ram()}
+            free = {HOST: self._ledger.ram_left(model)}
             decision = residency.park(model.in_ram(), in_ram, free)
-            for name in decision.evict if isinstance(decision, Swap) else ():
-                log = ModelLogger(logger, name)
-                log.info("goes on to disk, for %s: %s", model.name, decision.reason)
-                self.leave(self._ledger[name], Departure.RAM, keep=False)
+            if not isinstance(decision, Swap):
+                return await server.leave(decision.reason)
+            self._go_on(decision, model)
             leaving = [other.leaving for other in parked if other.leaving is not None]
             if leaving:
                 await asyncio.wait(leaving)
             return await server.leave()
+
+    async def _clear_ram(self, model: Model[Upstream]) -> None:
+        """Where models serve from CPU RAM: return once what this one needs is free beside those
+        that are parked there. Some of them go on to disk for it."""
+        while (lacking := self._ledger.ram_lacking()) > 0:
+            leaving = [other.leaving for other in self._ledger if other.leaving is not None]
+            if not leaving:
+                parked = [m.in_ram() for m in self._ledger if m.state is ModelState.PARKED]
+                leaving = self._go_on(residency.spill({HOST: lacking}, parked), model)
+            if not leaving:
+                return
+            await asyncio.wait(leaving)
+
+    def _go_on(self, decided: Swap, model: Model[Upstream]) -> list[asyncio.Task[None]]:
+        """Parked models go on to disk, for another one."""
+        for name in decided.evict:
+            log = ModelLogger(logger, name)
+            log.info("goes on to disk, for %s: %s", model.name, decided.reason)
+            self.leave(self._ledger[name], Departure.RAM, keep=False)
+        going = (self._ledger[name].leaving for name in decided.evict)
+        return [task for task in going if task is not None]
 
     # A model needs more than was predicted.
 
@@ -228,6 +253,7 @@ class Loads(Generic[Upstream]):
         model.need = {**model.need, **more}
         if model.state is not ModelState.READY:
             return
+        self._run(self._clear_ram(model))
         for name in turns.overflow(self._ledger.standings(), budget):
             if name != model.name:
                 self.leave(self._ledger[name], Departure.GROWN)

@@ -31,11 +31,14 @@ PATIENCE = 5.0  # seconds for a measurement
 @dataclass(frozen=True)
 class Parts:
     """What movers work with, for one model: its llama-server, the KV caches of its slots (if they
-    are kept), and CUDA checkpoints (if this machine can make them)."""
+    are kept), and CUDA checkpoints (if this machine can make them). `private`: how many bytes of
+    host memory its process has for itself, as last measured (0: that is not known); only where
+    there is no GPU, and a model may stay in CPU RAM while it is away."""
 
     server: LlamaServer
     slots: Slots | None = None
     checkpoints: Checkpoints | None = None
+    private: Callable[[], int] | None = None
     stages: Stages = field(default_factory=Stages)
 
 
@@ -52,6 +55,10 @@ class ByCheckpoint:
     def may_take(parts: Parts, gpus: int) -> bool:
         return parts.checkpoints is not None and gpus <= parts.checkpoints.most_gpus
 
+    @staticmethod
+    def takes(_parts: Parts, usage: Need) -> int:
+        return sum(usage.values())
+
     async def leave(self, usage: Need) -> None:
         self._server.client.close()
         with self._stages.timed(SwitchStage.PARK):
@@ -63,6 +70,39 @@ class ByCheckpoint:
 
     async def end(self) -> None:
         """With SIGKILL: a process whose GPU memory is elsewhere does not react to SIGTERM."""
+        self._server.client.close()
+        self._server.process.kill()
+        await self._server.exited()
+
+
+class ByStaying:
+    """On a machine without a GPU, the process stays as it is, and serves nobody. It keeps what it
+    has of host memory for itself, KV cache included. Its weights are pages of its files: the
+    operating system takes them where it needs the room, and then they are read ahead as the model
+    comes back."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._server = parts.server
+        self._stages = parts.stages
+
+    @staticmethod
+    def may_take(parts: Parts, _gpus: int) -> bool:
+        return ByStaying.takes(parts, {}) > 0
+
+    @staticmethod
+    def takes(parts: Parts, _usage: Need) -> int:
+        return parts.private() if parts.private is not None else 0
+
+    async def leave(self, _usage: Need) -> None:
+        with self._stages.timed(SwitchStage.PARK):
+            self._server.expect_no_more()
+
+    async def back(self, _usage: Need) -> None:
+        with self._stages.timed(SwitchStage.WAKE):
+            await self._server.start()  # it runs: this only finds out that it does
+
+    async def end(self) -> None:
+        """With SIGKILL: nothing is lost, and another model waits for its memory."""
         self._server.client.close()
         self._server.process.kill()
         await self._server.exited()
@@ -98,18 +138,28 @@ class ByRestart:
 @dataclass(frozen=True)
 class TierRow:
     """One tier: its title for a person, the mover that takes a model there and back, and whether a
-    model on so many GPUs may go there. `in_ram`: a model takes as much CPU RAM there as it used of
-    the GPUs."""
+    model on so many GPUs may go there. `takes`: how many bytes of CPU RAM a model takes there that
+    uses so much of the GPUs. `frozen`: its process does nothing there, and needs no file to come
+    back."""
 
     tier: Tier
     title: str
     mover: Callable[[Parts], Mover]
     may_take: Callable[[Parts, int], bool]
-    in_ram: bool = False
+    takes: Callable[[Parts, Need], int] = lambda parts, usage: 0
+    frozen: bool = False
 
 
 TIERS = (  # the fastest first; the last one takes every model
-    TierRow(Tier.RAM, "CPU RAM", ByCheckpoint, ByCheckpoint.may_take, in_ram=True),
+    TierRow(
+        Tier.RAM,
+        "CPU RAM",
+        ByCheckpoint,
+        ByCheckpoint.may_take,
+        ByCheckpoint.takes,
+        frozen=True,
+    ),
+    TierRow(Tier.RAM, "CPU RAM", ByStaying, ByStaying.may_take, ByStaying.takes),
     TierRow(Tier.DISK, "disk", ByRestart, lambda parts, gpus: True),
 )
 
@@ -149,7 +199,8 @@ class Tiered:
         return self.server.progress
 
     def expect(self) -> None:
-        self.server.expect()
+        if self._away is None or not self._away.frozen:
+            self.server.expect()
 
     async def start(self) -> None:
         if self._away is None or not self.server.process.running:
@@ -165,9 +216,11 @@ class Tiered:
             await self._away.mover(self._parts).back(self._usage)
         self._away = None  # only now: if this is cancelled, `stop` must still take it for parked
 
-    async def leave(self) -> Tier:
-        self._usage, why = self._on_gpus(), ""
+    async def leave(self, no_room: str = "") -> Tier:
+        self._usage, why = self._on_gpus(), no_room
         for row in self._open():
+            if no_room and row.tier is Tier.RAM:
+                continue
             if why:
                 self._log.info("goes to %s: %s", row.title, why)
             self._away = row
@@ -184,6 +237,13 @@ class Tiered:
         self._away = self._tiers[-1]  # the process has ended
         return self._away.tier
 
+    async def leave_ram(self) -> None:
+        frozen = self._away is None or self._away.frozen
+        if frozen or not self.server.process.running:
+            return await self.stop()
+        self._away = self._tiers[-1]
+        await self._away.mover(self._parts).leave(self._usage)
+
     def _open(self) -> list[TierRow]:
         """The tiers that may take it, by the GPUs that it was planned for. The process may show on
         others too, where it has only a context."""
@@ -195,7 +255,7 @@ class Tiered:
             row, usage = self._open()[0], self._on_gpus()
         else:
             row, usage = self._away, self._usage
-        return sum(usage.values()) if row.in_ram else 0
+        return row.takes(self._parts, usage)
 
     def _on_gpus(self) -> Need:
         usage = {**self._predicted, **self._measured}

@@ -21,10 +21,13 @@ from app.planning.amounts import Need, lasting
 
 QUANTUM = 4.0  # times what a switch costs: at least 4/5 of the time is spent on requests
 LEAST_QUANTUM = 0.2  # seconds
-PATIENCE = 4.0  # times what a switch costs: who has waited for longer is late
+# Times what a switch costs, and times what a turn takes: who has waited for longer is late.
+PATIENCE, TURNS_OF_PATIENCE = 4.0, 1.5
 LINGER = 0.1  # times what a switch costs: for how long an idle model may keep others waiting
 LONGEST_LINGER = 3.0  # seconds
-GATHER = 0.1  # times what a switch costs: for how long requests are gathered before one
+# Times what a switch costs, and times what the turn before it took: for how long requests are
+# gathered.
+GATHER, GATHER_TURN = 0.1, 0.02
 LONGEST_GATHER = 0.05  # seconds
 
 
@@ -41,7 +44,9 @@ class Standing:
 
     `waiting`: how many requests wait for it, the oldest since `waiting_since` (None: none). `gap`:
     from its last idle moment to the request after it. `switch_cost`: what leaving and coming back
-    take together. `ttl`: how long it stays without a request; None: as long as there is room.
+    take together. `turn`: how long this turn has been of use, from its coming to the end of the
+    last request; of a model that is away, its last one. `ttl`: how long it stays without a request;
+    None: as long as there is room.
     """
 
     name: str
@@ -57,6 +62,7 @@ class Standing:
     switch_cost: float = 0.0
     gap: float | None = None
     waiting: int = 0
+    turn: float = 0.0
     ttl: float | None = None
 
 
@@ -105,7 +111,7 @@ def order(standings: Sequence[Standing], now: float, bound: float) -> list[Stand
         age = now - since
         if age >= bound / 2:
             return (False, 0.0, False, 0.0, since)
-        if age >= PATIENCE * (model.switch_cost or 1.0):
+        if age >= PATIENCE * (model.switch_cost or 1.0) + TURNS_OF_PATIENCE * model.turn:
             return (True, -model.priority, False, 0.0, since)
         return (True, -model.priority, True, -model.waiting, -since)
 
@@ -124,6 +130,14 @@ def keeps_until(model: Standing, waiting: int, bound: float) -> float:
     # Within its quantum only: else a hog with short gaps would never leave.
     limit = model.here_since + min(QUANTUM * model.switch_cost, bound / 2 / max(1, waiting))
     return min(model.last_used + linger, limit)
+
+
+def gathers_for(model: Standing, leaving: Sequence[Standing]) -> float:
+    """For how many seconds requests are gathered, before these leave for a model."""
+    # What a switch costs may not be known yet of one of them.
+    cost = max(model.switch_cost, *(other.switch_cost for other in leaving))
+    served = max(other.turn for other in leaving)
+    return min(GATHER * cost + GATHER_TURN * served, LONGEST_GATHER)
 
 
 def unused_at(model: Standing, now: float) -> float | None:
@@ -220,9 +234,7 @@ class _Assignment:
         if not leaving or any(other.waiting_since is not None for other in leaving):
             return 0.0  # none has to go, or they have been draining for long enough
         last = max(model.waiting_since or 0.0, *(other.last_used for other in leaving))
-        # That of one of them may not be known yet.
-        cost = max(model.switch_cost, *(other.switch_cost for other in leaving))
-        return last + min(GATHER * cost, LONGEST_GATHER)
+        return last + gathers_for(model, leaving)
 
     def _ask_to_drain(self, blockers: Sequence[str]) -> None:
         """Those whose time is up; when that of the others will be."""
@@ -230,6 +242,8 @@ class _Assignment:
             if model.stage is not Stage.HERE:
                 continue
             until = keeps_until(model, len(self._waiting), self._bound)
+            since = min(other.waiting_since or 0.0 for other in self._waiting)
+            until = max(until, since + gathers_for(model, [model]))
             if until <= self._now:
                 self._draining.add(model.name)
             else:

@@ -130,7 +130,7 @@ def ours(folder: Path, room: float) -> list[str]:
     fields = {
         "General/models": json.dumps(models),
         "General/max_cuda_memory": str(room),
-        "General/disk_swapping": "true",
+        "General/cpu_offloading": "true",
     }
     sets = [text for key, value in fields.items() for text in ("--set", f"{key}={value}")]
     return [sys.executable, "-m", "app", "--offline", "--port", str(PORT), *sets]

@@ -61,7 +61,7 @@ class Running:
     def expect(self):
         pass
 
-    async def leave(self):
+    async def leave(self, no_room=""):
         return Tier.DISK
 
     async def stop(self):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from app.engine.capabilities import Capabilities
 from app.engine.resolved import Resolved, Wanted
 from app.errors import LoadError, TransferError
 from app.form.settings import GeneralSettings, ModelSettings
+from app.instance import bring_up
 from app.instance.bring_up import LlamaServers
 from app.machine import clock
 from app.memory.ledger import Model, ModelState
@@ -58,9 +60,11 @@ class Store:
 class Server:
     """A llama-server that is no process; `faults` are what a load raises, by model."""
 
+    pid = 0
+
     def __init__(self, name, program, client, faults):
         self.name, self.program, self.client, self.faults = name, program, client, faults
-        self.process, self.progress, self.pid = self, None, 0
+        self.process, self.progress = self, None
         self.running, self.killed, self.meta, self.template = False, False, {}, None
         self.argv = program.argv
 
@@ -302,6 +306,31 @@ def test_models_of_the_registry_are_allotted_beside_each_other(run, tmp_path):
         argvs = [instance.argv(name) for name in "ab"]
         assert {argv[argv.index("--device") + 1] for argv in argvs} == {"CUDA0", "CUDA1"}
 
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "gpus, general, stays",
+    [(0, {"cpu_offloading": True}, True), (0, {"disk_swapping": True}, False), (0, {}, False)]
+    + [(1, {"cpu_offloading": True}, False)],
+    ids=["offloading", "swapping", "neither", "a GPU"],
+)
+def test_without_a_gpu_models_may_stay_in_cpu_ram_while_they_are_away(
+    run, tmp_path, monkeypatch, gpus, general, stays
+):
+    """With as much as their process has for itself."""
+
+    async def none(plan, environment):
+        return None
+
+    async def scenario():
+        instance = Instance(tmp_path, gpus=gpus)
+        instance.local("a")
+        await instance.bring_up(sharing=True, **general)
+        assert (instance.pool._ledger["a"].server.parked_size() > 0) is stays
+
+    monkeypatch.setattr(bring_up, "find_checkpoints", none)
+    monkeypatch.setattr(Server, "pid", os.getpid())
     run(scenario)
 
 

@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from app.instance import measured
-from app.instance.measured import MemoryMeter, on_host
+from app.instance.measured import MemoryMeter, OnHost
 from app.planning.learned import Learned, Record
 from tests.memory.test_tiers import Llama
 
@@ -54,4 +54,5 @@ def test_where_nobody_can_measure_it_what_earlier_runs_have_seen_counts(run, rec
 def test_files_that_are_mapped_count_once(monkeypatch):
     for private, holds in ((3, 13), (12, 12)):
         monkeypatch.setattr(measured.host, "private_memory", lambda pid, private=private: private)
-        assert on_host(10)(7) == {"host": holds}
+        on_host = OnHost(10)
+        assert on_host(7) == {"host": holds} and on_host.private == private

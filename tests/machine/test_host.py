@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import time
 
 import psutil
@@ -8,9 +10,38 @@ from app.machine.host import (
     Meter,
     machine_stats,
     memory_limit,
+    private_memory,
     resident_memory,
     thread_count,
 )
+
+HOLDS = """
+import ctypes, mmap, sys
+with open(sys.argv[1], "r+b") as file:
+    mapped = mmap.mmap(file.fileno(), 0)
+assert len(bytes(mapped)) == len(mapped)  # all of it has been touched
+if sys.argv[2] == "locked":
+    at = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+    assert ctypes.CDLL(None).mlock(ctypes.c_void_p(at), ctypes.c_size_t(len(mapped))) == 0
+own = bytearray(b"x" * (16 << 20))
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_process_has_for_itself_what_it_wrote_and_what_it_locked(tmp_path):
+    """The operating system takes a mapped file's pages where it needs them, but no locked ones."""
+    (tmp_path / "file").write_bytes(b"y" * (4 << 20))
+    found = {}
+    for how in ("mapped", "locked"):
+        line = [sys.executable, "-c", HOLDS, str(tmp_path / "file"), how]
+        with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            process.stdout.readline()
+            found[how] = private_memory(process.pid) / (1 << 20)
+            process.stdin.close()
+        assert private_memory(process.pid) == 0
+    assert 16 < found["mapped"] < 32
+    assert found["locked"] - found["mapped"] == pytest.approx(4, abs=1)
 
 
 def cgroup(tmp_path, **files):

@@ -9,8 +9,10 @@ from app.memory import loads
 from app.memory.kv_budget import KvBudget
 from app.memory.ledger import ModelState, Tier
 from app.memory.seat import Demand, Use
+from app.planning.amounts import HOST
 from tests.fakes import until
 from tests.memory.world import (
+    OneMemory,
     Parked,
     VirtualWorld,
     World,
@@ -432,6 +434,130 @@ def test_many_at_once_never_take_more_cpu_ram_than_there_is(run):
             await asyncio.gather(world.use("e"), world.use("f"))
         clock.cancel()
         assert {"park a", "end a"} <= {*world.log}
+
+    run(scenario)
+
+
+def test_without_a_gpu_parked_models_take_of_the_same_memory(run):
+    """Of 24, each needs 15 to serve and keeps 4 while it is parked: beside one that serves there is
+    room for two. Result: who was used longest ago goes on to disk, before the next one comes."""
+
+    async def scenario():
+        world = OneMemory(4, a=15, b=15, c=15, d=15)
+        for name in "abc":
+            await world.use(name)
+        assert world.log == ["start a", "park a", "start b", "park b", "start c"]
+        await world.use("a")
+        assert world.log[5:] == ["park c", "start a"]
+        await world.use("d")
+        assert world.log[7:] == ["go on b", "end b", "park a", "start d"]
+        assert [world.view(name).tier for name in "abcd"] == [Tier.RAM, Tier.DISK, *[Tier.RAM] * 2]
+        assert world.view("a").state is world.view("c").state is ModelState.PARKED
+        assert world.view("b").moves.departures["ram"] == 1
+
+    run(scenario)
+
+
+def test_without_a_gpu_one_that_comes_into_free_memory_lets_parked_ones_go_on(run):
+    """b needs nobody to leave, but what is parked is in its way. Result: it goes on to disk."""
+
+    async def scenario():
+        world = OneMemory(6, a=10, b=20)
+        await world.use("a")
+        world.pool.park("a")
+        await until(lambda: world.view("a").state is ModelState.PARKED)
+        await world.use("b")
+        assert world.log == ["start a", "park a", "go on a", "end a", "start b"]
+
+    run(scenario)
+
+
+def test_without_a_gpu_one_that_cannot_be_parked_beside_who_comes_goes_to_disk(run):
+    async def scenario():
+        world = OneMemory(6, a=20, b=20)
+        await world.use("a")
+        await world.use("b")
+        assert world.log == ["start a", "stop a", "start b"]
+        assert world.view("a").tier is Tier.DISK
+
+    run(scenario)
+
+
+def test_without_a_gpu_one_that_grows_lets_parked_ones_go_on(run):
+    async def scenario():
+        world = OneMemory(4, a=15, b=15)
+        await world.use("a")
+        world.servers["b"].holds = {HOST: 22}  # more than was predicted
+        await world.use("b")
+        await until(lambda: world.view("a").state is ModelState.COLD)
+        assert world.view("b").need == {HOST: 22}
+        assert world.log == ["start a", "park a", "start b", "go on a", "end a"]
+
+    run(scenario)
+
+
+def test_without_a_gpu_one_that_is_being_parked_has_all_of_its_memory_until_then(run):
+    """p is parked, and a is on its way. b fits beside a, but not with p as well. Result: it waits
+    until a is parked."""
+
+    async def scenario():
+        world = OneMemory(4, p=15, a=16, b=7)
+        for name in "pa":
+            await world.use(name)
+        world.pool.park("a")
+        await world.use("b")
+        assert world.log == ["start p", "park p", "start a", "park a", "start b"]
+        assert not world.pool.lost.done()
+
+    run(scenario)
+
+
+def test_what_a_way_back_costs_follows_from_where_the_model_goes(run):
+    """A load of ten seconds from disk is not what a parked model waits for."""
+
+    async def scenario():
+        world = OneMemory(4, a=15, b=15)
+        model, server = world.pool._ledger["a"], world.servers["a"]
+        assert model.switch_cost() == 0.0
+        model.load_cost, model.leave_cost = 10.0, 0.25
+        assert model.switch_cost() == 10.25  # it is on disk
+        model.state = ModelState.READY
+        assert model.switch_cost() == 0.5  # it may go to CPU RAM, and has not come back yet
+        model.wake_cost = 0.125
+        assert model.switch_cost() == 0.375
+        server.keeps = 0
+        assert model.switch_cost() == 10.25
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_without_a_gpu_nothing_is_ever_over_committed(run, seed):
+    """Callers, crashes and a person's mischief. The fakes fail on over-commit."""
+
+    async def scenario():
+        dice = random.Random(seed)
+        sizes = {name: dice.randint(8, 16) for name in "abcde"}
+        world = OneMemory(dice.randint(1, 5), **sizes)
+
+        async def caller():
+            for _ in range(12):
+                with contextlib.suppress(RequestError, asyncio.TimeoutError):
+                    use = world.use(dice.choice("abcde"), dice.random() * 0.01)
+                    await asyncio.wait_for(use, dice.choice([0.02, 5]))
+                await asyncio.sleep(dice.random() * 0.02)
+
+        clock = asyncio.create_task(passing(world))
+        doing = asyncio.create_task(mischief(world, dice))
+        await asyncio.gather(*(caller() for _ in range(6)))
+        doing.cancel()
+        for name in "abcde":
+            world.pool.pin(name, False)
+        for name in "abcde":
+            assert await served_in_the_end(world, name) == f"to {name}"
+        clock.cancel()
+        assert not world.pool.lost.done()
+        assert any(line.startswith("park") for line in world.log)
 
     run(scenario)
 

@@ -20,10 +20,10 @@ def test_no_decile_is_worse_than_a_peers_and_the_median_is_near_the_best():
     assert totals["ours"][4] <= 1.3
 
 
-def convoys(seed):
+def convoys(seed, costs=(0.5, 2.0), services=(0.1, 0.6)):
     """Four callers who go round three models, each from somewhere, fifteen requests each."""
     dice = random.Random(seed)
-    cost, service = dice.uniform(0.5, 2.0), dice.uniform(0.1, 0.6)
+    cost, service = dice.uniform(*costs), dice.uniform(*services)
     starts = [dice.randrange(len(MODELS)) for _ in range(4)]
 
     def caller(start):
@@ -38,6 +38,13 @@ def convoys(seed):
 def test_callers_who_go_round_the_models_catch_up_with_each_other(seed):
     """Result: a switch for all four, not for one or two of them."""
     assert play(assign, *convoys(seed)).switches <= 15 + 4
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_they_do_so_where_a_switch_costs_next_to_nothing(seed):
+    """Requests that are served together are served sooner than one after the other."""
+    played = convoys(seed, costs=(0.001, 0.02), services=(1.0, 4.0))
+    assert play(assign, *played).switches <= 15 + 4
 
 
 def test_in_the_order_of_their_age_they_go_round_apart():

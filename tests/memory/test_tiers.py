@@ -31,6 +31,12 @@ class Llama:
     async def exited(self):
         return -9
 
+    def expect(self):
+        self.log.append("expect")
+
+    def expect_no_more(self):
+        self.log.append("expect no more")
+
 
 class Checkpoints:
     """Those of CUDA, as a mover sees them; each call raises the next of `errors`."""
@@ -85,22 +91,26 @@ class Slow(Llama):
 
     def __init__(self, now):
         super().__init__()
-        self.now = now
+        self.now, self.done = now, []
+
+    def _do(self, what, seconds):
+        self.done.append(what)
+        self.now[0] += seconds
 
     async def start(self):
-        self.now[0] += 4
+        self._do("start", 4)
 
     async def stop(self):
-        self.now[0] += 2
+        self._do("stop", 2)
 
     async def save(self):
-        self.now[0] += 1
+        self._do("save", 1)
 
     async def restore(self):
-        self.now[0] += 8
+        self._do("restore", 8)
 
     async def park(self, *_):
-        self.now[0] += 16
+        self._do("park", 16)
         raise NoRoomError("full")
 
 
@@ -174,6 +184,86 @@ def test_a_parked_one_is_only_ever_killed(run):
         await model.stop()
         assert llama.log == ["close", "close", "kill"]
         assert model.parked_size() == 0
+
+    run(scenario)
+
+
+def staying(llama, private=3, slots=None):
+    """On a machine without a GPU, where its process has so much memory for itself."""
+    parts = Parts(llama, slots, private=lambda: private)
+    return Tiered(parts, measured(host=9), {"host": 8})
+
+
+def test_without_a_gpu_it_stays_and_comes_back_at_once(run):
+    """Its weights may have left the page cache: only that is seen to."""
+
+    async def scenario():
+        llama = Llama()
+        model = staying(llama)
+        await model.measure()
+        assert model.parked_size() == 3 and model.usage() == {"host": 9}
+        assert await model.leave() is Tier.RAM
+        assert model.parked_size() == 3 and model.usage() == {}
+        model.expect()
+        await model.start()
+        assert llama.log == ["expect no more", "expect", "start"] and model.usage() == {"host": 9}
+        await model.leave()
+        await model.stop()
+        assert llama.log[3:] == ["expect no more", "close", "kill"]
+
+    run(scenario)
+
+
+def test_one_that_is_frozen_needs_no_file_to_come_back(run):
+    async def scenario():
+        llama = Llama()
+        model = tiered(llama, Checkpoints())
+        model.expect()
+        await model.leave()
+        model.expect()
+        assert llama.log == ["expect", "close"]
+
+    run(scenario)
+
+
+def test_where_nobody_knows_what_it_would_keep_it_goes_to_disk(run):
+    async def scenario():
+        llama = Llama()
+        model = staying(llama, private=0)
+        assert model.parked_size() == 0 and await model.leave() is Tier.DISK
+        assert llama.log == ["stop"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("made", [staying, lambda llama: tiered(llama, Checkpoints())])
+def test_one_that_must_not_go_to_cpu_ram_goes_to_disk(run, caplog, made):
+    async def scenario():
+        llama = Llama()
+        assert await made(llama).leave("others rank above it") is Tier.DISK
+        assert llama.log == ["stop"]
+        assert "goes to disk: others rank above it" in caplog.text
+
+    caplog.set_level("INFO")
+    run(scenario)
+
+
+def test_one_that_stayed_goes_on_to_disk_with_its_conversations(run):
+    """Its process answers; that of one that is frozen does not."""
+
+    async def scenario():
+        llama = Slow([0.0])
+        model = staying(llama, slots=llama)
+        await model.leave()
+        await model.leave_ram()
+        assert llama.done == ["save", "stop"] and model.parked_size() == 0
+        await model.start()
+        assert llama.done[2:] == ["start", "restore"]
+        llama = Llama()
+        model = tiered(llama, Checkpoints())
+        await model.leave()
+        await model.leave_ram()
+        assert llama.log == ["close", "close", "kill"]
 
     run(scenario)
 

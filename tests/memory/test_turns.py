@@ -1,5 +1,6 @@
 import random
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -25,6 +26,33 @@ def test_of_equals_the_younger_goes_first_of_those_that_are_late_the_older():
     assert [r.name for r in order(waiting, 3.0, 60.0)] == ["b", "a"]
     assert [r.name for r in order(waiting, 5.5, 60.0)] == ["a", "b"]
     assert [r.name for r in order(waiting, 9.0, 60.0)] == ["a", "b"]
+
+
+def test_who_waits_is_late_only_after_a_turn_and_a_half_of_his():
+    one = standing("a", waiting_since=0.0, waiting=1, switch_cost=0.1, turn=2.0)
+    three = standing("b", waiting_since=1.0, waiting=3, switch_cost=0.1)
+    assert [r.name for r in order([one, three], 3.3, 60.0)] == ["b", "a"]
+    assert [r.name for r in order([one, three], 3.5, 60.0)] == ["a", "b"]
+
+
+def test_requests_are_gathered_for_a_moment_of_what_the_turn_before_took():
+    """Where a switch costs nothing, callers who go round together still do so more cheaply."""
+    leaves = standing("a", Stage.HERE, last_used=10.0, turn=1.0)
+    comes = standing("b", waiting_since=9.0)
+    found = assign([leaves, comes], BUDGET, 10.0, 60)
+    assert not found.begin and found.again_at == pytest.approx(10.02)
+    assert assign([leaves, comes], BUDGET, 10.021, 60).begin
+    long = replace(leaves, turn=100.0)
+    assert assign([long, comes], BUDGET, 10.0, 60).again_at == pytest.approx(10.05)
+
+
+def test_who_asks_just_after_another_model_was_asked_for_is_served_with_the_others():
+    """The quantum of the model that is here has long been over."""
+    here = standing("a", Stage.HERE, leased=1, last_used=99.0, here_since=10.0, turn=89.0)
+    waits = standing("b", waiting_since=100.0)
+    found = assign([here, waits], BUDGET, 100.01, 60)
+    assert not found.draining and found.again_at == pytest.approx(100.05)
+    assert assign([here, waits], BUDGET, 100.06, 60).draining == {"a"}
 
 
 def test_priority_goes_first_until_others_are_overdue():

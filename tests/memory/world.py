@@ -9,6 +9,7 @@ from app.errors import LoadError, RequestError
 from app.memory.ledger import Free, Model, ModelState, Tier
 from app.memory.pool import Pool
 from app.memory.stages import Stages
+from app.planning.amounts import HOST
 
 
 class FakeServer:
@@ -24,6 +25,7 @@ class FakeServer:
         self.holds, self.measured, self.problem = {}, {}, "broken"
         self.taken = []
         self.parked = False
+        self.keeps = 0  # of its memory while it is parked: it shares that with those that serve
 
     def took(self, sizes):
         self.taken.append(sizes)
@@ -35,7 +37,7 @@ class FakeServer:
             self.world.now += self.takes
             self.world.log.append(f"fail {self.name}")
             raise LoadError(self.problem)
-        self.world.memory += self.size
+        self.world.memory += self.size - (self.keeps if self.parked else 0)
         assert self.world.memory <= self.world.limit, "out of memory"
         if not self.parked:
             self.exit = asyncio.get_running_loop().create_future()
@@ -51,21 +53,26 @@ class FakeServer:
         await asyncio.sleep(0.03)  # slower than a start, so that over-commit shows
         if self.parked:
             self.parked = False
+            self.world.memory -= self.keeps
             self.world.log.append(f"end {self.name}")
             return self.exit.set_result(-9)
         self.world.memory -= self.size
         self.exit.set_result(0)
         self.world.log.append(f"stop {self.name}")
 
-    async def leave(self):
-        if self.world.ram is None or self.size > self.world.ram_left():
+    async def leave(self, no_room=""):
+        if no_room or not self.parked_size():
             await self.stop()
             return Tier.DISK
         await asyncio.sleep(0.03)
-        self.world.memory -= self.size
+        self.world.memory -= self.size - self.keeps
         self.parked = True
         self.world.log.append(f"park {self.name}")
         return Tier.RAM
+
+    async def leave_ram(self):
+        self.world.log.append(f"go on {self.name}")
+        await self.stop()
 
     template = None
 
@@ -77,7 +84,7 @@ class FakeServer:
         return None
 
     def parked_size(self):
-        return self.size if self.world.ram is not None else 0
+        return self.size if self.world.ram is not None else self.keeps
 
     async def measure(self):
         await asyncio.sleep(0)
@@ -93,8 +100,7 @@ class FakeServer:
         return f"killed by signal {-code}"
 
     def crash(self):
-        if not self.parked:
-            self.world.memory -= self.size
+        self.world.memory -= self.keeps if self.parked else self.size
         self.parked = False
         self.exit.set_result(-9)
 
@@ -144,6 +150,19 @@ class World:
         return next(view for view in self.pool.view() if view.name == name)
 
 
+class OneMemory(World):
+    """Without a GPU: parked models take of the memory that the others serve from. Each keeps
+    `keeps` of its size."""
+
+    def __init__(self, keeps, **sizes):
+        super().__init__(absent=sizes, **sizes)
+        models = [Model(name) for name in sizes]
+        self.pool = Pool(models, {HOST: self.limit}, self.clock)
+        for name, server in self.servers.items():
+            server.keeps = keeps
+            self.pool.provide(name, server, f"to {name}", {HOST: server.size})
+
+
 class VirtualTime(selectors.DefaultSelector):
     """Of a loop that waits for nothing but its timers: it takes no time until one is due."""
 
@@ -184,7 +203,7 @@ class VirtualWorld(World):
 class Parked(FakeServer):
     """Leaves to CPU RAM: its process stays."""
 
-    async def leave(self):
+    async def leave(self, no_room=""):
         self.world.log.append(f"park {self.name}")
         return Tier.RAM
 
