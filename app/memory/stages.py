@@ -13,10 +13,10 @@ class SwitchStage(enum.Enum):
     DRAIN = "drain"  # new requests wait until those at work have ended
     SAVE = "save"  # KV caches into files
     END = "end"  # of the process
-    PARK = "park"  # GPU memory into CPU RAM
+    PARK = "park"  # into CPU RAM
     START = "start"  # of the process, until it serves: weights, vocabulary, warm-up
     RESTORE = "restore"  # KV caches from files
-    WAKE = "wake"  # GPU memory from CPU RAM
+    WAKE = "wake"  # from CPU RAM
 
 
 class Stages:

@@ -3,11 +3,11 @@
 Requests are coalesced by model: a resident model serves all of its requests, those for other models
 wait. The next one is that for which most requests wait; among equals the one whose requests have
 just come, so that callers who go from model to model catch up with others and go on together; none
-waits for more than a few switches while later ones go first. A resident model in demand keeps its
-place for a quantum in proportion to what a switch costs; then its new requests wait as well, it
-drains, and it leaves. An idle one leaves after a moment, or a little later where its next request
-usually comes much sooner than it could be back (anticipatory disk scheduling: Iyer and Druschel,
-SOSP 2001).
+waits for more than a few switches and turns while later ones go first. A resident model in demand
+keeps its place for a quantum in proportion to what a switch costs; then its new requests wait as
+well, it drains, and it leaves. An idle one leaves after a moment, or a little later where its next
+request usually comes much sooner than it could be back (anticipatory disk scheduling: Iyer and
+Druschel, SOSP 2001).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Universal Memory measured: three models of ~700 MB, memory for one, `-t 1`, on the CPU.
 
-1. `wake`: a model that makes room for another and comes back, beside a bare llama-server that
-   starts on a warm page cache; interleaved.
+1. `wake`: a model comes back and another makes room for it, and one comes from disk, beside a bare
+   llama-server that starts on a warm page cache; interleaved.
 2. `turns`: 60 requests of 8 tokens that alternate over 3 models, 4 callers; beside llama-server's
    router mode with room for one model, and llama-swap where it is on the PATH; in turns.
 3. `agents`: two agents, each with a model of its own, whose conversations grow from 600 tokens by
@@ -122,7 +122,7 @@ def end(process: subprocess.Popen[str]) -> None:
     process.kill()
 
 
-def ours(folder: Path, room: float) -> list[str]:
+def ours(folder: Path, room: float, how: str = "cpu_offloading") -> list[str]:
     models = [
         {"model": str(folder / f"{n}.gguf"), "endpoint_name": n, "threads": 1, "parallel": 4}
         for n in NAMES
@@ -130,7 +130,7 @@ def ours(folder: Path, room: float) -> list[str]:
     fields = {
         "General/models": json.dumps(models),
         "General/max_cuda_memory": str(room),
-        "General/cpu_offloading": "true",
+        f"General/{how}": "true",
     }
     sets = [text for key, value in fields.items() for text in ("--set", f"{key}={value}")]
     return [sys.executable, "-m", "app", "--offline", "--port", str(PORT), *sets]
@@ -169,18 +169,23 @@ def bare(folder: Path, name: str) -> float:
 
 
 def wake(folder: Path, base: str, rounds: int) -> None:
-    found: dict[str, list[float]] = {"ours": [], "bare": []}
+    found: dict[str, list[float]] = {"switch": [], "from disk": [], "bare": []}
     for number in range(rounds):
-        for what in ("ours", "bare") if number % 2 else ("bare", "ours"):
+        for what in sorted(found, reverse=bool(number % 2)):
             if what == "bare":
                 found[what].append(bare(folder, "a"))
                 continue
+            load(base, "a")
+            if what == "from disk":
+                unload(base, "a")
             load(base, "b")
-            unload(base, "b")  # so that what is measured is the coming alone
+            if what == "from disk":
+                unload(base, "b")  # so that what is measured is the coming alone
             found[what].append(load(base, "a"))
-            unload(base, "a")
-    a, b = (statistics.median(found[k]) for k in ("ours", "bare"))
-    print(f"wake: ours {a:.3f} s, bare start {b:.3f} s, ratio {a / b:.2f}, {a - b:+.3f} s")
+    middle = {what: statistics.median(seconds) for what, seconds in found.items()}
+    told = ", ".join(f"{what} {seconds:.3f} s" for what, seconds in middle.items())
+    ratios = " and ".join(f"{middle[k] / middle['bare']:.2f}" for k in ("switch", "from disk"))
+    print(f"wake: {told}; of bare: {ratios}")
 
 
 def load(base: str, name: str) -> float:
@@ -445,13 +450,12 @@ def main() -> None:
         base = f"http://127.0.0.1:{PORT}"
         if options.only in ("", "decision"):
             decision()
-        if options.only in ("", "wake", "kept"):
+        if options.only in ("", "wake"):
             with running(ours(folder, options.room), "ready\n"):
-                if options.only != "kept":
-                    unload(base, "a")
-                    wake(folder, base, options.rounds)
-                if options.only != "wake":
-                    kept(base, options.words, options.trips)
+                wake(folder, base, options.rounds)
+        if options.only in ("", "kept"):
+            with running(ours(folder, options.room, "disk_swapping"), "ready\n"):
+                kept(base, options.words, options.trips)
         if options.only in ("", "turns"):
             compare_turns(folder, options.room, options)
         if options.only in ("", "agents"):

@@ -27,7 +27,9 @@ KEY = "key-of-the-chaos"
 REPOSITORY, SIZE = "org/repo", "2g"  # of each file system; llama-server's caches want 1 GiB free
 CGROUP = Path("/sys/fs/cgroup/memory")
 # GiB, for one or two models, and where the others are.
-ROOMS = ("0.11", "disk_swapping"), ("0.22", "disk_swapping"), ("0.22", "cpu_offloading")
+ROOMS = tuple(
+    (room, how) for room in ("0.11", "0.22") for how in ("disk_swapping", "cpu_offloading")
+)
 COMES = 120.0  # seconds
 # Each llama-server looks how it is to come up; one that is mute takes connections and says nothing.
 SERVER = """#!/bin/sh
