@@ -133,13 +133,16 @@ def in_memory(folder: Path, room: int) -> bool:
 
 def private_memory(pid: int) -> int:
     """Bytes that only this process holds: not its files, which lie in the page cache, unless it has
-    locked them there; 0 where there is no such process, or the kernel does not say."""
+    locked them there; 0 where there is no such process, or the kernel does not say. What is locked
+    may be a process's own memory as well, but is no more of its files than it has of them."""
     try:
         text = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0
-    found = re.findall(r"^(?:RssAnon|VmLck):\s+(\d+) kB", text, re.M)
-    return sum(map(int, found)) * 1024
+    told = re.findall(r"^(RssAnon|RssFile|VmLck):\s+(\d+) kB", text, re.M)
+    sizes = {name: int(size) * 1024 for name, size in told}
+    locked = min(sizes.get("VmLck", 0), sizes.get("RssFile", 0))
+    return sizes.get("RssAnon", 0) + locked
 
 
 def ancestor(*words: str) -> psutil.Process | None:

@@ -174,8 +174,7 @@ class Model(Generic[Upstream]):
     held_back_since: float | None = None  # its new requests wait, so that it can leave
     leave_cost: float = 0.0  # seconds that leaving took the last time
     come_cost: float = 0.0  # seconds that coming took the last time
-    load_cost: float = 0.0  # the same from disk
-    wake_cost: float | None = None  # the same from CPU RAM
+    woke: bool = False  # it came from CPU RAM that time
     try_cost: float = 0.0  # the same of the last try, with the way back of those that left for it
     line: Line = field(default_factory=Line)
     moves: Moves = field(default_factory=Moves)
@@ -211,18 +210,14 @@ class Model(Generic[Upstream]):
         )
 
     def turn(self) -> float:
-        """Seconds from its coming to the end of its last request."""
-        return max(0.0, self.line.last_used - self.here_since)
+        """For how many seconds it last served without an idle moment, since it came."""
+        return max(0.0, self.line.last_used - max(self.here_since, self.line.busy_since))
 
     def switch_cost(self) -> float:
-        """Seconds that leaving and coming back are likely to take: to CPU RAM, where it may go
-        there. Who has not come back from there yet is taken to need as long as he left for it."""
-        there = self.state in (ModelState.PARKED, ModelState.PARKING, ModelState.WAKING)
-        here = self.server if self.state is ModelState.READY else None
-        if there or (here is not None and here.parked_size() > 0):
-            wake = self.leave_cost if self.wake_cost is None else self.wake_cost
-            return self.leave_cost + wake
-        return self.leave_cost + self.load_cost
+        """Seconds that leaving and coming back took the last time. The way back of one that is in
+        CPU RAM, and came from disk before, is taken to be as long as its way there."""
+        first = self.state in (ModelState.PARKED, ModelState.WAKING) and not self.woke
+        return self.leave_cost + (self.leave_cost if first else self.come_cost)
 
     def in_ram(self) -> Resident:
         """As a resident of CPU RAM; busy while requests wait for it: it leaves then anyway."""

@@ -41,6 +41,7 @@ class Line:
         self.last_used = 0.0
         self.gave_up = 0.0  # when a request last waited in vain
         self.gap: float | None = None  # from the model's last idle moment to the request after it
+        self.busy_since = 0.0  # when that request came
         self._waiters: Fair[Waiter] = Fair()
         self._asking: deque[Waiter] = deque()  # they want no slot
         self._counting = 0  # of those that wait: they lease the model until their prompt is counted
@@ -78,9 +79,13 @@ class Line:
             if demand.slots:
                 self._waiters.count(caller, now)
             if not self.leased:
-                self.gap = now - self.last_used
+                self._begin(now)
             self.leased += 1
         return seat
+
+    def _begin(self, now: float) -> None:
+        """A request after an idle moment."""
+        self.gap, self.busy_since = now - self.last_used, now
 
     def end(self, seat: Seat, now: float, use: Use = Use.WHOLE) -> None:
         self.budget.end(seat, use, now)
@@ -93,7 +98,7 @@ class Line:
     def join(self, now: float, demand: Demand = ONE, caller: Caller = NOBODY) -> Waiter:
         """A new place in the line."""
         if not self.leased and not self.waiting:
-            self.gap = now - self.last_used
+            self._begin(now)
         waiter = Waiter(now, demand, caller)
         if demand.slots:
             self._waiters.join(waiter)

@@ -148,10 +148,7 @@ class Loads(Generic[Upstream]):
         now = self._ledger.now()
         before = Tier.RAM if model.state is ModelState.WAKING else Tier.DISK
         model.moves.came(before.value, seconds)
-        if before is Tier.RAM:
-            model.wake_cost = seconds
-        else:
-            model.load_cost = seconds
+        model.woke = before is Tier.RAM
         model.state, model.reason, model.tier = ModelState.READY, "", self._ledger.resident_tier
         model.come_cost, model.here_since = seconds, now
         model.line.last_used = max(model.line.last_used, now)
@@ -177,6 +174,9 @@ class Loads(Generic[Upstream]):
                 await (model.server.leave_ram() if why is Departure.RAM else model.server.stop())
                 model.tier = Tier.DISK
             model.state = ModelState.PARKED if model.tier is Tier.RAM else ModelState.COLD
+            if model.state is ModelState.PARKED and model.watch is not None and model.watch.done():
+                ModelLogger(logger, model.name).info("its llama-server has ended as it was parked")
+                model.state, model.tier = ModelState.COLD, Tier.DISK
             if model.state is ModelState.COLD:
                 model.line.budget.forget_left()
         except AppError as error:

@@ -23,6 +23,7 @@ QUANTUM = 4.0  # times what a switch costs: at least 4/5 of the time is spent on
 LEAST_QUANTUM = 0.2  # seconds
 # Times what a switch costs, and times what a turn takes: who has waited for longer is late.
 PATIENCE, TURNS_OF_PATIENCE = 4.0, 1.5
+LONGEST_TURN = 5.0  # seconds of a turn that count: callers who go round take no longer ones
 LINGER = 0.1  # times what a switch costs: for how long an idle model may keep others waiting
 LONGEST_LINGER = 3.0  # seconds
 # Times what a switch costs, and times what the turn before it took: for how long requests are
@@ -44,9 +45,8 @@ class Standing:
 
     `waiting`: how many requests wait for it, the oldest since `waiting_since` (None: none). `gap`:
     from its last idle moment to the request after it. `switch_cost`: what leaving and coming back
-    take together. `turn`: how long this turn has been of use, from its coming to the end of the
-    last request; of a model that is away, its last one. `ttl`: how long it stays without a request;
-    None: as long as there is room.
+    take together. `turn`: for how long it last served without an idle moment. `ttl`: how long it
+    stays without a request; None: as long as there is room.
     """
 
     name: str
@@ -111,7 +111,9 @@ def order(standings: Sequence[Standing], now: float, bound: float) -> list[Stand
         age = now - since
         if age >= bound / 2:
             return (False, 0.0, False, 0.0, since)
-        if age >= PATIENCE * (model.switch_cost or 1.0) + TURNS_OF_PATIENCE * model.turn:
+        if age >= PATIENCE * (model.switch_cost or 1.0) + TURNS_OF_PATIENCE * min(
+            model.turn, LONGEST_TURN
+        ):
             return (True, -model.priority, False, 0.0, since)
         return (True, -model.priority, True, -model.waiting, -since)
 

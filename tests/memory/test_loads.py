@@ -512,22 +512,71 @@ def test_without_a_gpu_one_that_is_being_parked_has_all_of_its_memory_until_then
     run(scenario)
 
 
-def test_what_a_way_back_costs_follows_from_where_the_model_goes(run):
-    """A load of ten seconds from disk is not what a parked model waits for."""
+def test_what_a_switch_costs_is_what_the_last_one_took(run):
+    """One that has come from disk, in ten seconds, is not taken to need as long from CPU RAM."""
 
     async def scenario():
         world = OneMemory(4, a=15, b=15)
-        model, server = world.pool._ledger["a"], world.servers["a"]
+        model = world.pool._ledger["a"]
         assert model.switch_cost() == 0.0
-        model.load_cost, model.leave_cost = 10.0, 0.25
-        assert model.switch_cost() == 10.25  # it is on disk
-        model.state = ModelState.READY
-        assert model.switch_cost() == 0.5  # it may go to CPU RAM, and has not come back yet
-        model.wake_cost = 0.125
+        model.come_cost, model.leave_cost = 10.0, 0.25
+        for state, cost in (
+            (ModelState.READY, 10.25),
+            (ModelState.COLD, 10.25),
+            (ModelState.PARKED, 0.5),
+            (ModelState.WAKING, 0.5),
+        ):
+            model.state = state
+            assert model.switch_cost() == cost, state
+        model.come_cost, model.woke = 0.125, True
         assert model.switch_cost() == 0.375
-        server.keeps = 0
-        assert model.switch_cost() == 10.25
 
+    run(scenario)
+
+
+def test_where_a_model_came_from_is_kept_with_what_that_cost(run):
+    async def scenario():
+        world = OneMemory(4, a=15, b=15)
+        for name, woke in (("a", False), ("b", False), ("a", True)):
+            await world.use(name)
+            assert world.pool._ledger[name].woke is woke
+
+    run(scenario)
+
+
+def test_a_turn_is_the_time_of_use_and_not_that_of_being_there(run):
+    async def scenario():
+        world = World(a=10)
+        await world.use("a")
+        world.now += 3600
+        using = asyncio.create_task(world.use("a", 0.02))
+        await asyncio.sleep(0.01)
+        world.now += 2
+        await using
+        assert world.pool._ledger["a"].turn() == pytest.approx(2, abs=0.01)
+
+    run(scenario)
+
+
+def test_one_that_dies_as_it_is_parked_is_not_taken_for_parked(run, caplog):
+    async def scenario():
+        world = OneMemory(4, a=15, b=15)
+        await world.use("a")
+        server = world.servers["a"]
+
+        async def leave(no_room=""):
+            server.crash()
+            await asyncio.sleep(0.01)
+            return Tier.RAM
+
+        server.leave = leave
+        world.pool.park("a")
+        await until(lambda: world.view("a").state is not ModelState.PARKING)
+        assert (world.view("a").state, world.view("a").tier) == (ModelState.COLD, Tier.DISK)
+        assert "its llama-server has ended as it was parked" in caplog.text
+        assert await world.use("a") == "to a"
+
+    caplog.set_level("INFO")
     run(scenario)
 
 
