@@ -29,6 +29,7 @@ class LlamaServer:
         self._patience = program.patience
         self._files = program.files if program.ahead else ()
         self._ahead: ReadAhead | None = None  # of the start that is under way, or is to come
+        self._came = False  # it serves again, and what is read ahead is for that
         self.meta: Mapping[str, object] = {}  # what it says of its model, once it was ready
         self.template: int | None = None  # bytes that its chat template adds
         self._masks = False  # it was ready, and had the signals blocked that tell it to end
@@ -40,7 +41,8 @@ class LlamaServer:
 
     def expect(self) -> None:
         """It is to serve soon: its files come into the page cache meanwhile."""
-        if self._ahead is None:
+        if self._ahead is None or self._came:
+            self._came = False
             self._ahead = ReadAhead(self._files)
             self._ahead.begin()
 
@@ -51,6 +53,7 @@ class LlamaServer:
 
     async def start(self) -> None:
         if self.process.state is State.READY:
+            self._came = True
             return
         self.expect()
         try:

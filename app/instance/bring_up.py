@@ -64,6 +64,7 @@ class LlamaServers:
         plan = self.plan
         leaves = len(plan.models) > 1 or any(m.settings.ttl is not None for m in plan.models)
         self._leaves = plan.sharing and leaves  # to CPU RAM or to disk
+        self._stays = self.general.cpu_offloading and not plan.capabilities.devices
         self._places = Places(
             sockets=self.folder if plan.capabilities.unix_sockets else None,
             kv=self.kv,
@@ -80,6 +81,8 @@ class LlamaServers:
         first AppError if all have failed."""
         if self.general.cpu_offloading:
             self._checkpoints = await find_checkpoints(self.plan, self._child_environment(""))
+        if self._stays and self._leaves:
+            logger.info("idle models keep their processes in CPU RAM, as far as there is room")
         models = self.plan.models
         outcomes = await asyncio.gather(*map(self._bring, models), return_exceptions=True)
         raise_or_log(dict(zip((m.name for m in models), outcomes, strict=True)))
@@ -145,12 +148,11 @@ class LlamaServers:
         self._describe(model, server, files)
         slots = None
         if saves:
-            slots = Slots(client, place.kv, log)
+            slots = Slots(client, place.kv, log, weights=files.paths)
             self._slots[model.name] = slots
         on_host, gpus = OnHost(files.size), self.plan.capabilities.devices
         meter = MemoryMeter(server.process, on_gpus if gpus else on_host, record)
-        stays = self.general.cpu_offloading and not gpus
-        private = (lambda: on_host.private) if stays else None
+        private = (lambda: on_host.private) if self._stays else None
         parts = Parts(server, slots, self._checkpoints, private)
         return Tiered(parts, meter.measure, needed, record.put)
 

@@ -15,7 +15,6 @@ logger = logging.getLogger(__name__)
 async def find_checkpoints(plan: Plan, environment: Mapping[str, str]) -> Checkpoints | None:
     """None if it cannot, or has no GPU. The log says which it is, and why."""
     if not plan.capabilities.devices:
-        logger.info("idle models keep their processes and their KV caches in CPU RAM")
         return None
     most = max((len(model.footprint.devices) for model in plan.allotted), default=1)
     for gpus in sorted({1, most}, reverse=True):  # some machines can do it for one GPU only

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,22 +41,40 @@ def of_use(header: Header, *, embedding: bool, log: ModelLogger) -> bool:
 @dataclass
 class Slots:
     """The slots of one llama-server; `folder` has their files, `room` reads how many bytes can
-    still be written there."""
+    still be written there. `weights`: the files of its model."""
 
     client: Client
     folder: Path
     log: ModelLogger
     room: Callable[[Path], int] = host.disk_free
+    weights: Sequence[Path] = ()
 
     def __post_init__(self) -> None:
         self._per_token = 0.0  # bytes, by the last file
         self._saved: dict[int, int] = {}  # slot → tokens
+        self._loaded: object = None  # which weights the process has loaded
         self._unproven = False
         self._useless = 0
 
     @property
     def useful(self) -> bool:
         return self._useless < USELESS
+
+    def loads(self) -> None:
+        """A process is about to load the weights. What was saved with others is dropped: a file may
+        have been replaced by that of another model."""
+        weights = [_identity(path) for path in self.weights]
+        if self._saved and weights != self._loaded:
+            self.log.info("its KV cache is not restored: its file was replaced")
+            self.drop()
+        self._loaded = weights
+
+    def drop(self) -> None:
+        """What was saved is not to be restored."""
+        for slot in self._saved:
+            with contextlib.suppress(OSError):
+                (self.folder / f"{slot}.bin").unlink()
+        self._saved = {}
 
     async def save(self) -> None:
         """Save every slot's KV cache. Never raises: without it, prompts are processed again."""
@@ -103,9 +121,7 @@ class Slots:
                     self._unproven = True
             except (UpstreamError, ValueError) as error:
                 self.log.warning("its KV cache could not be restored: %s", error)
-            with contextlib.suppress(OSError):
-                (self.folder / f"{slot}.bin").unlink()
-        self._saved = {}
+        self.drop()
 
     def seen(self, prompt: int, cached: int) -> None:
         """Learn from a request whether its slot's restored cache was of use: the tokens of its
@@ -116,6 +132,14 @@ class Slots:
         self._useless = 0 if cached else self._useless + 1
         if not self.useful:
             self.log.info("its KV cache is no longer kept: it did not help %d times", USELESS)
+
+
+def _identity(path: Path) -> object:
+    try:
+        found = path.stat()
+    except OSError:  # the load will say so
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def state_of(slot: Mapping[str, Any]) -> SlotState:

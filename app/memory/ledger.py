@@ -42,8 +42,8 @@ class Loadable(Protocol):
     def expect(self) -> None:
         """It is to start soon: what takes nobody's memory may begin."""
 
-    async def start(self) -> None:
-        """Return once it serves, from whatever tier it comes. Raises LoadError."""
+    async def start(self) -> Tier:
+        """Return once it serves; the tier from which it came. Raises LoadError."""
 
     async def leave(self, no_room: str = "") -> Tier:
         """Leave the GPU and keep what can be kept. Returns the tier where it is now. `no_room`: why
@@ -54,6 +54,9 @@ class Loadable(Protocol):
 
     async def stop(self) -> None:
         """End the process and keep nothing."""
+
+    def forget(self) -> None:
+        """On disk: what is kept of its KV caches is not to be restored."""
 
     def parked_size(self) -> int:
         """Bytes of CPU RAM that it takes while it is away, or would take; 0 if it takes none."""
@@ -171,6 +174,7 @@ class Model(Generic[Upstream]):
     failures: int = 0  # in a row, without a request served
     retry_at: float = 0.0
     here_since: float = 0.0
+    was_parked: bool = False  # as it began to leave
     held_back_since: float | None = None  # its new requests wait, so that it can leave
     leave_cost: float = 0.0  # seconds that leaving took the last time
     come_cost: float = 0.0  # seconds that coming took the last time
@@ -220,12 +224,13 @@ class Model(Generic[Upstream]):
         return self.leave_cost + (self.leave_cost if first else self.come_cost)
 
     def in_ram(self) -> Resident:
-        """As a resident of CPU RAM; busy while requests wait for it: it leaves then anyway."""
+        """As a resident of CPU RAM; busy while requests wait for it (it leaves then anyway), and
+        while it is pinned."""
         need = {HOST: self.server.parked_size() if self.server is not None else 0}
         return Resident(
             name=self.name,
             need=need,
-            busy=self.line.waiting > 0,
+            busy=self.line.waiting > 0 or self.pinned,
             last_used=self.line.last_used,
             priority=self.priority,
         )
@@ -238,8 +243,10 @@ class Model(Generic[Upstream]):
         return self.server.parked_size() if parked and self.server is not None else 0
 
     def ram_held(self) -> int:
-        """The same at most now: who leaves has all of his until he is gone."""
-        return self.need.get(HOST, 0) if self.state in LEAVING else self.ram_taken()
+        """The same now, at most: who leaves has all of his until he is gone."""
+        if self.state in LEAVING and self.server is not None:
+            return self.server.parked_size() if self.was_parked else self.need.get(HOST, 0)
+        return self.ram_taken()
 
     def view(self) -> View:
         progress = self.progress
@@ -312,12 +319,15 @@ class Ledger(Generic[Upstream]):
             return self.free.ram()
         return self.budget.get(HOST, 0) - sum(m.ram_taken() for m in self.others(leaving))
 
-    def ram_lacking(self) -> int:
-        """Bytes of CPU RAM that all models together have too much, with what comes, and what has
-        not left yet; 0 where models do not serve from there."""
+    def ram_lacking(self) -> tuple[int, int]:
+        """Bytes of CPU RAM that are lacking for all models together: now, with what comes and what
+        has not left yet, and once all moves under way have ended. 0 where models do not serve from
+        there, or nothing is lacking."""
         if self.free.ram is not None:
-            return 0
-        return sum(m.ram_held() for m in self) - self.budget.get(HOST, 0)
+            return 0, 0
+        budget = self.budget.get(HOST, 0)
+        held, taken = sum(m.ram_held() for m in self), sum(m.ram_taken() for m in self)
+        return max(0, held - budget), max(0, taken - budget)
 
     def note_moves(self) -> None:
         """Keep every change of a model's state."""

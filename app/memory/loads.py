@@ -6,6 +6,7 @@ Every step is written into the ledger's rows; then the pool decides anew (`chang
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
 import re
 from collections.abc import Callable, Coroutine, Sequence
@@ -29,6 +30,14 @@ MORE_ROOM = 1.3  # times what was predicted
 OUT_OF_MEMORY = re.compile(r"alloc|out of memory|\boom\b|signal 9|create_context|not fit", re.I)
 
 
+class Keep(enum.Enum):
+    """What is kept of a model that leaves."""
+
+    NEAR = "all of it, in the tier from which it comes back soonest"
+    FILES = "what can be kept on disk: it leaves CPU RAM"
+    NOTHING = "nothing"
+
+
 class Loads(Generic[Upstream]):
     def __init__(self, ledger: Ledger[Upstream], changed: Callable[[], None]) -> None:
         """`changed` is called whenever a model has come, has left or has failed."""
@@ -48,16 +57,16 @@ class Loads(Generic[Upstream]):
         self._moves += 1
         model.coming = self._run(self._come(model, after))
 
-    def leave(self, model: Model[Upstream], why: Departure, *, keep: bool = True) -> None:
-        """Let a model leave. It uses its memory until it is gone; with `keep` it is kept in a tier
-        from which it comes back soon."""
+    def leave(self, model: Model[Upstream], why: Departure, keep: Keep = Keep.NEAR) -> None:
+        """Let a model leave. It uses its memory until it is gone."""
         model.moves.left(why)
-        model.state = ModelState.PARKING if keep else ModelState.STOPPING
+        model.was_parked = model.state is ModelState.PARKED
+        model.state = ModelState.PARKING if keep is Keep.NEAR else ModelState.STOPPING
         if model.server is not None and model.held_back_since is not None:
             drained = self._ledger.now() - model.held_back_since
             model.server.stages.add(SwitchStage.DRAIN, drained)
         self._moves += 1
-        model.leaving = self._run(self._leave(model, why, keep=keep))
+        model.leaving = self._run(self._leave(model, why, keep))
 
     def leave_unused(self, model: Model[Upstream], reason: str) -> None:
         """Let a model leave that nobody has used for its time to live."""
@@ -103,7 +112,7 @@ class Loads(Generic[Upstream]):
         log.info(verb)
         telling = self._run(self._tell(model, model.server, f"still {verb}"))
         try:
-            await self._start(model, model.server)
+            came_from = await self._start(model, model.server)
         except BaseException as error:
             model.coming, model.tier = None, Tier.DISK
             if not isinstance(error, LoadError):
@@ -118,15 +127,17 @@ class Loads(Generic[Upstream]):
             telling.cancel()
         model.coming = None
         model.try_cost = self._ledger.now() - asked + back
-        self._arrived(model, self._ledger.now() - begun)
+        self._arrived(model, self._ledger.now() - begun, came_from)
 
-    async def _start(self, model: Model[Upstream], server: Loadable) -> None:
+    async def _start(self, model: Model[Upstream], server: Loadable) -> Tier:
+        """The tier from which it came."""
         before, move = self._ledger.free.gpus(), self._alone(model)
-        await server.start()
+        came_from = await server.start()
         if before and move is not None and move == self._alone(model):
             left = self._ledger.free.gpus()
             server.took({device: size - left.get(device, size) for device, size in before.items()})
         await server.measure()  # only now: what it took counts where nothing can be measured
+        return came_from
 
     async def _tell(self, model: Model[Upstream], server: Loadable, still: str) -> None:
         """One who watches the console knows whether to wait: a large model takes minutes."""
@@ -143,12 +154,11 @@ class Loads(Generic[Upstream]):
         moving = any(other.state in MOVING for other in self._ledger.others(model))
         return None if moving else self._moves
 
-    def _arrived(self, model: Model[Upstream], seconds: float) -> None:
+    def _arrived(self, model: Model[Upstream], seconds: float, came_from: Tier) -> None:
         assert model.server is not None
         now = self._ledger.now()
-        before = Tier.RAM if model.state is ModelState.WAKING else Tier.DISK
-        model.moves.came(before.value, seconds)
-        model.woke = before is Tier.RAM
+        model.moves.came(came_from.value, seconds)
+        model.woke = came_from is Tier.RAM
         model.state, model.reason, model.tier = ModelState.READY, "", self._ledger.resident_tier
         model.come_cost, model.here_since = seconds, now
         model.line.last_used = max(model.line.last_used, now)
@@ -162,16 +172,17 @@ class Loads(Generic[Upstream]):
 
     # A model leaves.
 
-    async def _leave(self, model: Model[Upstream], why: Departure, *, keep: bool) -> None:
+    async def _leave(self, model: Model[Upstream], why: Departure, keep: Keep) -> None:
         assert model.server is not None
         begun = self._ledger.now()
         try:
-            if keep:
+            if keep is Keep.NEAR:
                 await model.server.measure()
                 self._learn(model)
-                model.tier = await self._keep(model, model.server)
+                model.tier = await self._keep(model, model.server, why)
             else:
-                await (model.server.leave_ram() if why is Departure.RAM else model.server.stop())
+                files = keep is Keep.FILES
+                await (model.server.leave_ram() if files else model.server.stop())
                 model.tier = Tier.DISK
             model.state = ModelState.PARKED if model.tier is Tier.RAM else ModelState.COLD
             if model.state is ModelState.PARKED and model.watch is not None and model.watch.done():
@@ -183,14 +194,16 @@ class Loads(Generic[Upstream]):
             self._failed(model, str(error))
         finally:
             model.leaving = None
-            if keep:
+            if keep is Keep.NEAR:
                 model.leave_cost = self._ledger.now() - begun
             self._changed()
 
-    async def _keep(self, model: Model[Upstream], server: Loadable) -> Tier:
+    async def _keep(self, model: Model[Upstream], server: Loadable, why: Departure) -> Tier:
         """The tier where it goes. If that is CPU RAM, parked models may have to go on to disk."""
         if not server.parked_size():
             return await server.leave()
+        if why is Departure.UNUSED and self._ledger.free.ram is None:
+            return await server.leave(f"it is {model.unused}")  # it is to free the memory it has
         async with self._parking:  # one at a time, so that each finds what the one before has left
             parked = [other for other in self._ledger if other.state is ModelState.PARKED]
             in_ram = [other.in_ram() for other in parked]
@@ -207,23 +220,22 @@ class Loads(Generic[Upstream]):
     async def _clear_ram(self, model: Model[Upstream]) -> None:
         """Where models serve from CPU RAM: return once what this one needs is free beside those
         that are parked there. Some of them go on to disk for it."""
-        while (lacking := self._ledger.ram_lacking()) > 0:
-            leaving = [other.leaving for other in self._ledger if other.leaving is not None]
-            if not leaving:
+        while not self._ledger.closed:
+            now, later = self._ledger.ram_lacking()
+            if later:
                 parked = [m.in_ram() for m in self._ledger if m.state is ModelState.PARKED]
-                leaving = self._go_on(residency.spill({HOST: lacking}, parked), model)
-            if not leaving:
+                self._go_on(residency.spill({HOST: later}, parked), model)
+            leaving = [other.leaving for other in self._ledger if other.leaving is not None]
+            if not (now and leaving):
                 return
-            await asyncio.wait(leaving)
+            await asyncio.wait(leaving, return_when=asyncio.FIRST_COMPLETED)
 
-    def _go_on(self, decided: Swap, model: Model[Upstream]) -> list[asyncio.Task[None]]:
+    def _go_on(self, decided: Swap, model: Model[Upstream]) -> None:
         """Parked models go on to disk, for another one."""
         for name in decided.evict:
             log = ModelLogger(logger, name)
             log.info("goes on to disk, for %s: %s", model.name, decided.reason)
-            self.leave(self._ledger[name], Departure.RAM, keep=False)
-        going = (self._ledger[name].leaving for name in decided.evict)
-        return [task for task in going if task is not None]
+            self.leave(self._ledger[name], Departure.RAM, Keep.FILES)
 
     # A model needs more than was predicted.
 

@@ -29,7 +29,7 @@ from app.memory.ledger import (
     View,
 )
 from app.memory.line import ASKS
-from app.memory.loads import Loads
+from app.memory.loads import Keep, Loads
 from app.memory.moves import Departure
 from app.memory.room import LOOK, Room
 from app.memory.turns import Turn
@@ -176,8 +176,10 @@ class Pool(Generic[Upstream]):
         """End an idle model's process and keep nothing. Raises RequestError 409 if it is in use."""
         model = self._idle(name)
         if model.state in (ModelState.READY, ModelState.PARKED):
-            self._loads.leave(model, Departure.ASKED, keep=False)
+            self._loads.leave(model, Departure.ASKED, Keep.NOTHING)
             self._ledger.note_moves()
+        elif model.server is not None:
+            model.server.forget()
 
     def _idle(self, name: str) -> Model[Upstream]:
         model = self._ledger[name]

@@ -125,6 +125,8 @@ class ByRestart:
             await self._server.stop()
 
     async def back(self, _usage: Need) -> None:
+        if self._slots is not None:
+            self._slots.loads()
         with self._stages.timed(SwitchStage.START):
             await self._server.start()
         if self._slots is not None:
@@ -202,7 +204,7 @@ class Tiered:
         if self._away is None or not self._away.frozen:
             self.server.expect()
 
-    async def start(self) -> None:
+    async def start(self) -> Tier:
         if self._away is None or not self.server.process.running:
             self._away = self._tiers[-1]  # the process has ended by itself
         mover = self._away.mover(self._parts)
@@ -214,7 +216,9 @@ class Tiered:
             await mover.end()
             self._away = self._tiers[-1]
             await self._away.mover(self._parts).back(self._usage)
+        came_from = self._away.tier
         self._away = None  # only now: if this is cancelled, `stop` must still take it for parked
+        return came_from
 
     async def leave(self, no_room: str = "") -> Tier:
         self._usage, why = self._on_gpus(), no_room
@@ -236,6 +240,10 @@ class Tiered:
                 break
         self._away = self._tiers[-1]  # the process has ended
         return self._away.tier
+
+    def forget(self) -> None:
+        if self._parts.slots is not None:
+            self._parts.slots.drop()
 
     async def leave_ram(self) -> None:
         frozen = self._away is None or self._away.frozen

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -171,6 +172,23 @@ def test_without_a_gpu_a_model_goes_on_from_cpu_ram_to_disk_with_its_conversatio
     more = [{"role": "assistant", "content": said}, {"role": "user", "content": "go on"}]
     _, again = long_chat(openai, "a", more)
     assert again["cache_n"] > 0.9 * first["prompt_n"]
+
+
+def test_a_conversation_is_not_taken_up_with_other_weights(share, weights, tmp_path):
+    """While a is on disk, its file is replaced by another model's. Result: what a had read is read
+    again, for its KV cache would make wrong words of it."""
+    own = tmp_path / "own.gguf"
+    shutil.copy(weights / "a.gguf", own)
+    app = share("ab", items={"a": {"model": str(own)}}).ready()
+    openai = client(app, None)
+    said, first = long_chat(openai, "a")
+    ask(openai, "b")
+    shutil.copy(weights / "c.gguf", tmp_path / "other.gguf")
+    (tmp_path / "other.gguf").replace(own)
+    more = [{"role": "assistant", "content": said}, {"role": "user", "content": "go on"}]
+    _, again = long_chat(openai, "a", more)
+    assert again["cache_n"] == 0 and again["prompt_n"] > first["prompt_n"]
+    assert "its KV cache is not restored: its file was replaced" in app.output
 
 
 def test_a_parked_child_that_the_kernel_kills_is_loaded_again(share):

@@ -4,6 +4,7 @@ import pytest
 
 from app.engine import server
 from app.engine.http import Address, Client
+from app.engine.lifecycle import State
 from app.engine.program import Program
 from app.engine.server import LlamaServer, meta_of
 from app.errors import LoadError
@@ -74,6 +75,28 @@ def test_files_are_read_ahead_from_the_moment_it_is_expected_until_the_start_end
         llama.expect()
         await llama.stop()
         assert ALL[2].asked == ["begin", "end"]
+
+    run(scenario)
+
+
+def test_files_are_read_ahead_for_a_process_that_has_stayed_and_for_the_next_one(
+    run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(server, "ReadAhead", Ahead)
+    ALL.clear()
+
+    async def scenario():
+        program = Program(["/bin/false"], {}, files=[Path("m.gguf")])
+        llama = LlamaServer("m", program, Client(Address(str(tmp_path / "x.sock")), "k"))
+        llama.process.state = State.READY
+        llama.expect()
+        await llama.start()
+        assert [each.asked for each in ALL] == [["begin"]]  # what serves already needs the rest
+        llama.process.state = State.STOPPED  # it has crashed
+        llama.expect()
+        with pytest.raises(LoadError):
+            await llama.start()
+        assert ALL[1].asked == ["begin", "end"]
 
     run(scenario)
 

@@ -67,5 +67,4 @@ def test_a_machine_that_cannot_says_why(found):
 
 
 def test_without_a_gpu_nothing_is_tried(found):
-    said = "idle models keep their processes and their KV caches in CPU RAM"
-    assert found([], {1}) == (None, [said])
+    assert found([], {1}) == (None, [])

@@ -38,6 +38,41 @@ def socket(tmp_path):
     return tmp_path / "s"
 
 
+def test_what_was_saved_with_other_weights_is_not_restored(run, socket, tmp_path, caplog):
+    """The file has been replaced while the model was away. Result: nothing of it is left, and the
+    next trip is as any other."""
+    caplog.set_level(logging.INFO)
+    weights = tmp_path / "m.gguf"
+    weights.write_bytes(b"one")
+
+    async def scenario():
+        cache = Cache(100)
+        async with Child(socket, cache):
+            client = Client(Address(str(socket)), "k")
+            slots = Slots(client, tmp_path / "kv", LOG, weights=[weights])
+            for replaced in (False, True, False):
+                slots.loads()  # the first time, nothing was saved
+                await slots.save()
+                (tmp_path / "kv" / "0.bin").touch()
+                if replaced:
+                    (tmp_path / "other").write_bytes(b"two")
+                    (tmp_path / "other").replace(weights)
+                slots.loads()
+                await slots.restore()
+                assert not (tmp_path / "kv" / "0.bin").exists()
+            client.close()
+        assert [line.partition("=")[2] for line in cache.asked if "?" in line] == [
+            "save",
+            "restore",
+            "save",
+            "save",
+            "restore",
+        ]
+        assert caplog.text.count("its KV cache is not restored: its file was replaced") == 1
+
+    run(scenario)
+
+
 def test_slots_with_something_in_them_are_saved_and_restored(run, socket, tmp_path):
     async def scenario():
         cache = Cache(100, 3, 50)

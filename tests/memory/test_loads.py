@@ -483,6 +483,74 @@ def test_without_a_gpu_one_that_cannot_be_parked_beside_who_comes_goes_to_disk(r
     run(scenario)
 
 
+def test_without_a_gpu_a_pinned_one_that_a_person_parked_stays_where_it_is(run):
+    """Others that were used later go on to disk before it."""
+
+    async def scenario():
+        world = OneMemory(4, a=15, b=15, c=15, d=15)
+        await world.use("a")
+        world.pool.park("a")
+        await until(lambda: world.view("a").state is ModelState.PARKED)
+        world.pool.pin("a", True)
+        for name in "bcd":
+            await world.use(name)
+        assert world.view("a").state is ModelState.PARKED
+        assert world.view("b").tier is Tier.DISK
+
+    run(scenario)
+
+
+def test_without_a_gpu_one_that_nobody_uses_frees_all_of_its_memory(run, caplog):
+    async def scenario():
+        world = OneMemory(4, a=15)
+        await world.use("a")
+        model = world.pool._ledger["a"]
+        world.pool._loads.leave_unused(model, "unused for 5 minutes")
+        await until(lambda: world.view("a").state is ModelState.COLD)
+        assert world.log == ["start a", "stop a"] and world.view("a").reason
+
+    run(scenario)
+
+
+def test_one_that_is_on_disk_is_forgotten_by_an_unload(run):
+    async def scenario():
+        world = World(a=20, b=20)
+        for name in "ab":
+            await world.use(name)
+        world.pool.unload("a")
+        assert world.log[-1] == "forget a"
+
+    run(scenario)
+
+
+def test_without_a_gpu_one_that_comes_does_not_wait_for_who_leaves_slowly(run):
+    """a is being ended and takes its time, p is parked, and b does not fit beside p. Result: p goes
+    on to disk at once, and that is enough."""
+
+    async def scenario():
+        world = OneMemory(4, p=15, a=2, b=21)
+        for name in "pa":
+            await world.use(name)
+        world.pool.park("p")
+        await until(lambda: world.view("p").state is ModelState.PARKED)
+        await world.use("a")
+        slow, stop = asyncio.Event(), world.servers["a"].stop
+
+        async def stops():
+            await slow.wait()
+            await stop()
+
+        world.servers["a"].stop = stops
+        world.pool.unload("a")
+        using = asyncio.create_task(world.use("b"))
+        await until(lambda: "start b" in world.log, 2)
+        slow.set()
+        await using
+        assert world.log[-3:] == ["go on p", "end p", "start b"]
+
+    run(scenario)
+
+
 def test_without_a_gpu_one_that_grows_lets_parked_ones_go_on(run):
     async def scenario():
         world = OneMemory(4, a=15, b=15)
@@ -588,6 +656,7 @@ def test_without_a_gpu_nothing_is_ever_over_committed(run, seed):
         dice = random.Random(seed)
         sizes = {name: dice.randint(8, 16) for name in "abcde"}
         world = OneMemory(dice.randint(1, 5), **sizes)
+        ledger = world.pool._ledger
 
         async def caller():
             for _ in range(12):
@@ -597,7 +666,7 @@ def test_without_a_gpu_nothing_is_ever_over_committed(run, seed):
                 await asyncio.sleep(dice.random() * 0.02)
 
         clock = asyncio.create_task(passing(world))
-        doing = asyncio.create_task(mischief(world, dice))
+        doing = asyncio.create_task(mischief(world, dice, "abcde"))
         await asyncio.gather(*(caller() for _ in range(6)))
         doing.cancel()
         for name in "abcde":
@@ -605,6 +674,9 @@ def test_without_a_gpu_nothing_is_ever_over_committed(run, seed):
         for name in "abcde":
             assert await served_in_the_end(world, name) == f"to {name}"
         clock.cancel()
+        await until(lambda: not any(model.leaving for model in ledger))
+        assert ledger.ram_lacking() == (0, 0)
+        assert sum(model.ram_held() for model in ledger) == world.memory
         assert not world.pool.lost.done()
         assert any(line.startswith("park") for line in world.log)
 

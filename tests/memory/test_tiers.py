@@ -106,6 +106,12 @@ class Slow(Llama):
     async def save(self):
         self._do("save", 1)
 
+    def loads(self):
+        self.done.append("loads")
+
+    def drop(self):
+        self.done.append("drop")
+
     async def restore(self):
         self._do("restore", 8)
 
@@ -205,7 +211,7 @@ def test_without_a_gpu_it_stays_and_comes_back_at_once(run):
         assert await model.leave() is Tier.RAM
         assert model.parked_size() == 3 and model.usage() == {}
         model.expect()
-        await model.start()
+        assert await model.start() is Tier.RAM
         assert llama.log == ["expect no more", "expect", "start"] and model.usage() == {"host": 9}
         await model.leave()
         await model.stop()
@@ -258,7 +264,9 @@ def test_one_that_stayed_goes_on_to_disk_with_its_conversations(run):
         await model.leave_ram()
         assert llama.done == ["save", "stop"] and model.parked_size() == 0
         await model.start()
-        assert llama.done[2:] == ["start", "restore"]
+        assert llama.done[2:] == ["loads", "start", "restore"]
+        model.forget()
+        assert llama.done[5:] == ["drop"]
         llama = Llama()
         model = tiered(llama, Checkpoints())
         await model.leave()
@@ -324,7 +332,7 @@ def test_one_that_ended_while_it_was_parked_is_started_anew(run):
         model = tiered(llama, checkpoints)
         await model.leave()
         llama.running = False
-        await model.start()
+        assert await model.start() is Tier.DISK
         await model.stop()
         assert checkpoints.log == [("park", 7, {"CUDA0": 5})]
         assert llama.log == ["close", "start", "stop"]

@@ -37,12 +37,14 @@ class FakeServer:
             self.world.now += self.takes
             self.world.log.append(f"fail {self.name}")
             raise LoadError(self.problem)
+        came_from = Tier.RAM if self.parked else Tier.DISK
         self.world.memory += self.size - (self.keeps if self.parked else 0)
         assert self.world.memory <= self.world.limit, "out of memory"
         if not self.parked:
             self.exit = asyncio.get_running_loop().create_future()
         self.parked = False
         self.world.log.append(f"start {self.name}")
+        return came_from
 
     def expect(self):
         self.expected_after = list(self.world.log)
@@ -51,6 +53,8 @@ class FakeServer:
         if self.exit is None or self.exit.done():
             return
         await asyncio.sleep(0.03)  # slower than a start, so that over-commit shows
+        if self.exit.done():  # it has crashed meanwhile
+            return
         if self.parked:
             self.parked = False
             self.world.memory -= self.keeps
@@ -65,10 +69,15 @@ class FakeServer:
             await self.stop()
             return Tier.DISK
         await asyncio.sleep(0.03)
+        if self.exit.done():  # it has crashed meanwhile
+            return Tier.RAM
         self.world.memory -= self.size - self.keeps
         self.parked = True
         self.world.log.append(f"park {self.name}")
         return Tier.RAM
+
+    def forget(self):
+        self.world.log.append(f"forget {self.name}")
 
     async def leave_ram(self):
         self.world.log.append(f"go on {self.name}")
@@ -219,14 +228,19 @@ async def served_in_the_end(world, name):
             await asyncio.sleep(0.05)
 
 
-async def mischief(world, dice):
+CRASHES = (ModelState.READY, ModelState.PARKING, ModelState.PARKED, ModelState.WAKING)
+
+
+async def mischief(world, dice, names="abc"):
     pool = world.pool
     deeds = [pool.park, pool.unload, lambda name: pool.pin(name, True)]
     deeds += [lambda name: pool.pin(name, False)] * 2
     while True:
         await asyncio.sleep(dice.random() * 0.04)
-        name = dice.choice("abc")
-        if dice.random() < 0.4 and world.view(name).state in (ModelState.READY, ModelState.PARKED):
+        name = dice.choice(names)
+        exit = world.servers[name].exit
+        alive = exit is not None and not exit.done() and world.view(name).state in CRASHES
+        if dice.random() < 0.4 and alive:
             world.servers[name].crash()
         else:
             with contextlib.suppress(RequestError):
