@@ -321,6 +321,7 @@ def test_a_request_that_ends_each_child_ends_two(run, socket, monkeypatch):
                 if not asks:
                     asks.append(asyncio.create_task(front.ask(body=b'{"a":"poison"}')))
                 await until(lambda: asks[0].done() or len(ended) == len(children))
+                await asyncio.sleep(0.05)  # no process comes before its predecessor's end is seen
             assert (await asks[0])[0] == 502 and len(ended) == 2
 
     run(scenario)
