@@ -21,6 +21,7 @@ import math
 import os
 import random
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -157,10 +158,10 @@ def swap(folder: Path) -> list[str]:
 def bare(folder: Path, name: str) -> float:
     """Seconds from the start of a llama-server, with our arguments, until it listens; `name` is
     one of our models, or a path."""
-    socket = folder / "bare.sock"
-    socket.unlink(missing_ok=True)
+    path = folder / "bare.sock"
+    path.unlink(missing_ok=True)
     model = name if "/" in name else str(folder / f"{name}.gguf")
-    line = [str(find("", os.environ)), "-m", model, "--host", str(socket)]
+    line = [str(find("", os.environ)), "-m", model, "--host", str(path)]
     line += ["-t", "1", "-tb", "1", "-c", str(CONTEXT), "-np", "4", "--kv-unified", "--no-ui"]
     line += ["--no-cache-idle-slots", "--cache-ram", "800", "--metrics", "--slots", "--log-jsonl"]
     begun = time.monotonic()
@@ -208,6 +209,12 @@ def post(base: str, path: str) -> None:
     urllib.request.urlopen(urllib.request.Request(base + path, b"", admin)).close()
 
 
+def takes_connections(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+        return True
+    return False
+
+
 def until(condition: Callable[[], bool]) -> None:
     while not condition():
         time.sleep(0.003)
@@ -242,6 +249,7 @@ def peer(what: str, folder: Path, room: float) -> Iterator[str]:
         "llama-swap": (lambda: swap(folder), "listening on", SWAP_PORT),
     }[what]
     with running(command(), line):
+        until(lambda: takes_connections(port))  # llama-swap says so before it does
         yield f"http://127.0.0.1:{port}"
 
 
