@@ -40,7 +40,7 @@ class Loadable(Protocol):
         """Bytes that its chat template adds to a conversation; None if that is not known."""
 
     def expect(self) -> None:
-        """It is to start soon: what takes nobody's memory may begin."""
+        """It is to serve soon: what takes nobody's memory may begin."""
 
     async def start(self) -> Tier:
         """Return once it serves; the tier from which it came. Raises LoadError."""

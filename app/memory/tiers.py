@@ -103,6 +103,7 @@ class ByStaying:
 
     async def end(self) -> None:
         """With SIGKILL: nothing is lost, and another model waits for its memory."""
+        self._server.expect_no_more()
         self._server.client.close()
         self._server.process.kill()
         await self._server.exited()

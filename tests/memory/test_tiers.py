@@ -215,7 +215,7 @@ def test_without_a_gpu_it_stays_and_comes_back_at_once(run):
         assert llama.log == ["expect no more", "expect", "start"] and model.usage() == {"host": 9}
         await model.leave()
         await model.stop()
-        assert llama.log[3:] == ["expect no more", "close", "kill"]
+        assert llama.log[3:] == ["expect no more", "expect no more", "close", "kill"]
 
     run(scenario)
 
