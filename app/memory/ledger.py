@@ -176,6 +176,7 @@ class Model(Generic[Upstream]):
     here_since: float = 0.0
     was_parked: bool = False  # as it began to leave
     held_back_since: float | None = None  # its new requests wait, so that it can leave
+    has_left: bool = False
     leave_cost: float = 0.0  # seconds that leaving took the last time
     come_cost: float = 0.0  # seconds that coming took the last time
     woke: bool = False  # it came from CPU RAM that time
@@ -218,10 +219,14 @@ class Model(Generic[Upstream]):
         return max(0.0, self.line.last_used - max(self.here_since, self.line.busy_since))
 
     def switch_cost(self) -> float:
-        """Seconds that leaving and coming back took the last time. The way back of one that is in
-        CPU RAM, and came from disk before, is taken to be as long as its way there."""
-        first = self.state in (ModelState.PARKED, ModelState.WAKING) and not self.woke
-        return self.leave_cost + (self.leave_cost if first else self.come_cost)
+        """Seconds that leaving and coming back took the last time. The way back from CPU RAM of one
+        that came from disk before is taken to be as long as its way there. One that has never left,
+        and may go there, costs nothing until its first trip has told."""
+        parked = self.state in (ModelState.PARKED, ModelState.WAKING)
+        here = self.server if self.state is ModelState.READY and not self.has_left else None
+        if (parked and not self.woke) or (here is not None and here.parked_size() > 0):
+            return 2 * self.leave_cost
+        return self.leave_cost + self.come_cost
 
     def in_ram(self) -> Resident:
         """As a resident of CPU RAM; busy while requests wait for it (it leaves then anyway), and

@@ -195,7 +195,7 @@ class Loads(Generic[Upstream]):
         finally:
             model.leaving = None
             if keep is Keep.NEAR:
-                model.leave_cost = self._ledger.now() - begun
+                model.leave_cost, model.has_left = self._ledger.now() - begun, True
             self._changed()
 
     async def _keep(self, model: Model[Upstream], server: Loadable, why: Departure) -> Tier:

@@ -587,7 +587,11 @@ def test_what_a_switch_costs_is_what_the_last_one_took(run):
         world = OneMemory(4, a=15, b=15)
         model = world.pool._ledger["a"]
         assert model.switch_cost() == 0.0
-        model.come_cost, model.leave_cost = 10.0, 0.25
+        model.come_cost, model.state = 10.0, ModelState.READY
+        assert model.switch_cost() == 0.0  # it may be parked, and has never left
+        world.servers["a"].keeps = 0
+        assert model.switch_cost() == 10.0
+        model.leave_cost, model.has_left, world.servers["a"].keeps = 0.25, True, 4
         for state, cost in (
             (ModelState.READY, 10.25),
             (ModelState.COLD, 10.25),
@@ -598,6 +602,25 @@ def test_what_a_switch_costs_is_what_the_last_one_took(run):
             assert model.switch_cost() == cost, state
         model.come_cost, model.woke = 0.125, True
         assert model.switch_cost() == 0.375
+
+    run(scenario)
+
+
+def test_models_that_are_never_parked_for_want_of_room_keep_their_places(run):
+    """Each may be parked, but beside the other there is no room. Result: after the first trip they
+    count for what they really cost."""
+
+    async def scenario():
+        world = OneMemory(6, a=20, b=20)
+        for name in "ab":
+            world.servers[name].delay = 0.05
+        for name in "abab":
+            await world.use(name)
+            world.now += 1
+        for name in "ab":
+            model = world.pool._ledger[name]
+            assert model.switch_cost() == model.leave_cost + model.come_cost, name
+        assert not any(line.startswith("park") for line in world.log)
 
     run(scenario)
 
