@@ -26,7 +26,7 @@ from app.gateway.passing import OfPool  # noqa: E402
 from app.gateway.proxy import Proxy  # noqa: E402
 from app.gateway.rules import Rules  # noqa: E402
 from app.machine import garbage  # noqa: E402
-from app.memory.ledger import Model  # noqa: E402
+from app.memory.ledger import Model, Tier  # noqa: E402
 from app.memory.pool import Pool  # noqa: E402
 
 
@@ -39,8 +39,9 @@ class Running:
     def __init__(self, awake: asyncio.Event) -> None:
         self.awake = awake
 
-    async def start(self) -> None:
+    async def start(self) -> Tier:
         await self.awake.wait()
+        return Tier.DISK
 
     async def stop(self) -> None: ...
 
