@@ -45,12 +45,11 @@ class Loadable(Protocol):
     async def start(self) -> Tier:
         """Return once it serves; the tier from which it came. Raises LoadError."""
 
-    async def leave(self, no_room: str = "") -> Tier:
-        """Leave the GPU and keep what can be kept. Returns the tier where it is now. `no_room`: why
-        it must not go to CPU RAM."""
+    async def leave(self) -> Tier:
+        """Leave the GPU and keep what can be kept. Returns the tier where it is now."""
 
-    async def leave_ram(self) -> None:
-        """Parked: go on to disk, and keep what can be kept."""
+    async def leave_for_disk(self) -> Tier:
+        """Leave GPU and CPU RAM, parked or not, and keep what can be kept."""
 
     async def stop(self) -> None:
         """End the process and keep nothing."""

@@ -33,8 +33,8 @@ OUT_OF_MEMORY = re.compile(r"alloc|out of memory|\boom\b|signal 9|create_context
 class Keep(enum.Enum):
     """What is kept of a model that leaves."""
 
-    NEAR = "all of it, in the tier from which it comes back soonest"
-    FILES = "what can be kept on disk: it leaves CPU RAM"
+    NEAR = "all that can be kept, in the tier from which it comes back soonest"
+    FILES = "what can be kept on disk, so that its memory is free"
     NOTHING = "nothing"
 
 
@@ -66,13 +66,15 @@ class Loads(Generic[Upstream]):
             drained = self._ledger.now() - model.held_back_since
             model.server.stages.add(SwitchStage.DRAIN, drained)
         self._moves += 1
-        model.leaving = self._run(self._leave(model, why, keep))
+        model.leaving = self._run(self._leave(model, keep))
 
     def leave_unused(self, model: Model[Upstream], reason: str) -> None:
         """Let a model leave that nobody has used for its time to live."""
         model.unused = reason
         ModelLogger(logger, model.name).info("leaves memory: %s", reason)
-        self.leave(model, Departure.UNUSED)
+        # Without a GPU, CPU RAM is the memory that it is to free.
+        shared = self._ledger.free.ram is None
+        self.leave(model, Departure.UNUSED, Keep.FILES if shared else Keep.NEAR)
 
     async def close(self) -> None:
         """Stop every process; one that cannot be stopped costs the others nothing."""
@@ -172,18 +174,18 @@ class Loads(Generic[Upstream]):
 
     # A model leaves.
 
-    async def _leave(self, model: Model[Upstream], why: Departure, keep: Keep) -> None:
+    async def _leave(self, model: Model[Upstream], keep: Keep) -> None:
         assert model.server is not None
         begun = self._ledger.now()
         try:
-            if keep is Keep.NEAR:
-                await model.server.measure()
-                self._learn(model)
-                model.tier = await self._keep(model, model.server, why)
-            else:
-                files = keep is Keep.FILES
-                await (model.server.leave_ram() if files else model.server.stop())
+            if keep is Keep.NOTHING:
+                await model.server.stop()
                 model.tier = Tier.DISK
+            else:
+                if not model.was_parked:
+                    await model.server.measure()
+                    self._learn(model)
+                model.tier = await self._keep(model, model.server, keep)
             model.state = ModelState.PARKED if model.tier is Tier.RAM else ModelState.COLD
             if model.state is ModelState.PARKED and model.watch is not None and model.watch.done():
                 ModelLogger(logger, model.name).info("its llama-server has ended as it was parked")
@@ -194,23 +196,24 @@ class Loads(Generic[Upstream]):
             self._failed(model, str(error))
         finally:
             model.leaving = None
-            if keep is Keep.NEAR:
+            if keep is not Keep.NOTHING and not model.was_parked:
                 model.leave_cost, model.has_left = self._ledger.now() - begun, True
             self._changed()
 
-    async def _keep(self, model: Model[Upstream], server: Loadable, why: Departure) -> Tier:
+    async def _keep(self, model: Model[Upstream], server: Loadable, keep: Keep) -> Tier:
         """The tier where it goes. If that is CPU RAM, parked models may have to go on to disk."""
+        if keep is Keep.FILES:
+            return await server.leave_for_disk()
         if not server.parked_size():
             return await server.leave()
-        if why is Departure.UNUSED and self._ledger.free.ram is None:
-            return await server.leave(f"it is {model.unused}")  # it is to free the memory it has
         async with self._parking:  # one at a time, so that each finds what the one before has left
             parked = [other for other in self._ledger if other.state is ModelState.PARKED]
             in_ram = [other.in_ram() for other in parked]
             free = {HOST: self._ledger.ram_left(model)}
             decision = residency.park(model.in_ram(), in_ram, free)
             if not isinstance(decision, Swap):
-                return await server.leave(decision.reason)
+                ModelLogger(logger, model.name).info("goes to disk: %s", decision.reason)
+                return await server.leave_for_disk()
             self._go_on(decision, model)
             leaving = [other.leaving for other in parked if other.leaving is not None]
             if leaving:

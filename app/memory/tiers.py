@@ -221,11 +221,9 @@ class Tiered:
         self._away = None  # only now: if this is cancelled, `stop` must still take it for parked
         return came_from
 
-    async def leave(self, no_room: str = "") -> Tier:
-        self._usage, why = self._on_gpus(), no_room
+    async def leave(self) -> Tier:
+        self._usage, why = self._on_gpus(), ""
         for row in self._open():
-            if no_room and row.tier is Tier.RAM:
-                continue
             if why:
                 self._log.info("goes to %s: %s", row.title, why)
             self._away = row
@@ -246,12 +244,14 @@ class Tiered:
         if self._parts.slots is not None:
             self._parts.slots.drop()
 
-    async def leave_ram(self) -> None:
-        frozen = self._away is None or self._away.frozen
-        if frozen or not self.server.process.running:
-            return await self.stop()
+    async def leave_for_disk(self) -> Tier:
+        frozen = self._away is not None and self._away.frozen
+        if frozen or not self.server.process.running:  # it can be asked nothing
+            await self.stop()
+            return Tier.DISK
         self._away = self._tiers[-1]
         await self._away.mover(self._parts).leave(self._usage)
+        return self._away.tier
 
     def _open(self) -> list[TierRow]:
         """The tiers that may take it, by the GPUs that it was planned for. The process may show on

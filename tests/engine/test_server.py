@@ -56,15 +56,18 @@ class Ahead:
 ALL = []
 
 
-def test_files_are_read_ahead_from_the_moment_it_is_expected_until_the_start_ends(
-    run, tmp_path, monkeypatch
-):
+@pytest.fixture
+def reading(tmp_path, monkeypatch):
+    """Makes a llama-server that cannot start, whose reads ahead are noted in ALL."""
     monkeypatch.setattr(server, "ReadAhead", Ahead)
     ALL.clear()
+    program = Program(["/bin/false"], {}, files=[Path("m.gguf")])
+    return lambda: LlamaServer("m", program, Client(Address(str(tmp_path / "x.sock")), "k"))
 
+
+def test_files_are_read_ahead_from_the_moment_it_is_expected_until_the_start_ends(run, reading):
     async def scenario():
-        program = Program(["/bin/false"], {}, files=[Path("m.gguf")])
-        llama = LlamaServer("m", program, Client(Address(str(tmp_path / "x.sock")), "k"))
+        llama = reading()
         llama.expect()
         llama.expect()
         assert [(each.files, each.asked) for each in ALL] == [([Path("m.gguf")], ["begin"])]
@@ -79,15 +82,9 @@ def test_files_are_read_ahead_from_the_moment_it_is_expected_until_the_start_end
     run(scenario)
 
 
-def test_files_are_read_ahead_for_a_process_that_has_stayed_and_for_the_next_one(
-    run, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(server, "ReadAhead", Ahead)
-    ALL.clear()
-
+def test_files_are_read_ahead_for_a_process_that_has_stayed_and_for_the_next_one(run, reading):
     async def scenario():
-        program = Program(["/bin/false"], {}, files=[Path("m.gguf")])
-        llama = LlamaServer("m", program, Client(Address(str(tmp_path / "x.sock")), "k"))
+        llama = reading()
         llama.process.state = State.READY
         llama.expect()
         await llama.start()

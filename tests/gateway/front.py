@@ -65,7 +65,7 @@ class Running:
     def forget(self):
         pass
 
-    async def leave(self, no_room=""):
+    async def leave(self):
         return Tier.DISK
 
     async def stop(self):

@@ -16,8 +16,8 @@ from tests.memory.world import (
     Parked,
     VirtualWorld,
     World,
+    after_trouble,
     in_virtual_time,
-    mischief,
     passing,
     served_in_the_end,
 )
@@ -472,14 +472,18 @@ def test_without_a_gpu_one_that_comes_into_free_memory_lets_parked_ones_go_on(ru
     run(scenario)
 
 
-def test_without_a_gpu_one_that_cannot_be_parked_beside_who_comes_goes_to_disk(run):
+def test_without_a_gpu_one_that_cannot_be_parked_beside_who_comes_goes_to_disk(run, caplog):
+    """The console says what is lacking."""
+
     async def scenario():
         world = OneMemory(6, a=20, b=20)
         await world.use("a")
         await world.use("b")
         assert world.log == ["start a", "stop a", "start b"]
         assert world.view("a").tier is Tier.DISK
+        assert "goes to disk: host memory: " in caplog.text
 
+    caplog.set_level("INFO")
     run(scenario)
 
 
@@ -655,7 +659,7 @@ def test_one_that_dies_as_it_is_parked_is_not_taken_for_parked(run, caplog):
         await world.use("a")
         server = world.servers["a"]
 
-        async def leave(no_room=""):
+        async def leave():
             server.crash()
             await asyncio.sleep(0.01)
             return Tier.RAM
@@ -680,23 +684,9 @@ def test_without_a_gpu_nothing_is_ever_over_committed(run, seed):
         sizes = {name: dice.randint(8, 16) for name in "abcde"}
         world = OneMemory(dice.randint(1, 5), **sizes)
         ledger = world.pool._ledger
-
-        async def caller():
-            for _ in range(12):
-                with contextlib.suppress(RequestError, asyncio.TimeoutError):
-                    use = world.use(dice.choice("abcde"), dice.random() * 0.01)
-                    await asyncio.wait_for(use, dice.choice([0.02, 5]))
-                await asyncio.sleep(dice.random() * 0.02)
-
-        clock = asyncio.create_task(passing(world))
-        doing = asyncio.create_task(mischief(world, dice, "abcde"))
-        await asyncio.gather(*(caller() for _ in range(6)))
-        doing.cancel()
-        for name in "abcde":
-            world.pool.pin(name, False)
-        for name in "abcde":
-            assert await served_in_the_end(world, name) == f"to {name}"
-        clock.cancel()
+        async with after_trouble(world, dice):
+            for name in "abcde":
+                assert await served_in_the_end(world, name) == f"to {name}"
         await until(lambda: not any(model.leaving for model in ledger))
         assert ledger.ram_lacking() == (0, 0)
         assert sum(model.ram_held() for model in ledger) == world.memory
@@ -715,25 +705,11 @@ def test_after_crashes_and_a_persons_mischief_everybody_is_served(run, seed):
         dice = random.Random(seed)
         world = World(**{name: dice.randint(6, 12) for name in "abc"})
         world.ram = 15 if seed % 2 else None
-
-        async def caller():
-            for _ in range(12):
-                with contextlib.suppress(RequestError, asyncio.TimeoutError):
-                    use = world.use(dice.choice("abc"), dice.random() * 0.01)
-                    await asyncio.wait_for(use, dice.choice([0.02, 5]))
-                await asyncio.sleep(dice.random() * 0.02)
-
-        clock = asyncio.create_task(passing(world))
-        doing = asyncio.create_task(mischief(world, dice))
-        await asyncio.gather(*(caller() for _ in range(6)))
-        doing.cancel()
-        for name in "abc":
-            world.pool.pin(name, False)
-        for name in "abc" * 2:
-            await served_in_the_end(world, name)
-            assert not world.servers[name].exit.done(), "nobody noticed"
-            world.servers[name].crash()
-        clock.cancel()
+        async with after_trouble(world, dice):
+            for name in "abc" * 2:
+                await served_in_the_end(world, name)
+                assert not world.servers[name].exit.done(), "nobody noticed"
+                world.servers[name].crash()
         assert all(v.leased == v.admitted == v.waiting == 0 for v in world.pool.view())
 
     run(scenario)

@@ -64,8 +64,8 @@ class FakeServer:
         self.exit.set_result(0)
         self.world.log.append(f"stop {self.name}")
 
-    async def leave(self, no_room=""):
-        if no_room or not self.parked_size():
+    async def leave(self):
+        if not self.parked_size():
             await self.stop()
             return Tier.DISK
         await asyncio.sleep(0.03)
@@ -79,9 +79,11 @@ class FakeServer:
     def forget(self):
         self.world.log.append(f"forget {self.name}")
 
-    async def leave_ram(self):
-        self.world.log.append(f"go on {self.name}")
+    async def leave_for_disk(self):
+        if self.parked:
+            self.world.log.append(f"go on {self.name}")
         await self.stop()
+        return Tier.DISK
 
     template = None
 
@@ -212,7 +214,7 @@ class VirtualWorld(World):
 class Parked(FakeServer):
     """Leaves to CPU RAM: its process stays."""
 
-    async def leave(self, no_room=""):
+    async def leave(self):
         self.world.log.append(f"park {self.name}")
         return Tier.RAM
 
@@ -231,7 +233,7 @@ async def served_in_the_end(world, name):
 CRASHES = (ModelState.READY, ModelState.PARKING, ModelState.PARKED, ModelState.WAKING)
 
 
-async def mischief(world, dice, names="abc"):
+async def mischief(world, dice, names):
     pool = world.pool
     deeds = [pool.park, pool.unload, lambda name: pool.pin(name, True)]
     deeds += [lambda name: pool.pin(name, False)] * 2
@@ -254,3 +256,25 @@ async def passing(world):
     while True:
         await asyncio.sleep(0.005)
         world.now = loop.time() - begun
+
+
+@contextlib.asynccontextmanager
+async def after_trouble(world, dice):
+    """Callers of all models, and beside them mischief; then the block, with no model pinned."""
+    names = [*world.servers]
+
+    async def caller():
+        for _ in range(12):
+            with contextlib.suppress(RequestError, asyncio.TimeoutError):
+                use = world.use(dice.choice(names), dice.random() * 0.01)
+                await asyncio.wait_for(use, dice.choice([0.02, 5]))
+            await asyncio.sleep(dice.random() * 0.02)
+
+    clock = asyncio.create_task(passing(world))
+    doing = asyncio.create_task(mischief(world, dice, names))
+    await asyncio.gather(*(caller() for _ in range(6)))
+    doing.cancel()
+    for name in names:
+        world.pool.pin(name, False)
+    yield
+    clock.cancel()
