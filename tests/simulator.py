@@ -32,6 +32,7 @@ class Sim:
         self.leased, self.queue = dict.fromkeys(names, 0), {name: [] for name in names}
         self.last_used, self.here = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
         self.gap = dict.fromkeys(names)
+        self.busy, self.turn = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
         self.left = []  # who left unused, and when
         self.comings = {}  # a model that comes → who must be gone first
 
@@ -42,6 +43,7 @@ class Sim:
         """A request now; `then` is called when it is served."""
         if not self.leased[model] and not self.queue[model]:
             self.gap[model] = self.now - self.last_used[model]
+            self.busy[model] = self.now
         self.queue[model].append((self.now, service, then))
         self._decide()
 
@@ -82,12 +84,15 @@ class Sim:
                 last_used=self.last_used[n],
                 here_since=self.here[n],
                 switch_cost=2 * self.cost,
-                turn=self.last_used[n] - self.here[n],
+                turn=self._turn(n) if self.stage[n] is Stage.HERE else self.turn[n],
                 gap=self.gap[n],
                 ttl=self.ttl.get(n),
             )
             for n in self.need
         ]
+
+    def _turn(self, name):
+        return max(0.0, self.last_used[name] - max(self.here[name], self.busy[name]))
 
     def _decide(self):
         found = self.policy(self.standings(), {"d": self.budget}, self.now, self.bound)
@@ -113,7 +118,7 @@ class Sim:
         for name in names:
             assert self.stage[name] is Stage.HERE, "left twice"
             assert not self.leased[name] and name not in self.pinned, "evicted in use"
-            self.stage[name] = Stage.LEAVING
+            self.stage[name], self.turn[name] = Stage.LEAVING, self._turn(name)
             leave = self.leaves_in.get(name, self.cost)
             self.at(self.now + leave, lambda name=name: self._left(name))
 

@@ -52,7 +52,7 @@ class Slots:
     def __post_init__(self) -> None:
         self._per_token = 0.0  # bytes, by the last file
         self._saved: dict[int, int] = {}  # slot → tokens
-        self._loaded: object = None  # which weights the process has loaded
+        self._loaded: object = None  # which weights the process has; None: that is not certain
         self._unproven = False
         self._useless = 0
 
@@ -60,11 +60,15 @@ class Slots:
     def useful(self) -> bool:
         return self._useless < USELESS
 
-    def loads(self) -> None:
-        """A process is about to load the weights. What was saved with others is dropped: a file may
-        have been replaced by that of another model."""
-        weights = [_identity(path) for path in self.weights]
-        if self._saved and weights != self._loaded:
+    def which(self) -> object:
+        """Which weights lie in the files now."""
+        return [_identity(path) for path in self.weights]
+
+    def loaded(self, before: object) -> None:
+        """A process has loaded the weights, which were these before. What was saved with others is
+        dropped: a file may have been replaced by that of another model."""
+        weights = before if before == self.which() else None
+        if self._saved and (weights is None or weights != self._loaded):
             self.log.info("its KV cache is not restored: its file was replaced")
             self.drop()
         self._loaded = weights
@@ -139,7 +143,8 @@ def _identity(path: Path) -> object:
         found = path.stat()
     except OSError:  # the load will say so
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    # What is written into a file may be dated back, but for the time of the change (st_ctime).
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def state_of(slot: Mapping[str, Any]) -> SlotState:

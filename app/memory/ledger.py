@@ -173,8 +173,10 @@ class Model(Generic[Upstream]):
     failures: int = 0  # in a row, without a request served
     retry_at: float = 0.0
     here_since: float = 0.0
-    was_parked: bool = False  # as it began to leave
+    was_parked: bool = False  # as it began to leave, when
+    held: int = 0  # it took so many bytes of CPU RAM
     held_back_since: float | None = None  # its new requests wait, so that it can leave
+    last_turn: float = 0.0  # seconds of the last one that has ended
     has_left: bool = False
     leave_cost: float = 0.0  # seconds that leaving took the last time
     come_cost: float = 0.0  # seconds that coming took the last time
@@ -194,11 +196,13 @@ class Model(Generic[Upstream]):
 
     # How others see it.
 
-    def standing(self) -> Standing:
-        """As `turns` decides from it."""
+    def standing(self, *, shared: bool = False) -> Standing:
+        """As `turns` decides from it; `shared`: models serve from the memory where others are
+        parked."""
+        parked = self.was_parked and self.state in LEAVING
         return Standing(
             name=self.name,
-            need=self.need,
+            need={HOST: self.held} if parked else self.need,
             stage=STAGES.get(self.state, Stage.AWAY),
             leased=self.line.leased,
             waiting_since=self.line.waiting_since,
@@ -211,10 +215,13 @@ class Model(Generic[Upstream]):
             switch_cost=self.switch_cost(),
             gap=self.line.gap,
             ttl=self.ttl,
+            parked=shared and self.state is ModelState.PARKED,
         )
 
     def turn(self) -> float:
         """For how many seconds it last served without an idle moment, since it came."""
+        if self.state is not ModelState.READY:
+            return self.last_turn
         return max(0.0, self.line.last_used - max(self.here_since, self.line.busy_since))
 
     def switch_cost(self) -> float:
@@ -248,9 +255,12 @@ class Model(Generic[Upstream]):
 
     def ram_held(self) -> int:
         """The same now, at most: who leaves has all of his until he is gone."""
-        if self.state in LEAVING and self.server is not None:
-            return self.server.parked_size() if self.was_parked else self.need.get(HOST, 0)
-        return self.ram_taken()
+        return self.held if self.state in LEAVING else self.ram_taken()
+
+    def begins_to_leave(self) -> None:
+        """What it has now, and how it was, is kept until it is gone."""
+        self.held, self.last_turn = self.ram_taken(), self.turn()
+        self.was_parked = self.state is ModelState.PARKED
 
     def view(self) -> View:
         progress = self.progress
@@ -311,7 +321,8 @@ class Ledger(Generic[Upstream]):
         return len(self._models)
 
     def standings(self) -> list[Standing]:
-        return [model.standing() for model in self if model.server]
+        shared = self.free.ram is None
+        return [model.standing(shared=shared) for model in self if model.server]
 
     def others(self, model: Model[Upstream]) -> list[Model[Upstream]]:
         return [other for other in self if other is not model]

@@ -60,7 +60,7 @@ class Loads(Generic[Upstream]):
     def leave(self, model: Model[Upstream], why: Departure, keep: Keep = Keep.NEAR) -> None:
         """Let a model leave. It uses its memory until it is gone."""
         model.moves.left(why)
-        model.was_parked = model.state is ModelState.PARKED
+        model.begins_to_leave()
         model.state = ModelState.PARKING if keep is Keep.NEAR else ModelState.STOPPING
         if model.server is not None and model.held_back_since is not None:
             drained = self._ledger.now() - model.held_back_since
@@ -188,8 +188,7 @@ class Loads(Generic[Upstream]):
                 model.tier = await self._keep(model, model.server, keep)
             model.state = ModelState.PARKED if model.tier is Tier.RAM else ModelState.COLD
             if model.state is ModelState.PARKED and model.watch is not None and model.watch.done():
-                ModelLogger(logger, model.name).info("its llama-server has ended as it was parked")
-                model.state, model.tier = ModelState.COLD, Tier.DISK
+                self._has_ended(model, model.server, await model.server.exited())
             if model.state is ModelState.COLD:
                 model.line.budget.forget_left()
         except AppError as error:
@@ -278,8 +277,10 @@ class Loads(Generic[Upstream]):
     async def _watch(self, model: Model[Upstream], server: Loadable) -> None:
         """Await the end of a loaded model's process. If it was not told to end, it has failed."""
         code = await server.exited()
-        if model.state not in (ModelState.READY, ModelState.PARKED):
-            return  # it was asked to stop
+        if model.state in (ModelState.READY, ModelState.PARKED):  # or it was asked to stop
+            self._has_ended(model, server, code)
+
+    def _has_ended(self, model: Model[Upstream], server: Loadable, code: int) -> None:
         model.tier = Tier.DISK
         model.moves.left(Departure.ENDED)
         model.line.budget.forget_left()

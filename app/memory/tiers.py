@@ -126,11 +126,11 @@ class ByRestart:
             await self._server.stop()
 
     async def back(self, _usage: Need) -> None:
-        if self._slots is not None:
-            self._slots.loads()
+        before = None if self._slots is None else self._slots.which()
         with self._stages.timed(SwitchStage.START):
             await self._server.start()
         if self._slots is not None:
+            self._slots.loaded(before)
             with self._stages.timed(SwitchStage.RESTORE):
                 await self._slots.restore()
 

@@ -46,7 +46,8 @@ class Standing:
     `waiting`: how many requests wait for it, the oldest since `waiting_since` (None: none). `gap`:
     from its last idle moment to the request after it. `switch_cost`: what leaving and coming back
     take together. `turn`: for how long it last served without an idle moment. `ttl`: how long it
-    stays without a request; None: as long as there is room.
+    stays without a request; None: as long as there is room. `parked`: it is away, and holds memory
+    from which the others serve.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Standing:
     waiting: int = 0
     turn: float = 0.0
     ttl: float | None = None
+    parked: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,9 +145,10 @@ def gathers_for(model: Standing, leaving: Sequence[Standing]) -> float:
 
 
 def unused_at(model: Standing, now: float) -> float | None:
-    """When a model that is here will have been unused for its time to live, at the earliest: one
-    that is in use now may be so until then. None: it stays."""
-    if model.ttl is None or model.pinned or model.stage is not Stage.HERE:
+    """When a model that holds memory will have been unused for its time to live, at the earliest:
+    one that is in use now may be so until then. None: it stays."""
+    holds = model.stage is Stage.HERE or (model.parked and model.stage is Stage.AWAY)
+    if model.ttl is None or model.pinned or not holds:
         return None
     in_use = model.leased or model.waiting_since is not None
     return (now if in_use else model.last_used) + model.ttl

@@ -668,7 +668,8 @@ def test_one_that_dies_as_it_is_parked_is_not_taken_for_parked(run, caplog):
         world.pool.park("a")
         await until(lambda: world.view("a").state is not ModelState.PARKING)
         assert (world.view("a").state, world.view("a").tier) == (ModelState.COLD, Tier.DISK)
-        assert "its llama-server has ended as it was parked" in caplog.text
+        assert world.view("a").reason == "killed by signal 9"
+        assert world.view("a").moves.departures["ended"] == 1
         assert await world.use("a") == "to a"
 
     caplog.set_level("INFO")

@@ -106,8 +106,11 @@ class Slow(Llama):
     async def save(self):
         self._do("save", 1)
 
-    def loads(self):
-        self.done.append("loads")
+    def which(self):
+        return "these"
+
+    def loaded(self, before):
+        self.done.append(f"loaded {before}")
 
     def drop(self):
         self.done.append("drop")
@@ -261,7 +264,7 @@ def test_one_that_stayed_goes_on_to_disk_with_its_conversations(run):
         await model.leave_for_disk()
         assert llama.done == ["save", "stop"] and model.parked_size() == 0
         await model.start()
-        assert llama.done[2:] == ["loads", "start", "restore"]
+        assert llama.done[2:] == ["start", "loaded these", "restore"]
         model.forget()
         assert llama.done[5:] == ["drop"]
         llama = Llama()
@@ -290,7 +293,7 @@ def test_a_failed_park_and_a_failed_restore_end_the_process_and_it_starts_anew(r
         llama = Llama()
         model = tiered(llama, Checkpoints(None, MoveError("stuck")))
         await model.leave()
-        await model.start()
+        assert await model.start() is Tier.DISK
         assert llama.log == ["close", "close", "kill", "start"]
 
     run(scenario)
