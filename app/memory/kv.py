@@ -60,14 +60,26 @@ class Slots:
     def useful(self) -> bool:
         return self._useless < USELESS
 
-    def which(self) -> object:
-        """Which weights lie in the files now."""
+    def begin(self) -> object:
+        """A process is to start, which refuses to without the folder. Returns which weights lie in
+        the files now."""
+        with contextlib.suppress(OSError):  # it will say so itself
+            self._make_folder()
+        return self._which()
+
+    def _which(self) -> object:
         return [_identity(path) for path in self.weights]
+
+    def _make_folder(self) -> None:
+        """Somebody may have cleaned up. Conversations are nobody else's to read."""
+        missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
+        for path in reversed(missing):
+            path.mkdir(mode=0o700, exist_ok=True)
 
     def loaded(self, before: object) -> None:
         """A process has loaded the weights, which were these before. What was saved with others is
         dropped: a file may have been replaced by that of another model."""
-        weights = before if before == self.which() else None
+        weights = before if before == self._which() else None
         if self._saved and (weights is None or weights != self._loaded):
             self.log.info("its KV cache is not restored: its file was replaced")
             self.drop()
@@ -86,7 +98,7 @@ class Slots:
         if not self.useful:
             return
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._make_folder()
             slots = (await self.client.get("/slots", ASK)).json()
             for slot in slots:
                 tokens = slot.get("n_prompt_tokens", 0) + slot.get("n_decoded", 0)

@@ -276,7 +276,7 @@ class _Assignment:
             need=model.need,
             busy=model.stage is Stage.COMING or bool(model.leased) or lingers,
             leaving=model.stage is Stage.LEAVING,
-            pinned=model.pinned,
+            pinned=model.pinned and model.stage is not Stage.LEAVING,  # that one goes all the same
             last_used=model.last_used,
             priority=model.priority,
         )

@@ -39,6 +39,16 @@ def socket(tmp_path):
     return tmp_path / "s"
 
 
+def test_its_folder_is_made_again_for_nobody_else(tmp_path):
+    """llama-server does not start without it."""
+    folder = tmp_path / "lmd-1" / "kv" / "0"
+    slots = Slots(Client(Address("x"), "k"), folder, LOG)
+    slots.begin()
+    for path in (folder, folder.parent, folder.parent.parent):
+        assert path.stat().st_mode & 0o777 == 0o700
+    slots.begin()
+
+
 def by_another_file(weights):
     other = weights.with_name("other")
     other.write_bytes(b"two")
@@ -68,13 +78,13 @@ def test_what_was_saved_with_other_weights_is_not_restored(run, socket, tmp_path
         async with Child(socket, cache):
             client = Client(Address(str(socket)), "k")
             slots = Slots(client, tmp_path / "kv", LOG, weights=[weights])
-            slots.loaded(slots.which())
+            slots.loaded(slots.begin())
             for way in (None, by_another_file, None, in_place, None, as_it_loads):
                 await slots.save()
                 (tmp_path / "kv" / "0.bin").touch()
                 if way not in (None, as_it_loads):
                     way(weights)
-                before = slots.which()
+                before = slots.begin()
                 if way is as_it_loads:
                     way(weights)
                 cache.asked.clear()

@@ -516,6 +516,79 @@ def test_without_a_gpu_one_that_nobody_uses_frees_all_of_its_memory(run, caplog)
     run(scenario)
 
 
+def test_without_a_gpu_a_parked_one_that_nobody_uses_goes_on_to_disk(run):
+    async def scenario():
+        world = OneMemory(4, a=15)
+        model = world.pool._ledger["a"]
+        model.ttl = 0.05
+        await world.use("a")
+        world.pool.park("a")
+        clock = asyncio.create_task(passing(world))
+        await until(lambda: world.view("a").state is ModelState.COLD)
+        assert world.log == ["start a", "park a", "go on a", "end a"]
+        assert world.view("a").unused
+        clock.cancel()
+
+    run(scenario)
+
+
+def test_with_a_gpu_one_that_nobody_uses_is_parked(run):
+    async def scenario():
+        world = World(a=10)
+        world.ram = 20
+        await world.use("a")
+        world.pool._loads.leave_unused(world.pool._ledger["a"], "unused for 5 minutes")
+        await until(lambda: world.view("a").state is ModelState.PARKED)
+
+    run(scenario)
+
+
+def test_what_one_holds_that_leaves_is_what_it_held_before(run):
+    """Whatever its server says of itself meanwhile: it may be on its way already."""
+
+    async def scenario():
+        world = OneMemory(4, a=15, b=15)
+        model, server = world.pool._ledger["a"], world.servers["a"]
+        await world.use("a")
+        await world.use("b")
+        go, stop = asyncio.Event(), server.stop
+
+        async def stops():
+            server.keeps = 0  # as that of one that goes to disk
+            await go.wait()
+            server.keeps = 4
+            await stop()
+
+        server.stop = stops
+        world.pool.unload("a")
+        await until(lambda: server.keeps == 0)
+        assert model.ram_held() == 4 and model.standing().need == {HOST: 4}
+        go.set()
+        await until(lambda: model.state is ModelState.COLD)
+        assert model.ram_held() == 0
+
+    run(scenario)
+
+
+def test_a_turn_that_has_ended_is_told_while_requests_wait_for_the_next_one(run):
+    async def scenario():
+        world = World(a=20, b=20)
+        model = world.pool._ledger["a"]
+        using = asyncio.create_task(world.use("a", 0.02))
+        await until(lambda: model.line.leased)
+        world.now += 3
+        await using
+        using = asyncio.create_task(world.use("b"))
+        await until(lambda: world.view("b").waiting)
+        world.now += 1
+        await using
+        world.now += 100
+        model.line.join(world.now)
+        assert model.standing().turn == pytest.approx(3, abs=0.01)
+
+    run(scenario)
+
+
 def test_one_that_is_on_disk_is_forgotten_by_an_unload(run):
     async def scenario():
         world = World(a=20, b=20)

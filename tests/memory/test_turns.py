@@ -55,6 +55,29 @@ def test_who_asks_just_after_another_model_was_asked_for_is_served_with_the_othe
     assert assign([here, waits], BUDGET, 100.06, 60).draining == {"a"}
 
 
+def test_one_that_leaves_keeps_nobody_from_its_place_though_it_is_pinned_meanwhile():
+    leaves, waits = standing("a", Stage.LEAVING, pinned=True), standing("b", waiting_since=1.0)
+    assert not assign([leaves, waits], BUDGET, 2.0, 60).refused
+    assert assign([replace(leaves, stage=Stage.HERE), waits], BUDGET, 2.0, 60).refused
+
+
+def test_a_turn_that_lasted_long_counts_for_five_seconds():
+    waits = [
+        standing("a", waiting_since=0.0, waiting=1, switch_cost=0.1, turn=600.0),
+        standing("b", waiting_since=7.0, waiting=3, switch_cost=0.1),
+    ]
+    assert [r.name for r in order(waits, 7.8, 60.0)] == ["b", "a"]
+    assert [r.name for r in order(waits, 8.0, 60.0)] == ["a", "b"]
+
+
+def test_a_parked_one_leaves_the_memory_of_the_others_when_its_time_is_over():
+    parked = timed(Stage.AWAY, parked=True)
+    assert assign([parked], BUDGET, 1900.0, 60).unused == UNUSED
+    assert assign([timed(Stage.AWAY)], BUDGET, 1900.0, 60) == Turns()
+    asked = replace(parked, waiting=1, waiting_since=1900.0)
+    assert not assign([asked], BUDGET, 1900.0, 60).unused
+
+
 def test_priority_goes_first_until_others_are_overdue():
     standings = [
         standing("a", waiting_since=3.0),
