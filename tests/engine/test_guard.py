@@ -182,9 +182,13 @@ finally:
         ("slow", Patience(1e9, still=0.5, silent=2.0), ""),
     ],
 )
-def test_one_that_answers_health_and_makes_no_progress(run, tmp_path, often, mode, patience, why):
+def test_one_that_answers_health_and_makes_no_progress(
+    run, tmp_path, often, monkeypatch, mode, patience, why
+):
     """Threads that wait for each other, or a loop without end; and one that is only slow, as its
     slots show."""
+    # On a slow machine, to answer every 50 ms would be work by itself (`AT_WORK`).
+    monkeypatch.setattr(guarding, "EVERY", 0.25)
 
     async def scenario():
         socket = str(tmp_path / "x.sock")
