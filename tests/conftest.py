@@ -1,6 +1,10 @@
 import asyncio
 import gc
+import os
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 import uvloop
 
@@ -28,16 +32,28 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("run", list(LOOPS) if every else ["asyncio"], indirect=True)
 
 
+def kill_children(since):
+    """Those that began later than so many seconds after the machine did, of a test that has failed.
+    Tasks and threads that wait for them would wait for ever, and the loop's end waits for these."""
+    for child in psutil.Process().children():
+        begun = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        if int(begun) / os.sysconf("SC_CLK_TCK") > since - 0.1:
+            child.kill()
+
+
 @pytest.fixture
 def run(request):
     """Run a coroutine function to its end, on asyncio's loop and, see above, on uvloop's."""
     new_loop = LOOPS[request.param]
 
     def runner(scenario, *arguments):
-        loop = new_loop()
+        loop, begun = new_loop(), time.clock_gettime(time.CLOCK_BOOTTIME)
         asyncio.set_event_loop(loop)
         try:
             return loop.run_until_complete(asyncio.wait_for(scenario(*arguments), 30))
+        except BaseException:
+            kill_children(begun)
+            raise
         finally:
             left = asyncio.all_tasks(loop)
             for task in left:
