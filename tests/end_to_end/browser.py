@@ -15,6 +15,17 @@ FLAGS = (
     "--no-sandbox --disable-dev-shm-usage --disable-gpu --disable-quic --no-first-run "
     "--disable-background-networking --disable-component-update --disable-sync"
 ).split()
+# A page of suggestions for each window, and renderers in case they will be needed: they take more
+# time than our pages.
+UNNEEDED = "WebUIOmniboxPopup,WebUIOmniboxAimPopup,SpareRendererForSitePerProcess"
+# The last of two such flags counts, so that Playwright's own has to be said again.
+PLAYWRIGHTS = (
+    "AvoidUnnecessaryBeforeUnloadCheckSync,DestroyProfileOnBrowserClose,HttpsUpgrades,LensOverlay,"
+    "HttpsFirstBalancedModeAutoEnable,MediaRouter,PaintHolding,ThirdPartyStoragePartitioning,"
+    "AvoidCorsURLLoaderRestartOnRedirect,OptimizationHints,NetworkTimeServiceQuerying,AimEnabled,"
+    "PreconnectToSearch"
+)
+FLAGS.append(f"--disable-features={UNNEEDED},{PLAYWRIGHTS}")
 # A domain whose owner lets it mean this machine.
 FLAGS.append("--host-resolver-rules=MAP evil.example 127.0.0.1")
 
