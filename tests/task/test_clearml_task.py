@@ -423,7 +423,7 @@ def test_the_end_is_told_past_an_sdk_that_waits_for_its_server(run, sdk_task):
 
         waiting = asyncio.create_task(task.call("hang", hang, 5))
         await begun.wait()
-        assert await task.end(Outcome.FAILED, "no room", 0.1)
+        assert await task.end(Outcome.FAILED, "no room", 1)
         assert sdk_task.asked == [*LAST, "tasks.failed"]
         go_on.set()
         await waiting
