@@ -2,6 +2,7 @@ import asyncio
 import gc
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -36,9 +37,10 @@ def kill_children(since):
     """Those that began later than so many seconds after the machine did, of a test that has failed.
     Tasks and threads that wait for them would wait for ever, and the loop's end waits for these."""
     for child in psutil.Process().children():
-        begun = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
-        if int(begun) / os.sysconf("SC_CLK_TCK") > since - 0.1:
-            child.kill()
+        with suppress(psutil.Error, OSError):  # it has ended meanwhile
+            begun = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
+            if int(begun) / os.sysconf("SC_CLK_TCK") > since - 0.1:
+                child.kill()
 
 
 @pytest.fixture

@@ -173,8 +173,8 @@ class Model(Generic[Upstream]):
     failures: int = 0  # in a row, without a request served
     retry_at: float = 0.0
     here_since: float = 0.0
-    was_parked: bool = False  # as it began to leave, when
-    held: int = 0  # it took so many bytes of CPU RAM
+    was_parked: bool = False  # when it began to leave
+    held: int = 0  # bytes of CPU RAM that it took then
     held_back_since: float | None = None  # its new requests wait, so that it can leave
     last_turn: float = 0.0  # seconds of the last one that has ended
     has_left: bool = False

@@ -46,15 +46,15 @@ def test_a_bench_runs_and_says_what_it_measured(name, tmp_path):
         [ROOT / "scripts/bench" / name, "--small"],
         env={**os.environ, "HOME": str(tmp_path)},
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     ) as bench:
         try:
-            told, _ = bench.communicate(timeout=PATIENCE)
+            told, wrong = bench.communicate(timeout=PATIENCE)
         except BaseException:
             os.killpg(bench.pid, signal.SIGKILL)  # with its agents, doors and instances
             raise
-    assert bench.returncode == 0, told
+    assert bench.returncode == 0, told + wrong
     for words in BENCHES[name]:
         assert words in told, told
