@@ -105,39 +105,34 @@ class Client:
         return exchange
 
     async def get(self, target: str, timeout: float) -> Reply:
-        return await self._request("GET", target, [b""], timeout)
+        return await self._request("GET", target, [b""], timeout, ours=True)
 
-    async def post(self, target: str, body: object, timeout: float, *, owed: bool = False) -> Reply:
-        """`owed`: clients wait for what it does, so a child that is stuck in it is ended."""
+    async def post(self, target: str, body: object, timeout: float, *, ours: bool = False) -> Reply:
+        """As `post_json`. `ours`: no client waits for it."""
         pieces = [json.dumps(body).encode()]
-        return await self._request("POST", target, pieces, timeout, owed=owed)
+        return await self._request("POST", target, pieces, timeout, ours=ours)
 
     async def post_json(self, target: str, pieces: Sequence[bytes], timeout: float) -> Reply:
-        """Raises UpstreamError."""
-        return await self._request("POST", target, pieces, timeout)
+        """Clients wait for what it does, so a child that is stuck in it is ended. Raises
+        UpstreamError."""
+        return await self._request("POST", target, pieces, timeout, ours=False)
 
     async def _request(
-        self,
-        method: str,
-        target: str,
-        pieces: Sequence[bytes],
-        timeout: float,
-        *,
-        owed: bool = False,
+        self, method: str, target: str, pieces: Sequence[bytes], timeout: float, *, ours: bool
     ) -> Reply:
         """Raises UpstreamError, also if the whole answer takes longer than `timeout`."""
         try:
-            return await within(timeout, self._answered(method, target, pieces, owed))
+            return await within(timeout, self._answered(method, target, pieces, ours))
         except asyncio.TimeoutError:
             raise UpstreamError(f"no answer to {method} {target} in {timeout:g} s") from None
 
     async def _answered(
-        self, method: str, target: str, pieces: Sequence[bytes], owed: bool
+        self, method: str, target: str, pieces: Sequence[bytes], ours: bool
     ) -> Reply:
         collector = Collector(self._largest)
         head = method, target, [(b"content-type", b"application/json")]
         whole, length = (pieces[0], None) if len(pieces) == 1 else (None, sum(map(len, pieces)))
-        exchange = await self.exchange(head, whole, collector, length, ours=not owed)
+        exchange = await self.exchange(head, whole, collector, length, ours=ours)
         try:
             if whole is None:
                 for piece in pieces:

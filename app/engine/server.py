@@ -134,7 +134,7 @@ async def template_of(client: Client) -> int | None:
     asked = {"messages": [{"role": "user", "content": "."}]}
     try:
         replies = [
-            await client.post("/apply-template", body, ASK_TIMEOUT)
+            await client.post("/apply-template", body, ASK_TIMEOUT, ours=True)
             for body in (asked, {**asked, "tools": [A_TOOL]})
         ]
         told = [r.json()["prompt"] for r in replies if r.status == 200]

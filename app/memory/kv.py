@@ -124,7 +124,7 @@ class Slots:
     async def _move(self, slot: int, action: str, file: str) -> Reply:
         """Other models wait for it: a llama-server that does not go on with it is ended."""
         body = {"filename": file}
-        return await self.client.post(f"/slots/{slot}?action={action}", body, MOVE, owed=True)
+        return await self.client.post(f"/slots/{slot}?action={action}", body, MOVE)
 
     async def restore(self) -> None:
         """Restore what was saved, into the same slots. Never raises."""

@@ -47,3 +47,15 @@ def test_an_instance_ends_while_its_llama_server_is_stopped(start):
     os.kill(stuck, signal.SIGSTOP)
     assert app.end(timeout=20) == 143
     until(lambda: not os.path.exists(f"/proc/{stuck}"))
+
+
+def test_one_that_is_stopped_before_it_has_counted_a_prompt_is_replaced(start):
+    """A prompt that may not fit beside others is counted first."""
+    app = start("--set", "Model/endpoint_name=tiny").ready()
+    (stuck,) = app.children
+    os.kill(stuck, signal.SIGSTOP)
+    long = [{"role": "user", "content": "time " * 300}]
+    create = client(app).chat.completions.create
+    answer = create(model="tiny", messages=long, max_tokens=8)
+    assert answer.choices[0].message.content and stuck not in app.children
+    app.line("ERROR tiny llama-server was ended: stopped by a signal")

@@ -209,6 +209,23 @@ def test_one_that_answers_health_and_makes_no_progress(
     run(scenario)
 
 
+def test_one_that_counts_a_prompt_for_ever_is_ended_too(run, tmp_path, often, monkeypatch):
+    """A client waits for that, though it is we who ask."""
+    monkeypatch.setattr(guarding, "EVERY", 0.25)
+
+    async def scenario():
+        socket, patience = str(tmp_path / "x.sock"), Patience(1e9, still=0.5, silent=1e9)
+        program = Program([sys.executable, "-c", DEAF, socket, "waits"], {}, patience=patience)
+        deaf = LlamaServer("m", program, Client(Address(socket), "k"), grace=0.1)
+        deaf.meta = {"asked": True}  # nobody else asks it
+        await deaf.start()
+        with pytest.raises(StuckError, match="neither work nor progress"):
+            await deaf.client.post_json("/tokenize", [b'{"content": "a"}'], 25)
+        await deaf.exited()
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("mode", ["hangs", "masks", "masks later"])
 def test_one_that_hangs_in_the_handler_of_a_signal_is_ended(run, tmp_path, often, mode):
     """As llama-server, whose handler takes a lock that the interrupted thread may have. What has
