@@ -41,6 +41,13 @@ class Program:
     on_buffers: Callable[[Mapping[str, int]], None] = lambda devices: None
     on_plain: Callable[[], None] = lambda: None
 
+    def named(self) -> list[Path]:
+        """The model's files, and every one that an argument names, also as `FILE:SCALE`, or in a
+        list with commas: adapters and control vectors decide what is computed, too."""
+        words = {part for word in self.argv for part in (word, *word.split(","))}
+        names = words | {word.rpartition(":")[0] for word in words}
+        return [*self.files, *(Path(name) for name in sorted(names) if os.path.isfile(name))]
+
 
 class Starts:
     """The argv of the next start of a program."""

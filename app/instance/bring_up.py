@@ -143,12 +143,13 @@ class LlamaServers:
         # Each open connection has one of its threads, of which there are four more than slots.
         idle = model.resolved.parallel + 2
         client = Client(place.address, place.key, most_idle=idle)
-        server = self.make(model.name, self._program(model, files, place, record), client)
+        program = self._program(model, files, place, record)
+        server = self.make(model.name, program, client)
         self._servers.append(server)
         self._describe(model, server, files)
         slots = None
         if saves:
-            slots = Slots(client, place.kv, log, weights=files.paths)
+            slots = Slots(client, place.kv, log, weights=program.named())
             self._slots[model.name] = slots
         on_host, gpus = OnHost(files.size), self.plan.capabilities.devices
         meter = MemoryMeter(server.process, on_gpus if gpus else on_host, record)

@@ -41,7 +41,7 @@ def of_use(header: Header, *, embedding: bool, log: ModelLogger) -> bool:
 @dataclass
 class Slots:
     """The slots of one llama-server; `folder` has their files, `room` reads how many bytes can
-    still be written there. `weights`: the files of its model."""
+    still be written there. `weights`: the files that decide what it computes."""
 
     client: Client
     folder: Path
@@ -81,7 +81,7 @@ class Slots:
         dropped: a file may have been replaced by that of another model."""
         weights = before if before == self._which() else None
         if self._saved and (weights is None or weights != self._loaded):
-            self.log.info("its KV cache is not restored: its file was replaced")
+            self.log.info("its KV cache is not restored: its file has changed since")
             self.drop()
         self._loaded = weights
 

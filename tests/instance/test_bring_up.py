@@ -367,6 +367,18 @@ def test_kv_caches_are_kept_where_models_leave(run, instance, sharing, names, fi
     run(scenario)
 
 
+def test_kv_caches_are_those_of_all_files_that_decide_what_is_computed(run, instance):
+    async def scenario():
+        (instance.folder / "lora").touch()
+        for name in "ab":
+            instance.local(name, extra_args=f"--lora {instance.folder / 'lora'}")
+        await instance.bring_up(sharing=True)
+        files = instance.all._slots["a"].weights
+        assert {file.name for file in files} == {"llama-server", "a.gguf", "lora"}
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("unix", [True, False])
 def test_no_two_llama_servers_share_an_address_or_a_key(run, tmp_path, unix):
     async def scenario():

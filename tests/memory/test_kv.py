@@ -49,6 +49,22 @@ def test_its_folder_is_made_again_for_nobody_else(tmp_path):
     slots.begin()
 
 
+def test_where_its_folder_cannot_be_made_the_load_says_so(tmp_path):
+    (tmp_path / "file").touch()
+    Slots(Client(Address("x"), "k"), tmp_path / "file" / "kv", LOG).begin()
+
+
+def test_its_folder_is_made_again_for_what_is_saved(run, socket, tmp_path):
+    async def scenario():
+        async with Child(socket, Cache(100)):
+            client = Client(Address(str(socket)), "k")
+            await Slots(client, tmp_path / "kv", LOG).save()
+            assert (tmp_path / "kv").is_dir()
+            client.close()
+
+    run(scenario)
+
+
 def by_another_file(weights):
     other = weights.with_name("other")
     other.write_bytes(b"two")
@@ -66,6 +82,13 @@ def as_it_loads(weights):
     by_another_file(weights)
 
 
+TRIPS = [
+    *((None, True), (by_another_file, False), (None, True), (in_place, False), (None, True)),
+    # What it has loaded then is not certain, so what it saves is not, either.
+    *((as_it_loads, False), (as_it_loads, False), (None, False), (None, True)),
+]
+
+
 def test_what_was_saved_with_other_weights_is_not_restored(run, socket, tmp_path, caplog):
     """The file has been replaced while the model was away. Result: nothing of it is left, and the
     next trip is as any other."""
@@ -79,7 +102,7 @@ def test_what_was_saved_with_other_weights_is_not_restored(run, socket, tmp_path
             client = Client(Address(str(socket)), "k")
             slots = Slots(client, tmp_path / "kv", LOG, weights=[weights])
             slots.loaded(slots.begin())
-            for way in (None, by_another_file, None, in_place, None, as_it_loads):
+            for way, restored in TRIPS:
                 await slots.save()
                 (tmp_path / "kv" / "0.bin").touch()
                 if way not in (None, as_it_loads):
@@ -90,10 +113,10 @@ def test_what_was_saved_with_other_weights_is_not_restored(run, socket, tmp_path
                 cache.asked.clear()
                 slots.loaded(before)
                 await slots.restore()
-                assert len(cache.asked) == (way is None), way
+                assert len(cache.asked) == restored, way
                 assert not (tmp_path / "kv" / "0.bin").exists()
             client.close()
-        assert caplog.text.count("its KV cache is not restored: its file was replaced") == 3
+        assert caplog.text.count("its KV cache is not restored: its file has changed since") == 5
 
     run(scenario)
 
