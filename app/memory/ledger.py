@@ -259,8 +259,12 @@ class Model(Generic[Upstream]):
 
     def begins_to_leave(self) -> None:
         """What it has now, and how it was, is kept until it is gone."""
-        self.held, self.last_turn = self.ram_taken(), self.turn()
-        self.was_parked = self.state is ModelState.PARKED
+        self.ends_turn()
+        self.held, self.was_parked = self.ram_taken(), self.state is ModelState.PARKED
+
+    def ends_turn(self) -> None:
+        """Before it is READY no more."""
+        self.last_turn = self.turn()
 
     def view(self) -> View:
         progress = self.progress
@@ -321,8 +325,12 @@ class Ledger(Generic[Upstream]):
         return len(self._models)
 
     def standings(self) -> list[Standing]:
-        shared = self.free.ram is None
-        return [model.standing(shared=shared) for model in self if model.server]
+        return [model.standing(shared=self.shared) for model in self if model.server]
+
+    @property
+    def shared(self) -> bool:
+        """Models serve from the memory where others are parked: there is no GPU."""
+        return self.free.ram is None
 
     def others(self, model: Model[Upstream]) -> list[Model[Upstream]]:
         return [other for other in self if other is not model]
@@ -338,7 +346,7 @@ class Ledger(Generic[Upstream]):
         """Bytes of CPU RAM that are lacking for all models together: now, with what comes and what
         has not left yet, and once all moves under way have ended. 0 where models do not serve from
         there, or nothing is lacking."""
-        if self.free.ram is not None:
+        if not self.shared:
             return 0, 0
         budget = self.budget.get(HOST, 0)
         held, taken = sum(m.ram_held() for m in self), sum(m.ram_taken() for m in self)

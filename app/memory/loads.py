@@ -73,8 +73,8 @@ class Loads(Generic[Upstream]):
         model.unused = reason
         ModelLogger(logger, model.name).info("leaves memory: %s", reason)
         # Without a GPU, CPU RAM is the memory that it is to free.
-        shared = self._ledger.free.ram is None
-        self.leave(model, Departure.UNUSED, Keep.FILES if shared else Keep.NEAR)
+        keep = Keep.FILES if self._ledger.shared else Keep.NEAR
+        self.leave(model, Departure.UNUSED, keep)
 
     async def close(self) -> None:
         """Stop every process; one that cannot be stopped costs the others nothing."""
@@ -265,6 +265,7 @@ class Loads(Generic[Upstream]):
         if not more:
             return
         model.need = {**model.need, **more}
+        model.held = model.need.get(HOST, 0)  # if it leaves
         if model.state is not ModelState.READY:
             return
         self._run(self._clear_ram(model))
@@ -281,6 +282,7 @@ class Loads(Generic[Upstream]):
             self._has_ended(model, server, code)
 
     def _has_ended(self, model: Model[Upstream], server: Loadable, code: int) -> None:
+        model.ends_turn()
         model.tier = Tier.DISK
         model.moves.left(Departure.ENDED)
         model.line.budget.forget_left()

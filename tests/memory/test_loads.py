@@ -570,6 +570,80 @@ def test_what_one_holds_that_leaves_is_what_it_held_before(run):
     run(scenario)
 
 
+def test_one_that_has_grown_holds_all_of_it_until_it_is_gone(run):
+    """It is measured as it leaves."""
+
+    async def scenario():
+        world = OneMemory(0, a=10)
+        model, server = world.pool._ledger["a"], world.servers["a"]
+        await world.use("a")
+        go, leave = asyncio.Event(), server.leave
+
+        async def leaves():
+            await go.wait()
+            return await leave()
+
+        server.leave, server.holds = leaves, {HOST: 14}
+        world.pool.park("a")
+        await until(lambda: model.need[HOST] == 14)
+        assert model.ram_held() == 14
+        go.set()
+        await until(lambda: model.state is ModelState.COLD)
+
+    run(scenario)
+
+
+def test_one_that_goes_on_to_disk_is_not_measured_and_tells_nothing_of_a_switch(run):
+    async def scenario():
+        world = OneMemory(4, a=15)
+        model, server = world.pool._ledger["a"], world.servers["a"]
+        await world.use("a")
+        world.pool.park("a")
+        await until(lambda: model.state is ModelState.PARKED)
+        cost, server.holds = model.leave_cost, {HOST: 19}
+        world.now += 5
+        stop = server.stop
+
+        async def stops():
+            world.now += 7
+            await stop()
+
+        server.stop = stops
+        world.pool._loads.leave_unused(model, "unused")
+        await until(lambda: model.state is ModelState.COLD)
+        assert model.leave_cost == cost and model.need[HOST] == 15
+
+    run(scenario)
+
+
+def test_two_that_are_parked_at_once_both_count_for_what_they_will_hold(run):
+    async def scenario():
+        world = OneMemory(9, a=10, b=10)
+        await asyncio.gather(world.use("a"), world.use("b"))
+        world.pool.park("a")
+        world.pool.park("b")
+        first, second = (world.pool._ledger[name] for name in "ab")
+        assert world.pool._ledger.ram_left(first) == world.limit - 9
+        await until(lambda: not (first.leaving or second.leaving))
+
+    run(scenario)
+
+
+def test_a_crash_ends_a_turn(run):
+    async def scenario():
+        world = World(a=20)
+        model = world.pool._ledger["a"]
+        using = asyncio.create_task(world.use("a", 0.02))
+        await until(lambda: model.line.leased)
+        world.now += 3
+        await using
+        world.servers["a"].crash()
+        await until(lambda: model.state is not ModelState.READY)
+        assert model.turn() == pytest.approx(3, abs=0.01)
+
+    run(scenario)
+
+
 def test_a_turn_that_has_ended_is_told_while_requests_wait_for_the_next_one(run):
     async def scenario():
         world = World(a=20, b=20)

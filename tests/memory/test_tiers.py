@@ -254,6 +254,16 @@ def test_one_that_is_to_go_to_disk_goes_nowhere_else(run, made):
     run(scenario)
 
 
+def test_one_that_has_died_is_asked_nothing_on_its_way_to_disk(run):
+    async def scenario():
+        llama = Slow([0.0])
+        llama.process.running = False
+        assert await staying(llama, slots=llama).leave_for_disk() is Tier.DISK
+        assert "save" not in llama.done
+
+    run(scenario)
+
+
 def test_one_that_stayed_goes_on_to_disk_with_its_conversations(run):
     """Its process answers; that of one that is frozen does not."""
 

@@ -272,9 +272,13 @@ async def after_trouble(world, dice):
 
     clock = asyncio.create_task(passing(world))
     doing = asyncio.create_task(mischief(world, dice, names))
-    await asyncio.gather(*(caller() for _ in range(6)))
-    doing.cancel()
-    for name in names:
-        world.pool.pin(name, False)
-    yield
-    clock.cancel()
+    try:
+        await asyncio.gather(*(caller() for _ in range(6)))
+        doing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await doing
+        for name in names:
+            world.pool.pin(name, False)
+        yield
+    finally:
+        clock.cancel()
