@@ -6,12 +6,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
-from tests.end_to_end.conftest import PATIENCE, ROOT, environment_of
+from tests.end_to_end.conftest import PATIENCE, ROOT, end_family, environment_of
 
 GIT = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
 
@@ -90,12 +89,7 @@ class Agent:
 
     def __exit__(self, *_):
         """Killed with all that it started: an interrupt alone does not always end it."""
-        if self.process.poll() is None:
-            family = psutil.Process(self.process.pid).children(recursive=True)
-            for process in (self.process, *family):
-                with suppress(psutil.NoSuchProcess):
-                    process.kill()
-        self.process.wait()
+        end_family(self.process)
         self.log.close()
         shutil.rmtree(self.temporary, ignore_errors=True)
 

@@ -48,6 +48,16 @@ def name_of(process):
         return ""
 
 
+def end_family(process):
+    """Kill it with all that it has started, in whatever session, and reap it."""
+    if process.poll() is None:
+        family = psutil.Process(process.pid).children(recursive=True)
+        for each in (process, *family):
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+    process.wait()
+
+
 # Their tests share a fixture that is costly, of a module or a folder: they stay together.
 TOGETHER = "test_clearml_task.py", "test_page.py", "test_bodies.py", "test_shapes.py", "clients"
 

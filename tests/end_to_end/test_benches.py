@@ -2,12 +2,11 @@
 
 import os
 import shutil
-import signal
 import subprocess
 
 import pytest
 
-from tests.end_to_end.conftest import PATIENCE, ROOT
+from tests.end_to_end.conftest import PATIENCE, ROOT, end_family
 
 BENCHES = {
     "callers": ["app: 0 of 8 failed", "tokens per second, app / directly", "person, app"],
@@ -48,12 +47,11 @@ def test_a_bench_runs_and_says_what_it_measured(name, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     ) as bench:
         try:
             told, wrong = bench.communicate(timeout=PATIENCE)
         except BaseException:
-            os.killpg(bench.pid, signal.SIGKILL)  # with its agents, doors and instances
+            end_family(bench)  # with its agents, doors and instances
             raise
     assert bench.returncode == 0, told + wrong
     for words in BENCHES[name]:
