@@ -147,7 +147,7 @@ def gathers_for(model: Standing, leaving: Sequence[Standing]) -> float:
 def unused_at(model: Standing, now: float) -> float | None:
     """When a model that holds memory will have been unused for its time to live, at the earliest:
     one that is in use now may be so until then. None: it stays."""
-    holds = model.stage is Stage.HERE or (model.parked and model.stage is Stage.AWAY)
+    holds = model.stage is Stage.HERE or model.parked
     if model.ttl is None or model.pinned or not holds:
         return None
     in_use = model.leased or model.waiting_since is not None

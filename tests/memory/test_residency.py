@@ -85,6 +85,12 @@ def test_who_goes_on_to_disk_for_one_that_is_parked(size, parked, expected):
         assert isinstance(decision, Swap) and decision.evict == expected and decision.reason
 
 
+def test_no_memory_is_told_as_negative():
+    """More may be promised than there is."""
+    decision = park(on("t", 1 << 30, last_used=5), [], {"g": -(1 << 30)})
+    assert decision == Refuse("g: 1.00 GiB are needed, of 0.00 GiB")
+
+
 def crowd(dice, budget):
     """Residents that fit the budget together."""
     residents, used = [], dict.fromkeys(budget, 0)

@@ -54,4 +54,5 @@ async def _load(pool: Pool[Any], name: str) -> None:
     try:
         await pool.load(name)
     except (AppError, RequestError) as error:
-        logger.warning("%s", error, extra={"subject": name})
+        told = str(error).removeprefix(f"{name} ")
+        logger.warning("%s", told, extra={"subject": name})

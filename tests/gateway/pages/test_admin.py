@@ -52,6 +52,19 @@ def test_without_keys_only_who_has_the_token_changes_models(run, socket, headers
     run(scenario)
 
 
+def test_the_console_says_once_whose_load_failed_and_why(run, socket, caplog):
+    async def scenario():
+        front = Front(("tiny",))
+        async with Child(socket, answering), front.before(socket):
+            front.pool._ledger["tiny"].need = {"d": 5}
+            assert (await front.ask("/api/models/tiny/load", headers=KEY))[0] == 202
+            await until(lambda: caplog.records)
+        (record,) = caplog.records
+        assert record.subject == "tiny" and record.message.startswith("needs ")
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("keys", [[], ["k"]])
 def test_without_a_token_only_keys_change_models(keys):
     admins = Admins(Keys(keys))
