@@ -5,6 +5,11 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
+CALMS = 15.0  # seconds until nothing is under way, once nobody asks
+GAUGES = tuple(
+    f"llamacpp_{name}{{"
+    for name in ("requests_in_flight", "requests_waiting", "kv_tokens_reserved")
+)
 REQUESTS = re.compile(r'llamacpp_requests_total\{model="(.*?)",status="(\d+)"\} (\S+)')
 
 
@@ -47,6 +52,12 @@ class Ledger:
 def counted(text):
     """(model, status) → requests that the app has counted, from the text of `/metrics`."""
     return {(model, status): int(float(n)) for model, status, n in REQUESTS.findall(text)}
+
+
+def busy(text):
+    """What `/metrics` shows under way: the gauges that are not 0."""
+    rows = (row.rpartition(" ") for row in text.splitlines())
+    return {gauge: n for gauge, _, n in rows if gauge.startswith(GAUGES) and float(n)}
 
 
 def differences(ledger, before, after):

@@ -13,7 +13,7 @@ import aiohttp
 
 from tests.chaos.callers import STREAMS, Callers
 from tests.chaos.faults import FAULTS, download, here
-from tests.chaos.ledger import Ledger, counted, differences
+from tests.chaos.ledger import CALMS, Ledger, busy, counted, differences
 from tests.chaos.stage import KEY, NAMES, Stage
 from tests.end_to_end.test_serving import until
 
@@ -22,11 +22,6 @@ ENDS = 45.0  # seconds for the app to end
 RECOVERS = 10.0  # seconds after the last fault, until every model serves
 PHASES = ("setting up", "downloading", "loading", "faults", "faults", *("rest",) * 5)
 MORE = 12  # descriptors that may be more at rest than before: connections that are kept
-CALMS = 15.0  # seconds until nothing is under way, once nobody asks
-GAUGES = tuple(
-    f"llamacpp_{name}{{"
-    for name in ("requests_in_flight", "requests_waiting", "kv_tokens_reserved")
-)
 HEADERS = {"authorization": f"Bearer {KEY}"}
 
 
@@ -191,9 +186,9 @@ class World:
     async def _rest(self, http, before, descriptors):
         """Nobody asks any more: what the instance says of itself."""
         over = time.monotonic() + CALMS
-        while busy := self._busy(text := await self._get(http, "/metrics")):
+        while found := busy(text := await self._get(http, "/metrics")):
             if time.monotonic() > over:
-                self.wrong(f"at rest: {busy}")
+                self.wrong(f"at rest: {found}")
                 break
             await asyncio.sleep(0.2)
         ledger = self.report.ledger
@@ -204,15 +199,6 @@ class World:
         if now > descriptors + MORE:
             self.report.leaks += 1
             self.wrong(f"{now} descriptors at rest, {descriptors} before")
-
-    def _busy(self, text):
-        """The gauges that are not 0."""
-        found = {}
-        for row in text.splitlines():
-            gauge, _, value = row.rpartition(" ")
-            if gauge.startswith(GAUGES) and float(value):
-                found[gauge] = value
-        return found
 
     def _end(self):
         """SIGTERM, and the right exit status in time."""

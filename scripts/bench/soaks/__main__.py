@@ -29,7 +29,7 @@ from app.gateway.body import workers
 from scripts.bench.soaks.instance import CHATS, EMBEDS, Instance, running
 from scripts.bench.soaks.slopes import Slope, quantile, slope
 from tests.chaos.callers import Callers
-from tests.chaos.ledger import Ledger, counted, differences
+from tests.chaos.ledger import CALMS, Ledger, busy, counted, differences
 
 JUDGED = 10.0  # minutes
 WARM_UP = 0.1  # of the time
@@ -72,7 +72,7 @@ class Soak:
         before = instance.at_rest(rest)
         counts = counted(instance.get("/metrics"))
         asyncio.run(self._callers())
-        after_counts = counted(instance.get("/metrics"))
+        after_counts = counted(self._calm())
         after = instance.at_rest(rest)
         self._requests(differences(self.ledger, counts, after_counts))
         self._slopes()
@@ -82,6 +82,17 @@ class Soak:
             print(f"WRONG {each}")
         print("nothing leaked" if not self.wrong else f"{len(self.wrong)} things are wrong")
         return not self.wrong
+
+    def _calm(self) -> str:
+        """`/metrics` once nothing is under way: whom a client has left is counted when the app has
+        seen it."""
+        over = time.monotonic() + CALMS
+        while found := busy(text := self.instance.get("/metrics")):
+            if time.monotonic() > over:
+                self.wrong.append(f"nobody asks, and yet: {found}")
+                break
+            time.sleep(0.2)
+        return text
 
     async def _callers(self) -> None:
         seconds, seed = 60 * self.options.minutes, self.options.seed
