@@ -278,7 +278,8 @@ def test_to_two_and_back(fleet):
 
     def ask(number):
         while not stop.is_set():
-            answers.append(call(door, body=conversation(f"{number}", max_tokens=64)))
+            answers.append(call(door, body=conversation(f"{number}", max_tokens=16)))
+            stop.wait(0.3)
 
     threads = [threading.Thread(target=ask, args=(n,)) for n in range(6)]
     for thread in threads:
