@@ -34,12 +34,12 @@ def pytest_generate_tests(metafunc):
 
 
 def kill_children(since):
-    """Those that began later than so many seconds after the machine did, of a test that has failed.
-    Tasks and threads that wait for them would wait for ever, and the loop's end waits for these."""
+    """Those that have begun `since` then (CLOCK_BOOTTIME), of a test that has failed. Tasks and
+    threads that wait for them would wait for ever, and the loop's end waits for these."""
     for child in psutil.Process().children():
         with suppress(psutil.Error, OSError):  # it has ended meanwhile
             begun = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
-            if int(begun) / os.sysconf("SC_CLK_TCK") > since - 0.1:
+            if int(begun) / os.sysconf("SC_CLK_TCK") > since - 0.02:
                 child.kill()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from app.engine.exchange import Waits
 from app.engine.http import Client
 from app.errors import UpstreamError
 from app.machine.deadline import within
@@ -25,6 +26,6 @@ async def clear(client: Client) -> None:
 async def _clear(client: Client) -> None:
     slots = (await client.get("/slots", TIMEOUT)).json()
     for number in [int(slot["id"]) for slot in slots if not slot["is_processing"]]:
-        answer = await client.post(f"/slots/{number}?action=erase", {}, TIMEOUT)
+        answer = await client.post(f"/slots/{number}?action=erase", {}, TIMEOUT, Waits.US)
         if answer.status != 200:
             raise UpstreamError(f"slots cannot be cleared: HTTP {answer.status}")

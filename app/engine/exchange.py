@@ -8,6 +8,7 @@ of a stream may pass the sink by (`engine.passage`). The sink holds the child ba
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
@@ -19,6 +20,15 @@ from app.machine import clock
 
 Headers = list[tuple[bytes, bytes]]  # names in lower case
 ENDING = 2.0  # seconds that a process takes to end, once it closes its connections
+
+
+class Waits(enum.Enum):
+    """Who waits for an answer, and what it shows of the child."""
+
+    CLIENT = "a client; it is the child's work"
+    # llama-server's HTTP threads give it, also where the thread that computes hangs.
+    ASIDE = "a client; it is given beside the child's work, and shows nothing of that"
+    US = "nobody but us, and we have a deadline"
 
 
 class Sink(Protocol):
@@ -116,7 +126,7 @@ class ChildConnection(asyncio.Protocol):
         if chunks:
             chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             chunks.clear()
-            if not (exchange.ours or silent(chunk)):
+            if exchange.waits is Waits.CLIENT and not silent(chunk):
                 self._connections.progress += 1
             exchange.sink.data(chunk)
         elif self._head_only and not self._complete:
@@ -158,7 +168,7 @@ class ChildConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         if self.exchange is not None:
-            self._connections.progress += 1
+            self._connections.progress += self.exchange.waits is Waits.CLIENT
             self.exchange.release()
 
     # httptools
@@ -243,12 +253,11 @@ class Exchange:
         request: Sequence[bytes],
         sink: Sink,
         *,
-        ours: bool = False,
+        waits: Waits = Waits.CLIENT,
     ) -> None:
-        """`request`: its head and what of its body is there, in pieces that are written at once.
-        `ours`: nobody but us asks, and we have a deadline."""
+        """`request`: its head and what of its body is there, in pieces that are written at once."""
         self.sink = sink
-        self.ours = ours
+        self.waits = waits
         self.started = False  # the answer has begun
         self.done = False
         self.sent = True  # False while a request body is still being written
@@ -267,7 +276,8 @@ class Exchange:
     def owed(self) -> bool:
         """It is the child's turn: it has the request, or does not take what is sent of it; and
         whoever waits for the answer takes what comes."""
-        return not (self.ours or self._paused) and (self.sent or self._full is not None)
+        turn = self.sent or self._full is not None
+        return turn and not self._paused and self.waits is not Waits.US
 
     @property
     def just_begun(self) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.engine.bell import Bell
-from app.engine.exchange import ChildConnection, Exchange, Headers, Sink
+from app.engine.exchange import ChildConnection, Exchange, Headers, Sink, Waits
 from app.engine.passage import Passage
 from app.errors import NotConnectedError, UpstreamError
 from app.machine import clock, network
@@ -86,17 +86,17 @@ class Client:
         sink: Sink,
         length: int | None = None,
         *,
-        ours: bool = False,
+        waits: Waits = Waits.CLIENT,
     ) -> Exchange:
         """Send a request: method, target and headers; its body, or None if the body follows by
-        `Exchange.write`, in `length` bytes or in chunks. `ours`: no client waits for the answer.
+        `Exchange.write`, in `length` bytes or in chunks.
 
         Raises NotConnectedError if the child takes no connection.
         """
         method, target, headers = head
         size = length if body is None else len(body)
         pieces = _pieces(self._head(method, target, headers, size), body)
-        exchange = Exchange(self, pieces, sink, ours=ours)
+        exchange = Exchange(self, pieces, sink, waits=waits)
         if body is None:
             exchange.stream_body(chunked=length is None)
         # A body in pieces cannot be sent again, as others are if the child has just closed an idle
@@ -105,34 +105,35 @@ class Client:
         return exchange
 
     async def get(self, target: str, timeout: float) -> Reply:
-        return await self._request("GET", target, [b""], timeout, ours=True)
+        """As `post_json`; nobody but us waits for it."""
+        return await self._request("GET", target, [b""], timeout, Waits.US)
 
-    async def post(self, target: str, body: object, timeout: float, *, ours: bool = False) -> Reply:
-        """As `post_json`. `ours`: no client waits for it."""
-        pieces = [json.dumps(body).encode()]
-        return await self._request("POST", target, pieces, timeout, ours=ours)
+    async def post(self, target: str, body: object, timeout: float, waits: Waits) -> Reply:
+        """As `post_json`."""
+        return await self.post_json(target, [json.dumps(body).encode()], timeout, waits)
 
-    async def post_json(self, target: str, pieces: Sequence[bytes], timeout: float) -> Reply:
-        """Clients wait for what it does, so a child that is stuck in it is ended. Raises
-        UpstreamError."""
-        return await self._request("POST", target, pieces, timeout, ours=False)
+    async def post_json(
+        self, target: str, pieces: Sequence[bytes], timeout: float, waits: Waits
+    ) -> Reply:
+        """Raises UpstreamError."""
+        return await self._request("POST", target, pieces, timeout, waits)
 
     async def _request(
-        self, method: str, target: str, pieces: Sequence[bytes], timeout: float, *, ours: bool
+        self, method: str, target: str, pieces: Sequence[bytes], timeout: float, waits: Waits
     ) -> Reply:
         """Raises UpstreamError, also if the whole answer takes longer than `timeout`."""
         try:
-            return await within(timeout, self._answered(method, target, pieces, ours))
+            return await within(timeout, self._answered(method, target, pieces, waits))
         except asyncio.TimeoutError:
             raise UpstreamError(f"no answer to {method} {target} in {timeout:g} s") from None
 
     async def _answered(
-        self, method: str, target: str, pieces: Sequence[bytes], ours: bool
+        self, method: str, target: str, pieces: Sequence[bytes], waits: Waits
     ) -> Reply:
         collector = Collector(self._largest)
         head = method, target, [(b"content-type", b"application/json")]
         whole, length = (pieces[0], None) if len(pieces) == 1 else (None, sum(map(len, pieces)))
-        exchange = await self.exchange(head, whole, collector, length, ours=ours)
+        exchange = await self.exchange(head, whole, collector, length, waits=waits)
         try:
             if whole is None:
                 for piece in pieces:

@@ -41,12 +41,13 @@ class Program:
     on_buffers: Callable[[Mapping[str, int]], None] = lambda devices: None
     on_plain: Callable[[], None] = lambda: None
 
-    def named(self) -> list[Path]:
-        """The model's files, and every one that an argument names, also as `FILE:SCALE`, or in a
-        list with commas: adapters and control vectors decide what is computed, too."""
-        words = {part for word in self.argv for part in (word, *word.split(","))}
-        names = words | {word.rpartition(":")[0] for word in words}
-        return [*self.files, *(Path(name) for name in sorted(names) if os.path.isfile(name))]
+    def may_name(self) -> list[Path]:
+        """The model's files, and whatever an argument may name, also as `FILE:SCALE`, or in a list
+        with commas: adapters and control vectors decide what is computed, too. Most are no files,
+        or none yet."""
+        words = {part for word in self.argv[1:] for part in (word, *word.split(","))}
+        names = (words | {word.rpartition(":")[0] for word in words}) - {""}
+        return sorted({*self.files, *map(Path, names)})
 
 
 class Starts:

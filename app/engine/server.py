@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.engine import guard
+from app.engine.exchange import Waits
 from app.engine.http import Client
 from app.engine.lifecycle import State
 from app.engine.process import Process
@@ -134,7 +135,7 @@ async def template_of(client: Client) -> int | None:
     asked = {"messages": [{"role": "user", "content": "."}]}
     try:
         replies = [
-            await client.post("/apply-template", body, ASK_TIMEOUT, ours=True)
+            await client.post("/apply-template", body, ASK_TIMEOUT, Waits.US)
             for body in (asked, {**asked, "tools": [A_TOOL]})
         ]
         told = [r.json()["prompt"] for r in replies if r.status == 200]

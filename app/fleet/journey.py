@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from app.engine.exchange import Exchange, Sink
+from app.engine.exchange import Exchange, Sink, Waits
 from app.errors import DeclinedError, NotConnectedError, UpstreamError
 from app.fleet.member import Member
 from app.gateway.call import Call
@@ -99,8 +99,10 @@ class Through:
         body: bytes | None,
         sink: Sink,
         length: int | None = None,
+        *,
+        waits: Waits = Waits.CLIENT,
     ) -> Exchange:
-        """As `engine.http.Client.exchange`."""
+        """As `engine.http.Client.exchange`; whatever an instance answers shows that it lives."""
         method, target, headers = head
         below = f"/{quote(self._model)}{target}"
         client = self._member.client

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from app.engine.exchange import Waits
 from app.engine.http import Address, Client
 from app.errors import FormError, UpstreamError
 from app.fleet.listing import NAME, Listed
@@ -194,7 +195,7 @@ class Member:
         self.let_go, self._kept = False, -math.inf
 
     async def _say(self, door: str, seconds: float) -> None:
-        await self.client.post(KEEP, {"door": door, "seconds": seconds}, TIMEOUT)
+        await self.client.post(KEEP, {"door": door, "seconds": seconds}, TIMEOUT, Waits.US)
 
     def taken(self) -> None:
         """A request is sent to it."""

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 
-from app.engine.exchange import ChildConnection, Exchange
+from app.engine.exchange import ChildConnection, Exchange, Waits
 from app.engine.http import Address, Client, Collector, Reply
 from app.errors import NotConnectedError
 from app.gateway import trust
@@ -54,7 +54,7 @@ class ProvenClient(Client):
         nonce = chance.name(32)
         collector = Collector(LARGEST)
         head = f"GET {PROOF}?nonce={nonce} HTTP/1.1\r\nhost: {self._task}\r\n\r\n".encode()
-        exchange = Exchange(_One(connection), (head,), collector, ours=True)
+        exchange = Exchange(_One(connection), (head,), collector, waits=Waits.US)
         try:
             await exchange.begin()
             reply = await collector.reply

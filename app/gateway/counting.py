@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from app.engine.exchange import Waits
 from app.engine.http import Client
 from app.gateway.body.asked import prompts_in
 from app.gateway.demand import TOKENIZE, Kind
 from app.machine import threads
 
 SHORT = 128 << 10  # bytes that are read between two turns of the loop
-PATIENCE = 60.0  # seconds
+PATIENCE = 180.0  # seconds: longer than a llama-server that is stuck is borne (`engine.stuck`)
 
 
 async def count(upstream: Client, kind: Kind, pieces: Sequence[bytes], prompts: int) -> int | None:
@@ -24,12 +25,12 @@ async def count(upstream: Client, kind: Kind, pieces: Sequence[bytes], prompts: 
     texts = _texts(body, kind, prompts) if short else await threads.run(_texts, body, kind, prompts)
     if texts is None:
         return None
-    reply = await upstream.post_json(TOKENIZE, [texts], PATIENCE)
+    reply = await upstream.post_json(TOKENIZE, [texts], PATIENCE, Waits.ASIDE)
     return reply.body.count(b",") + 1 if reply.status == 200 else None
 
 
 async def _told(upstream: Client, path: str, pieces: Sequence[bytes]) -> int | None:
-    reply = await upstream.post_json(path, pieces, PATIENCE)
+    reply = await upstream.post_json(path, pieces, PATIENCE, Waits.ASIDE)
     try:  # an error it will say once more, when it gets the request itself
         told = reply.json()["input_tokens"] if reply.status == 200 else None
     except (ValueError, KeyError, TypeError):

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from app.console import ModelLogger
 from app.engine.clearing import clear
-from app.engine.exchange import Exchange, Headers, Sink
+from app.engine.exchange import Exchange, Headers, Sink, Waits
 from app.engine.http import Client
 from app.errors import (
     EndingError,
@@ -44,6 +44,8 @@ class Upstream(Protocol):
         body: bytes | None,
         sink: Sink,
         length: int | None = None,
+        *,
+        waits: Waits = ...,
     ) -> Exchange: ...
 
 
@@ -58,7 +60,8 @@ async def send(reading: Reading, call: Call, upstream: Upstream, relay: Relay, h
     exchange: Exchange | None = None
     try:
         body = call.body
-        exchange = await upstream.exchange(call.head(), body.whole, relay, body.length)
+        waits = Waits.CLIENT if kind_of(call.path) else Waits.ASIDE  # that needs no slot
+        exchange = await upstream.exchange(call.head(), body.whole, relay, body.length, waits=waits)
         call.request.flow_from(exchange, kept=True)
         if call.body.whole is None:
             await _upload(reading, call, exchange, relay)

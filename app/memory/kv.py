@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from app.console import ModelLogger
+from app.engine.exchange import Waits
 from app.engine.http import Client, Reply
 from app.errors import UpstreamError
 from app.machine import host
@@ -41,7 +43,8 @@ def of_use(header: Header, *, embedding: bool, log: ModelLogger) -> bool:
 @dataclass
 class Slots:
     """The slots of one llama-server; `folder` has their files, `room` reads how many bytes can
-    still be written there. `weights`: the files that decide what it computes."""
+    still be written there. `weights`: the files that decide what it computes; what is none there
+    does not count."""
 
     client: Client
     folder: Path
@@ -81,7 +84,7 @@ class Slots:
         dropped: a file may have been replaced by that of another model."""
         weights = before if before == self._which() else None
         if self._saved and (weights is None or weights != self._loaded):
-            self.log.info("its KV cache is not restored: its file has changed since")
+            self.log.info("its KV cache is not restored: one of its files has changed since")
             self.drop()
         self._loaded = weights
 
@@ -124,7 +127,7 @@ class Slots:
     async def _move(self, slot: int, action: str, file: str) -> Reply:
         """Other models wait for it: a llama-server that does not go on with it is ended."""
         body = {"filename": file}
-        return await self.client.post(f"/slots/{slot}?action={action}", body, MOVE)
+        return await self.client.post(f"/slots/{slot}?action={action}", body, MOVE, Waits.CLIENT)
 
     async def restore(self) -> None:
         """Restore what was saved, into the same slots. Never raises."""
@@ -153,7 +156,9 @@ class Slots:
 def _identity(path: Path) -> object:
     try:
         found = path.stat()
-    except OSError:  # the load will say so
+    except (OSError, ValueError):  # the load will say so
+        return None
+    if not stat.S_ISREG(found.st_mode):  # its socket and its folders change at every start
         return None
     # What is written into a file may be dated back, but for the time of the change (st_ctime).
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

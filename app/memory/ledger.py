@@ -174,7 +174,7 @@ class Model(Generic[Upstream]):
     retry_at: float = 0.0
     here_since: float = 0.0
     was_parked: bool = False  # when it began to leave
-    held: int = 0  # bytes of CPU RAM that it took then
+    held: int = 0  # bytes of CPU RAM that it has, while it leaves, until it is gone
     held_back_since: float | None = None  # its new requests wait, so that it can leave
     last_turn: float = 0.0  # seconds of the last one that has ended
     has_left: bool = False

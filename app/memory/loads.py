@@ -15,7 +15,7 @@ from typing import Any, Generic
 from app.console import ModelLogger
 from app.errors import AppError, LoadError, RequestError, for_callers
 from app.memory import backoff, residency, turns
-from app.memory.ledger import MOVING, Ledger, Loadable, Model, ModelState, Tier, Upstream
+from app.memory.ledger import LEAVING, MOVING, Ledger, Loadable, Model, ModelState, Tier, Upstream
 from app.memory.line import ASKS
 from app.memory.moves import Departure
 from app.memory.residency import Swap
@@ -265,7 +265,8 @@ class Loads(Generic[Upstream]):
         if not more:
             return
         model.need = {**model.need, **more}
-        model.held = model.need.get(HOST, 0)  # if it leaves
+        if model.state in LEAVING:
+            model.held = model.need.get(HOST, 0)
         if model.state is not ModelState.READY:
             return
         self._run(self._clear_ram(model))
@@ -282,6 +283,8 @@ class Loads(Generic[Upstream]):
             self._has_ended(model, server, code)
 
     def _has_ended(self, model: Model[Upstream], server: Loadable, code: int) -> None:
+        if model.line.leased:
+            model.line.last_used = self._ledger.now()
         model.ends_turn()
         model.tier = Tier.DISK
         model.moves.left(Departure.ENDED)

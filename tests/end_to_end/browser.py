@@ -18,7 +18,7 @@ FLAGS = (
 # A page of suggestions for each window, and renderers in case they will be needed: they take more
 # time than our pages.
 UNNEEDED = "WebUIOmniboxPopup,WebUIOmniboxAimPopup,SpareRendererForSitePerProcess"
-# The last of two such flags counts, so that Playwright's own has to be said again.
+# The last of two such flags counts, so that Playwright's own (1.65.2) has to be said again.
 PLAYWRIGHTS = (
     "AvoidUnnecessaryBeforeUnloadCheckSync,DestroyProfileOnBrowserClose,HttpsUpgrades,LensOverlay,"
     "HttpsFirstBalancedModeAutoEnable,MediaRouter,PaintHolding,ThirdPartyStoragePartitioning,"

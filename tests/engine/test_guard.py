@@ -18,6 +18,8 @@ from app.engine.program import Program
 from app.engine.server import LlamaServer
 from app.engine.stuck import Patience
 from app.errors import LoadError, NotConnectedError, StuckError, UpstreamError
+from app.gateway.counting import count
+from app.gateway.demand import CHAT, COMPLETION
 from app.machine import activity
 from app.machine.activity import Activity, Standing
 from app.models import tiny_writer
@@ -144,6 +146,9 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_POST(self):
+        if self.path == "/tokenize":
+            self.rfile.read(int(self.headers["Content-Length"]))
+            return self.do_GET()
         while mode == "spins":
             pass
         threading.Event().wait()
@@ -220,7 +225,28 @@ def test_one_that_counts_a_prompt_for_ever_is_ended_too(run, tmp_path, often, mo
         deaf.meta = {"asked": True}  # nobody else asks it
         await deaf.start()
         with pytest.raises(StuckError, match="neither work nor progress"):
-            await deaf.client.post_json("/tokenize", [b'{"content": "a"}'], 25)
+            await count(deaf.client, CHAT, [b"{}"], 1)
+        await deaf.exited()
+
+    run(scenario)
+
+
+def test_counts_do_not_keep_alive_what_hangs(run, tmp_path, often, monkeypatch):
+    """llama-server's HTTP threads count also where the thread that computes hangs."""
+    monkeypatch.setattr(guarding, "EVERY", 0.25)
+
+    async def scenario():
+        socket, patience = str(tmp_path / "x.sock"), Patience(1e9, still=1.5, silent=1e9)
+        program = Program([sys.executable, "-c", DEAF, socket, "waits"], {}, patience=patience)
+        deaf = LlamaServer("m", program, Client(Address(socket), "k"), grace=0.1)
+        deaf.meta = {"asked": True}  # nobody else asks it
+        await deaf.start()
+        asked = await ask(deaf, {})
+        with pytest.raises((StuckError, NotConnectedError)):
+            while True:
+                assert await count(deaf.client, COMPLETION, [b'{"prompt": "a"}'], 1)
+                await asyncio.sleep(0.3)
+        assert isinstance(asked.error, StuckError)
         await deaf.exited()
 
     run(scenario)

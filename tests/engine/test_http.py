@@ -6,7 +6,7 @@ import pytest
 import uvloop
 
 from app.engine import exchange as exchanging
-from app.engine.exchange import ChildConnection
+from app.engine.exchange import ChildConnection, Waits
 from app.engine.http import CONNECT_TIMEOUT, Address, Client
 from app.errors import EndingError, NotConnectedError, UpstreamError
 from tests.fakes import Child, alive, body_of, reply, until, without_collector
@@ -107,7 +107,7 @@ def test_a_connection_for_a_body_in_pieces_takes_the_place_of_one_that_rests(run
         async with Child(socket, hello):
             client = Client(Address(socket), "k", most_idle=3)
             await asyncio.gather(*(client.get("/", 5) for _ in range(3)))
-            await client.post_json("/", [b"{", b"}"], 5)
+            await client.post_json("/", [b"{", b"}"], 5, Waits.CLIENT)
             await until(lambda: len(client._open) == 3)
             client.close()
 
@@ -166,8 +166,8 @@ def test_a_kept_connection_that_the_child_had_closed_is_replaced_unseen(run, soc
 
         async with Child(socket, once) as child:
             client = Client(Address(socket), "k")
-            assert (await client.post("/", {}, 5)).body == b"1"
-            assert (await client.post("/", {}, 5)).body == b"3"
+            assert (await client.post("/", {}, 5, Waits.CLIENT)).body == b"1"
+            assert (await client.post("/", {}, 5, Waits.CLIENT)).body == b"3"
             assert child.connections == 2
             client.close()
 
@@ -187,9 +187,9 @@ def test_what_a_kept_connection_has_worked_on_is_not_sent_again(run, socket, mon
     async def scenario():
         client = Client(Address(socket), "k")
         async with child:
-            await client.post("/", {}, 5)
+            await client.post("/", {}, 5, Waits.CLIENT)
             with pytest.raises(UpstreamError) as failure:
-                await client.post("/", {}, 5)
+                await client.post("/", {}, 5, Waits.CLIENT)
             assert not isinstance(failure.value, NotConnectedError) and len(child.heads) == 2
         client.close()
 
@@ -230,7 +230,7 @@ def test_a_first_request_is_never_sent_twice(run, socket):
     async def scenario():
         async with Child(socket, dying) as child:
             with pytest.raises(UpstreamError):
-                await Client(Address(socket), "k").post("/", {}, 5)
+                await Client(Address(socket), "k").post("/", {}, 5, Waits.CLIENT)
             assert len(child.heads) == 1
 
     run(scenario)
@@ -264,17 +264,17 @@ def test_what_a_child_that_ends_has_not_seen(run, socket, between, ends):
             part = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\npart"
             answers.append(part)
             with pytest.raises(UpstreamError):
-                await client.post("/", {}, 5)
+                await client.post("/", {}, 5, Waits.CLIENT)
             if "answer" in between:
                 answers.append(reply(b"whole"))
-                await client.post("/", {}, 5)
+                await client.post("/", {}, 5, Waits.CLIENT)
             if "replay" not in between:
                 client._idle.clear()
             if "reopen" in between:
                 client.reopen()
             answers.extend([part if "begun" in between else b"", b""])
             with pytest.raises(UpstreamError) as failure:
-                await client.post("/", {}, 5)
+                await client.post("/", {}, 5, Waits.CLIENT)
             assert isinstance(failure.value, EndingError) is ends
         client.close()
 
@@ -303,7 +303,7 @@ def test_what_it_may_have_seen(run, socket, who, monkeypatch):
         async with Child(socket, answer):
             for _ in range(2):
                 with pytest.raises(UpstreamError) as failure:
-                    await client.post("/", {}, 5)
+                    await client.post("/", {}, 5, Waits.CLIENT)
                 assert not isinstance(failure.value, EndingError)
 
     client = Client(Address(socket), "k")

@@ -360,5 +360,6 @@ def test_keeps_and_releases(run):
             member.take_back()
             await member.keep("a door")
             assert one.kept == [120, 0, 120] and member.serves
+            assert member.client.progress == 0  # that it answers us says nothing of what it owes
 
     run(scenario)

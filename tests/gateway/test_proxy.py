@@ -39,6 +39,19 @@ def test_the_child_gets_a_repaired_body(run, socket):
     run(scenario)
 
 
+@pytest.mark.parametrize("path, work", [("/v1/completions", True), ("/tokenize", False)])
+def test_only_what_the_computing_thread_answers_shows_that_it_works(run, socket, path, work):
+    async def scenario():
+        front = Front(("tiny",))
+        async with Child(socket, echo), front.before(socket):
+            client = front.pool._ledger["tiny"].upstream
+            before = client.progress
+            assert (await front.ask(f"/tiny{path}", b'{"content":"a"}'))[0] == 200
+            assert (client.progress > before) == work
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(
     "path, body, status",
     [
@@ -443,7 +456,7 @@ def test_a_client_that_leaves_is_seen_by_the_child_at_once(run, socket):
 
 def test_a_fault_of_ours_is_recorded_as_500(run, caplog):
     class Faulty:
-        async def exchange(self, *_):
+        async def exchange(self, *_, **more):
             raise ZeroDivisionError
 
     async def scenario():

@@ -2,6 +2,7 @@ import asyncio
 import json
 import logging
 import os
+import socket as sockets
 
 import pytest
 
@@ -82,8 +83,23 @@ def as_it_loads(weights):
     by_another_file(weights)
 
 
+def by_another_adapter(weights):
+    """It was not there at first."""
+    (weights.parent / "adapter").write_bytes(b"a")
+
+
+def by_another_socket(weights):
+    """As each start has one."""
+    (weights.parent / "socket").unlink(missing_ok=True)
+    with sockets.socket(sockets.AF_UNIX) as bound:
+        bound.bind(str(weights.parent / "socket"))
+    (weights.parent / "folder").mkdir(exist_ok=True)
+    (weights.parent / "folder" / "new").touch()
+
+
 TRIPS = [
     *((None, True), (by_another_file, False), (None, True), (in_place, False), (None, True)),
+    *((by_another_adapter, False), (None, True), (by_another_socket, True), (None, True)),
     # What it has loaded then is not certain, so what it saves is not, either.
     *((as_it_loads, False), (as_it_loads, False), (None, False), (None, True)),
 ]
@@ -100,7 +116,8 @@ def test_what_was_saved_with_other_weights_is_not_restored(run, socket, tmp_path
         cache = Cache(100)
         async with Child(socket, cache):
             client = Client(Address(str(socket)), "k")
-            slots = Slots(client, tmp_path / "kv", LOG, weights=[weights])
+            others = [tmp_path / name for name in ("adapter", "socket", "folder", "none")]
+            slots = Slots(client, tmp_path / "kv", LOG, weights=[weights, *others])
             slots.loaded(slots.begin())
             for way, restored in TRIPS:
                 await slots.save()
@@ -116,7 +133,7 @@ def test_what_was_saved_with_other_weights_is_not_restored(run, socket, tmp_path
                 assert len(cache.asked) == restored, way
                 assert not (tmp_path / "kv" / "0.bin").exists()
             client.close()
-        assert caplog.text.count("its KV cache is not restored: its file has changed since") == 5
+        assert caplog.text.count("not restored: one of its files has changed since") == 6
 
     run(scenario)
 

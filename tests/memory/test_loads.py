@@ -629,17 +629,20 @@ def test_two_that_are_parked_at_once_both_count_for_what_they_will_hold(run):
     run(scenario)
 
 
-def test_a_crash_ends_a_turn(run):
+@pytest.mark.parametrize("at_work", [False, True])
+def test_a_crash_ends_a_turn(run, at_work):
     async def scenario():
         world = World(a=20)
         model = world.pool._ledger["a"]
-        using = asyncio.create_task(world.use("a", 0.02))
+        using = asyncio.create_task(world.use("a", 0.2 if at_work else 0.02))
         await until(lambda: model.line.leased)
         world.now += 3
-        await using
+        if not at_work:
+            await using
         world.servers["a"].crash()
         await until(lambda: model.state is not ModelState.READY)
         assert model.turn() == pytest.approx(3, abs=0.01)
+        await using
 
     run(scenario)
 

@@ -281,4 +281,5 @@ async def after_trouble(world, dice):
             world.pool.pin(name, False)
         yield
     finally:
+        doing.cancel()
         clock.cancel()
