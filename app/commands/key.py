@@ -51,8 +51,9 @@ def make(name: str | None) -> None:
     if name is None:
         raise ConfigError(f"key {NEW}: name the caller that the key is for: key {NEW} NAME")
     key = chance.key(BYTES)
+    entry = keys_file.entry(name, hashlib.sha256(key.encode()).digest())
     say(f"the key, which is kept nowhere else: {key}", aside=True)  # first: the other is of no use
-    say(keys_file.entry(name, hashlib.sha256(key.encode()).digest()))
+    say(entry)
 
 
 def tell(found: Served) -> None:

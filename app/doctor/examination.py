@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from app.doctor.finding import Finding, Report, Verdict, not_checked
 from app.errors import AppError
@@ -40,4 +42,7 @@ async def _ask(check: Check) -> Finding:
         return Finding(check.failure, str(error))
     except Exception as error:  # noqa: BLE001 a fault in one check must not cost the others theirs
         logger.debug("a check failed", exc_info=error)
-        return not_checked(f"a fault in this check: {type(error).__name__}: {error}")
+        # Not its words: they may be a variable's, with a password.
+        file, line, *_ = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__} in {Path(file).name}, line {line}"
+        return not_checked(f"a fault in this check: {where}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from app.doctor.finding import Finding, not_checked, ok, warning
 from app.errors import TransferError
 from app.machine import threads
+from app.models import surroundings
 
 if TYPE_CHECKING:
     from app.models.greeting import Greeting
@@ -31,7 +33,8 @@ async def hub() -> Finding:
 
 
 def _greeting() -> Greeting | None:
-    """None where the hub is not to be asked. Raises TransferError."""
+    """None where the hub is not to be asked. Raises TransferError, ConfigError."""
+    surroundings.check(os.environ)
     from app.models import greeting  # takes half a second to import: the others need not wait
 
     return None if greeting.offline() else greeting.greet()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import re
 import shutil
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from app.engine.flags import Binary
 from app.errors import ConfigError
-from app.machine import children, threads
+from app.machine import children, home, threads
 
 CONTAINER = Path("/app/llama-server")
 IMAGE_VARIABLE = "CLEARML_DOCKER_IMAGE"  # set by an agent in docker mode
@@ -22,7 +24,10 @@ BUILD_IMAGE = (
 )
 OPTIONS = re.compile(r"^(-{1,2}\w[\w-]*(?:,\s+-{1,2}\w[\w-]*)*)(?:\s|$)")
 REMOVED = re.compile(r"the argument has been removed.*?(?=\s*\(env:|$)")
+logger = logging.getLogger(__name__)
+
 TIMEOUT = 60.0  # seconds; with CUDA, --list-devices initialises every GPU
+TOLD = 5.0  # seconds, after which one who watches the console knows for what we wait
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ def find(given: str, environment: Mapping[str, str]) -> Path:
         ("LLAMA_SERVER", environment.get("LLAMA_SERVER", "")),
     ):
         if path:
-            expanded = Path(path).expanduser()
+            expanded = home.expand(path, source)
             if not os.access(expanded, os.X_OK) or expanded.is_dir():
                 raise ConfigError(f"{source}: {path} is no program")
             return expanded.absolute()
@@ -144,14 +149,19 @@ def check_gpus(visible: Sequence[str], used: Sequence[str], wanted_layers: int |
 
 
 async def _ask(path: Path, environment: Mapping[str, str], flag: str) -> str:
+    loop = asyncio.get_running_loop()
+    telling = loop.call_later(TOLD, logger.info, "%s has not answered %s yet", path, flag)
     try:
         done = await threads.run(children.run, [str(path), flag], environment, TIMEOUT)
     except OSError as error:
         raise ConfigError(f"{path} cannot be run: {error.strerror}") from None
     except children.TimeoutExpired:
         raise ConfigError(f"{path} {flag} did not answer in {TIMEOUT:.0f} s") from None
+    finally:
+        telling.cancel()
     text = done.output + done.errors
     if done.status:
-        last = text.strip().splitlines()[-1:] or [""]
-        raise ConfigError(f"{path} {flag} ended with {done.status}: {last[0]}")
+        how = f"signal {-done.status}" if done.status < 0 else str(done.status)
+        last = "".join(f": {line}" for line in text.strip().splitlines()[-1:])
+        raise ConfigError(f"{path} {flag} ended with {how}{last}")
     return text

@@ -7,7 +7,7 @@ import json
 
 from app.errors import ConfigError
 from app.form.fields import FIELDS, MODEL, MODEL_FIELDS, MODELS_KEY
-from app.form.merge import Form, as_text, is_known, models_list, nearest
+from app.form.merge import Form, TwiceError, as_text, is_known, models_list, nearest, once
 from app.form.settings import convert
 
 SCALARS = (str, int, float, bool, type(None))
@@ -36,24 +36,13 @@ def read(name: str, text: str) -> dict[str, str]:
 
 def _json(name: str, text: str) -> object:
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=once)
     except RecursionError:
         raise ConfigError(f"--config {name}: is nested too deep") from None
+    except TwiceError as error:
+        raise ConfigError(f"--config {name}: {error}") from None
     except ValueError as error:
         raise ConfigError(f"--config {name}: not JSON: {error}") from None
-    except ConfigError as error:
-        raise ConfigError(f"--config {name}: {error}") from None
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object, whose names differ: of two with one name JSON's reader would drop the first.
-    Raises ConfigError."""
-    found: dict[str, object] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ConfigError(f"{key} is there twice: keep one of them")
-        found[key] = value
-    return found
 
 
 def refuse_unknown(source: str, key: str) -> None:

@@ -215,10 +215,27 @@ def naming_item(number: int, *, listed: bool) -> Iterator[None]:
         raise FormError(field, error.problem) from None
 
 
+class TwiceError(ValueError):
+    """A name is twice in one object."""
+
+
+def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object, whose names differ: of two with one name JSON's reader would drop the first.
+    Raises TwiceError."""
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise TwiceError(f"{key} is there twice: keep one of them")
+        found[key] = value
+    return found
+
+
 def models_list(text: str) -> list[dict[str, str]]:
     """The text of General/models: for each model the texts of its fields. Raises FormError."""
     try:
-        items = json.loads(text)
+        items = json.loads(text, object_pairs_hook=once)
+    except TwiceError as error:
+        raise FormError(MODELS_KEY, str(error)) from None
     except (ValueError, RecursionError) as error:
         raise FormError(MODELS_KEY, f"is not JSON: {error}") from None
     if not isinstance(items, list) or not items:

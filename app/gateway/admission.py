@@ -18,7 +18,7 @@ from app.gateway.keys_file import UNNAMED, Holder
 from app.gateway.origins import KEY_VARIABLE, loopback
 from app.gateway.quota import Quota
 from app.gateway.roster import Roster
-from app.machine import clock
+from app.machine import clock, network
 
 SEND = "send one as `Authorization: Bearer …` or `X-Api-Key`"
 BEARER = re.compile(rb"bearer[ \t]+(\S.*)", re.I | re.S)
@@ -130,10 +130,22 @@ def allowed_networks(text: str) -> list[Network]:
         raise ConfigError(f"{ALLOW_VARIABLE}: {error}: write networks as 10.0.0.0/8") from None
 
 
+def _check_host(host: str) -> None:
+    """Raises ConfigError for what is no address and no name of one."""
+    try:
+        network.addresses(host, 0)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "no name of a host"
+        raise ConfigError(f"General/host: {host} is no address of this machine: {why}") from None
+
+
 def listening_host(given: str, *, under_agent: bool, has_key: bool) -> str:
     """The address to listen on. Raises ConfigError if the whole network could use the models."""
     chosen = given or (ANYWHERE if under_agent or has_key else HERE)
+    if chosen.startswith("[") and chosen.endswith("]"):
+        chosen = chosen[1:-1]  # as IPv6 addresses stand in a URL
     if not under_agent and not has_key and not loopback(chosen):
+        _check_host(chosen)  # first: a key would not help
         raise ConfigError(
             f"General/host: {chosen} is open to the network: set {KEY_VARIABLE} to a key that "
             f"callers must send, or listen on {HERE}"

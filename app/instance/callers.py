@@ -49,6 +49,17 @@ def secret_of(environment: Mapping[str, str]) -> str:
     return secret
 
 
+def own_keys(environment: Mapping[str, str]) -> list[str]:
+    """The keys that LLAMACPP_API_KEY lists between commas. Raises ConfigError."""
+    keys = [key.strip() for key in environment.get(KEY_VARIABLE, "").split(",")]
+    if not all(key.isprintable() for key in keys):
+        raise ConfigError(
+            f"{KEY_VARIABLE}: has a line break, or another character that no header can carry; "
+            "commas separate keys"
+        )
+    return keys
+
+
 async def callers_of(
     task: ClearMLTask,
     general: GeneralSettings,
@@ -59,7 +70,7 @@ async def callers_of(
     """What callers must send; with a route the gateway looks after that. Raises ConfigError."""
     keys_file = await keys_file_of(environment)
     networks = allowed_networks(environment.get(ALLOW_VARIABLE, ""))
-    keys = [key.strip() for key in environment.get(KEY_VARIABLE, "").split(",")]
+    keys = own_keys(environment)
     secret = "" if routed or not general.gateway_route or task.offline else secret_of(environment)
     if secret:
         keys.append(trust.key(secret, task.task_id))

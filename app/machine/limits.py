@@ -8,10 +8,12 @@ import os
 import resource
 from pathlib import Path
 
+from app.errors import ConfigError
 from app.machine.cgroup import ROOT, limit, number
 
 PTRACE = Path("/proc/sys/kernel/yama/ptrace_scope")
 UNLIMITED = resource.RLIM_INFINITY
+LEAST_FILES = 32
 
 
 def give_less() -> None:
@@ -26,6 +28,13 @@ def give_less() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+
+
+def check() -> None:
+    """Raises ConfigError where not even the parts that every run has could be opened."""
+    most = open_files()
+    if most is not None and most < LEAST_FILES:
+        raise ConfigError(f"at most {most} files may be open (ulimit -n): allow {LEAST_FILES}")
 
 
 def open_files() -> int | None:

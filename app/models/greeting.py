@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
@@ -15,8 +14,8 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from app.errors import TransferError
+from app.models import hub_client
 from app.models.hub import LISTED_IN, UNREACHABLE
-from app.models.reference import censored
 
 
 @dataclass(frozen=True)
@@ -34,10 +33,7 @@ def offline() -> bool:
 
 def greet() -> Greeting:
     """Ask once. Raises TransferError that says what is wrong, without the token."""
-    address, token = constants.ENDPOINT, get_token()
-    endpoint = censored(address)
-    if not _usable(address):
-        raise TransferError(f"HF_ENDPOINT: {endpoint} is no address of a hub: https://…")
+    address, token, endpoint = constants.ENDPOINT, get_token(), hub_client.endpoint()
     try:
         if token:
             return Greeting(endpoint, _name(HfApi().whoami(token)))
@@ -54,14 +50,6 @@ def greet() -> Greeting:
     except UNREACHABLE as error:
         raise TransferError(f"{endpoint} cannot be reached ({type(error).__name__})") from None
     return Greeting(endpoint)
-
-
-def _usable(address: str) -> bool:
-    try:
-        parts = urlsplit(address)
-        return parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        return False
 
 
 def _name(told: Mapping[str, object]) -> str:

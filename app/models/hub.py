@@ -112,7 +112,7 @@ def _part(repo: str, path: str, commit: str, size: int, folder: Path) -> Part:
     told = get_hf_file_metadata(hf_hub_url(repo, path, revision=commit))
     etag, size = told.etag or "", told.size or size
     if etag and not hub_client.is_name(etag):
-        where = f"{repo}/{path}: {constants.ENDPOINT}"
+        where = f"{repo}/{path}: {hub_client.endpoint()}"
         raise FormError(KEY, f"{where} tells of {etag[:80]!r}, which is no ETag")
     blob = folder / "blobs" / etag
     if etag and blob.exists():
@@ -208,7 +208,7 @@ def _part_of(folder: Path, etag: str) -> Path:
 
 
 def _looked(repo: str, revision: str, path: str) -> str:
-    where = f"in the repository {repo!r} (revision {revision}) at {constants.ENDPOINT}"
+    where = f"in the repository {repo!r} (revision {revision}) at {hub_client.endpoint()}"
     if path:
         return f"looked for {path!r} {where}"
     here = f" (for what is here write './{repo}')" if Path(repo).exists() else ""
@@ -219,7 +219,7 @@ def _explain(repo: str, revision: str, path: str, error: Exception) -> str:
     looked = _looked(repo, revision, path)
     token = "the token of HF_TOKEN"
     if isinstance(error, GatedRepoError):
-        page = f"{constants.ENDPOINT}/{repo}"
+        page = f"{hub_client.endpoint()}/{repo}"
         access = f"{token} has no access; ask for it at {page}"
         if not os.environ.get("HF_TOKEN"):
             access = f"ask for access at {page}, and set HF_TOKEN to a token that has it"

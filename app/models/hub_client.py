@@ -6,11 +6,15 @@ says that there is no such file. So each answer is looked at before the library 
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
 from huggingface_hub import constants, set_client_factory
 from huggingface_hub.utils._http import default_client_factory
+
+from app.errors import ConfigError
+from app.models.reference import censored
 
 # Commits and ETags.
 NAME = re.compile(r"\w[\w.-]{0,199}", re.A)
@@ -20,13 +24,30 @@ def is_name(text: str) -> bool:
     return NAME.fullmatch(text) is not None
 
 
+def endpoint() -> str:
+    """The hub's address, as it may be shown."""
+    return censored(constants.ENDPOINT)
+
+
 def install() -> None:
-    """From now on the library's requests raise ValueError where an answer's commit is no name."""
+    """From now on the library's requests raise ValueError where an answer's commit is no name, and
+    its log shows no user and no query of an address."""
     set_client_factory(_client)
+    for handler in logging.getLogger("huggingface_hub").handlers:
+        handler.addFilter(_censor)
+
+
+def _censor(record: logging.LogRecord) -> bool:
+    record.msg, record.args = censored(record.getMessage()), ()
+    return True
 
 
 def _client() -> Any:
-    client = default_client_factory()
+    try:
+        client = default_client_factory()
+    except Exception as error:  # noqa: BLE001 the environment's, whose values it would show
+        kind = type(error).__name__
+        raise ConfigError(f"the environment's proxies cannot be used ({kind})") from None
     client.event_hooks["response"].append(_check)
     return client
 
@@ -34,4 +55,4 @@ def _client() -> Any:
 def _check(answer: Any) -> None:
     commit = answer.headers.get(constants.HUGGINGFACE_HEADER_X_REPO_COMMIT)
     if commit is not None and not is_name(commit):
-        raise ValueError(f"{constants.ENDPOINT} tells of the commit {commit[:80]!r}")
+        raise ValueError(f"{endpoint()} tells of the commit {commit[:80]!r}")

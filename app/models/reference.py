@@ -161,7 +161,8 @@ def _hub_path(text: str) -> HubFile:
     named = REPOSITORY.fullmatch(repository)
     legal = all(PATH_SEGMENT.fullmatch(s) and s not in (".", "..") for s in path)
     if not SEGMENT.fullmatch(provider) or provider in (".", "..") or not named or not legal:
-        raise FormError(KEY, f"{text!r} is neither a path on this machine nor a Hugging Face path")
+        here, there = "on this machine (./…, /…, ~/…)", "Hugging Face path (provider/repo/…)"
+        raise FormError(KEY, f"{text!r} is neither a path {here} nor a {there}")
     if path and named["kind"]:
         raise FormError(KEY, f"{text!r} names a quantization and a file: name one of them")
     repo = f"{provider}/{named['name']}"

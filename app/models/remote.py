@@ -5,12 +5,13 @@ The modules that know the hub and the web are slow to import: only where they ar
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import TransferError
-from app.models import gguf
+from app.models import gguf, surroundings
 from app.models.beginning import Beginning
 from app.models.files import Preview
 from app.models.header import HeaderError
@@ -48,7 +49,8 @@ class Caches:
 
 
 def locate(reference: HubFile | WebFile, caches: Caches) -> Remote:
-    """Raises FormError."""
+    """Raises ConfigError."""
+    surroundings.check(os.environ)
     if isinstance(reference, HubFile):
         from app.models import hub
 

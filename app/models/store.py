@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from app.errors import ConfigError, FormError
-from app.machine import host, threads
+from app.machine import home, host, threads
 from app.models import kept, remote, tiny
 from app.models.files import (
     InBucket,
@@ -51,12 +51,16 @@ class Registry(Protocol):
 
 
 def cache_folder(given: str | None, environment: Mapping[str, str]) -> Path:
-    """The folder for what the app fetches and writes."""
-    if chosen := given or environment.get("LLAMACPP_CACHE_DIR"):
-        return Path(chosen).expanduser()
+    """The folder for what the app fetches and writes. Raises ConfigError where it is in the home of
+    nobody."""
+    variable = environment.get("LLAMACPP_CACHE_DIR")
+    if chosen := given or variable:
+        return home.expand(chosen, "--cache-dir" if given else "LLAMACPP_CACHE_DIR")
     if clearml := environment.get("CLEARML_CACHE_DIR"):
-        return Path(clearml).expanduser() / "llamacpp"  # agents mount this folder into containers
-    return Path.home() / ".cache" / "llamacpp-deployment"
+        # Agents mount this folder into containers.
+        return home.expand(clearml, "CLEARML_CACHE_DIR") / "llamacpp"
+    ours = home.expand("~", "the cache folder: set LLAMACPP_CACHE_DIR, or HOME")
+    return ours / ".cache" / "llamacpp-deployment"
 
 
 class Store:

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+from pathlib import Path
 
 from app.doctor.examination import Check, examine
 from app.doctor.finding import Verdict, not_checked, ok, problem, warning
@@ -17,7 +18,9 @@ def test_one_that_fails_or_hangs_costs_the_others_nothing(run):
         raise ConfigError("no such thing: name another")
 
     async def faulty():
-        raise KeyError("k")
+        raise KeyError("a password")
+
+    here, line = Path(__file__).name, faulty.__code__.co_firstlineno + 1
 
     async def hangs():
         await asyncio.Event().wait()
@@ -43,7 +46,7 @@ def test_one_that_fails_or_hangs_costs_the_others_nothing(run):
             "blocks": warning("no answer in 0.05 s", "look"),
             "refused": problem("no such thing: name another"),
             "mild": warning("no such thing: name another", ""),
-            "faulty": not_checked("a fault in this check: KeyError: 'k'"),
+            "faulty": not_checked(f"a fault in this check: KeyError in {here}, line {line}"),
             "fine": ok("fine"),
         }
         assert list(found) == [check.name for check in checks]

@@ -95,6 +95,12 @@ def test_a_port_that_is_taken(ended):
     assert f"General/port: 127.0.0.1:{port} cannot be listened on" in output
 
 
+@pytest.mark.parametrize("host", ["192.0.2.1", "a b"])  # RFC 5737: nobody's
+def test_a_host_that_is_not_here(ended, host):
+    output = ended(2, host=host, LLAMACPP_API_KEY="0123456789abcdef")
+    assert f"General/host: {host}:0 cannot be listened on" in output
+
+
 def test_a_configuration_file_and_what_comes_over_it(start, tmp_path):
     path = tmp_path / "c.json"
     path.write_text(json.dumps({"Model": {"endpoint_name": "file", "context_size": 2048}}))

@@ -67,11 +67,24 @@ def test_probe_asks_the_binary(tmp_path):
 
 @pytest.mark.parametrize(
     "text, status, problem",
-    [("usage: something else", 0, "is no llama-server"), (HELP, 3, "ended with 3")],
+    [
+        ("usage: something else", 0, "is no llama-server"),
+        (HELP, 3, "ended with 3: "),
+        ("", 3, "ended with 3$"),
+        ("", "$(kill -11 $$)", "ended with signal 11$"),
+    ],
 )
 def test_probe_refuses_another_program(tmp_path, text, status, problem):
     with pytest.raises(ConfigError, match=problem):
         asyncio.run(probe(program(tmp_path / "llama-server", text, status), {}))
+
+
+def test_who_watches_the_console_knows_for_what_it_waits(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(capabilities, "TOLD", 0.05)
+    path = program(tmp_path / "llama-server", HELP, "$(sleep 0.5; echo 0)")
+    with caplog.at_level("INFO", "app"):
+        asyncio.run(probe(path, {}))
+    assert caplog.text.count(f"{path} has not answered --help yet") == 1
 
 
 @pytest.mark.parametrize(

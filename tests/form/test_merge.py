@@ -121,6 +121,7 @@ def test_of_a_list_nothing_is_written_under_model():
         ("{", "General/models", "is not JSON"),
         ("[]", "General/models", "is not a list of models"),
         ("{}", "General/models", "is not a list of models"),
+        ('[{"threads": 1, "threads": 2}]', "General/models", "threads is there twice: keep one"),
         ("[1]", "General/models[1]", "is not an object"),
         ('[{"model": "a"}, {"modell": "b"}]', "General/models[2].modell", "did you mean model"),
         ('[{"threads": "x"}]', "General/models[1].threads", "not a whole number"),

@@ -142,6 +142,8 @@ def test_who_guesses_learns_nothing_at_once_until_a_right_key_came_from_there(mo
         ("127.0.0.2", False, False, "127.0.0.2"),
         ("localhost", False, False, "localhost"),
         ("::1", False, False, "::1"),
+        ("[::1]", False, False, "::1"),
+        ("[::]", False, True, "::"),
         ("127.0.0.1", True, True, "127.0.0.1"),
     ],
 )
@@ -149,7 +151,13 @@ def test_where_to_listen(given, agent, key, expected):
     assert listening_host(given, under_agent=agent, has_key=key) == expected
 
 
-@pytest.mark.parametrize("given", ["0.0.0.0", "10.0.0.1", "::", "host.example"])
+@pytest.mark.parametrize("given", ["a b", "127.0.0.1:80", "http://127.0.0.1", "a..b"])
+def test_what_is_no_host_wants_no_key(given):
+    with pytest.raises(ConfigError, match=f"^General/host: {given} is no address of this machine"):
+        listening_host(given, under_agent=False, has_key=False)
+
+
+@pytest.mark.parametrize("given", ["0.0.0.0", "10.0.0.1", "::"])
 def test_on_a_persons_machine_the_network_needs_a_key(given):
     with pytest.raises(ConfigError, match="LLAMACPP_API_KEY"):
         listening_host(given, under_agent=False, has_key=False)

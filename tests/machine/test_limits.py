@@ -13,6 +13,21 @@ TELL = "print(oct(os.stat('made').st_mode)[-3:], oct(os.stat('folder').st_mode)[
 CORE = "import resource; print(*resource.getrlimit(resource.RLIMIT_CORE))"
 
 
+def test_too_few_descriptors_are_told_in_one_line(tmp_path):
+    """Before anything is written or opened that would be left."""
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -n 14; exec "$0" -m app --no-clearml --port 0', sys.executable],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2 and list(tmp_path.iterdir()) == []
+    assert "at most 14 files may be open (ulimit -n): allow 32" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 def told(folder, umask):
     done = subprocess.run(
         [sys.executable, "-c", GIVE + MADE + TELL + CORE],

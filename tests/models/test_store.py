@@ -26,6 +26,19 @@ def test_cache_folder(given, environment, expected):
     assert cache_folder(given, environment) == Path(expected)
 
 
+@pytest.mark.parametrize(
+    "given, environment, named",
+    [
+        ("~nobody-here/x", {"LLAMACPP_CACHE_DIR": "/b"}, "--cache-dir"),
+        (None, {"LLAMACPP_CACHE_DIR": "~nobody-here"}, "LLAMACPP_CACHE_DIR"),
+        (None, {"CLEARML_CACHE_DIR": "~nobody-here"}, "CLEARML_CACHE_DIR"),
+    ],
+)
+def test_a_cache_folder_in_nobodys_home(given, environment, named):
+    with pytest.raises(ConfigError, match=f"^{named}: ~nobody-here.*: there is no such home"):
+        cache_folder(given, environment)
+
+
 def locate_and_fetch(store, reference):
     async def scenario():
         return await store.fetch(await store.locate(reference), "m", lambda _: None)

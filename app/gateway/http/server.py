@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import logging
+import socket
 import ssl
 from collections.abc import Iterable, Sequence
 
@@ -57,8 +59,9 @@ class HttpServer:
             self._listener = await self._listen(host, fallback if port is None else port)
         except OSError as error:
             if port is not None:
+                field = "host" if _is_of_host(error) else "port"
                 what = f"{host}:{port} cannot be listened on: {error.strerror or error}"
-                raise ConfigError(f"General/port: {what}") from None
+                raise ConfigError(f"General/{field}: {what}") from None
             try:
                 self._listener = await self._listen(host, 0)
             except OSError as second:
@@ -153,3 +156,8 @@ class HttpServer:
 
 def _unread(connections: Iterable[Member]) -> dict[Member, tuple[float, int]]:
     return {each: told for each in connections if (told := each.unread) is not None}
+
+
+def _is_of_host(error: OSError) -> bool:
+    """Whether the address is at fault, and not the port."""
+    return isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL

@@ -1,0 +1,16 @@
+"""Paths that begin in somebody's home folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from app.errors import ConfigError
+
+
+def expand(text: str, what: str) -> Path:
+    """A path with `~` or `~user` as the shell reads it. Raises ConfigError, which begins with
+    `what`, if there is no such user or no such home: a container's user may have none."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{what}: {text}: there is no such home folder") from None
