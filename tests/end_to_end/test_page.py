@@ -142,7 +142,7 @@ def test_from_setting_up_to_the_idle_end(start, cache, tmp_path, open_page):
     pills = "[...document.querySelectorAll('#rows .pill')].map((pill) => pill.innerText)"
     loading = "pills.filter((text) => text.startsWith('loading')).length === 2"
     wait_for(page, f"((pills) => {loading})({pills})")  # they begin one after the other
-    assert page.locator("#rows [role=progressbar]").first.is_visible()
+    page.locator("#rows [role=progressbar]").first.wait_for()  # drawn with the next event
     gate.touch()
     app.ready()
     wait_for(
