@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         os._exit(end.code if isinstance(end.code, int) else ConfigError.exit_status)
     console.set_up(errors=name != DEFAULT)
     try:
-        limits.check()
+        limits.open_more_files()
         exit_status = run(command.run(arguments, dict(os.environ)))
     except AppError as error:
         logger.error("%s", error)

@@ -17,6 +17,7 @@ from app.doctor.hub import WITHOUT, hub
 from app.engine.environment import child_environment
 from app.errors import ConfigError
 from app.gateway.admission import listening_host
+from app.instance.callers import own_keys
 from app.instance.invocation import Invocation
 from app.models.store import cache_folder
 from app.task.survey import Survey
@@ -49,9 +50,8 @@ def checks(wanted: Invocation, environment: Mapping[str, str]) -> Sequence[Check
     clearml = ClearML(
         survey, wanted=wanted.recorded, queue=general.queue, route=general.gateway_route
     )
-    host = listening_host(
-        general.host, under_agent=False, has_key=bool(environment.get("LLAMACPP_API_KEY"))
-    )
+    keys = own_keys(environment)
+    host = listening_host(general.host, under_agent=False, has_key=any(keys))
     return (
         Check("GPU", gpus.present, hanging=gpus.HANGS),
         Check("driver", gpus.driver, hanging=gpus.HANGS),

@@ -44,9 +44,7 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
         if value:
             overrides[key] = value
     from app.fleet.door import Door, Wish  # the help and a wrong option need none of it
-    from app.machine import host
 
-    host.raise_descriptor_limit()
     wish = Wish(
         routes=options.text_of(arguments.config) if arguments.config else "",
         script=_script(arguments.repo),

@@ -19,5 +19,4 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
     from app.machine import host
 
     host.close_descriptors_to_children()
-    host.raise_descriptor_limit()
     return await Instance(wanted, environment).run()

@@ -157,8 +157,15 @@ class Client:
     @property
     def owed(self) -> int:
         """Answers that the child has to go on with, for clients wait for them."""
+        return len(self._owed())
+
+    @property
+    def owes_work(self) -> bool:
+        return any(exchange.waits is Waits.CLIENT for exchange in self._owed())
+
+    def _owed(self) -> list[Exchange]:
         exchanges = (connection.exchange for connection in self._open)
-        return sum(exchange is not None and exchange.owed for exchange in exchanges)
+        return [each for each in exchanges if each is not None and each.owed]
 
     @property
     def doubtful(self) -> bool:

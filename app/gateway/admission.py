@@ -27,6 +27,7 @@ CHALLENGE = ((b"www-authenticate", b"Bearer"),)  # RFC 9110, 11.6.1
 ALLOW_VARIABLE = "LLAMACPP_ALLOW_FROM"
 UNLIMITED = Quota()
 ANYWHERE, HERE = "0.0.0.0", "127.0.0.1"
+IN_BRACKETS = re.compile(r"\[[0-9A-Fa-f:.%\w]+\]")
 
 
 class Keys:
@@ -142,8 +143,8 @@ def _check_host(host: str) -> None:
 def listening_host(given: str, *, under_agent: bool, has_key: bool) -> str:
     """The address to listen on. Raises ConfigError if the whole network could use the models."""
     chosen = given or (ANYWHERE if under_agent or has_key else HERE)
-    if chosen.startswith("[") and chosen.endswith("]"):
-        chosen = chosen[1:-1]  # as IPv6 addresses stand in a URL
+    if IN_BRACKETS.fullmatch(chosen):  # as an IPv6 address stands in a URL
+        chosen = chosen[1:-1]
     if not under_agent and not has_key and not loopback(chosen):
         _check_host(chosen)  # first: a key would not help
         raise ConfigError(

@@ -12,7 +12,7 @@ from app.gateway.demand import TOKENIZE, Kind
 from app.machine import threads
 
 SHORT = 128 << 10  # bytes that are read between two turns of the loop
-PATIENCE = 180.0  # seconds: longer than a llama-server that is stuck is borne (`engine.stuck`)
+PATIENCE = 180.0  # seconds: longer than a llama-server that sleeps is borne (`stuck.Patience`)
 
 
 async def count(upstream: Client, kind: Kind, pieces: Sequence[bytes], prompts: int) -> int | None:

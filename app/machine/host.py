@@ -7,7 +7,6 @@ import math
 import os
 import platform
 import re
-import resource
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,13 +83,6 @@ def close_descriptors_to_children() -> None:
             os.set_inheritable(descriptor, False)
         except OSError:  # the one that listed the folder
             continue
-
-
-def raise_descriptor_limit() -> None:
-    """As many open descriptors as we may have: each client costs one or two."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def disk_free(folder: Path) -> int:

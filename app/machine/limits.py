@@ -30,11 +30,15 @@ def give_less() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
-def check() -> None:
-    """Raises ConfigError where not even the parts that every run has could be opened."""
-    most = open_files()
-    if most is not None and most < LEAST_FILES:
-        raise ConfigError(f"at most {most} files may be open (ulimit -n): allow {LEAST_FILES}")
+def open_more_files() -> None:
+    """As many as we may: each client costs one or two. Raises ConfigError where that is too few for
+    the parts that every run has."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    if soft != UNLIMITED and soft < LEAST_FILES:
+        raise ConfigError(f"at most {soft} files may be open (ulimit -n): allow {LEAST_FILES}")
 
 
 def open_files() -> int | None:

@@ -15,7 +15,7 @@ from typing import Any, Generic
 from app.console import ModelLogger
 from app.errors import AppError, LoadError, RequestError, for_callers
 from app.memory import backoff, residency, turns
-from app.memory.ledger import LEAVING, MOVING, Ledger, Loadable, Model, ModelState, Tier, Upstream
+from app.memory.ledger import MOVING, Ledger, Loadable, Model, ModelState, Tier, Upstream
 from app.memory.line import ASKS
 from app.memory.moves import Departure
 from app.memory.residency import Swap
@@ -265,8 +265,7 @@ class Loads(Generic[Upstream]):
         if not more:
             return
         model.need = {**model.need, **more}
-        if model.state in LEAVING:
-            model.held = model.need.get(HOST, 0)
+        model.held = model.need.get(HOST, 0)  # of one that stays it is not asked
         if model.state is not ModelState.READY:
             return
         self._run(self._clear_ram(model))

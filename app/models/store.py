@@ -59,8 +59,7 @@ def cache_folder(given: str | None, environment: Mapping[str, str]) -> Path:
     if clearml := environment.get("CLEARML_CACHE_DIR"):
         # Agents mount this folder into containers.
         return home.expand(clearml, "CLEARML_CACHE_DIR") / "llamacpp"
-    ours = home.expand("~", "the cache folder: set LLAMACPP_CACHE_DIR, or HOME")
-    return ours / ".cache" / "llamacpp-deployment"
+    return home.own("LLAMACPP_CACHE_DIR") / ".cache" / "llamacpp-deployment"
 
 
 class Store:

@@ -12,7 +12,8 @@ from app.errors import ConfigError
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")  # in capitals, too
 PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 HUB, HUB_SCHEMES = "HF_ENDPOINT", ("https", "http")
-UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
+# No character of an address (RFC 3986, 2); and the apostrophe, at which messages end one.
+STRANGE = re.compile(r"[^A-Za-z0-9._~%:/?#\[\]@!$&()*+,;=-]")
 
 
 def check(environment: Mapping[str, str]) -> None:
@@ -42,4 +43,4 @@ def _is_address(text: str, schemes: Sequence[str]) -> bool:
         return False
     # An @ behind the host: what stands before it was meant to be a user's password.
     misread = "@" in parts.path + parts.query + parts.fragment
-    return whole and parts.scheme in schemes and not (misread or UNPRINTABLE.search(text))
+    return whole and parts.scheme in schemes and not (misread or STRANGE.search(text))

@@ -9,6 +9,7 @@ thread.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from http.client import HTTPException
 from typing import Any
 
 from app.machine import clock
+from app.models import surroundings
 from app.task import api
 from app.task.api import RefusedError
 from app.task.sdk import (
@@ -149,6 +151,7 @@ def _why(error: Exception) -> str:
             said = f"{each.strerror}: check {_setting()}, and that the server runs"
             return f"cannot be reached{proxy}: {said}"
     if isinstance(error, ValueError):
+        surroundings.check(os.environ)  # the SDK's library reads the proxies, too
         return f"is no address of a server, http://host:port: check {_setting()}"
     return f"does not answer by HTTP{proxy}: check http or https in {_setting()}"
 

@@ -95,7 +95,7 @@ def test_a_port_that_is_taken(ended):
     assert f"General/port: 127.0.0.1:{port} cannot be listened on" in output
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "a b"])  # RFC 5737: nobody's
+@pytest.mark.parametrize("host", ["192.0.2.1", "a b", "a..b", "[]"])  # RFC 5737: nobody's
 def test_a_host_that_is_not_here(ended, host):
     output = ended(2, host=host, LLAMACPP_API_KEY="0123456789abcdef")
     assert f"General/host: {host}:0 cannot be listened on" in output

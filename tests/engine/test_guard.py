@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from app.engine import guard as guarding
+from app.engine import stuck
 from app.engine.capabilities import find
 from app.engine.environment import child_environment
 from app.engine.http import Address, Client
@@ -18,6 +19,7 @@ from app.engine.program import Program
 from app.engine.server import LlamaServer
 from app.engine.stuck import Patience
 from app.errors import LoadError, NotConnectedError, StuckError, UpstreamError
+from app.gateway import counting
 from app.gateway.counting import count
 from app.gateway.demand import CHAT, COMPLETION
 from app.machine import activity
@@ -128,7 +130,7 @@ def test_one_that_somebody_else_tells_to_end_does_not_keep_its_callers(run, tmp_
 
 
 DEAF = """
-import itertools, json, signal, sys, threading
+import itertools, json, signal, sys, threading, time
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingUnixStreamServer
 path, mode = sys.argv[1:]
@@ -148,6 +150,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         if self.path == "/tokenize":
             self.rfile.read(int(self.headers["Content-Length"]))
+            if mode == "counts":
+                time.sleep(0.2)
             return self.do_GET()
         while mode == "spins":
             pass
@@ -229,6 +233,31 @@ def test_one_that_counts_a_prompt_for_ever_is_ended_too(run, tmp_path, often, mo
         await deaf.exited()
 
     run(scenario)
+
+
+def test_one_that_only_counts_is_well(run, tmp_path, often, monkeypatch):
+    """Where it owes no work, what its HTTP threads answer is all that it has to do."""
+    monkeypatch.setattr(guarding, "EVERY", 0.25)
+
+    async def scenario():
+        socket, patience = str(tmp_path / "x.sock"), Patience(1e9, still=0.7, silent=0.7)
+        program = Program([sys.executable, "-c", DEAF, socket, "counts"], {}, patience=patience)
+        well = LlamaServer("m", program, Client(Address(socket), "k"), grace=0.1)
+        well.meta = {"asked": True}  # nobody else asks it
+        await well.start()
+
+        async def counts():
+            for _ in range(10):
+                assert await count(well.client, COMPLETION, [b'{"prompt": "a"}'], 1)
+
+        await asyncio.gather(counts(), counts(), counts())
+        await well.stop()
+
+    run(scenario)
+
+
+def test_a_count_is_waited_for_longer_than_one_that_sleeps():
+    assert counting.PATIENCE > stuck.PATIENCE.still
 
 
 def test_counts_do_not_keep_alive_what_hangs(run, tmp_path, often, monkeypatch):

@@ -34,7 +34,8 @@ class Socks:
         client.sendall(b"\x05\x00")
         kind = incoming.read(4)[3]
         host = incoming.read({1: 4, 4: 16}.get(kind) or incoming.read(1)[0])
-        named = host.decode() if kind == 3 else socket.inet_ntop(socket.AF_INET, host)
+        numbers = {1: socket.AF_INET, 4: socket.AF_INET6}
+        named = socket.inet_ntop(numbers[kind], host) if kind in numbers else host.decode()
         port = int.from_bytes(incoming.read(2), "big")
         self.asked.append((named, port))
         with socket.create_connection((named, port)) as there:

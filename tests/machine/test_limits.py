@@ -8,15 +8,20 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 GIVE = "from app.machine import limits; limits.give_less(); "
+OPENED = (
+    "import resource; from app.machine import limits; limits.open_more_files(); "
+    "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+)
 MADE = "import os; os.close(os.open('made', os.O_CREAT, 0o666)); os.mkdir('folder'); "
 TELL = "print(oct(os.stat('made').st_mode)[-3:], oct(os.stat('folder').st_mode)[-3:]); "
 CORE = "import resource; print(*resource.getrlimit(resource.RLIMIT_CORE))"
 
 
-def test_too_few_descriptors_are_told_in_one_line(tmp_path):
+@pytest.mark.parametrize("limit", [14, 31])
+def test_too_few_descriptors_are_told_in_one_line(tmp_path, limit):
     """Before anything is written or opened that would be left."""
     done = subprocess.run(
-        ["sh", "-c", 'ulimit -n 14; exec "$0" -m app --no-clearml --port 0', sys.executable],
+        ["sh", "-c", f'ulimit -n {limit}; exec "$0" -m app --no-clearml --port 0', sys.executable],
         env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
         cwd=ROOT,
         capture_output=True,
@@ -24,8 +29,19 @@ def test_too_few_descriptors_are_told_in_one_line(tmp_path):
         timeout=60,
     )
     assert done.returncode == 2 and list(tmp_path.iterdir()) == []
-    assert "at most 14 files may be open (ulimit -n): allow 32" in done.stdout + done.stderr
+    assert f"at most {limit} files may be open (ulimit -n): allow 32" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_as_many_descriptors_as_there_may_be():
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -Sn 14; ulimit -Hn 100; exec "$0" -c "$1"', sys.executable, OPENED],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "100\n", done.stderr
 
 
 def told(folder, umask):

@@ -39,6 +39,13 @@ def test_a_cache_folder_in_nobodys_home(given, environment, named):
         cache_folder(given, environment)
 
 
+def test_whoever_has_no_home_is_told_what_to_set(monkeypatch):
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    with pytest.raises(ConfigError, match="^you have no home folder here: set LLAMACPP_CACHE_DIR"):
+        cache_folder(None, {})
+
+
 def locate_and_fetch(store, reference):
     async def scenario():
         return await store.fetch(await store.locate(reference), "m", lambda _: None)

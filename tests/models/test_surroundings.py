@@ -24,6 +24,9 @@ SECRET = "s3cr3t"
         ("http_proxy", f"http://{SECRET}@[::1"),
         ("HTTPS_PROXY", f"http://{SECRET}@proxy:3128\n"),
         ("HTTPS_PROXY", " "),
+        ("HTTPS_PROXY", "http://proxy:0"),
+        *(("HF_ENDPOINT", f"http://user:{c}{SECRET}@hub") for c in "\"'<>\\^\xa0é"),
+        ("HTTPS_PROXY", f"http://us:{SECRET}\\cr3t@host:1"),
         ("HF_ENDPOINT", f"http://user:{SECRET}?@hub"),
         ("HF_ENDPOINT", "ftp://hub"),
         ("HF_ENDPOINT", "https://"),
@@ -58,6 +61,17 @@ def test_nothing_is_asked_by_way_of_a_proxy_that_cannot_be_read(monkeypatch, tmp
     for reference in (HubFile("org/repo", "m.gguf"), WebFile("https://w.example/m.gguf")):
         with pytest.raises(ConfigError, match="HTTPS_PROXY"):
             remote.locate(reference, caches)
+
+
+def test_what_the_library_cannot_use_is_not_shown(monkeypatch, tmp_path, session):
+    """Whatever else it may not like."""
+
+    def fails():
+        raise ImportError(f"for http://user:{SECRET}@proxy")
+
+    monkeypatch.setattr(hub_client, "default_client_factory", fails)
+    with pytest.raises(ConfigError, match=r"^the environment's proxies .* \(ImportError\)$"):
+        remote.locate(HubFile("org/repo", "m.gguf"), remote.Caches(tmp_path, tmp_path, True))
 
 
 @pytest.fixture

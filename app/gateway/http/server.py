@@ -23,6 +23,7 @@ from app.machine.deadline import within
 
 logger = logging.getLogger(__name__)
 
+NOT_LISTENING = OSError, UnicodeError  # the latter for a name that none can be
 READING = 2.0  # seconds in which a client that reads has read something
 LAST_READ = 0.3  # seconds for a client to read why it has no answer
 LAST_WORDS = 1.0  # seconds for busy connections to finish when the server closes
@@ -57,15 +58,15 @@ class HttpServer:
         `fallback`, or any free one if that is taken. Raises ConfigError."""
         try:
             self._listener = await self._listen(host, fallback if port is None else port)
-        except OSError as error:
+        except NOT_LISTENING as error:
             if port is not None:
                 field = "host" if _is_of_host(error) else "port"
-                what = f"{host}:{port} cannot be listened on: {error.strerror or error}"
+                what = f"{host}:{port} cannot be listened on: {_said(error)}"
                 raise ConfigError(f"General/{field}: {what}") from None
             try:
                 self._listener = await self._listen(host, 0)
-            except OSError as second:
-                raise ConfigError(f"General/host: {host}: {second.strerror or second}") from None
+            except NOT_LISTENING as second:
+                raise ConfigError(f"General/host: {host}: {_said(second)}") from None
         self._sweeper = asyncio.create_task(self._sweep())
         address = self._listener.sockets[0].getsockname()
         return address[0], address[1]
@@ -158,6 +159,11 @@ def _unread(connections: Iterable[Member]) -> dict[Member, tuple[float, int]]:
     return {each: told for each in connections if (told := each.unread) is not None}
 
 
-def _is_of_host(error: OSError) -> bool:
+def _is_of_host(error: Exception) -> bool:
     """Whether the address is at fault, and not the port."""
-    return isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+    unknown = isinstance(error, (socket.gaierror, UnicodeError))
+    return unknown or getattr(error, "errno", 0) == errno.EADDRNOTAVAIL
+
+
+def _said(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

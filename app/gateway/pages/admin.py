@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from typing import Any
 
 from app.errors import AppError, RequestError
@@ -54,5 +55,5 @@ async def _load(pool: Pool[Any], name: str) -> None:
     try:
         await pool.load(name)
     except (AppError, RequestError) as error:
-        told = str(error).removeprefix(f"{name} ")
+        told = re.sub(rf"^{re.escape(name)}:? ", "", str(error), count=1)
         logger.warning("%s", told, extra={"subject": name})
