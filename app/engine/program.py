@@ -27,7 +27,8 @@ class Program:
     `on_line` is called with the level and the text of every line, `on_buffers` at its end with
     the bytes that its buffers took of each GPU. `plain` is the argv without a file's heads for
     multi-token prediction, where they are used: files have them of architectures whose heads
-    llama.cpp cannot run yet. `on_plain` is called where that is so."""
+    llama.cpp cannot run yet. `on_plain` is called where that is so. `before` is called before each
+    start; it may raise LoadError."""
 
     argv: Sequence[str]
     environment: Mapping[str, str]
@@ -40,6 +41,7 @@ class Program:
     on_line: Callable[[str, str], None] = lambda level, text: None
     on_buffers: Callable[[Mapping[str, int]], None] = lambda devices: None
     on_plain: Callable[[], None] = lambda: None
+    before: Callable[[], None] = lambda: None
 
     def may_name(self) -> list[Path]:
         """The model's files, and whatever an argument may name, also as `FILE:SCALE`, or in a list
@@ -64,7 +66,9 @@ class Starts:
         return [*self._first, *self._again]
 
     def check(self) -> None:
-        """Raises LoadError if one of the model's files would keep it waiting for ever."""
+        """Raises LoadError if one of the model's files would keep it waiting for ever, or what is
+        to be done before a start cannot be."""
+        self._program.before()
         for file in self._program.files:
             with contextlib.suppress(OSError):  # it says itself what else is wrong with one
                 if file.is_fifo():

@@ -21,7 +21,7 @@ from app.form.settings import GeneralSettings, ModelSettings
 from app.instance.fetched import Fetched, speculation_of
 from app.instance.measured import MemoryMeter, OnHost, on_gpus
 from app.instance.parking import find_checkpoints
-from app.instance.places import Place, Places
+from app.instance.places import Folder, Place, Places
 from app.instance.seats import seats
 from app.memory.checkpoint import Checkpoints
 from app.memory.kv import Slots, of_use
@@ -54,7 +54,7 @@ class LlamaServers:
     general: GeneralSettings
     pool: Pool[Client]
     overview: Overview
-    folder: Path
+    folder: Folder
     kv: Path
     environment: Mapping[str, str]
     heard: Callable[[str, str, str], None]
@@ -65,10 +65,7 @@ class LlamaServers:
         leaves = len(plan.models) > 1 or any(m.settings.ttl is not None for m in plan.models)
         self._leaves = plan.sharing and leaves  # to CPU RAM or to disk
         self._stays = self.general.cpu_offloading and not plan.capabilities.devices
-        self._places = Places(
-            sockets=self.folder if plan.capabilities.unix_sockets else None,
-            kv=self.kv,
-        )
+        self._places = Places(self.folder, self.kv, unix=plan.capabilities.unix_sockets)
         self._learned = Learned(plan.store.cache)
         self._models = {model.name: model for model in plan.models}
         self._allotting = asyncio.Lock()
@@ -190,6 +187,7 @@ class LlamaServers:
             on_buffers=lambda buffers: record.put(on_devices(buffers)),
             plain=argv_of(replace(launch, heads=False)) if by_heads else (),
             on_plain=lambda: self._without_heads(name),
+            before=lambda: self._places.restore(place),
         )
 
     def _without_heads(self, name: str) -> None:
@@ -197,7 +195,7 @@ class LlamaServers:
             speculation.cost = 0.0  # guesses from the text
 
     def _child_environment(self, key: str) -> dict[str, str]:
-        return child_environment(self.environment, str(self.folder), key)
+        return child_environment(self.environment, str(self.folder.path), key)
 
     def _shown(self, model: ModelSettings) -> Sequence[str]:
         """The levels of a llama-server's lines that go to the console."""

@@ -176,7 +176,7 @@ def _assemble(given: Given, planned: Planned, listening: Listening) -> Open:
         planned.settings.general,
         pool,
         overview,
-        planned.folder.path,
+        planned.folder,
         kv_folder(planned.plan, planned.folder.path, partial(_private_folder, given)),
         given.environment,
         lambda name, level, text: given.logs.add(clock.wall(), level, name, text),

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from app.engine.http import Address
+from app.errors import ConfigError, LoadError
 from app.machine import chance, network
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,13 +25,22 @@ class Place:
     kv: Path
 
 
+class Folder(Protocol):
+    """As `machine.private.PrivateFolder`."""
+
+    path: Path
+
+    def restore(self) -> bool: ...
+
+
 class Places:
     """Hands out places; no two models get the same one."""
 
-    def __init__(self, sockets: Path | None, kv: Path) -> None:
-        """`sockets` is the folder for Unix sockets; without it a place has a TCP port. Below `kv`
-        a place gets a folder for KV caches."""
-        self._sockets = sockets
+    def __init__(self, ours: Folder, kv: Path, *, unix: bool) -> None:
+        """`ours` is the instance's folder, also for Unix sockets; if not `unix`, a place has a TCP
+        port. Below `kv` a place gets a folder for KV caches."""
+        self._ours = ours
+        self._sockets = ours.path if unix else None
         self._kv = kv
         self._numbers = itertools.count()
         self._ports: set[int] = set()
@@ -34,6 +48,20 @@ class Places:
     def take(self) -> Place:
         number = str(next(self._numbers))
         return Place(self._address(number), chance.key(32), self._folder(number))
+
+    def restore(self, place: Place) -> None:
+        """Make anew what of its folders somebody has removed: a cleaner of /tmp, or the end of a
+        login session. Raises LoadError."""
+        try:
+            if self._ours.restore():
+                logger.warning("the folder %s was removed: it is made anew", self._ours.path)
+            place.kv.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except (OSError, ConfigError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise LoadError(
+                f"{self._ours.path}, the folder of this instance, was removed, and cannot be made "
+                f"anew: {why}"
+            ) from None
 
     def _address(self, number: str) -> Address:
         if self._sockets is not None:

@@ -1,6 +1,7 @@
 """A llama-server that a signal stops, under an instance at work."""
 
 import os
+import shutil
 import signal
 import threading
 
@@ -59,3 +60,15 @@ def test_one_that_is_stopped_before_it_has_counted_a_prompt_is_replaced(start):
     answer = create(model="tiny", messages=long, max_tokens=8)
     assert answer.choices[0].message.content and stuck not in app.children
     app.line("ERROR tiny llama-server was ended: stopped by a signal")
+
+
+def test_a_folder_that_somebody_has_removed_is_made_anew(start):
+    """As a cleaner of /tmp may, or the end of a login session."""
+    app = start("--set", "Model/endpoint_name=tiny").ready()
+    (folder,) = app.folders
+    (child,) = app.children
+    shutil.rmtree(folder)
+    os.kill(child, signal.SIGKILL)
+    app.line(f"the folder {folder} was removed: it is made anew")
+    assert chat(client(app), tokens=8).choices[0].message.content and app.folders == [folder]
+    assert app.end() == 143 and app.folders == []

@@ -31,6 +31,7 @@ from app.telemetry.overview import Details, Overview
 from app.telemetry.readings import Reading, Readings
 from app.telemetry.samples import Sample, Tokens
 from tests.fakes import until
+from tests.instance.test_places import Kept
 
 GIB = 1 << 30
 METADATA = {"general.architecture": "llama", "llama.context_length": 512}
@@ -155,7 +156,7 @@ class Instance:
             GeneralSettings(**general),
             self.pool,
             self.overview,
-            self.folder,
+            Kept(self.folder),
             self.folder / "kv",
             {},
             lambda *line: self.lines.append(line),

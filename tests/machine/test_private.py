@@ -1,4 +1,6 @@
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -45,6 +47,48 @@ def test_the_folder_of_a_killed_instance_is_swept_by_the_next(tmp_path):
         other.kill()
     folder = private.create(tmp_path)
     assert not dead.exists() and folder.path.exists()
+    folder.remove()
+
+
+def test_one_whose_files_a_cleaner_has_taken_is_of_the_living(tmp_path):
+    folder = private.create(tmp_path)
+    (folder.path / private.OWNER).unlink()
+    os.utime(folder.path, (0, 0))
+    assert private.sweep(tmp_path) == []
+    folder.remove()
+
+
+def test_the_folder_of_an_earlier_version_stays_while_it_lives(tmp_path):
+    """It has locked `owner` alone."""
+    (tmp_path / "lmd-old").mkdir()
+    with (tmp_path / "lmd-old" / private.OWNER).open("w") as owner:
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        os.utime(tmp_path / "lmd-old", (0, 0))
+        assert private.sweep(tmp_path) == []
+    assert private.sweep(tmp_path) == [tmp_path / "lmd-old"]
+
+
+def test_a_file_for_which_there_is_no_room(tmp_path):
+    folder = private.create(tmp_path)
+    folder.keep("token", "secret")
+    with pytest.raises(ConfigError, match="token cannot be written: File exists"):
+        folder.keep("token", "other")
+    folder.remove()
+
+
+@pytest.mark.skipif(not shutil.which("systemd-tmpfiles"), reason="no systemd-tmpfiles here")
+def test_systemds_cleaner_leaves_it_alone(tmp_path):
+    parent = tmp_path / "run"
+    parent.mkdir()
+    folder = private.create(parent)
+    token = folder.keep("token", "secret")
+    (parent / "other").mkdir()
+    (parent / "other" / "file").touch()
+    (tmp_path / "rule.conf").write_text(f"d {parent} 0755 - - 1s\n")
+    time.sleep(2)
+    command = ["systemd-tmpfiles", "--clean", str(tmp_path / "rule.conf")]
+    subprocess.run(command, check=True, timeout=30)
+    assert token.exists() and not (parent / "other" / "file").exists()
     folder.remove()
 
 
