@@ -179,7 +179,9 @@ def _listed(form: Form) -> Iterator[ModelSettings]:
     items = models_list(form.values[MODELS_KEY])
     beyond = [number + 1 for number in form.overrides if number >= len(items)]
     if beyond:
-        raise FormError(f"{MODEL}_{beyond[0]}", f"the list has {len(items)} models")
+        many = "1 model" if len(items) == 1 else f"{len(items)} models"
+        what = f"{MODELS_KEY} lists {many}: empty the fields of {MODEL}_{beyond[0]}, or list more"
+        raise FormError(f"{MODEL}_{beyond[0]}", what)
     for number, item in enumerate(items):
         texts = {**item, **form.overrides.get(number, {})}
         values = {}

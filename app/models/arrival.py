@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from app.errors import TransferError
 from app.models.part_file import PartFile, locked
 from app.models.progress import Arrived
 from app.models.transfer import Source, Transfer
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,18 @@ def fetch(
     source: Source, content: Content, target: Target, arrived: Arrived, here: int = 0
 ) -> None:
     """`here`: bytes that `arrived` need not be told of. Raises TransferError, OSError."""
+    try:
+        _fetch(source, content, target, arrived, here)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise TransferError(
+            f"{target.part.parent}: the disk is full: name another folder with --cache-dir or "
+            "LLAMACPP_CACHE_DIR, or make room with `python -m app cache`; what has come is kept"
+        ) from None
+
+
+def _fetch(source: Source, content: Content, target: Target, arrived: Arrived, here: int) -> None:
     target.part.parent.mkdir(parents=True, exist_ok=True)
     seen = here
 

@@ -81,7 +81,7 @@ def check_names(models: Sequence[ModelSettings]) -> None:
         if name in taken:
             raise FormError(field, f"{name!r} is the name of two models")
         if name in own:
-            raise FormError(field, f"{name!r} is the model's name already")
+            raise FormError(field, f"{name!r} is a name of this model already")
         own.add(name)
 
 

@@ -137,7 +137,9 @@ def test_a_rejection_names_the_item(text, key, problem):
 
 
 def test_an_override_of_an_item_that_is_not_there():
-    with pytest.raises(FormError, match="Model_3: the list has 2 models"):
+    with pytest.raises(
+        FormError, match="Model_3: General/models lists 2 models: empty the fields of Model_3, or"
+    ):
         listed(Model_3__threads="1")
 
 

@@ -1,5 +1,6 @@
 """Files from a server by ranges, over real connections, and what goes wrong with them."""
 
+import errno
 import hashlib
 import json
 import os
@@ -65,6 +66,20 @@ def test_a_file_arrives_over_several_connections(storage, place):
     place.fetch(storage)
     assert storage.sent == sum(place.told) == SIZE
     assert len({first for _, first, _ in storage.asked}) > pieces.CONNECTIONS
+
+
+def test_a_disk_that_fills_up_meanwhile(storage, place):
+    """What has come is kept, and used once there is room."""
+
+    def full(part):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    real, place.target = place.target, Target(place.part, place.file.exists, full)
+    with pytest.raises(TransferError, match="what has come is kept"):
+        place.fetch(storage)
+    place.target = real
+    place.fetch(storage)
+    assert storage.sent == SIZE
 
 
 def test_it_goes_on_after_every_cut(storage, place):
@@ -370,7 +385,7 @@ def test_a_full_disk_is_the_reason_and_nothing_is_placed(storage, place, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("app.models.part_file.PartFile.write", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(TransferError, match=f"^{place.part.parent}: the disk is full: name anoth"):
         place.fetch(storage)
     assert not place.file.exists()
 

@@ -17,8 +17,8 @@ def called(name, aliases=""):
         ([called("a", "b"), called("b")], "endpoint_name", "'b' is the name of two models"),
         ([called("a"), called("b", "x, a")], "aliases", "'a' is the name of two models"),
         ([called("a", "x"), called("b", "x")], "aliases", "'x' is the name of two models"),
-        ([called("a", "x,a")], "aliases", "'a' is the model's name already"),
-        ([called("a", "x, x")], "aliases", "'x' is the model's name already"),
+        ([called("a", "x,a")], "aliases", "'a' is a name of this model already"),
+        ([called("a", "x, x")], "aliases", "'x' is a name of this model already"),
     ],
 )
 def test_a_name_is_there_once(models, field, problem):
