@@ -56,7 +56,7 @@ def last_words(task_id: str, mode: Mode, outcome: Outcome, reason: str) -> list[
     """What is said of the end. The status comes last: an agent that sees it kills this process, and
     the server takes no runtime property of a task that has ended."""
     status = "failed" if outcome is Outcome.FAILED else "stopped"
-    said = {"status": status, "progress": "", "stop_reason": reason}
+    said = {"status": status, "endpoint": "", "progress": "", "stop_reason": reason}
     told = {"status": status, "endpoint": ""}
     words = [
         Word("edit_hyper_params", api.properties(task_id, said)),

@@ -22,7 +22,7 @@ def test_the_reason_is_shown_first_and_the_status_set_last(mode, outcome, status
     assert [word.action for word in words] == ["edit_hyper_params", "edit_runtime", *status]
     shown = {item["name"]: item["value"] for item in words[0].fields["hyperparams"]}
     ended = "failed" if outcome is Outcome.FAILED else "stopped"
-    assert shown == {"status": ended, "progress": "", "stop_reason": "the reason"}
+    assert shown == {"status": ended, "endpoint": "", "progress": "", "stop_reason": "the reason"}
     told = {"llamacpp_status": ended, "llamacpp_endpoint": ""}
     assert words[1].fields["add_or_update"] == told
     for word in words[2:]:
