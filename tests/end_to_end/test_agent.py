@@ -104,8 +104,8 @@ def property_of(task, name):
 
 
 def answers(task):
-    """Whether the endpoint that the task's page shows takes a connection."""
-    host, port = property_of(task, "endpoint").removeprefix("http://").split(":")
+    """Whether the address that the task's page shows, also after the end, takes a connection."""
+    host, port = re.search(r"http://([^/:]+):(\d+)/", property_of(task, "curl")).groups()
     with socket.socket() as probe:
         return probe.connect_ex((host, int(port))) == 0
 
