@@ -167,7 +167,10 @@ class Loads(Generic[Upstream]):
         model.switches += 1
         ModelLogger(logger, model.name).info("ready in %.1f s", seconds)
         self._learn(model)
-        if model.watch is None or model.watch.done():  # a parked process is watched already
+        # A parked process is watched already; one that died on its way back must not end the next.
+        if model.watch is None or model.watch.done() or came_from is not Tier.RAM:
+            if model.watch is not None:
+                model.watch.cancel()
             model.watch = self._run(self._watch(model, model.server))
             model.line.budget.reset(model.server.template)
         self._changed()

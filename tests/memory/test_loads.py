@@ -629,6 +629,39 @@ def test_two_that_are_parked_at_once_both_count_for_what_they_will_hold(run):
     run(scenario)
 
 
+def test_a_death_on_the_way_back_is_not_taken_for_that_of_the_next_process(run):
+    """It is seen only once the next one serves."""
+
+    async def scenario():
+        world = World(a=20)
+        world.ram = 30
+        model, server = world.pool._ledger["a"], world.servers["a"]
+        await world.use("a")
+        world.pool.park("a")
+        await until(lambda: model.state is ModelState.PARKED)
+        start, measure = server.start, server.measure
+
+        async def at_once():
+            """All in one turn of the loop."""
+
+        async def dies():
+            server.crash()
+            server.exit = asyncio.get_running_loop().create_future()
+            world.memory += server.size
+            return Tier.DISK
+
+        server.start, server.measure = dies, at_once
+        await world.use("a")
+        await asyncio.sleep(0.05)
+        assert model.state is ModelState.READY and model.moves.failures == 0
+        server.start, server.measure = start, measure
+        server.crash()
+        await until(lambda: model.moves.failures == 1)
+        await world.use("a")
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("at_work", [False, True])
 def test_a_crash_ends_a_turn(run, at_work):
     async def scenario():
