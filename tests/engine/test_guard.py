@@ -183,6 +183,15 @@ finally:
 """
 
 
+def scripted(folder, mode, patience):
+    """A llama-server that behaves as DEAF's `mode` says."""
+    socket = str(folder / "x.sock")
+    program = Program([sys.executable, "-c", DEAF, socket, mode], {}, patience=patience)
+    server = LlamaServer("m", program, Client(Address(socket), "k"), grace=0.1)
+    server.meta = {"asked": True}  # nobody else asks it
+    return server
+
+
 @pytest.mark.parametrize(
     "mode, patience, why",
     [
@@ -200,10 +209,7 @@ def test_one_that_answers_health_and_makes_no_progress(
     monkeypatch.setattr(guarding, "EVERY", 0.25)
 
     async def scenario():
-        socket = str(tmp_path / "x.sock")
-        program = Program([sys.executable, "-c", DEAF, socket, mode], {}, patience=patience)
-        deaf = LlamaServer("m", program, Client(Address(socket), "k"), grace=0.1)
-        deaf.meta = {"asked": True}  # nobody else asks it
+        deaf = scripted(tmp_path, mode, patience)
         await deaf.start()
         asked = await ask(deaf, {})
         if why:
@@ -223,10 +229,7 @@ def test_one_that_counts_a_prompt_for_ever_is_ended_too(run, tmp_path, often, mo
     monkeypatch.setattr(guarding, "EVERY", 0.25)
 
     async def scenario():
-        socket, patience = str(tmp_path / "x.sock"), Patience(1e9, still=0.5, silent=1e9)
-        program = Program([sys.executable, "-c", DEAF, socket, "waits"], {}, patience=patience)
-        deaf = LlamaServer("m", program, Client(Address(socket), "k"), grace=0.1)
-        deaf.meta = {"asked": True}  # nobody else asks it
+        deaf = scripted(tmp_path, "waits", Patience(1e9, still=0.5, silent=1e9))
         await deaf.start()
         with pytest.raises(StuckError, match="neither work nor progress"):
             await count(deaf.client, CHAT, [b"{}"], 1)
@@ -240,10 +243,7 @@ def test_one_that_only_counts_is_well(run, tmp_path, often, monkeypatch):
     monkeypatch.setattr(guarding, "EVERY", 0.25)
 
     async def scenario():
-        socket, patience = str(tmp_path / "x.sock"), Patience(1e9, still=0.7, silent=0.7)
-        program = Program([sys.executable, "-c", DEAF, socket, "counts"], {}, patience=patience)
-        well = LlamaServer("m", program, Client(Address(socket), "k"), grace=0.1)
-        well.meta = {"asked": True}  # nobody else asks it
+        well = scripted(tmp_path, "counts", Patience(1e9, still=0.7, silent=0.7))
         await well.start()
 
         async def counts():
@@ -265,10 +265,7 @@ def test_counts_do_not_keep_alive_what_hangs(run, tmp_path, often, monkeypatch):
     monkeypatch.setattr(guarding, "EVERY", 0.25)
 
     async def scenario():
-        socket, patience = str(tmp_path / "x.sock"), Patience(1e9, still=1.5, silent=1e9)
-        program = Program([sys.executable, "-c", DEAF, socket, "waits"], {}, patience=patience)
-        deaf = LlamaServer("m", program, Client(Address(socket), "k"), grace=0.1)
-        deaf.meta = {"asked": True}  # nobody else asks it
+        deaf = scripted(tmp_path, "waits", Patience(1e9, still=1.5, silent=1e9))
         await deaf.start()
         asked = await ask(deaf, {})
         with pytest.raises((StuckError, NotConnectedError)):
