@@ -34,7 +34,8 @@ class PrivateFolder:
 
     def _lock(self) -> None:
         self._locks.append(folder := os.open(self.path, os.O_RDONLY | os.O_DIRECTORY))
-        fcntl.flock(folder, fcntl.LOCK_EX)  # a sweep may have it for a moment
+        with contextlib.suppress(OSError):  # NFS locks no folders
+            fcntl.flock(folder, fcntl.LOCK_EX)  # a sweep may have it for a moment
         making = self.path / f"{OWNER}.making"
         self._locks.append(owner := os.open(making, os.O_CREAT | os.O_RDWR, 0o600))
         fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -108,8 +109,9 @@ def sweep(parent: Path) -> list[Path]:
 
 
 def _dead(path: Path, changed: float) -> bool:
-    if not _is_free(path, os.O_RDONLY | os.O_DIRECTORY):
-        return False
+    with contextlib.suppress(OSError):  # as above
+        if not _is_free(path, os.O_RDONLY | os.O_DIRECTORY):
+            return False
     try:
         return _is_free(path / OWNER, os.O_RDWR)  # all that earlier versions have locked
     except FileNotFoundError:

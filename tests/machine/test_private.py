@@ -1,6 +1,8 @@
+import errno
 import fcntl
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -66,6 +68,23 @@ def test_the_folder_of_an_earlier_version_stays_while_it_lives(tmp_path):
         os.utime(tmp_path / "lmd-old", (0, 0))
         assert private.sweep(tmp_path) == []
     assert private.sweep(tmp_path) == [tmp_path / "lmd-old"]
+
+
+def test_where_folders_cannot_be_locked_their_files_are(tmp_path, monkeypatch):
+    """As on NFS, which wants a descriptor that can be written."""
+    lock = fcntl.flock
+
+    def of_nfs(descriptor, how):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        lock(descriptor, how)
+
+    monkeypatch.setattr(private.fcntl, "flock", of_nfs)
+    folder = private.create(tmp_path)
+    os.utime(folder.path, (0, 0))
+    assert private.sweep(tmp_path) == [] and folder.path.exists()
+    folder._unlock()  # as the kernel does at a death
+    assert private.sweep(tmp_path) == [folder.path]
 
 
 def test_a_file_for_which_there_is_no_room(tmp_path):
