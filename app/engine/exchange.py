@@ -50,13 +50,11 @@ class Sink(Protocol):
 
 class Connections(Protocol):
     """Where an exchange gets its connection, and a connection goes afterwards. `progress` counts
-    the signs that the child goes on with what it owes; `owes_work`: an answer by its own work."""
+    the signs that the child works on requests of others than us, `aside` those that it answers what
+    clients ask it beside that."""
 
     progress: int
-
-    @property
-    def owes_work(self) -> bool: ...
-
+    aside: int
     doubtful: bool  # the child has closed a connection: it may take none any more
     broken: bool  # it has closed one in an exchange, and answered none since: it may be ending
 
@@ -130,8 +128,8 @@ class ChildConnection(asyncio.Protocol):
         if chunks:
             chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             chunks.clear()
-            if self._shows_progress(exchange) and not silent(chunk):
-                self._connections.progress += 1
+            if not silent(chunk):
+                self._note(exchange)
             exchange.sink.data(chunk)
         elif self._head_only and not self._complete:
             exchange.sink.flush()
@@ -172,13 +170,13 @@ class ChildConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         if self.exchange is not None:
-            self._connections.progress += self._shows_progress(self.exchange)
+            self._note(self.exchange)
             self.exchange.release()
 
-    def _shows_progress(self, exchange: Exchange) -> bool:
-        """Whether what comes of this exchange does."""
-        aside = exchange.waits is Waits.ASIDE and not self._connections.owes_work
-        return aside or exchange.waits is Waits.CLIENT
+    def _note(self, exchange: Exchange) -> None:
+        """The child goes on with it."""
+        self._connections.progress += exchange.waits is Waits.CLIENT
+        self._connections.aside += exchange.waits is Waits.ASIDE
 
     # httptools
     def on_message_begin(self) -> None:

@@ -30,21 +30,22 @@ async def guard(
 ) -> None:
     """Return when the process has ended, or is being ended because it was stuck."""
     suspicion = Suspicion(patience)
-    counted, then = client.progress, clock.now()
+    counted, beside, then = client.progress, client.aside, clock.now()
     shown: object = None
     pause = EVERY
     while not await process.ends(pause, _refusal(process, client)):
         now, loading = clock.now(), process.state is State.STARTING
         owes = loading or client.owed > 0
         doing = activity.of(process.pid) if owes else RESTING
-        moved = loading or client.progress != counted
-        counted = client.progress
+        moved, aside = loading or client.progress != counted, client.aside != beside
+        counted, beside = client.progress, client.aside
         deaf = doing.standing in (Standing.STOPPED, Standing.TRACED)
         if owes and not (moved or deaf) and suspicion.silent >= ASKED:
             told = await slots()
             moved = told is not None and shown is not None and told != shown
             shown = told or shown
-        why = suspicion.look(Look(now - then, owes, moved, doing))
+        works = loading or client.owes_work
+        why = suspicion.look(Look(now - then, owes, moved, doing, works, aside))
         then = now
         if not deaf:
             why = why or await ending.look(silent=owes and not moved)

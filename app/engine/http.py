@@ -69,7 +69,7 @@ class Client:
         self._largest = largest
         self._most_idle = most_idle
         self._authorization = f"Bearer {api_key}".encode()
-        self.progress = 0
+        self.progress = self.aside = 0
         self._doubtful = False
         self.broken = False
         self.refused = False  # the last connection, for nobody listens there
@@ -161,6 +161,7 @@ class Client:
 
     @property
     def owes_work(self) -> bool:
+        """Whether one of these is by its own work: see `Waits`."""
         return any(exchange.waits is Waits.CLIENT for exchange in self._owed())
 
     def _owed(self) -> list[Exchange]:

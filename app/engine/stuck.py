@@ -34,12 +34,15 @@ ON_GPUS = Patience(silent=600.0)  # a GPU that computes takes seconds for a batc
 @dataclass(frozen=True)
 class Look:
     """`seconds` since the last one. `owes`: answers, or to be loaded. `moved`: there was a sign of
-    progress, or there need be none."""
+    progress, or there need be none. `works`: one of the answers is by its own work. `aside`: it has
+    answered something beside that."""
 
     seconds: float
     owes: bool
     moved: bool
     activity: Activity
+    works: bool = True
+    aside: bool = False
 
 
 class Suspicion:
@@ -50,6 +53,7 @@ class Suspicion:
         self._patience = patience
         self._stopped = 0.0
         self._worked = 0.0  # seconds of the silence
+        self._owed_work = False  # in the silence: answers beside it do not end it
         self._last = Activity(Standing.ASLEEP)
 
     def look(self, look: Look) -> str:
@@ -61,8 +65,10 @@ class Suspicion:
         stopped = look.owes and standing is Standing.STOPPED and look.activity.cpu == last.cpu
         self._stopped = self._stopped + seconds if stopped else 0.0
         excused = standing in (Standing.STOPPED, Standing.TRACED, Standing.GONE)
-        if excused or look.moved or not look.owes:
-            self.silent = self._worked = 0.0
+        self._owed_work |= look.works
+        well = look.moved or (look.aside and not self._owed_work)
+        if excused or well or not look.owes:
+            self.silent, self._worked, self._owed_work = 0.0, 0.0, False
         else:
             self.silent += seconds
             self._worked += seconds if _works(last, look) else 0.0

@@ -87,7 +87,7 @@ class _One:
     def __init__(self, connection: ChildConnection) -> None:
         self._connection = connection
         self.progress, self.doubtful, self.broken, self.peer = 0, False, False, ""
-        self.owes_work = False
+        self.aside = 0
 
     async def acquire(self, fresh: bool = False) -> ChildConnection:
         return self._connection
