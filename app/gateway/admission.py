@@ -27,7 +27,6 @@ CHALLENGE = ((b"www-authenticate", b"Bearer"),)  # RFC 9110, 11.6.1
 ALLOW_VARIABLE = "LLAMACPP_ALLOW_FROM"
 UNLIMITED = Quota()
 ANYWHERE, HERE = "0.0.0.0", "127.0.0.1"
-IN_BRACKETS = re.compile(r"\[[0-9A-Fa-f:.%\w]+\]")
 
 
 class Keys:
@@ -143,7 +142,7 @@ def _check_host(host: str) -> None:
 def listening_host(given: str, *, under_agent: bool, has_key: bool) -> str:
     """The address to listen on. Raises ConfigError if the whole network could use the models."""
     chosen = given or (ANYWHERE if under_agent or has_key else HERE)
-    if IN_BRACKETS.fullmatch(chosen):  # as an IPv6 address stands in a URL
+    if len(chosen) > 2 and chosen[0] + chosen[-1] == "[]":  # as an IPv6 address stands in a URL
         chosen = chosen[1:-1]
     if not under_agent and not has_key and not loopback(chosen):
         _check_host(chosen)  # first: a key would not help

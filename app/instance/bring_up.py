@@ -54,7 +54,7 @@ class LlamaServers:
     general: GeneralSettings
     pool: Pool[Client]
     overview: Overview
-    folder: Folder
+    folders: Sequence[Folder]
     kv: Path
     environment: Mapping[str, str]
     heard: Callable[[str, str, str], None]
@@ -65,7 +65,7 @@ class LlamaServers:
         leaves = len(plan.models) > 1 or any(m.settings.ttl is not None for m in plan.models)
         self._leaves = plan.sharing and leaves  # to CPU RAM or to disk
         self._stays = self.general.cpu_offloading and not plan.capabilities.devices
-        self._places = Places(self.folder, self.kv, unix=plan.capabilities.unix_sockets)
+        self._places = Places(self.folders, self.kv, unix=plan.capabilities.unix_sockets)
         self._learned = Learned(plan.store.cache)
         self._models = {model.name: model for model in plan.models}
         self._allotting = asyncio.Lock()
@@ -195,7 +195,7 @@ class LlamaServers:
             speculation.cost = 0.0  # guesses from the text
 
     def _child_environment(self, key: str) -> dict[str, str]:
-        return child_environment(self.environment, str(self.folder.path), key)
+        return child_environment(self.environment, str(self.folders[0].path), key)
 
     def _shown(self, model: ModelSettings) -> Sequence[str]:
         """The levels of a llama-server's lines that go to the console."""

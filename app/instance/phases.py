@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from app import console
@@ -171,13 +170,19 @@ def _assemble(given: Given, planned: Planned, listening: Listening) -> Open:
     overview = overview_of(planned.settings, planned.plan, pool, given.task.under_agent)
     if callers.keys_file is not None:
         overview.by_caller = ByCaller(OTHER)
+    folders = [planned.folder]
+
+    def create(parent: Path) -> private.PrivateFolder:
+        folders.append(_private_folder(given, parent))
+        return folders[-1]
+
     servers = LlamaServers(
         planned.plan,
         planned.settings.general,
         pool,
         overview,
-        planned.folder,
-        kv_folder(planned.plan, planned.folder.path, partial(_private_folder, given)),
+        folders,
+        kv_folder(planned.plan, planned.folder.path, create),
         given.environment,
         lambda name, level, text: given.logs.add(clock.wall(), level, name, text),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -36,11 +37,11 @@ class Folder(Protocol):
 class Places:
     """Hands out places; no two models get the same one."""
 
-    def __init__(self, ours: Folder, kv: Path, *, unix: bool) -> None:
-        """`ours` is the instance's folder, also for Unix sockets; if not `unix`, a place has a TCP
-        port. Below `kv` a place gets a folder for KV caches."""
+    def __init__(self, ours: Sequence[Folder], kv: Path, *, unix: bool) -> None:
+        """`ours` are the instance's folders: the first one is also for Unix sockets; if not `unix`,
+        a place has a TCP port. Below `kv`, in one of them, a place gets a folder for KV caches."""
         self._ours = ours
-        self._sockets = ours.path if unix else None
+        self._sockets = ours[0].path if unix else None
         self._kv = kv
         self._numbers = itertools.count()
         self._ports: set[int] = set()
@@ -50,17 +51,21 @@ class Places:
         return Place(self._address(number), chance.key(32), self._folder(number))
 
     def restore(self, place: Place) -> None:
-        """Make anew what of its folders somebody has removed: a cleaner of /tmp, or the end of a
-        login session. Raises LoadError."""
+        """Make anew what of its folders somebody has removed, as a cleaner of /tmp may. Raises
+        LoadError."""
+        at = place.kv
         try:
-            if self._ours.restore():
-                logger.warning("the folder %s was removed: it is made anew", self._ours.path)
-            place.kv.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in self._ours:
+                at = folder.path
+                if folder.restore():
+                    logger.warning("the folder %s was removed: it is made anew", at)
+            at = place.kv
+            at.mkdir(mode=0o700, parents=True, exist_ok=True)
         except (OSError, ConfigError) as error:
             why = getattr(error, "strerror", None) or error
             raise LoadError(
-                f"{self._ours.path}, the folder of this instance, was removed, and cannot be made "
-                f"anew: {why}"
+                f"{at}, a folder of this instance, was removed, and cannot be made anew: {why} "
+                "(XDG_RUNTIME_DIR goes with its user's last login session)"
             ) from None
 
     def _address(self, number: str) -> Address:

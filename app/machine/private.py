@@ -13,6 +13,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from app.errors import ConfigError
@@ -26,21 +27,10 @@ MAKING = 60.0  # seconds for which a folder without `owner` is taken to be just 
 
 class PrivateFolder:
     def __init__(self, path: Path) -> None:
-        """A folder that was just made. Raises OSError."""
+        """A folder that was just made, and is removed where it cannot be locked. Raises OSError."""
         self.path = path
         self._kept: dict[str, str] = {}
-        self._locks: list[int] = []
-        self._lock()
-
-    def _lock(self) -> None:
-        self._locks.append(folder := os.open(self.path, os.O_RDONLY | os.O_DIRECTORY))
-        with contextlib.suppress(OSError):  # NFS locks no folders
-            fcntl.flock(folder, fcntl.LOCK_EX)  # a sweep may have it for a moment
-        making = self.path / f"{OWNER}.making"
-        self._locks.append(owner := os.open(making, os.O_CREAT | os.O_RDWR, 0o600))
-        fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Only a locked file ever has the name that the sweep looks at.
-        making.rename(self.path / OWNER)
+        self._locks = _locked(path)
 
     def keep(self, name: str, text: str) -> Path:
         """A file in it that only our user can read. Raises ConfigError."""
@@ -49,33 +39,68 @@ class PrivateFolder:
             with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
                 file.write(text)
         except OSError as error:
+            if not isinstance(error, FileExistsError):
+                path.unlink(missing_ok=True)  # it is not whole
             raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
         self._kept[name] = text
         return path
 
     def restore(self) -> bool:
-        """Make it anew, with what was kept in it, if somebody has removed it. Returns whether that
-        was so. Raises OSError, also if another folder is there, and ConfigError."""
-        with contextlib.suppress(FileNotFoundError):
-            if not os.path.samestat(self.path.lstat(), os.fstat(self._locks[0])):
-                raise FileExistsError(errno.EEXIST, "another one is in its place")
-            return False
-        self.path.mkdir(mode=0o700)
-        self._unlock()
-        self._lock()
+        """Make anew what somebody has removed of it: the folder, and what was kept in it. Returns
+        whether the folder was gone. Raises OSError, also if another one is in its place, and
+        ConfigError; what could not be done is tried again the next time."""
+        if not self._locks:
+            raise FileNotFoundError(errno.ENOENT, "it was removed for good")
+        if gone := not self._is_there():
+            self.path.mkdir(mode=0o700)
+            before, self._locks = self._locks, _locked(self.path)
+            _close(before)
         for name, text in self._kept.items():
-            self.keep(name, text)
+            if not (self.path / name).exists():
+                self.keep(name, text)
+        return gone
+
+    def _is_there(self) -> bool:
+        try:
+            found = self.path.lstat()
+        except FileNotFoundError:
+            return False
+        if not os.path.samestat(found, os.fstat(self._locks[0])):
+            raise FileExistsError(errno.EEXIST, "another one is in its place")
         return True
 
     def remove(self) -> None:
-        shutil.rmtree(self.path, ignore_errors=True)
-        self._unlock()
+        """For good."""
+        with contextlib.suppress(OSError):
+            if self._locks and self._is_there():
+                shutil.rmtree(self.path, ignore_errors=True)
+        _close(self._locks)
+        self._locks = []
 
-    def _unlock(self) -> None:
-        for lock in self._locks:
-            with contextlib.suppress(OSError):
-                os.close(lock)
-        self._locks.clear()
+
+def _locked(path: Path) -> list[int]:
+    """The descriptors that lock a new folder, its own first. Raises OSError: it is removed then."""
+    locks: list[int] = []
+    try:
+        locks.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+        with contextlib.suppress(OSError):  # NFS locks no folders
+            fcntl.flock(locks[0], fcntl.LOCK_EX)  # a sweep may have it for a moment
+        making = path / f"{OWNER}.making"
+        locks.append(os.open(making, os.O_CREAT | os.O_RDWR, 0o600))
+        fcntl.flock(locks[1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Only a locked file ever has the name that the sweep looks at.
+        making.rename(path / OWNER)
+    except OSError:
+        _close(locks)
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    return locks
+
+
+def _close(locks: Iterable[int]) -> None:
+    for lock in locks:
+        with contextlib.suppress(OSError):
+            os.close(lock)
 
 
 def base() -> Path:

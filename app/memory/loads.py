@@ -268,7 +268,7 @@ class Loads(Generic[Upstream]):
         if not more:
             return
         model.need = {**model.need, **more}
-        model.held = model.need.get(HOST, 0)  # of one that stays it is not asked
+        model.held = model.need.get(HOST, 0)  # read only while it leaves
         if model.state is not ModelState.READY:
             return
         self._run(self._clear_ram(model))

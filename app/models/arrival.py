@@ -50,8 +50,9 @@ def fetch(
         if error.errno not in FULL:
             raise
         raise TransferError(
-            f"{target.part.parent}: the disk is full: name another folder with --cache-dir or "
-            "LLAMACPP_CACHE_DIR, or make room with `python -m app cache`; what has come is kept"
+            f"{target.part.parent}: the disk, or a quota, is full: name another folder with "
+            "--cache-dir or LLAMACPP_CACHE_DIR, or make room with `python -m app cache --keep "
+            "SIZE`; what has come is kept"
         ) from None
 
 

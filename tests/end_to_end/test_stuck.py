@@ -63,7 +63,7 @@ def test_one_that_is_stopped_before_it_has_counted_a_prompt_is_replaced(start):
 
 
 def test_a_folder_that_somebody_has_removed_is_made_anew(start):
-    """As a cleaner of /tmp may, or the end of a login session."""
+    """As a cleaner of /tmp may."""
     app = start("--set", "Model/endpoint_name=tiny").ready()
     (folder,) = app.folders
     (child,) = app.children

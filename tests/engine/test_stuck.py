@@ -111,3 +111,15 @@ def test_time_in_which_nobody_looked_does_not_count():
 def test_it_owes_nothing_for_a_moment_and_all_begins_anew():
     life = Life().live(118, ASLEEP).live(EVERY, ASLEEP, owes=False).live(118, ASLEEP)
     assert life.why == ""
+
+
+def test_answers_beside_the_work_end_no_silence_that_had_work_in_it():
+    """Its caller has given up, and has the next prompt counted."""
+    suspicion = Suspicion()
+    asleep = Activity(Standing.ASLEEP)
+    suspicion.look(Look(2.0, True, False, asleep, works=True))
+    suspicion.look(Look(2.0, True, False, asleep, works=False, aside=True))
+    assert suspicion.silent == 4.0
+    suspicion.look(Look(2.0, True, True, asleep, works=True))
+    suspicion.look(Look(2.0, True, False, asleep, works=False, aside=True))
+    assert suspicion.silent == 0.0

@@ -156,7 +156,7 @@ class Instance:
             GeneralSettings(**general),
             self.pool,
             self.overview,
-            Kept(self.folder),
+            [Kept(self.folder)],
             self.folder / "kv",
             {},
             lambda *line: self.lines.append(line),

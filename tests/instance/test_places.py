@@ -20,7 +20,7 @@ class Kept:
 
 
 def test_no_two_models_get_the_same_socket_key_or_folder(tmp_path):
-    all_of_them = Places(Kept(tmp_path), tmp_path / "kv", unix=True)
+    all_of_them = Places([Kept(tmp_path)], tmp_path / "kv", unix=True)
     first, second = all_of_them.take(), all_of_them.take()
     assert first.address.path == str(tmp_path / "0.sock")
     assert second.address.path == str(tmp_path / "1.sock")
@@ -33,14 +33,14 @@ def test_no_two_models_get_the_same_port(monkeypatch, tmp_path):
     """A port is free until its llama-server listens, and is found a second time."""
     found = iter([5001, 5001, 5002])
     monkeypatch.setattr(places.network, "free_port", lambda: next(found))
-    all_of_them = Places(Kept(tmp_path), tmp_path, unix=False)
+    all_of_them = Places([Kept(tmp_path)], tmp_path, unix=False)
     assert [all_of_them.take().address.port for _ in range(2)] == [5001, 5002]
 
 
 def test_folders_that_somebody_has_removed_are_made_anew(tmp_path, caplog):
     ours = private.create(tmp_path)
     token = ours.keep("token", "secret")
-    place = Places(ours, ours.path / "kv", unix=True)
+    place = Places([ours], ours.path / "kv", unix=True)
     taken = place.take()
     place.restore(taken)
     assert caplog.text == ""
@@ -57,7 +57,7 @@ def test_folders_that_somebody_has_removed_are_made_anew(tmp_path, caplog):
 
 def test_what_another_one_has_put_in_their_place_is_not_used(tmp_path):
     ours = private.create(tmp_path)
-    place = Places(ours, ours.path / "kv", unix=True)
+    place = Places([ours], ours.path / "kv", unix=True)
     taken = place.take()
     for kind in ("mkdir", "touch", "away"):
         shutil.rmtree(ours.path, ignore_errors=True)
@@ -66,5 +66,19 @@ def test_what_another_one_has_put_in_their_place_is_not_used(tmp_path):
             tmp_path.rename(tmp_path.with_name("moved"))
         else:
             getattr(ours.path, kind)()
-        with pytest.raises(LoadError, match="the folder of this instance, was removed, and cannot"):
+        with pytest.raises(LoadError, match="a folder of this instance, was removed, and cannot"):
             place.restore(taken)
+
+
+def test_a_folder_for_kv_caches_elsewhere_is_made_anew_too(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "cache").mkdir()
+    ours, there = private.create(tmp_path / "run"), private.create(tmp_path / "cache")
+    places = Places([ours, there], there.path, unix=True)
+    taken = places.take()
+    shutil.rmtree(there.path)
+    places.restore(taken)
+    os.utime(there.path, (0, 0))
+    assert private.sweep(tmp_path / "cache") == [] and taken.kv.is_dir()
+    ours.remove()
+    there.remove()

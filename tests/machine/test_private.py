@@ -83,16 +83,55 @@ def test_where_folders_cannot_be_locked_their_files_are(tmp_path, monkeypatch):
     folder = private.create(tmp_path)
     os.utime(folder.path, (0, 0))
     assert private.sweep(tmp_path) == [] and folder.path.exists()
-    folder._unlock()  # as the kernel does at a death
+    private._close(folder._locks)  # as the kernel does at a death
     assert private.sweep(tmp_path) == [folder.path]
 
 
-def test_a_file_for_which_there_is_no_room(tmp_path):
+def test_a_file_that_cannot_be_kept(tmp_path):
     folder = private.create(tmp_path)
     folder.keep("token", "secret")
     with pytest.raises(ConfigError, match="token cannot be written: File exists"):
         folder.keep("token", "other")
     folder.remove()
+
+
+def test_what_cannot_be_made_anew_is_tried_again(tmp_path, monkeypatch):
+    """And whatever else a cleaner has taken is, too; after the end, nothing is."""
+    folder, lock = private.create(tmp_path), fcntl.flock
+    token = folder.keep("token", "secret")
+    open_files = len(os.listdir("/proc/self/fd"))
+
+    def full(descriptor, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    shutil.rmtree(folder.path)
+    monkeypatch.setattr(private.fcntl, "flock", full)
+    for _ in range(3):
+        with pytest.raises(OSError, match="No locks"):
+            folder.restore()
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigError, match="No locks"):
+        private.create(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(private.fcntl, "flock", lock)
+    assert folder.restore() and token.read_text() == "secret"
+    token.unlink()
+    assert not folder.restore() and token.read_text() == "secret"
+    assert len(os.listdir("/proc/self/fd")) == open_files
+    folder.remove()
+    assert len(os.listdir("/proc/self/fd")) == open_files - 2
+
+
+def test_another_folder_in_its_place_is_not_removed(tmp_path):
+    folder = private.create(tmp_path)
+    shutil.rmtree(folder.path)
+    folder.path.mkdir()
+    folder.remove()
+    assert folder.path.is_dir()
+    folder.path.rmdir()
+    with pytest.raises(OSError, match="it was removed for good"):
+        folder.restore()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not shutil.which("systemd-tmpfiles"), reason="no systemd-tmpfiles here")

@@ -385,7 +385,9 @@ def test_a_full_disk_is_the_reason_and_nothing_is_placed(storage, place, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("app.models.part_file.PartFile.write", full)
-    with pytest.raises(TransferError, match=f"^{place.part.parent}: the disk is full: name anoth"):
+    with pytest.raises(
+        TransferError, match=f"^{place.part.parent}: the disk, or a quota, is full: "
+    ):
         place.fetch(storage)
     assert not place.file.exists()
 
