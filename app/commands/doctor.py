@@ -16,6 +16,7 @@ from app.doctor.finding import Verdict
 from app.doctor.hub import WITHOUT, hub
 from app.engine.environment import child_environment
 from app.errors import ConfigError
+from app.gateway import keys_file
 from app.gateway.admission import listening_host
 from app.instance.callers import own_keys
 from app.instance.invocation import Invocation
@@ -50,8 +51,8 @@ def checks(wanted: Invocation, environment: Mapping[str, str]) -> Sequence[Check
     clearml = ClearML(
         survey, wanted=wanted.recorded, queue=general.queue, route=general.gateway_route
     )
-    keys = own_keys(environment)
-    host = listening_host(general.host, under_agent=False, has_key=any(keys))
+    keys = any(own_keys(environment)) or bool(environment.get(keys_file.VARIABLE))
+    host = listening_host(general.host, under_agent=False, has_key=keys)
     return (
         Check("GPU", gpus.present, hanging=gpus.HANGS),
         Check("driver", gpus.driver, hanging=gpus.HANGS),
