@@ -19,7 +19,7 @@ SIZES = (b"%x", b"%X", b"0%x", b"%x;name=value")
 class Wire:
     """Takes the place of the transport, and of the pool of connections."""
 
-    progress, peer, doubtful, broken = 0, "llama-server", False, False
+    progress, aside, peer, doubtful, broken = 0, 0, "llama-server", False, False
 
     def __init__(self):
         self.closed, self.released = False, 0
