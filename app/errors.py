@@ -17,6 +17,11 @@ def for_callers(text: str) -> str:
     return FOLDERS.sub("", text)
 
 
+def words(error: Exception) -> str:
+    """An error for a person: the system's words where it has some, without number and file."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 class AppError(Exception):
     """Ends the app: `main` alone turns it into one line and an exit status."""
 

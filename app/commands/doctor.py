@@ -51,8 +51,8 @@ def checks(wanted: Invocation, environment: Mapping[str, str]) -> Sequence[Check
     clearml = ClearML(
         survey, wanted=wanted.recorded, queue=general.queue, route=general.gateway_route
     )
-    keys = any(own_keys(environment)) or bool(environment.get(keys_file.VARIABLE))
-    host = listening_host(general.host, under_agent=False, has_key=keys)
+    has_key = any(own_keys(environment)) or bool(environment.get(keys_file.VARIABLE))
+    host = listening_host(general.host, under_agent=False, has_key=has_key)
     return (
         Check("GPU", gpus.present, hanging=gpus.HANGS),
         Check("driver", gpus.driver, hanging=gpus.HANGS),

@@ -15,7 +15,7 @@ from pathlib import Path
 from app import __version__
 from app.commands import options
 from app.console import say
-from app.errors import ConfigError
+from app.errors import ConfigError, words
 from app.form import wizard
 from app.form.checks import TOTAL
 from app.machine import small_file
@@ -189,5 +189,4 @@ def replace_file(target: Path, content: bytes) -> None:
             raise ConfigError(f"{target} cannot be written: it is not a file")
         small_file.replace(target, content)
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
-        why = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{target} cannot be written: {why}") from None
+        raise ConfigError(f"{target} cannot be written: {words(error)}") from None

@@ -7,7 +7,7 @@ import errno
 from pathlib import Path
 
 from app.doctor.finding import Finding, ok, problem, warning
-from app.errors import ConfigError
+from app.errors import ConfigError, words
 from app.machine import host, limits, network, private, threads
 from app.planning.amounts import GIB
 
@@ -100,7 +100,7 @@ async def _taken(address: str, number: int) -> bool:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return True
-        what = f"General/host: {address}:{number}: {error.strerror or error}"
+        what = f"General/host: {address}:{number}: {words(error)}"
         raise ConfigError(what) from None
     server.close()
     return False

@@ -16,6 +16,8 @@ from app.engine.flags import Binary
 from app.errors import ConfigError
 from app.machine import children, home, threads
 
+logger = logging.getLogger(__name__)
+
 CONTAINER = Path("/app/llama-server")
 IMAGE_VARIABLE = "CLEARML_DOCKER_IMAGE"  # set by an agent in docker mode
 BUILD_IMAGE = (
@@ -24,8 +26,6 @@ BUILD_IMAGE = (
 )
 OPTIONS = re.compile(r"^(-{1,2}\w[\w-]*(?:,\s+-{1,2}\w[\w-]*)*)(?:\s|$)")
 REMOVED = re.compile(r"the argument has been removed.*?(?=\s*\(env:|$)")
-logger = logging.getLogger(__name__)
-
 TIMEOUT = 60.0  # seconds; with CUDA, --list-devices initialises every GPU
 TOLD = 5.0  # seconds, after which one who watches the console knows for what we wait
 

@@ -86,8 +86,8 @@ class _One:
 
     def __init__(self, connection: ChildConnection) -> None:
         self._connection = connection
-        self.progress, self.doubtful, self.broken, self.peer = 0, False, False, ""
-        self.aside = 0
+        self.progress = self.aside = 0
+        self.doubtful, self.broken, self.peer = False, False, ""
 
     async def acquire(self, fresh: bool = False) -> ChildConnection:
         return self._connection

@@ -9,7 +9,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 
-from app.errors import ConfigError, RequestError
+from app.errors import ConfigError, RequestError, words
 from app.gateway.guesses import Guesses
 from app.gateway.http.heads import Headers
 from app.gateway.http.limits import Network
@@ -135,8 +135,8 @@ def _check_host(host: str) -> None:
     try:
         network.addresses(host, 0)
     except (OSError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or "no name of a host"
-        raise ConfigError(f"General/host: {host} is no address of this machine: {why}") from None
+        problem = f"{host} is no address of this machine: {words(error)}"
+        raise ConfigError(f"General/host: {problem}") from None
 
 
 def listening_host(given: str, *, under_agent: bool, has_key: bool) -> str:

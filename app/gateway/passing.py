@@ -60,7 +60,8 @@ async def send(reading: Reading, call: Call, upstream: Upstream, relay: Relay, h
     exchange: Exchange | None = None
     try:
         body = call.body
-        waits = Waits.CLIENT if kind_of(call.path) else Waits.ASIDE  # that needs no slot
+        # What needs no slot is answered beside the work.
+        waits = Waits.CLIENT if kind_of(call.path) else Waits.ASIDE
         exchange = await upstream.exchange(call.head(), body.whole, relay, body.length, waits=waits)
         call.request.flow_from(exchange, kept=True)
         if call.body.whole is None:

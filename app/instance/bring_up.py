@@ -146,7 +146,13 @@ class LlamaServers:
         self._describe(model, server, files)
         slots = None
         if saves:
-            slots = Slots(client, place.kv, log, weights=program.may_name())
+            slots = Slots(
+                client,
+                place.kv,
+                log,
+                weights=program.may_name(),
+                restore_folder=program.before,
+            )
             self._slots[model.name] = slots
         on_host, gpus = OnHost(files.size), self.plan.capabilities.devices
         meter = MemoryMeter(server.process, on_gpus if gpus else on_host, record)

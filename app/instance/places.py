@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from app.engine.http import Address
-from app.errors import ConfigError, LoadError
+from app.errors import ConfigError, LoadError, words
 from app.machine import chance, network
 
 logger = logging.getLogger(__name__)
@@ -53,20 +53,19 @@ class Places:
     def restore(self, place: Place) -> None:
         """Make anew what of its folders somebody has removed, as a cleaner of /tmp may. Raises
         LoadError."""
-        at = place.kv
-        try:
-            for folder in self._ours:
-                at = folder.path
+        for folder in self._ours:
+            try:
                 if folder.restore():
-                    logger.warning("the folder %s was removed: it is made anew", at)
-            at = place.kv
-            at.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except (OSError, ConfigError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise LoadError(
-                f"{at}, a folder of this instance, was removed, and cannot be made anew: {why} "
-                "(XDG_RUNTIME_DIR goes with its user's last login session)"
-            ) from None
+                    logger.warning("the folder %s was removed: it is made anew", folder.path)
+            except (OSError, ConfigError) as error:
+                raise LoadError(
+                    f"{folder.path}, a folder of this instance, was removed, and cannot be made "
+                    f"anew: {words(error)}"
+                ) from None
+        try:
+            _make(place.kv)
+        except OSError as error:
+            raise LoadError(f"{place.kv} cannot be made: {words(error)}") from None
 
     def _address(self, number: str) -> Address:
         if self._sockets is not None:
@@ -78,5 +77,10 @@ class Places:
 
     def _folder(self, number: str) -> Path:
         folder = self._kv / number
-        folder.mkdir(parents=True, exist_ok=True)  # llama-server does not create it
+        _make(folder)
         return folder
+
+
+def _make(folder: Path) -> None:
+    """For llama-server, which does not. Conversations are nobody else's to read."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from typing import Any
 from app.console import ModelLogger
 from app.engine.exchange import Waits
 from app.engine.http import Client, Reply
-from app.errors import UpstreamError
+from app.errors import LoadError, UpstreamError
 from app.machine import host
 from app.memory.seat import MARK, SlotState
 from app.models.header import Header
@@ -21,6 +21,8 @@ ASK = 5.0  # seconds
 MOVE = 120.0  # seconds for one slot's KV cache
 LEAST_TOKENS = 8  # to process fewer again takes less time than to restore them
 LEAST_FREE = 1 << 30  # bytes that stay free in the folder
+# Its folder, its connection, the disk, or an answer that is none.
+UNSAVED = LoadError, UpstreamError, OSError, ValueError, TypeError, KeyError, AttributeError
 USELESS = 5  # times in a row that a restored cache went unused
 LONG_PROMPT = 64  # tokens: a shorter prompt does not show whether the cache was of use
 # llama-server restores such a cache, and then makes no use of it: llama.cpp's issue 28194.
@@ -44,13 +46,14 @@ def of_use(header: Header, *, embedding: bool, log: ModelLogger) -> bool:
 class Slots:
     """The slots of one llama-server; `folder` has their files, `room` reads how many bytes can
     still be written there. `weights`: the files that decide what it computes; what is none there
-    does not count."""
+    does not count. `restore_folder` makes the folder where it is gone; it may raise LoadError."""
 
     client: Client
     folder: Path
     log: ModelLogger
     room: Callable[[Path], int] = host.disk_free
     weights: Sequence[Path] = ()
+    restore_folder: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         self._per_token = 0.0  # bytes, by the last file
@@ -63,26 +66,14 @@ class Slots:
     def useful(self) -> bool:
         return self._useless < USELESS
 
-    def begin(self) -> object:
-        """A process is to start, which refuses to without the folder. Returns which weights lie in
-        the files now."""
-        with contextlib.suppress(OSError):  # it will say so itself
-            self._make_folder()
-        return self._which()
-
-    def _which(self) -> object:
+    def which(self) -> object:
+        """Which weights lie in the files now."""
         return [_identity(path) for path in self.weights]
-
-    def _make_folder(self) -> None:
-        """Somebody may have cleaned up. Conversations are nobody else's to read."""
-        missing = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
-        for path in reversed(missing):
-            path.mkdir(mode=0o700, exist_ok=True)
 
     def loaded(self, before: object) -> None:
         """A process has loaded the weights, which were these before. What was saved with others is
         dropped: a file may have been replaced by that of another model."""
-        weights = before if before == self._which() else None
+        weights = before if before == self.which() else None
         if self._saved and (weights is None or weights != self._loaded):
             self.log.info("its KV cache is not restored: one of its files has changed since")
             self.drop()
@@ -101,13 +92,13 @@ class Slots:
         if not self.useful:
             return
         try:
-            self._make_folder()
+            self.restore_folder()
             slots = (await self.client.get("/slots", ASK)).json()
             for slot in slots:
                 tokens = slot.get("n_prompt_tokens", 0) + slot.get("n_decoded", 0)
                 if tokens >= LEAST_TOKENS:
                     await self._save(slot["id"], tokens)
-        except (UpstreamError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except UNSAVED as error:
             self.log.warning("its KV cache could not be kept: %s", error)
 
     async def _save(self, slot: int, tokens: int) -> None:

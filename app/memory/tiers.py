@@ -126,7 +126,7 @@ class ByRestart:
             await self._server.stop()
 
     async def back(self, _usage: Need) -> None:
-        before = None if self._slots is None else self._slots.begin()
+        before = None if self._slots is None else self._slots.which()
         with self._stages.timed(SwitchStage.START):
             await self._server.start()
         if self._slots is not None:

@@ -19,12 +19,17 @@ STRANGE = re.compile(r"[^A-Za-z0-9._~%:/?#\[\]@!$&()*+,;=-]")
 def check(environment: Mapping[str, str]) -> None:
     """Before anything is asked of the web: the libraries' errors show what they cannot read. Raises
     ConfigError that names the variable."""
+    check_proxies(environment)
+    if endpoint := environment.get(HUB):
+        _check(HUB, endpoint, HUB_SCHEMES, "a hub")
+
+
+def check_proxies(environment: Mapping[str, str]) -> None:
+    """Raises ConfigError that names the variable."""
     for name, value in sorted(environment.items()):
         if name.lower() in PROXIES and value:
             whole = value if "://" in value else f"http://{value}"
             _check(name, whole, PROXY_SCHEMES, "a proxy")
-    if endpoint := environment.get(HUB):
-        _check(HUB, endpoint, HUB_SCHEMES, "a hub")
 
 
 def _check(name: str, address: str, schemes: Sequence[str], what: str) -> None:

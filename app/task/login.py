@@ -151,7 +151,7 @@ def _why(error: Exception) -> str:
             said = f"{each.strerror}: check {_setting()}, and that the server runs"
             return f"cannot be reached{proxy}: {said}"
     if isinstance(error, ValueError):
-        surroundings.check(os.environ)  # the SDK's library reads the proxies, too
+        surroundings.check_proxies(os.environ)  # the SDK's library reads the proxies, too
         return f"is no address of a server, http://host:port: check {_setting()}"
     return f"does not answer by HTTP{proxy}: check http or https in {_setting()}"
 

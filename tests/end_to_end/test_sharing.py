@@ -8,7 +8,9 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import psutil
 import pytest
 
 from app.machine import host
@@ -300,3 +302,25 @@ def test_a_conversation_survives_being_unused(share):
     more = [{"role": "assistant", "content": said}, {"role": "user", "content": "go on"}]
     _, again = long_chat(openai, "a", more)
     assert again["cache_n"] > 0.9 * first["prompt_n"]
+
+
+def kv_folders(app):
+    """Of this instance, where they are not in its folder."""
+    lines = [psutil.Process(child).cmdline() for child in app.children]
+    paths = [Path(line[line.index("--slot-save-path") + 1]).parent for line in lines]
+    return {path for path in paths if path.parent not in app.folders}
+
+
+def test_folders_that_somebody_has_removed_are_made_anew_for_every_model(share):
+    """As a cleaner of /tmp may. Result: models take turns, and keep their conversations."""
+    app = share("ab").ready()
+    openai = client(app, None)
+    for _ in range(2):
+        said, first = long_chat(openai, "a")
+        for folder in (*app.folders, *kv_folders(app)):
+            shutil.rmtree(folder)
+        ask(openai, "b")
+        more = [{"role": "assistant", "content": said}, {"role": "user", "content": "go on"}]
+        _, again = long_chat(openai, "a", more)
+        assert again["cache_n"] > 0.9 * first["prompt_n"]
+    assert "cannot be made anew" not in app.output

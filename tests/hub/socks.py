@@ -2,40 +2,41 @@
 
 import contextlib
 import socket
-import socketserver
 import threading
+from socketserver import StreamRequestHandler
+
+from tests.threaded import ThreadedServer
+
+FAMILIES = {1: socket.AF_INET, 4: socket.AF_INET6}  # by the type of an address
+SIZES = {1: 4, 4: 16}
 
 
-class Socks:
+class Socks(ThreadedServer):
     """`asked`: the host and port of each connection."""
 
-    def __enter__(self):
+    def __init__(self):
         self.asked = []
-        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), self._serve)
-        self._server.daemon_threads, self._server.block_on_close = True, False
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
 
-    def __exit__(self, *_):
-        self._server.shutdown()
-        self._server.server_close()
+    def handler(self):
+        return type("Bound", (Handler,), {"asked": self.asked})
 
     @property
     def url(self):
-        return f"socks5h://127.0.0.1:{self._server.server_address[1]}"
+        return super().url.replace("http", "socks5h")
 
-    def _serve(self, client, *_):
+
+class Handler(StreamRequestHandler):
+    def handle(self):
         with contextlib.suppress(OSError, IndexError):  # it leaves in mid-word
-            self._pass_on(client)
+            self._pass_on()
 
-    def _pass_on(self, client):
-        incoming = client.makefile("rb")
+    def _pass_on(self):
+        incoming, client = self.rfile, self.connection
         incoming.read(incoming.read(2)[1])  # methods
         client.sendall(b"\x05\x00")
         kind = incoming.read(4)[3]
-        host = incoming.read({1: 4, 4: 16}.get(kind) or incoming.read(1)[0])
-        numbers = {1: socket.AF_INET, 4: socket.AF_INET6}
-        named = socket.inet_ntop(numbers[kind], host) if kind in numbers else host.decode()
+        host = incoming.read(SIZES.get(kind) or incoming.read(1)[0])
+        named = socket.inet_ntop(FAMILIES[kind], host) if kind in FAMILIES else host.decode()
         port = int.from_bytes(incoming.read(2), "big")
         self.asked.append((named, port))
         with socket.create_connection((named, port)) as there:

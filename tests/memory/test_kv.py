@@ -8,7 +8,7 @@ import pytest
 
 from app.console import ModelLogger
 from app.engine.http import Address, Client
-from app.errors import StuckError
+from app.errors import LoadError, StuckError
 from app.memory.kv import LEAST_FREE, NOT_RESTORED, USELESS, Slots, of_use
 from app.models.header import Header
 from tests.fakes import Child, body_of, reply
@@ -40,27 +40,29 @@ def socket(tmp_path):
     return tmp_path / "s"
 
 
-def test_its_folder_is_made_again_for_nobody_else(tmp_path):
-    """llama-server does not start without it."""
-    folder = tmp_path / "lmd-1" / "kv" / "0"
-    slots = Slots(Client(Address("x"), "k"), folder, LOG)
-    slots.begin()
-    for path in (folder, folder.parent, folder.parent.parent):
-        assert path.stat().st_mode & 0o777 == 0o700
-    slots.begin()
-
-
-def test_where_its_folder_cannot_be_made_the_load_says_so(tmp_path):
-    (tmp_path / "file").touch()
-    Slots(Client(Address("x"), "k"), tmp_path / "file" / "kv", LOG).begin()
-
-
-def test_its_folder_is_made_again_for_what_is_saved(run, socket, tmp_path):
+def test_its_folder_is_made_again_for_what_is_saved(run, socket, tmp_path, caplog):
     async def scenario():
         async with Child(socket, Cache(100)):
             client = Client(Address(str(socket)), "k")
-            await Slots(client, tmp_path / "kv", LOG).save()
-            assert (tmp_path / "kv").is_dir()
+            make = (tmp_path / "kv").mkdir
+            await Slots(client, tmp_path / "kv", LOG, restore_folder=make).save()
+            assert (tmp_path / "kv").is_dir() and caplog.text == ""
+            client.close()
+
+    run(scenario)
+
+
+def test_where_its_folder_cannot_be_made_nothing_is_saved(run, socket, tmp_path, caplog):
+    def fails():
+        raise LoadError("no such folder")
+
+    async def scenario():
+        cache = Cache(100)
+        async with Child(socket, cache):
+            client = Client(Address(str(socket)), "k")
+            await Slots(client, tmp_path / "kv", LOG, restore_folder=fails).save()
+            assert cache.asked == []
+            assert "its KV cache could not be kept: no such folder" in caplog.text
             client.close()
 
     run(scenario)
@@ -116,15 +118,16 @@ def test_what_was_saved_with_other_weights_is_not_restored(run, socket, tmp_path
         cache = Cache(100)
         async with Child(socket, cache):
             client = Client(Address(str(socket)), "k")
+            (tmp_path / "kv").mkdir()
             others = [tmp_path / name for name in ("adapter", "socket", "folder", "none")]
             slots = Slots(client, tmp_path / "kv", LOG, weights=[weights, *others])
-            slots.loaded(slots.begin())
+            slots.loaded(slots.which())
             for way, restored in TRIPS:
                 await slots.save()
                 (tmp_path / "kv" / "0.bin").touch()
                 if way not in (None, as_it_loads):
                     way(weights)
-                before = slots.begin()
+                before = slots.which()
                 if way is as_it_loads:
                     way(weights)
                 cache.asked.clear()

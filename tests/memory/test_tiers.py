@@ -106,7 +106,7 @@ class Slow(Llama):
     async def save(self):
         self._do("save", 1)
 
-    def begin(self):
+    def which(self):
         return "these"
 
     def loaded(self, before):

@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import Iterable, Sequence
 
-from app.errors import ConfigError, RequestError
+from app.errors import ConfigError, RequestError, words
 from app.gateway.http.connection import Connection
 from app.gateway.http.connections import Connections, Member
 from app.gateway.http.limits import Limits, Network
@@ -61,12 +61,12 @@ class HttpServer:
         except NOT_LISTENING as error:
             if port is not None:
                 field = "host" if _is_of_host(error) else "port"
-                what = f"{host}:{port} cannot be listened on: {_said(error)}"
+                what = f"{host}:{port} cannot be listened on: {words(error)}"
                 raise ConfigError(f"General/{field}: {what}") from None
             try:
                 self._listener = await self._listen(host, 0)
             except NOT_LISTENING as second:
-                raise ConfigError(f"General/host: {host}: {_said(second)}") from None
+                raise ConfigError(f"General/host: {host}: {words(second)}") from None
         self._sweeper = asyncio.create_task(self._sweep())
         address = self._listener.sockets[0].getsockname()
         return address[0], address[1]
@@ -163,7 +163,3 @@ def _is_of_host(error: Exception) -> bool:
     """Whether the address is at fault, and not the port."""
     unknown = isinstance(error, (socket.gaierror, UnicodeError))
     return unknown or getattr(error, "errno", 0) == errno.EADDRNOTAVAIL
-
-
-def _said(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
