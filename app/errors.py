@@ -17,9 +17,9 @@ def for_callers(text: str) -> str:
     return FOLDERS.sub("", text)
 
 
-def words(error: Exception) -> str:
+def words(error: BaseException) -> str:
     """An error for a person: the system's words where it has some, without number and file."""
-    return getattr(error, "strerror", None) or str(error)
+    return str(getattr(error, "strerror", None) or error)
 
 
 class AppError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from app.engine.http import Client
 from app.engine.lifecycle import State
@@ -22,7 +23,7 @@ HANGS = "it hangs in the handler of a signal (SIGTERM or SIGINT) that somebody e
 
 RESTING = Activity(Standing.ASLEEP)  # not looked at
 
-Slots = Callable[[], Awaitable[object]]  # what /slots says; None: nothing
+Slots = Callable[[], Awaitable[list[dict[str, Any]] | None]]  # what /slots says; None: nothing
 
 
 async def guard(
@@ -31,7 +32,7 @@ async def guard(
     """Return when the process has ended, or is being ended because it was stuck."""
     suspicion = Suspicion(patience)
     counted, beside, then = client.progress, client.aside, clock.now()
-    shown: object = None
+    shown = Shown(slots)
     pause = EVERY
     while not await process.ends(pause, _refusal(process, client)):
         now, loading = clock.now(), process.state is State.STARTING
@@ -40,11 +41,9 @@ async def guard(
         moved, aside = loading or client.progress != counted, client.aside != beside
         counted, beside = client.progress, client.aside
         deaf = doing.standing in (Standing.STOPPED, Standing.TRACED)
-        if owes and not (moved or deaf) and suspicion.silent >= ASKED:
-            told = await slots()
-            moved = told is not None and shown is not None and told != shown
-            shown = told or shown
         works = loading or client.owes_work
+        if owes and not (moved or deaf) and suspicion.silent >= ASKED:
+            moved = await shown.moves(rests_well=aside and not works)
         why = suspicion.look(Look(now - then, owes, moved, doing, works, aside))
         then = now
         if not deaf:
@@ -60,6 +59,25 @@ async def guard(
             await process.ends(None, client.stirs.next())  # nothing runs between the two lines
             then = clock.now()
             pause = 0.0 if client.refused or client.doubtful else EVERY
+
+
+class Shown:
+    """What /slots shows from look to look."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._last: list[dict[str, Any]] | None = None
+
+    async def moves(self, *, rests_well: bool) -> bool:
+        """Whether it shows progress: another state than before. `rests_well`: it owes nothing but
+        what it answers beside its work, and does, so that slots which all rest show it, too: who
+        hangs in work that nobody waits for any more does not let go of its slot."""
+        before, told = self._last, await self._slots()
+        self._last = told or before
+        if told is None:
+            return False
+        rests = not any(slot.get("is_processing") for slot in told)
+        return (rests_well and rests) or (before is not None and told != before)
 
 
 def _refusal(process: Process, client: Client) -> asyncio.Future[None] | None:

@@ -81,6 +81,11 @@ class Process:
         return self._speech.context
 
     @property
+    def listens(self) -> bool:
+        """It has said so; one that does not speak the protocol never does."""
+        return self._speech.ready.is_set()
+
+    @property
     def running(self) -> bool:
         return self.state in (State.STARTING, State.READY, State.STOPPING)
 

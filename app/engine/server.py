@@ -76,6 +76,12 @@ class LlamaServer:
             self.meta = await meta_of(self.client)
             self.template = await template_of(self.client)
 
+    def _check_socket(self) -> None:
+        """Raises LoadError where it listens, and nobody can find it."""
+        path = self.client.address.path
+        if path and self.process.listens and not os.path.exists(path):
+            raise LoadError(f"cannot be loaded: somebody has removed its socket {path}")
+
     def _remove_socket(self, path: str) -> None:
         """A child that died has left it. Raises LoadError."""
         try:
@@ -114,6 +120,7 @@ class LlamaServer:
         try:
             well = (await self.client.get("/health", HEALTH_TIMEOUT)).status == 200
         except UpstreamError:
+            self._check_socket()
             return False
         if well:
             self._masks = activity.first_thread(self.process.pid).blocks

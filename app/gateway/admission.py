@@ -134,7 +134,7 @@ def _check_host(host: str) -> None:
     """Raises ConfigError for what is no address and no name of one."""
     try:
         network.addresses(host, 0)
-    except (OSError, UnicodeError) as error:
+    except OSError as error:
         problem = f"{host} is no address of this machine: {words(error)}"
         raise ConfigError(f"General/host: {problem}") from None
 

@@ -176,13 +176,14 @@ def _assemble(given: Given, planned: Planned, listening: Listening) -> Open:
         folders.append(_private_folder(given, parent))
         return folders[-1]
 
+    kv = kv_folder(planned.plan, planned.folder.path, create)
     servers = LlamaServers(
         planned.plan,
         planned.settings.general,
         pool,
         overview,
         folders,
-        kv_folder(planned.plan, planned.folder.path, create),
+        kv,
         given.environment,
         lambda name, level, text: given.logs.add(clock.wall(), level, name, text),
     )

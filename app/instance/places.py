@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from app.engine.http import Address
-from app.errors import ConfigError, LoadError, words
+from app.errors import LoadError, words
 from app.machine import chance, network
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Places:
             try:
                 if folder.restore():
                     logger.warning("the folder %s was removed: it is made anew", folder.path)
-            except (OSError, ConfigError) as error:
+            except OSError as error:
                 raise LoadError(
                     f"{folder.path}, a folder of this instance, was removed, and cannot be made "
                     f"anew: {words(error)}"
@@ -82,5 +82,5 @@ class Places:
 
 
 def _make(folder: Path) -> None:
-    """For llama-server, which does not. Conversations are nobody else's to read."""
+    """Of our own: llama-server makes none, and conversations are nobody else's to read."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

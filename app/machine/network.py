@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import socket
 import ssl
 import struct
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 LOOPBACK = "127.0.0.1"
@@ -34,7 +35,8 @@ async def listen(
         patience["ssl_handshake_timeout"] = HANDSHAKE
         if sys.version_info >= (3, 11) or not isinstance(loop, asyncio.BaseEventLoop):
             patience["ssl_shutdown_timeout"] = SHUTDOWN  # asyncio's own loops before 3.11 have none
-    return await loop.create_server(factory, host, port, backlog=BACKLOG, ssl=tls, **patience)
+    with _naming():
+        return await loop.create_server(factory, host, port, backlog=BACKLOG, ssl=tls, **patience)
 
 
 async def connect(factory: Factory, port: int, host: str = LOOPBACK) -> None:
@@ -101,7 +103,17 @@ def own_address() -> str:
         return str(probe.getsockname()[0])
 
 
+@contextlib.contextmanager
+def _naming() -> Iterator[None]:
+    """What can be no name of a host is an OSError, as one that nobody has."""
+    try:
+        yield
+    except UnicodeError:
+        raise socket.gaierror(socket.EAI_NONAME, "no name of a host") from None
+
+
 def addresses(host: str, port: int) -> list[str]:
     """The IP addresses of a name. Raises OSError; blocks."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    with _naming():
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from app.errors import ConfigError
+from app.errors import ConfigError, words
 from app.machine import clock
 
 PREFIX = "lmd-"
@@ -41,23 +41,25 @@ class PrivateFolder:
         except OSError as error:
             if not isinstance(error, FileExistsError):
                 path.unlink(missing_ok=True)  # it is not whole
-            raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+            raise ConfigError(f"{path} cannot be written: {words(error)}") from None
         self._kept[name] = text
         return path
 
     def restore(self) -> bool:
-        """Make anew what somebody has removed of it: the folder, and what was kept in it. Returns
-        whether the folder was gone. Raises OSError, also if another one is in its place, and
-        ConfigError; what could not be done is tried again the next time."""
+        """Make anew what somebody has removed of it: the folder, and what was kept in it, as far as
+        that can be; what could not is tried again the next time. Returns whether the folder was
+        gone. Raises OSError, also if another one is in its place."""
         if not self._locks:
             raise FileNotFoundError(errno.ENOENT, "it was removed for good")
         if gone := not self._is_there():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700)
             before, self._locks = self._locks, _locked(self.path)
             _close(before)
         for name, text in self._kept.items():
             if not (self.path / name).exists():
-                self.keep(name, text)
+                with contextlib.suppress(ConfigError):
+                    self.keep(name, text)
         return gone
 
     def _is_there(self) -> bool:
@@ -118,7 +120,7 @@ def create(parent: Path | None = None) -> PrivateFolder:
     try:
         return PrivateFolder(Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent)))
     except OSError as error:
-        raise ConfigError(f"no private folder can be made in {parent}: {error}") from None
+        raise ConfigError(f"no private folder can be made in {parent}: {words(error)}") from None
 
 
 def sweep(parent: Path) -> list[Path]:

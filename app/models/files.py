@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.errors import FormError, TransferError
+from app.errors import FormError, TransferError, words
 from app.models import gguf
 from app.models.header import Header
 from app.models.parts import Remote
@@ -119,8 +119,7 @@ def local(reference: LocalFile) -> tuple[Path, ...]:
     try:
         return _local(reference)
     except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        raise FormError(KEY, f"{reference.path[:200]}: {said}") from None
+        raise FormError(KEY, f"{reference.path[:200]}: {words(error)}") from None
 
 
 def _local(reference: LocalFile) -> tuple[Path, ...]:

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 import requests
 import urllib3
 
-from app.errors import TransferError
+from app.errors import TransferError, words
 from app.machine import clock
 from app.models.reference import shown
 from app.models.retry import CutError
@@ -247,6 +247,6 @@ def _said(error: BaseException) -> str:
         if not isinstance(inner, BaseException) or inner is error:
             break
         error = inner
-    text = str(getattr(error, "strerror", None) or error).strip()
+    text = words(error).strip()
     text = text if "://" not in text else ""
     return f"{type(error).__name__}: {text}".rstrip(": ").splitlines()[0]

@@ -135,10 +135,11 @@ def unanswered(address: str) -> str:
 
 
 def _why(error: Exception) -> str:
-    """What kept a request from being answered, and what to do about it."""
+    """What kept a request from being answered, and what to do about it. Raises ConfigError for a
+    proxy's address that cannot be read."""
     chain = list(_causes(error))
     by_proxy = any(type(each).__name__ == "ProxyError" for each in chain)
-    proxy = " by the proxy that HTTP_PROXY or HTTPS_PROXY names" if by_proxy else ""
+    proxy = " by the proxy that the environment names" if by_proxy else ""
     for each in reversed(chain):  # the first cause says most
         if isinstance(each, socket.gaierror):
             return f"cannot be reached{proxy}: the name does not resolve: check {_setting()}"

@@ -187,7 +187,11 @@ def test_a_proxy_that_is_not_there(refusal):
     told = refusal(
         "http://10.255.255.1:8008", http_proxy=f"http://127.0.0.1:{free_port()}", no_proxy=""
     )
-    holds(told, "http://10.255.255.1:8008", "by the proxy that HTTP_PROXY or HTTPS_PROXY names")
+    holds(
+        told,
+        "http://10.255.255.1:8008",
+        "by the proxy that the environment names",
+    )
 
 
 def test_what_is_set_in_clearml_conf_is_named(tmp_path):

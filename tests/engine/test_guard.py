@@ -30,6 +30,7 @@ from app.machine.deadline import within
 from app.models import tiny_writer
 from tests.fakes import Child, until
 
+RESTS, WORKS = {"id": 0, "is_processing": False}, {"id": 1, "is_processing": True}
 HASTY = Patience(stopped=0.2, still=1e9, silent=1e9)
 PROMPT = {"prompt": " time" * 12000, "max_tokens": 4, "stream": True}
 
@@ -137,14 +138,15 @@ import itertools, json, signal, sys, threading, time
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingUnixStreamServer
 path, mode = sys.argv[1:]
-counted = itertools.count()
+counted, working = itertools.count(), []
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
         decoded = next(counted) if mode == "slow" else 0
-        body = json.dumps([{"id": 0, "next_token": [{"n_decoded": decoded}]}]).encode()
+        slot = {"id": 0, "is_processing": bool(working), "next_token": [{"n_decoded": decoded}]}
+        body = json.dumps([slot]).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -155,6 +157,12 @@ class Handler(BaseHTTPRequestHandler):
             self.rfile.read(int(self.headers["Content-Length"]))
             if mode == "counts":
                 time.sleep(0.2)
+            return self.do_GET()
+        if self.path.endswith("/completions"):
+            working.append(self.path)  # for ever, if it hangs
+        if mode == "counts":
+            time.sleep(0.8)
+            working.clear()
             return self.do_GET()
         while mode == "spins":
             pass
@@ -241,19 +249,29 @@ def test_one_that_counts_a_prompt_for_ever_is_ended_too(run, tmp_path, often, mo
     run(scenario)
 
 
+async def completion(server):
+    await server.client.post("/v1/completions", {}, 60, Waits.CLIENT)
+
+
 def test_one_that_only_counts_is_well(run, tmp_path, often, monkeypatch):
-    """Where it owes no work, what its HTTP threads answer is all that it has to do."""
+    """Where it owes no work, what its HTTP threads answer is all that it has to do; also after a
+    client has left before anybody asked what its slots show."""
     monkeypatch.setattr(guarding, "EVERY", 0.25)
+    monkeypatch.setattr(guarding, "ASKED", 1.5)
 
     async def scenario():
-        well = scripted(tmp_path, "counts", Patience(1e9, still=2.0, silent=2.0))
+        well = scripted(tmp_path, "counts", Patience(1e9, still=2.5, silent=2.5))
         await well.start()
 
         async def counts():
             for _ in range(18):
                 assert await count(well.client, COMPLETION, [b'{"prompt": "a"}'], 1)
 
-        await asyncio.gather(counts(), counts(), counts())
+        async def leaves():
+            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+                await within(0.7, completion(well))
+
+        await asyncio.gather(leaves(), counts(), counts(), counts())
         await well.stop()
 
     run(scenario)
@@ -263,6 +281,20 @@ def test_a_count_is_waited_for_longer_than_one_that_sleeps():
     assert counting.PATIENCE > stuck.PATIENCE.still
 
 
+def test_slots_that_rest_show_that_it_is_well_only_where_it_owes_no_work(run):
+    """One that hangs in work that nobody waits for any more has a slot at work."""
+
+    async def scenario():
+        told = [None, [RESTS], [RESTS], [WORKS, RESTS], [WORKS, RESTS], None, [WORKS, RESTS]]
+        for rests_well, expected in ((True, "-+++---"), (False, "---+---")):
+            replies = map(asyncio.sleep, [0] * len(told), told)
+            shown = guarding.Shown(replies.__next__)
+            moved = [await shown.moves(rests_well=rests_well) for _ in told]
+            assert "".join("-+"[each] for each in moved) == expected
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("gives_up", [False, True])
 def test_counts_do_not_keep_alive_what_hangs(run, tmp_path, often, monkeypatch, gives_up):
     """llama-server's HTTP threads count also where the thread that computes hangs; one caller waits
@@ -270,7 +302,7 @@ def test_counts_do_not_keep_alive_what_hangs(run, tmp_path, often, monkeypatch, 
     monkeypatch.setattr(guarding, "EVERY", 0.25)
 
     async def scenario():
-        deaf = scripted(tmp_path, "waits", Patience(1e9, still=1.5, silent=1e9))
+        deaf = scripted(tmp_path, "waits", Patience(1e9, still=1.5, silent=6.0))
         await deaf.start()
         asked = None if gives_up else await ask(deaf, {})
         with pytest.raises((StuckError, NotConnectedError)):
@@ -278,7 +310,7 @@ def test_counts_do_not_keep_alive_what_hangs(run, tmp_path, often, monkeypatch, 
                 assert await count(deaf.client, COMPLETION, [b'{"prompt": "a"}'], 1)
                 if gives_up:
                     with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
-                        await within(0.7, deaf.client.post("/completion", {}, 60, Waits.CLIENT))
+                        await within(0.7, completion(deaf))
                 else:
                     await asyncio.sleep(0.3)
         assert asked is None or isinstance(asked.error, StuckError)

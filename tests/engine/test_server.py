@@ -1,3 +1,5 @@
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,5 +109,20 @@ def test_what_stands_in_the_place_of_its_socket_fails_the_load_alone(run, tmp_pa
         blocked = LlamaServer("m", Program(["true"], {}), client)
         with pytest.raises(LoadError, match="x.sock cannot be removed: Is a directory"):
             await blocked.start()
+
+    run(scenario)
+
+
+def test_one_whose_socket_somebody_removes_while_it_loads_is_not_waited_for(run, tmp_path):
+    """It says that it listens, and nobody can find it."""
+    said = f"print('cmd_child_to_router:state:{json.dumps({'state': 'ready', 'payload': {}})}')"
+    program = Program([sys.executable, "-uc", f"{said}; import time; time.sleep(60)"], {})
+
+    async def scenario():
+        client = Client(Address(str(tmp_path / "x.sock")), "k")
+        lost = LlamaServer("m", program, client, grace=0.1)
+        with pytest.raises(LoadError, match=f"somebody has removed its socket {tmp_path}/x.sock"):
+            await lost.start()
+        assert not lost.process.running
 
     run(scenario)

@@ -380,6 +380,23 @@ def test_kv_caches_are_those_of_all_files_that_decide_what_is_computed(run, inst
     run(scenario)
 
 
+def test_its_folders_are_there_before_each_start_and_before_each_save(run, instance):
+    async def scenario():
+        for name in "ab":
+            instance.local(name)
+        await instance.bring_up(sharing=True)
+        kv = instance.folder / "kv" / "0"
+        for restores in (
+            instance.servers[0].program.before,
+            instance.all._slots["a"].restore_folder,
+        ):
+            kv.rmdir()
+            restores()
+            assert kv.is_dir()
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("unix", [True, False])
 def test_no_two_llama_servers_share_an_address_or_a_key(run, tmp_path, unix):
     async def scenario():

@@ -59,13 +59,14 @@ def test_what_another_one_has_put_in_their_place_is_not_used(tmp_path):
     ours = private.create(tmp_path)
     place = Places([ours], ours.path / "kv", unix=True)
     taken = place.take()
-    for kind in ("mkdir", "touch", "away"):
+    for kind in ("mkdir", "touch", "nothing can be there"):
         shutil.rmtree(ours.path, ignore_errors=True)
         ours.path.unlink(missing_ok=True)
-        if kind == "away":
-            tmp_path.rename(tmp_path.with_name("moved"))
-        else:
+        if kind in ("mkdir", "touch"):
             getattr(ours.path, kind)()
+        else:
+            tmp_path.rename(tmp_path.with_name("moved"))
+            tmp_path.touch()
         with pytest.raises(LoadError, match="a folder of this instance, was removed, and cannot"):
             place.restore(taken)
 

@@ -116,10 +116,20 @@ def test_what_cannot_be_made_anew_is_tried_again(tmp_path, monkeypatch):
     monkeypatch.setattr(private.fcntl, "flock", lock)
     assert folder.restore() and token.read_text() == "secret"
     token.unlink()
+    token.symlink_to(tmp_path / "nowhere")
+    assert not folder.restore()  # nobody's file is worth that no model comes
+    token.unlink()
     assert not folder.restore() and token.read_text() == "secret"
     assert len(os.listdir("/proc/self/fd")) == open_files
     folder.remove()
     assert len(os.listdir("/proc/self/fd")) == open_files - 2
+
+
+def test_with_the_folder_above_it(tmp_path):
+    folder = private.create(tmp_path)
+    shutil.rmtree(tmp_path)
+    assert folder.restore() and folder.path.stat().st_mode & 0o777 == 0o700
+    folder.remove()
 
 
 def test_another_folder_in_its_place_is_not_removed(tmp_path):

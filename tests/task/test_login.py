@@ -74,7 +74,7 @@ def caused(error, cause):
         (caused(OSError(), caused(OSError(), None)), "does not answer by HTTP: check http or"),
         (
             caused(type("ProxyError", (OSError,), {})(), OSError(111, "Connection refused")),
-            "cannot be reached by the proxy that HTTP_PROXY or HTTPS_PROXY names: Connection",
+            "cannot be reached by the proxy that the environment names: Connection",
         ),
     ],
 )

@@ -23,7 +23,6 @@ from app.machine.deadline import within
 
 logger = logging.getLogger(__name__)
 
-NOT_LISTENING = OSError, UnicodeError  # the latter for a name that none can be
 READING = 2.0  # seconds in which a client that reads has read something
 LAST_READ = 0.3  # seconds for a client to read why it has no answer
 LAST_WORDS = 1.0  # seconds for busy connections to finish when the server closes
@@ -58,14 +57,14 @@ class HttpServer:
         `fallback`, or any free one if that is taken. Raises ConfigError."""
         try:
             self._listener = await self._listen(host, fallback if port is None else port)
-        except NOT_LISTENING as error:
+        except OSError as error:
             if port is not None:
                 field = "host" if _is_of_host(error) else "port"
                 what = f"{host}:{port} cannot be listened on: {words(error)}"
                 raise ConfigError(f"General/{field}: {what}") from None
             try:
                 self._listener = await self._listen(host, 0)
-            except NOT_LISTENING as second:
+            except OSError as second:
                 raise ConfigError(f"General/host: {host}: {words(second)}") from None
         self._sweeper = asyncio.create_task(self._sweep())
         address = self._listener.sockets[0].getsockname()
@@ -159,7 +158,6 @@ def _unread(connections: Iterable[Member]) -> dict[Member, tuple[float, int]]:
     return {each: told for each in connections if (told := each.unread) is not None}
 
 
-def _is_of_host(error: Exception) -> bool:
+def _is_of_host(error: OSError) -> bool:
     """Whether the address is at fault, and not the port."""
-    unknown = isinstance(error, (socket.gaierror, UnicodeError))
-    return unknown or getattr(error, "errno", 0) == errno.EADDRNOTAVAIL
+    return isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
