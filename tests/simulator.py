@@ -33,6 +33,7 @@ class Sim:
         self.last_used, self.here = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
         self.gap = dict.fromkeys(names)
         self.busy, self.turn = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+        self.hog = dict.fromkeys(names, False)
         self.left = []  # who left unused, and when
         self.comings = {}  # a model that comes → who must be gone first
 
@@ -85,6 +86,7 @@ class Sim:
                 here_since=self.here[n],
                 switch_cost=2 * self.cost,
                 turn=self._turn(n) if self.stage[n] is Stage.HERE else self.turn[n],
+                hog=self.hog[n],
                 gap=self.gap[n],
                 ttl=self.ttl.get(n),
             )
@@ -119,6 +121,7 @@ class Sim:
             assert self.stage[name] is Stage.HERE, "left twice"
             assert not self.leased[name] and name not in self.pinned, "evicted in use"
             self.stage[name], self.turn[name] = Stage.LEAVING, self._turn(name)
+            self.hog[name] = bool(self.queue[name])
             leave = self.leaves_in.get(name, self.cost)
             self.at(self.now + leave, lambda name=name: self._left(name))
 

@@ -177,6 +177,7 @@ class Model(Generic[Upstream]):
     held: int = 0  # bytes of CPU RAM that it has, while it leaves, until it is gone
     held_back_since: float | None = None  # its new requests wait, so that it can leave
     last_turn: float = 0.0  # seconds of the last one that has ended
+    hog: bool = False  # requests waited for it when it left last
     has_left: bool = False
     leave_cost: float = 0.0  # seconds that leaving took the last time
     come_cost: float = 0.0  # seconds that coming took the last time
@@ -208,6 +209,7 @@ class Model(Generic[Upstream]):
             waiting_since=self.line.waiting_since,
             waiting=self.line.waiting,
             turn=self.turn(),
+            hog=self.hog,
             priority=self.priority,
             pinned=self.pinned,
             last_used=self.line.last_used,
@@ -260,6 +262,8 @@ class Model(Generic[Upstream]):
     def begins_to_leave(self) -> None:
         """What it has now, and how it was, is kept until it is gone."""
         self.ends_turn()
+        if self.state is ModelState.READY:
+            self.hog = self.line.waiting > 0
         self.held, self.was_parked = self.ram_taken(), self.state is ModelState.PARKED
 
     def ends_turn(self) -> None:

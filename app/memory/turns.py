@@ -5,9 +5,12 @@ wait. The next one is that for which most requests wait; among equals the one wh
 just come, so that callers who go from model to model catch up with others and go on together; none
 waits for more than a few switches and turns while later ones go first. A resident model in demand
 keeps its place for a quantum in proportion to what a switch costs; then its new requests wait as
-well, it drains, and it leaves. An idle one leaves after a moment, or a little later where its next
-request usually comes much sooner than it could be back (anticipatory disk scheduling: Iyer and
-Druschel, SOSP 2001).
+well, it drains, and it leaves. One that had to leave so is a hog: a batch, as a rule. Beside models
+whose turns end by themselves, as those of people and agents do, who read and think, its requests
+count for less, and its quantum is shorter (as in a multi-level feedback queue: Corbató and others,
+AFIPS 1962). An idle model leaves after a moment, or a little later where its next request usually
+comes much sooner than it could be back (anticipatory disk scheduling: Iyer and Druschel, SOSP
+2001).
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ from app.planning.amounts import Need, lasting
 
 QUANTUM = 4.0  # times what a switch costs: at least 4/5 of the time is spent on requests
 LEAST_QUANTUM = 0.2  # seconds
+HOG = 0.25  # what a request for a hog counts for beside one for another model
+HOGS_QUANTUM = 0.5  # times that of others, beside no smaller crowds
+HOGS_PATIENCE = 2.0  # times that of others
 # Times what a switch costs, and times what a turn takes: who has waited for longer is late.
 PATIENCE, TURNS_OF_PATIENCE = 4.0, 1.5
 LONGEST_TURN = 5.0  # seconds of a turn that count: callers who go round take no longer ones
@@ -45,9 +51,10 @@ class Standing:
 
     `waiting`: how many requests wait for it, the oldest since `waiting_since` (None: none). `gap`:
     from its last idle moment to the request after it. `switch_cost`: what leaving and coming back
-    take together. `turn`: for how long it last served without an idle moment. `ttl`: how long it
-    stays without a request; None: as long as there is room. `parked`: it is away, and holds memory
-    from which the others serve.
+    take together. `turn`: for how long it last served without an idle moment. `hog`: requests
+    waited for it when it left last, so that its turn was ended, not over. `ttl`: how long it stays
+    without a request; None: as long as there is room. `parked`: it is away, and holds memory from
+    which the others serve.
     """
 
     name: str
@@ -64,8 +71,21 @@ class Standing:
     gap: float | None = None
     waiting: int = 0
     turn: float = 0.0
+    hog: bool = False
     ttl: float | None = None
     parked: bool = False
+
+    @property
+    def crowd(self) -> float:
+        """Its requests, running and waiting, as they count when turns are given."""
+        return (self.leased + self.waiting) * (HOG if self.hog else 1.0)
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which its oldest request is late."""
+        turn = min(self.turn, LONGEST_TURN)
+        patience = PATIENCE * (self.switch_cost or 1.0) + TURNS_OF_PATIENCE * turn
+        return patience * (HOGS_PATIENCE if self.hog else 1.0)
 
 
 @dataclass(frozen=True)
@@ -113,27 +133,32 @@ def order(standings: Sequence[Standing], now: float, bound: float) -> list[Stand
         age = now - since
         if age >= bound / 2:
             return (False, 0.0, False, 0.0, since)
-        if age >= PATIENCE * (model.switch_cost or 1.0) + TURNS_OF_PATIENCE * min(
-            model.turn, LONGEST_TURN
-        ):
+        if age >= model.patience:
             return (True, -model.priority, False, 0.0, since)
-        return (True, -model.priority, True, -model.waiting, -since)
+        return (True, -model.priority, True, -model.crowd, -since)
 
     waiting = [m for m in standings if m.stage is Stage.AWAY and m.waiting_since is not None]
     return sorted(waiting, key=rank)
 
 
-def keeps_until(model: Standing, waiting: int, bound: float) -> float:
-    """Until when a resident model keeps its place while `waiting` others wait for one."""
+def quantum(model: Standing, waiting: Sequence[Standing]) -> float:
+    """For how many seconds one in demand may keep its place while these wait for one."""
+    long = QUANTUM * model.switch_cost
+    yields = model.hog and sum(other.crowd for other in waiting) >= model.crowd
+    return long * HOGS_QUANTUM if yields else long
+
+
+def keeps_until(model: Standing, waiting: Sequence[Standing], bound: float) -> float:
+    """Until when a resident model keeps its place while these wait for one."""
+    longest = quantum(model, waiting)
+    most = bound / 2 / max(1, len(waiting))
     if model.leased or model.waiting_since is not None:
-        quantum = max(LEAST_QUANTUM, QUANTUM * model.switch_cost)
-        return model.here_since + min(quantum, bound / 2 / max(1, waiting))
+        return model.here_since + min(max(LEAST_QUANTUM, longest), most)
     linger = min(LINGER * model.switch_cost, LONGEST_LINGER)
     if model.gap is None or model.gap >= linger:
         return model.last_used
     # Within its quantum only: else a hog with short gaps would never leave.
-    limit = model.here_since + min(QUANTUM * model.switch_cost, bound / 2 / max(1, waiting))
-    return min(model.last_used + linger, limit)
+    return min(model.last_used + linger, model.here_since + min(longest, most))
 
 
 def gathers_for(model: Standing, leaving: Sequence[Standing]) -> float:
@@ -246,7 +271,7 @@ class _Assignment:
         for model in (self._models[name] for name in blockers):
             if model.stage is not Stage.HERE:
                 continue
-            until = keeps_until(model, len(self._waiting), self._bound)
+            until = keeps_until(model, self._waiting, self._bound)
             since = min(other.waiting_since or 0.0 for other in self._waiting)
             until = max(until, since + gathers_for(model, [model]))
             if until <= self._now:
@@ -268,8 +293,7 @@ class _Assignment:
 
     def _resident(self, model: Standing) -> Resident:
         lingers = (
-            model.stage is Stage.HERE
-            and keeps_until(model, len(self._waiting), self._bound) > self._now
+            model.stage is Stage.HERE and keeps_until(model, self._waiting, self._bound) > self._now
         )
         return Resident(
             name=model.name,

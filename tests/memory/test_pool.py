@@ -293,9 +293,18 @@ def test_random_traffic_never_over_commits(run):
     run(scenario)
 
 
+async def passes(world, use):
+    """Time passes until it has been served."""
+    asked = asyncio.create_task(use)
+    while not asked.done():
+        await asyncio.sleep(0.005)
+        world.now += 0.05
+    await asked
+
+
 def test_a_model_in_demand_yields_after_its_quantum(run):
     """Callers keep a busy without a pause; one asks for b. Result: a is held back, drains, and b
-    gets its turn while a is still asked for."""
+    gets its turn while a is still asked for. a counts as a hog until it leaves unasked."""
 
     async def scenario():
         world = World(a=20, b=20)
@@ -307,14 +316,15 @@ def test_a_model_in_demand_yields_after_its_quantum(run):
 
         hogs = [asyncio.create_task(hog()) for _ in range(4)]
         await until(lambda: world.view("a").requests > 4)
-        asked = asyncio.create_task(world.use("b"))
-        while not asked.done():
-            await asyncio.sleep(0.005)
-            world.now += 0.05
+        await passes(world, world.use("b"))
         assert world.log[:3] == ["start a", "stop a", "start b"]
         assert 0 < world.view("a").stages["drain"] < 1 and not world.view("b").stages["drain"]
+        a, b = (world.pool._ledger[name] for name in "ab")
+        assert a.standing().hog and not b.standing().hog
         asking = False
         await asyncio.gather(*hogs)
+        await passes(world, world.use("b"))
+        assert not a.standing().hog
 
     run(scenario)
 

@@ -1,4 +1,5 @@
 import random
+import statistics
 import time
 from dataclasses import replace
 
@@ -172,6 +173,44 @@ def test_one_in_demand_keeps_its_place_for_a_quantum_then_is_held_back():
     assert assign([busy, waits], BUDGET, 18.0, 60) == Turns(draining=frozenset("a"))
 
 
+@pytest.mark.parametrize("waiting, first", [(3, "a"), (5, "hog")])
+def test_four_requests_for_a_hog_count_as_one(waiting, first):
+    hog = standing("hog", waiting_since=1.0, waiting=waiting, switch_cost=1.0, hog=True)
+    one = standing("a", waiting_since=1.0, waiting=1, switch_cost=1.0)
+    assert [r.name for r in order([hog, one], 1.5, 60.0)][0] == first
+
+
+def test_a_hog_is_late_after_twice_the_time_and_nobody_is_overdue_later():
+    hog = standing("hog", waiting_since=0.0, waiting=1, switch_cost=1.0, hog=True)
+    young = standing("a", waiting_since=7.0, waiting=1, switch_cost=1.0)
+    assert [r.name for r in order([hog, young], 7.9, 60.0)] == ["a", "hog"]
+    assert [r.name for r in order([hog, young], 8.0, 60.0)] == ["hog", "a"]
+    assert [r.name for r in order([hog, young], 7.5, 15.0)] == ["hog", "a"]  # half of the bound
+
+
+@pytest.mark.parametrize(
+    "others, until",
+    [
+        pytest.param([standing("b", waiting_since=11.0, waiting=1)], 14.0, id="as-many"),
+        pytest.param([standing("b", waiting_since=11.0, waiting=1, hog=True)], 18.0, id="fewer"),
+        pytest.param(
+            [standing("b", waiting_since=11.0, waiting=4, hog=True)], 14.0, id="as-many-of-a-hog"
+        ),
+        pytest.param(
+            [standing(n, waiting_since=11.0, waiting=2, hog=True) for n in "bc"], 14.0, id="of-two"
+        ),
+    ],
+)
+def test_a_hog_keeps_its_place_for_half_a_quantum_beside_as_many(others, until):
+    hog = standing(
+        "hog", Stage.HERE, leased=2, waiting=2, here_since=10.0, switch_cost=2.0, hog=True
+    )
+    assert assign([hog, *others], BUDGET, 12.0, 60) == Turns(again_at=until)
+    assert assign([hog, *others], BUDGET, until, 60).draining == {"hog"}
+    meek = replace(hog, hog=False)
+    assert assign([meek, *others], BUDGET, 12.0, 60) == Turns(again_at=18.0)
+
+
 def test_many_who_wait_shorten_the_quantum():
     busy = standing("a", Stage.HERE, leased=1, here_since=10.0, switch_cost=2.0)
     waits = [standing(str(n), waiting_since=11.0) for n in range(10)]
@@ -249,6 +288,41 @@ def test_two_in_closed_loops_do_not_swap_at_every_request():
     """Each asks again at once. Result: turns of a quantum, not of a request."""
     sim = callers(Sim({"a": 10, "b": 10}, 10), ["a" * 200, "b" * 200], service=0.1).run()
     assert len(sim.done) == 400 and sim.switches < 20
+
+
+def agents_and_a_batch(policy, seed):
+    """Two agents, whose turn is 1.1 s of work every 0.5 to 1.5 s, each with a model of its own, and
+    a batch of 40 requests for a third one, by two workers. Seconds until an agent's turn begins, of
+    each, and until all are done."""
+    sim, waits = Sim(dict.fromkeys("abc", 10), 10, cost=0.4, policy=policy), []
+    dice = random.Random(seed)
+
+    def agent(name, turns):
+        if turns:
+            asked = sim.now
+            sim.request(name, 1.1, lambda: served(name, turns, asked))
+
+    def served(name, turns, asked):
+        waits.append(sim.now - asked - 1.1)
+        sim.at(sim.now + dice.uniform(0.5, 1.5), lambda: agent(name, turns - 1))
+
+    for name in "ab":
+        sim.at(0.0, lambda name=name: agent(name, 10))
+    callers(sim, ["c" * 20] * 2, service=1.0).run()
+    assert len(sim.done) == 60
+    return statistics.median(waits), sim.now
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_agents_do_not_wait_for_the_quantum_of_a_batch(seed):
+    """Beside the same policy where nobody is a hog. Result: in half of the turns at most two thirds
+    of the wait, and all are done as soon."""
+
+    def without(standings, *more):
+        return assign([replace(each, hog=False) for each in standings], *more)
+
+    (wait, total), (other, others) = (agents_and_a_batch(p, seed) for p in (assign, without))
+    assert wait < other * 2 / 3 and total < others * 1.05
 
 
 def test_one_hog_starves_nobody():
