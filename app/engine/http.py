@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ class Client:
         self.refuses = Bell()  # rings whenever that happens
         self.stirs = Bell()  # rings at each exchange, and when it may take no connection any more
         self._given_up = False
+        self._held: int | None = None  # the file of its Unix socket
         self._idle: deque[ChildConnection] = deque()
         self._open: dict[ChildConnection, None] = {}  # in the order in which they were made
 
@@ -194,6 +196,23 @@ class Client:
     def reopen(self) -> None:
         """There is another child."""
         self._given_up = self.broken = False
+        self._let_go()
+
+    def hold(self) -> None:
+        """From now on connect to the Unix socket that is at the address now, even if somebody
+        removes its file or the folder. Raises OSError."""
+        self._let_go()
+        if self.address.path:
+            self._held = network.hold(self.address.path)
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+
+    @property
+    def _path(self) -> str:
+        return self.address.path if self._held is None else network.held(self._held)
 
     async def acquire(self, fresh: bool = False) -> ChildConnection:
         if self._given_up:
@@ -250,7 +269,7 @@ class Client:
         deadline = clock.now() + CONNECT_TIMEOUT
         while True:  # a Unix socket answers at once
             try:
-                await network.connect_unix(lambda: connection, self.address.path)
+                await network.connect_unix(lambda: connection, self._path)
                 return
             except BlockingIOError:  # more at once than the child's backlog holds
                 if clock.now() > deadline:

@@ -12,7 +12,7 @@ from app.engine.http import Client
 from app.engine.lifecycle import State
 from app.engine.process import Process
 from app.engine.program import Program
-from app.errors import LoadError, UpstreamError
+from app.errors import LoadError, UpstreamError, words
 from app.machine import activity
 from app.models.read_ahead import ReadAhead
 
@@ -82,6 +82,14 @@ class LlamaServer:
         if path and self.process.listens and not os.path.exists(path):
             raise LoadError(f"cannot be loaded: somebody has removed its socket {path}")
 
+    def _hold_socket(self) -> None:
+        """Raises LoadError where it can be found no more: see `_check_socket`."""
+        try:
+            self.client.hold()
+        except OSError as error:
+            path = self.client.address.path
+            raise LoadError(f"cannot be loaded: its socket {path}: {words(error)}") from None
+
     def _remove_socket(self, path: str) -> None:
         """A child that died has left it. Raises LoadError."""
         try:
@@ -124,6 +132,7 @@ class LlamaServer:
             return False
         if well:
             self._masks = activity.first_thread(self.process.pid).blocks
+            self._hold_socket()
         return well
 
 

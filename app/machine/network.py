@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import os
 import socket
 import ssl
 import struct
@@ -47,6 +48,21 @@ async def connect(factory: Factory, port: int, host: str = LOOPBACK) -> None:
 async def connect_unix(factory: Factory, path: str) -> None:
     """Raises OSError; BlockingIOError where more connect at once than the backlog holds."""
     await asyncio.get_running_loop().create_unix_connection(factory, path)
+
+
+def hold(path: str) -> int | None:
+    """A descriptor of the Unix socket's file there, for `held`; None where no /proc leads to it.
+    Raises OSError."""
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+    if os.path.exists(held(descriptor)):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def held(descriptor: int) -> str:
+    """A path that leads to what `hold` opened, whatever becomes of its own path: proc(5)."""
+    return f"/proc/self/fd/{descriptor}"
 
 
 def unacknowledged(transport: asyncio.BaseTransport) -> int:

@@ -62,6 +62,20 @@ def test_one_that_is_stopped_before_it_has_counted_a_prompt_is_replaced(start):
     app.line("ERROR tiny llama-server was ended: stopped by a signal")
 
 
+def test_what_is_answered_goes_on_when_somebody_removes_the_folder(start):
+    """A user who logs out takes /run/user/UID along. The model is found nevertheless."""
+    app = start("--set", "Model/endpoint_name=tiny").ready()
+    children = app.children
+    stream = iter(chat(client(app), tokens=400, stream=True))
+    next(stream)
+    shutil.rmtree(app.folders[0])
+    again = [chat(client(app), tokens=8) for _ in range(3)]  # by connections of their own
+    assert all(answer.choices[0].message.content for answer in again)
+    assert [chunk.choices[0].finish_reason for chunk in stream][-1] == "length"
+    assert app.children == children
+    assert app.end() == 143
+
+
 def test_a_folder_that_somebody_has_removed_is_made_anew(start):
     """As a cleaner of /tmp may."""
     app = start("--set", "Model/endpoint_name=tiny").ready()

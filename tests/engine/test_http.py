@@ -1,5 +1,7 @@
 import asyncio
 import contextlib
+import os
+import shutil
 import socket as sockets
 
 import pytest
@@ -48,6 +50,31 @@ async def hello(reader, writer, head):
 @pytest.fixture
 def socket(tmp_path):
     return str(tmp_path / "x.sock")
+
+
+def test_a_socket_that_is_held_is_found_when_its_folder_has_gone(run, tmp_path):
+    """Until there is another child."""
+    folder = tmp_path / "x"
+    folder.mkdir()
+
+    async def scenario():
+        async with Child(folder / "s.sock", hello) as child:
+            client = Client(Address(str(folder / "s.sock")), "k")
+            before = len(os.listdir("/proc/self/fd"))
+            for _ in range(2):
+                client.hold()
+            shutil.rmtree(folder)
+            for _ in range(2):
+                assert (await client.get("/health", 5)).body == b"hello"
+                client.close()
+            client.reopen()
+            with pytest.raises(NotConnectedError, match="No such file"):
+                await client.get("/health", 5)
+            await until(lambda: child.left.is_set())
+            assert child.connections == 2
+            await until(lambda: len(os.listdir("/proc/self/fd")) == before)
+
+    run(scenario)
 
 
 def test_connections_are_used_again_and_carry_the_key(run, socket):

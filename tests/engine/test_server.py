@@ -113,6 +113,34 @@ def test_what_stands_in_the_place_of_its_socket_fails_the_load_alone(run, tmp_pa
     run(scenario)
 
 
+REMOVES_ITS_SOCKET = """
+import os, socket, sys
+end = socket.socket(socket.AF_UNIX)
+end.bind(sys.argv[1])
+end.listen()
+print('cmd_child_to_router:state:{"state": "ready", "payload": {}}', flush=True)
+while True:
+    asker, _ = end.accept()
+    asker.recv(65536)
+    os.unlink(sys.argv[1])
+    asker.sendall(b"HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\n{}")
+"""
+
+
+def test_one_whose_socket_goes_as_it_gets_ready_has_not_come(run, tmp_path):
+    """Or it would fail at the first request that wants a connection of its own."""
+    path = str(tmp_path / "x.sock")
+    program = Program([sys.executable, "-uc", REMOVES_ITS_SOCKET, path], {})
+
+    async def scenario():
+        lost = LlamaServer("m", program, Client(Address(path), "k"), grace=0.1)
+        with pytest.raises(LoadError, match=f"its socket {path}: No such file"):
+            await lost.start()
+        assert not lost.process.running
+
+    run(scenario)
+
+
 def test_one_whose_socket_somebody_removes_while_it_loads_is_not_waited_for(run, tmp_path):
     """It says that it listens, and nobody can find it."""
     said = f"print('cmd_child_to_router:state:{json.dumps({'state': 'ready', 'payload': {}})}')"
