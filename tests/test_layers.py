@@ -89,6 +89,7 @@ FOLDERS = {  # low to high, each with its modules low to high
         "footprint",
         "budget",
         "settle",
+        "named_files",
         "candidate",
         "disk",
         "draft",

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from app.commands import options
 from app.console import say
 from app.form.settings import Settings
+from app.instance.callers import check_environment
 from app.instance.invocation import Invocation
 from app.machine import private
 from app.models.store import Store
@@ -38,6 +39,7 @@ async def check(
 ) -> int:
     """Print the plan, then say what keeps it from being served. Raises AppError."""
     settings = options.settings(wanted)
+    await check_environment(environment)
     task = ClearMLTask(offline=wanted.offline, environment=environment, recorded=wanted.recorded)
     await task.attach()
     store = Store(

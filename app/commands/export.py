@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 from app.commands.launch import connect
 from app.console import say
+from app.errors import ConfigError
 from app.form import file
-from app.form.merge import merge
+from app.form.merge import is_known, merge
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +21,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     tasks = await connect(environment)
-    export(await tasks.parameters(arguments.task))
+    parameters = await tasks.parameters(arguments.task)
+    if not any(map(is_known, parameters)):
+        raise ConfigError(
+            f"task {arguments.task} has no field of this app: is it another program's?"
+        )
+    export(parameters)
     return 0
 
 

@@ -130,22 +130,25 @@ def allowed_networks(text: str) -> list[Network]:
         raise ConfigError(f"{ALLOW_VARIABLE}: {error}: write networks as 10.0.0.0/8") from None
 
 
-def _check_host(host: str) -> None:
+def _addresses(host: str) -> list[str]:
     """Raises ConfigError for what is no address and no name of one."""
     try:
-        network.addresses(host, 0)
+        return network.addresses(host, 0)
     except OSError as error:
         problem = f"{host} is no address of this machine: {words(error)}"
         raise ConfigError(f"General/host: {problem}") from None
 
 
 def listening_host(given: str, *, under_agent: bool, has_key: bool) -> str:
-    """The address to listen on. Raises ConfigError if the whole network could use the models."""
+    """The address to listen on. Raises ConfigError if the whole network could use the models.
+    Blocks: a name is looked up."""
     chosen = given or (ANYWHERE if under_agent or has_key else HERE)
     if len(chosen) > 2 and chosen[0] + chosen[-1] == "[]":  # as an IPv6 address stands in a URL
         chosen = chosen[1:-1]
     if not under_agent and not has_key and not loopback(chosen):
-        _check_host(chosen)  # first: a key would not help
+        found = _addresses(chosen)  # first: a key would not help
+        if all(map(loopback, found)):  # 127.1, or a name of this machine in its own list
+            return found[0]
         raise ConfigError(
             f"General/host: {chosen} is open to the network: set {KEY_VARIABLE} to a key that "
             f"callers must send, or listen on {HERE}"

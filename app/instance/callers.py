@@ -60,6 +60,13 @@ def own_keys(environment: Mapping[str, str]) -> list[str]:
     return keys
 
 
+async def check_environment(environment: Mapping[str, str]) -> None:
+    """Raises ConfigError for what it says of callers, and nobody can heed."""
+    own_keys(environment)
+    allowed_networks(environment.get(ALLOW_VARIABLE, ""))
+    await keys_file_of(environment)
+
+
 async def callers_of(
     task: ClearMLTask,
     general: GeneralSettings,

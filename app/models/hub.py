@@ -127,12 +127,12 @@ def _files(repo: str, revision: str, cache: Path) -> list[str]:
         return _listed(repo, revision)
     except (RepositoryNotFoundError, RevisionNotFoundError):
         raise
-    except UNREACHABLE:
+    except UNREACHABLE as error:
         folder = _folder(repo, cache)
         try:
             commit = (folder / "refs" / revision).read_text()
         except OSError:
-            raise LocalEntryNotFoundError(f"{repo} is not in the cache") from None
+            raise LocalEntryNotFoundError(f"{repo} is not in the cache") from error
         snapshot = folder / "snapshots" / commit
         return [str(p.relative_to(snapshot)) for p in snapshot.rglob("*") if p.is_file()]
 
@@ -232,11 +232,20 @@ def _explain(repo: str, revision: str, path: str, error: Exception) -> str:
     if isinstance(error, RevisionNotFoundError):
         return f"{looked}: no such revision"
     if isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
-        why = "HF_HUB_OFFLINE forbids to ask" if constants.HF_HUB_OFFLINE else "it does not answer"
-        return f"{looked}: not in the cache, and {why}"
+        return f"{looked}: not in the cache, and {_silence(error)}"
     if isinstance(error, EntryNotFoundError) and isinstance(error, HfHubHTTPError):
         return f"{looked}: no such file; {_instead(repo, revision, path)}"
     return f"{looked}: {_said(error)}"
+
+
+def _silence(error: Exception) -> str:
+    """Why the hub told nothing."""
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE forbids to ask"
+    answer = getattr(error.__cause__, "response", None)
+    if answer is None:
+        return "it does not answer"
+    return f"its answer has status {answer.status_code}, and does not say why: is it a hub?"
 
 
 def _said(error: Exception) -> str:

@@ -22,7 +22,7 @@ from app.models.files import Inspected, Located
 from app.models.parts import Remote
 from app.models.reference import Reference, parse, shown
 from app.models.store import Store
-from app.planning import placement
+from app.planning import named_files, placement
 from app.planning.allot import Vacancy, allot, run_at_once, vacancy, with_threads
 from app.planning.amounts import HOST, Need, lacking, together
 from app.planning.budget import LEAST_FREE, beside_others, budget, hardware, headroom, need
@@ -121,7 +121,7 @@ async def plan(settings: Settings, around: Surroundings) -> Plan:
 
     async def find_in_turn(model: ModelSettings) -> _Found:
         async with at_once:
-            return await _find(model, around, site)
+            return await _find(model, around, site, trial=around.trial and not general.models)
 
     finding = [asyncio.ensure_future(find_in_turn(model)) for model in settings.models]
     try:
@@ -182,14 +182,15 @@ class _Found:
     contents: Inspected | None
 
 
-async def _find(model: ModelSettings, around: Surroundings, site: Site) -> _Found:
-    """Several models are looked up at the same time: each may wait for its hub."""
+async def _find(model: ModelSettings, around: Surroundings, site: Site, *, trial: bool) -> _Found:
+    """Several models are looked up at the same time: each may wait for its hub. `trial`: the tiny
+    model is meant, where none is named."""
     model = settle(model)
     for name in arguments.ignored_by_cli(model):
         logger.warning("%s is ignored, because Model/cli replaces it", name)
-    # The tiny model is the default only if no model is listed at all.
-    reference = parse(model.model, trial=around.trial and site.machine.models == 1)
+    reference = parse(model.model, trial=trial)
     arguments.check(model, site.capabilities)
+    named_files.check(model)
     wanted = memory_wanted(model)
     visible = [device.name for device in gpu.devices()]
     check_gpus(visible, site.capabilities.devices, wanted.gpu_layers)

@@ -26,10 +26,11 @@ def check_form(settings: Settings) -> None:
     """As far as no machine is needed to run the models on: for an agent, which serves the tiny
     model where none is named. Raises FormError."""
     models: list[ModelSettings] = []
+    listed = bool(settings.general.models)
     for number, model in enumerate(settings.models, start=1):
-        with naming_item(number, listed=bool(settings.general.models)):
+        with naming_item(number, listed=listed):
             model = settle(model)
-            reference.parse(model.model, trial=len(settings.models) == 1)
+            reference.parse(model.model, trial=not listed)
             if model.mmproj:
                 with naming_field("mmproj"):
                     reference.parse(model.mmproj, trial=False)

@@ -35,10 +35,11 @@ def ask(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.delenv("HF_TOKEN", raising=False)
 
-    def asked(planner, *, as_json=False, **fields):
+    def asked(planner, *, as_json=False, environment=None, **fields):
         config = {key.replace("__", "/"): text for key, text in fields.items()}
         wanted = Invocation(config, offline=True, cache_dir=str(tmp_path / "cache"))
-        return asyncio.run(check(wanted, {}, as_json=as_json, planner=planner))
+        around = environment or {}
+        return asyncio.run(check(wanted, around, as_json=as_json, planner=planner))
 
     return asked
 
@@ -69,6 +70,22 @@ def test_a_bad_field_is_refused_before_anything_is_asked(ask):
     with pytest.raises(FormError, match="Model/threads"):
         ask(planner, Model__threads="x")
     assert planner.settings is None
+
+
+@pytest.mark.parametrize(
+    "variable, text, problem",
+    [
+        ("LLAMACPP_API_KEY", "a\nb", "no header can carry"),
+        ("LLAMACPP_ALLOW_FROM", "10.0.0.0/99", "write networks as"),
+        ("LLAMACPP_API_KEYS_FILE", "/none.toml", "No such file"),
+    ],
+)
+def test_what_the_environment_says_of_callers_can_be_heeded(ask, variable, text, problem):
+    """As at the start."""
+    planner = Planner()
+    with pytest.raises(ConfigError, match=f"{variable}: .*{problem}"):
+        ask(planner, environment={variable: text})
+    assert planner.settings is None or planner.around is None
 
 
 def test_a_token_in_the_file_is_for_the_hub_alone(ask):

@@ -343,3 +343,7 @@ def test_export_is_what_config_takes(api, tmp_path, weights):
     assert command(api, tmp_path, *line).returncode == 0
     unknown = command(api, tmp_path, sys.executable, "-m", "app", "export", "0" * 32)
     assert unknown.returncode == 2 and "Invalid task id" in unknown.stderr
+    other = api.state.new_task(hyperparams=form(General__epochs="3"))
+    foreign = command(api, tmp_path, sys.executable, "-m", "app", "export", other["id"])
+    assert foreign.returncode == 2 and "has no field of this app" in foreign.stderr
+    assert foreign.stdout == ""

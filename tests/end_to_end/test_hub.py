@@ -7,6 +7,7 @@ import signal
 import struct
 from base64 import b64encode
 from collections import Counter
+from http.server import BaseHTTPRequestHandler
 from zlib import compress, crc32
 
 import pytest
@@ -18,6 +19,7 @@ from tests.clearml_api import ApiServer
 from tests.end_to_end.conftest import checked, environment_of, finished, refused
 from tests.end_to_end.test_serving import chat, client, get, until
 from tests.hub import Hub, Storage
+from tests.threaded import ThreadedServer
 
 REFERENCE = "org/repo/dir/m.gguf"
 HEADER = 5 << 20  # bytes that are read of the large file before it is fetched, at most
@@ -211,6 +213,27 @@ def test_a_hub_that_may_not_be_asked(check):
 @pytest.mark.parametrize("path", ["m.gguf", "L*.gguf"])
 def test_a_hub_that_cannot_be_asked_at_all(check, hub, path):
     refused(check(f"org/repo/{path}", HF_ENDPOINT="http://a..b"), f"looked for {path!r}")
+
+
+class NoHub(ThreadedServer):
+    """Another web server."""
+
+    def handler(self):
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_error(404)
+
+            do_HEAD = do_GET  # noqa: N815
+            log_message = lambda *_: None  # noqa: E731
+
+        return Handler
+
+
+@pytest.mark.parametrize("path", ["m.gguf", "L*.gguf"])
+def test_what_answers_and_is_no_hub(check, path):
+    with NoHub() as other:
+        done = check(f"org/repo/{path}", HF_ENDPOINT=other.url)
+    refused(done, "its answer has status 404, and does not say why: is it a hub?")
 
 
 def test_a_corrupt_file_is_refused(serve, hub, weights):

@@ -144,6 +144,8 @@ def test_who_guesses_learns_nothing_at_once_until_a_right_key_came_from_there(mo
         ("::1", False, False, "::1"),
         ("[::1]", False, False, "::1"),
         ("[::]", False, True, "::"),
+        ("127.1", False, False, "127.0.0.1"),  # as the system's own functions read it
+        ("LOCALHOST", False, False, "127.0.0.1"),
         ("[]", False, True, "[]"),  # no host: "" would be all of them
         ("127.0.0.1", True, True, "127.0.0.1"),
     ],

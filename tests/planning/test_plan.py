@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from app.errors import ConfigError
+from app.errors import ConfigError, FormError
 from app.form.settings import GeneralSettings, IdleSettings, ModelSettings, Settings
 from app.models import hub
 from app.models.files import Preview
@@ -13,7 +13,8 @@ from app.planning.report import as_json, table
 
 GB = 10**9
 HELP = (
-    "-m, --model FNAME  path\n-c, --ctx-size N  size\n-np, --parallel N  slots\n--spec-type T  kind"
+    "-m, --model FNAME  path\n-c, --ctx-size N  size\n-np, --parallel N  slots\n"
+    "--spec-type T  kind\n--lora FNAME  adapter"
 )
 
 
@@ -56,12 +57,13 @@ def planned(tmp_path, monkeypatch):
     monkeypatch.setattr(module.gpu, "devices", list)
     monkeypatch.setattr(module.host, "disk_free", lambda folder: 10 * GB)
 
-    def planned(files, *models):
+    def planned(files, *models, text=""):
         listed = tuple(
             ModelSettings(endpoint_name=f"m{number}", **model)
             for number, model in enumerate(models)
         )
-        settings = Settings(listed, GeneralSettings(llama_server=str(server)), IdleSettings())
+        general = GeneralSettings(models=text, llama_server=str(server))
+        settings = Settings(listed, general, IdleSettings())
         around = Surroundings(HubStore(tmp_path, files), {}, tmp_path, trial=True)
         return asyncio.run(plan(settings, around))
 
@@ -92,6 +94,17 @@ def test_files_that_do_not_fit_on_the_disk_together_are_refused(planned):
     files = {"m.gguf": [6 * GB], "n.gguf": [6 * GB]}
     with pytest.raises(ConfigError, match="12.0 GB are to be downloaded, but only 10.0 GB"):
         planned(files, {"model": M}, {"model": "org/repo/n.gguf"})
+
+
+def test_a_list_names_its_only_model(planned):
+    with pytest.raises(FormError, match="is empty: name a GGUF file") as raised:
+        planned({}, {"model": ""}, text='[{"model": ""}]')
+    assert raised.value.field == "General/models[1].model"
+
+
+def test_an_adapter_that_is_not_there_is_refused_before_anything_is_asked_for(planned):
+    with pytest.raises(FormError, match="--lora: '/none.gguf' is no file of this machine"):
+        planned({}, {"model": M, "extra_args": "--lora /none.gguf"})
 
 
 def test_a_model_that_is_to_guess_for_itself_is_told_of(planned, caplog):

@@ -35,6 +35,13 @@ def test_an_alias_is_not_the_name_that_another_model_gets_from_its_file():
     assert raised.value.field == "General/models[2].aliases"
 
 
+def test_only_a_form_without_a_list_may_leave_the_model_out():
+    check_form(parse(merge({})))
+    with pytest.raises(FormError, match="is empty: name a GGUF file") as raised:
+        check_form(parse(merge({"General/models": '[{"model": ""}]'})))
+    assert raised.value.field == "General/models[1].model"
+
+
 def test_a_command_line_fills_model_and_name():
     model = settle(ModelSettings(cli="-m /m.gguf -a name -c 1"))
     assert (model.model, model.endpoint_name) == ("/m.gguf", "name")
