@@ -33,6 +33,7 @@ class Sim:
         self.last_used, self.here = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
         self.gap = dict.fromkeys(names)
         self.busy, self.turn = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+        self.before = dict.fromkeys(names, (0.0, 0.0))
         self.hog = dict.fromkeys(names, False)
         self.left = []  # who left unused, and when
         self.comings = {}  # a model that comes → who must be gone first
@@ -44,6 +45,7 @@ class Sim:
         """A request now; `then` is called when it is served."""
         if not self.leased[model] and not self.queue[model]:
             self.gap[model] = self.now - self.last_used[model]
+            self.before[model] = self.busy[model], self.last_used[model]
             self.busy[model] = self.now
         self.queue[model].append((self.now, service, then))
         self._decide()
@@ -94,7 +96,10 @@ class Sim:
         ]
 
     def _turn(self, name):
-        return max(0.0, self.last_used[name] - max(self.here[name], self.busy[name]))
+        since, until = self.busy[name], self.last_used[name]
+        if until < since:
+            since, until = self.before[name]
+        return max(0.0, until - max(self.here[name], since))
 
     def _decide(self):
         found = self.policy(self.standings(), {"d": self.budget}, self.now, self.bound)

@@ -221,10 +221,14 @@ class Model(Generic[Upstream]):
         )
 
     def turn(self) -> float:
-        """For how many seconds it last served without an idle moment, since it came."""
+        """For how many seconds it last served without an idle moment, since it came. Until a
+        request has ended after an idle moment, the time before that counts."""
         if self.state is not ModelState.READY:
             return self.last_turn
-        return max(0.0, self.line.last_used - max(self.here_since, self.line.busy_since))
+        since, until = self.line.busy_since, self.line.last_used
+        if until < since:
+            since, until = self.line.busy_before
+        return max(0.0, until - max(self.here_since, since))
 
     def switch_cost(self) -> float:
         """Seconds that leaving and coming back took the last time. The way back from CPU RAM of one

@@ -42,6 +42,7 @@ class Line:
         self.gave_up = 0.0  # when a request last waited in vain
         self.gap: float | None = None  # from the model's last idle moment to the request after it
         self.busy_since = 0.0  # when that request came
+        self.busy_before = (0.0, 0.0)  # the time without an idle moment before that one
         self._waiters: Fair[Waiter] = Fair()
         self._asking: deque[Waiter] = deque()  # they want no slot
         self._counting = 0  # of those that wait: they lease the model until their prompt is counted
@@ -85,6 +86,7 @@ class Line:
 
     def _begin(self, now: float) -> None:
         """A request after an idle moment."""
+        self.busy_before = self.busy_since, self.last_used
         self.gap, self.busy_since = now - self.last_used, now
 
     def end(self, seat: Seat, now: float, use: Use = Use.WHOLE) -> None:

@@ -680,6 +680,25 @@ def test_a_crash_ends_a_turn(run, at_work):
     run(scenario)
 
 
+def test_the_turn_before_an_idle_moment_counts_until_a_request_after_it_has_ended(run):
+    async def scenario():
+        world = World(a=20)
+        model = world.pool._ledger["a"]
+        for seconds in (3, 2):
+            using = asyncio.create_task(world.use("a", 0.02))
+            await until(lambda: model.line.leased)
+            assert model.turn() == pytest.approx(0 if seconds == 3 else 3, abs=0.01)
+            world.now += seconds
+            await using
+            assert model.turn() == pytest.approx(seconds, abs=0.01)
+            world.now += 100
+        seat = model.line.lease(world.now)
+        model.here_since = world.now  # it has left and come back meanwhile
+        assert model.turn() == 0 and seat is not None
+
+    run(scenario)
+
+
 def test_a_turn_that_has_ended_is_told_while_requests_wait_for_the_next_one(run):
     async def scenario():
         world = World(a=20, b=20)

@@ -56,6 +56,16 @@ def test_who_asks_just_after_another_model_was_asked_for_is_served_with_the_othe
     assert assign([here, waits], BUDGET, 100.06, 60).draining == {"a"}
 
 
+def test_who_asks_with_others_after_an_idle_moment_is_served_with_them():
+    """A program starts its callers, a few ms one after the other: two for a, which has been idle,
+    and one for b between them. Result: both of a are served in one turn."""
+    sim = Sim({"a": 10, "b": 10}, 10, cost=0.001)
+    for when, name in ((0.0, "a"), (10.0, "a"), (10.002, "b"), (10.005, "a")):
+        sim.at(when, lambda name=name: sim.request(name, 1.0))
+    sim.run()
+    assert [name for name, _ in sim.done] == ["a", "a", "a", "b"] and sim.switches == 2
+
+
 def test_one_that_leaves_keeps_nobody_from_its_place_though_it_is_pinned_meanwhile():
     leaves, waits = standing("a", Stage.LEAVING, pinned=True), standing("b", waiting_since=1.0)
     assert not assign([leaves, waits], BUDGET, 2.0, 60).refused
