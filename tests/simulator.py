@@ -8,13 +8,14 @@ import heapq
 import itertools
 from dataclasses import dataclass, field
 
+from app.memory.line import PAUSE
 from app.memory.turns import Stage, Standing, assign
 
 
 @dataclass
 class Sim:
-    need: dict  # model → bytes on the one device
-    budget: int
+    need: dict  # model → bytes on its device
+    budget: int  # of each device
     cost: float = 1.0
     leaves_in: dict = field(default_factory=dict)  # seconds, where leaving takes another time
     bound: float = 60.0
@@ -22,9 +23,11 @@ class Sim:
     priority: dict = field(default_factory=dict)
     pinned: frozenset = frozenset()
     ttl: dict = field(default_factory=dict)
+    device: dict = field(default_factory=dict)  # of those that are not on "d"
 
     def __post_init__(self):
         self.now, self.switches, self.done, self.denied = 0.0, 0, [], []
+        self.budgets = dict.fromkeys(["d", *self.device.values()], self.budget)
         self.longest_idle = 0.0
         self._events, self._count = [], itertools.count()
         names = list(self.need)
@@ -46,6 +49,7 @@ class Sim:
         if not self.leased[model] and not self.queue[model]:
             self.gap[model] = self.now - self.last_used[model]
             self.before[model] = self.busy[model], self.last_used[model]
+            self.hog[model] = self.hog[model] and self.gap[model] < PAUSE
             self.busy[model] = self.now
         self.queue[model].append((self.now, service, then))
         self._decide()
@@ -57,16 +61,15 @@ class Sim:
             if self.idle_with_work:
                 self.longest_idle = max(self.longest_idle, self.now - before)
             what()
-            assert self.held <= self.budget, f"over the budget at {self.now}"
+            for device in self.budgets:
+                assert self.held(device) <= self.budget, f"over the budget at {self.now}"
         return self
 
-    @property
-    def held(self):
-        """Bytes of all that is here, comes (once its room is free) or has not gone yet."""
+    def held(self, device):
+        """Bytes there of all that is here, comes (once its room is free) or has not gone yet."""
         coming = {n for n, waits in self.comings.items() if waits}
-        return sum(
-            self.need[n] for n, s in self.stage.items() if s is not Stage.AWAY and n not in coming
-        )
+        there = {n for n, stage in self.stage.items() if stage is not Stage.AWAY} - coming
+        return sum(self.need[n] for n in there if self.device.get(n, "d") == device)
 
     @property
     def idle_with_work(self):
@@ -77,7 +80,7 @@ class Sim:
         return [
             Standing(
                 n,
-                {"d": self.need[n]},
+                {self.device.get(n, "d"): self.need[n]},
                 self.stage[n],
                 leased=self.leased[n],
                 waiting_since=self.queue[n][0][0] if self.queue[n] else None,
@@ -102,7 +105,7 @@ class Sim:
         return max(0.0, until - max(self.here[name], since))
 
     def _decide(self):
-        found = self.policy(self.standings(), {"d": self.budget}, self.now, self.bound)
+        found = self.policy(self.standings(), self.budgets, self.now, self.bound)
         for turn in found.begin:
             self._leave(turn.evict)
             self.stage[turn.name] = Stage.COMING

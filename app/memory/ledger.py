@@ -177,7 +177,6 @@ class Model(Generic[Upstream]):
     held: int = 0  # bytes of CPU RAM that it has, while it leaves, until it is gone
     held_back_since: float | None = None  # its new requests wait, so that it can leave
     last_turn: float = 0.0  # seconds of the last one that has ended
-    hog: bool = False  # requests waited for it when it left last
     has_left: bool = False
     leave_cost: float = 0.0  # seconds that leaving took the last time
     come_cost: float = 0.0  # seconds that coming took the last time
@@ -209,7 +208,7 @@ class Model(Generic[Upstream]):
             waiting_since=self.line.waiting_since,
             waiting=self.line.waiting,
             turn=self.turn(),
-            hog=self.hog,
+            hog=self.line.hog,
             priority=self.priority,
             pinned=self.pinned,
             last_used=self.line.last_used,
@@ -221,8 +220,8 @@ class Model(Generic[Upstream]):
         )
 
     def turn(self) -> float:
-        """For how many seconds it last served without an idle moment, since it came. Until a
-        request has ended after an idle moment, the time before that counts."""
+        """For how many seconds it last served without an idle moment, since it came. After an idle
+        moment, the turn before it counts until a request has ended."""
         if self.state is not ModelState.READY:
             return self.last_turn
         since, until = self.line.busy_since, self.line.last_used
@@ -267,7 +266,7 @@ class Model(Generic[Upstream]):
         """What it has now, and how it was, is kept until it is gone."""
         self.ends_turn()
         if self.state is ModelState.READY:
-            self.hog = self.line.waiting > 0
+            self.line.hog = self.line.waiting > 0
         self.held, self.was_parked = self.ram_taken(), self.state is ModelState.PARKED
 
     def ends_turn(self) -> None:

@@ -12,6 +12,7 @@ from app.memory.seat import Demand, Seat, Use
 
 AT_ONCE = 8  # requests that are told in one turn of the loop: each then sends to its child
 AGED = 30.0  # seconds: whom others have kept waiting for longer is served before all of them
+PAUSE = 1.0  # seconds without a request, as people and agents make them
 LATELY = 10.0  # seconds: a caller that had a turn in them is likely to come again
 NOBODY = Caller("address", "")
 ONE = Demand()
@@ -43,6 +44,7 @@ class Line:
         self.gap: float | None = None  # from the model's last idle moment to the request after it
         self.busy_since = 0.0  # when that request came
         self.busy_before = (0.0, 0.0)  # the time without an idle moment before that one
+        self.hog = False  # requests waited when the model last left, without a pause since
         self._waiters: Fair[Waiter] = Fair()
         self._asking: deque[Waiter] = deque()  # they want no slot
         self._counting = 0  # of those that wait: they lease the model until their prompt is counted
@@ -86,8 +88,10 @@ class Line:
 
     def _begin(self, now: float) -> None:
         """A request after an idle moment."""
-        self.busy_before = self.busy_since, self.last_used
+        if self.last_used >= self.busy_since:  # or its requests have all given up
+            self.busy_before = self.busy_since, self.last_used
         self.gap, self.busy_since = now - self.last_used, now
+        self.hog = self.hog and self.gap < PAUSE
 
     def end(self, seat: Seat, now: float, use: Use = Use.WHOLE) -> None:
         self.budget.end(seat, use, now)

@@ -20,13 +20,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 
 from app.memory.residency import Refuse, Resident, Swap, Wait, decide
-from app.planning.amounts import Need, lasting
+from app.planning.amounts import HOST, Need, lasting
 
-QUANTUM = 4.0  # times what a switch costs: at least 4/5 of the time is spent on requests
+# Times what a switch costs: at least 4/5 of the time is spent on requests; 2/3 beside a hog.
+QUANTUM = 4.0
 LEAST_QUANTUM = 0.2  # seconds
-HOG = 0.25  # what a request for a hog counts for beside one for another model
-HOGS_QUANTUM = 0.5  # times that of others, beside no smaller crowds
-HOGS_PATIENCE = 2.0  # times that of others
+# Of a hog: what a request for it counts for beside one for another model; its quantum while one
+# that is no hog waits, and how long it waits before it is late, times those of others.
+HOG, HOGS_QUANTUM, HOGS_PATIENCE = 0.25, 0.5, 2.0
 # Times what a switch costs, and times what a turn takes: who has waited for longer is late.
 PATIENCE, TURNS_OF_PATIENCE = 4.0, 1.5
 LONGEST_TURN = 5.0  # seconds of a turn that count: callers who go round take no longer ones
@@ -52,9 +53,9 @@ class Standing:
     `waiting`: how many requests wait for it, the oldest since `waiting_since` (None: none). `gap`:
     from its last idle moment to the request after it. `switch_cost`: what leaving and coming back
     take together. `turn`: for how long it last served without an idle moment. `hog`: requests
-    waited for it when it left last, so that its turn was ended, not over. `ttl`: how long it stays
-    without a request; None: as long as there is room. `parked`: it is away, and holds memory from
-    which the others serve.
+    waited for it when it last left, and it has not paused since. `ttl`: how long it stays without a
+    request; None: as long as there is room. `parked`: it is away, and holds memory from which the
+    others serve.
     """
 
     name: str
@@ -77,8 +78,8 @@ class Standing:
 
     @property
     def crowd(self) -> float:
-        """Its requests, running and waiting, as they count when turns are given."""
-        return (self.leased + self.waiting) * (HOG if self.hog else 1.0)
+        """How many requests wait for it, as they count when turns are given."""
+        return self.waiting * (HOG if self.hog else 1.0)
 
     @property
     def patience(self) -> float:
@@ -143,9 +144,18 @@ def order(standings: Sequence[Standing], now: float, bound: float) -> list[Stand
 
 def quantum(model: Standing, waiting: Sequence[Standing]) -> float:
     """For how many seconds one in demand may keep its place while these wait for one."""
-    long = QUANTUM * model.switch_cost
-    yields = model.hog and sum(other.crowd for other in waiting) >= model.crowd
-    return long * HOGS_QUANTUM if yields else long
+    yields = model.hog and any(_wants_place_of(model, other) for other in waiting)
+    return QUANTUM * model.switch_cost * (HOGS_QUANTUM if yields else 1.0)
+
+
+def _wants_place_of(hog: Standing, other: Standing) -> bool:
+    beside = _gpus(hog.need).isdisjoint(_gpus(other.need))
+    return not other.hog and other.stage is Stage.AWAY and not beside
+
+
+def _gpus(need: Need) -> set[str]:
+    """What models take turns on: each has a little of host memory, too."""
+    return {device for device, size in need.items() if size and device != HOST} or {HOST}
 
 
 def keeps_until(model: Standing, waiting: Sequence[Standing], bound: float) -> float:
@@ -206,7 +216,7 @@ class _Assignment:
         self._models = {model.name: model for model in standings}
         self._waiting = order(standings, now, bound)
         self._residents = self._find_residents()
-        self._head: Standing | None = None  # the first that has to wait
+        self._heads: list[Standing] = []  # that have to wait: nobody behind takes from them
         self._begin: list[Turn] = []
         self._refused: list[tuple[str, str]] = []
         self._draining: set[str] = set()
@@ -214,7 +224,7 @@ class _Assignment:
 
     def turns(self) -> Turns:
         for model in self._waiting:
-            if self._head is None or self._fits_beside(self._head, model):
+            if self._takes_nothing(model):
                 self._decide(model)
         unused = tuple(self._unused())
         return Turns(
@@ -237,16 +247,16 @@ class _Assignment:
         decision = decide(model.name, model.need, self._residents, self._budget)
         if isinstance(decision, Swap):
             self._swap(model, decision)
-        elif isinstance(decision, Refuse) and self._head is None:
+        elif isinstance(decision, Refuse):
             self._refused.append((model.name, decision.reason))
-        elif isinstance(decision, Wait) and self._head is None:
-            self._head = model
+        elif isinstance(decision, Wait):
+            self._heads.append(model)
             self._ask_to_drain(decision.blockers)
 
     def _swap(self, model: Standing, decision: Swap) -> None:
         gathered = self._gathered_at(model, [self._models[name] for name in decision.evict])
         if gathered > self._now:
-            self._head = self._head or model
+            self._heads.append(model)
             self._again.append(gathered)
             return
         # A model that leaves for another one still holds memory, which was not counted above.
@@ -271,7 +281,7 @@ class _Assignment:
         for model in (self._models[name] for name in blockers):
             if model.stage is not Stage.HERE:
                 continue
-            until = keeps_until(model, self._waiting, self._bound)
+            until = self._keeps_until(model)
             since = min(other.waiting_since or 0.0 for other in self._waiting)
             until = max(until, since + gathers_for(model, [model]))
             if until <= self._now:
@@ -279,22 +289,25 @@ class _Assignment:
             else:
                 self._again.append(until)
 
-    def _fits_beside(self, head: Standing, model: Standing) -> bool:
-        """Whether a model fits beside all residents and beside the one that waits before it: behind
-        the first that has to wait, only those go that take nothing from it."""
-        return all(
-            size + head.need.get(device, 0) + sum(r.need.get(device, 0) for r in self._residents)
-            <= self._budget.get(device, 0)
-            for device, size in model.need.items()
-        )
+    def _keeps_until(self, model: Standing) -> float:
+        waiting = [self._models[other.name] for other in self._waiting]  # as they stand by now
+        return keeps_until(model, waiting, self._bound)
+
+    def _takes_nothing(self, model: Standing) -> bool:
+        """Whether a model takes nothing from those before it that have to wait: on each device that
+        they need as well, it fits beside them and all residents."""
+        for device, size in model.need.items():
+            claimed = sum(head.need.get(device, 0) for head in self._heads)
+            taken = sum(resident.need.get(device, 0) for resident in self._residents)
+            if size and claimed and size + claimed + taken > self._budget.get(device, 0):
+                return False
+        return True
 
     def _find_residents(self) -> list[Resident]:
         return [self._resident(m) for m in self._models.values() if m.stage is not Stage.AWAY]
 
     def _resident(self, model: Standing) -> Resident:
-        lingers = (
-            model.stage is Stage.HERE and keeps_until(model, self._waiting, self._bound) > self._now
-        )
+        lingers = model.stage is Stage.HERE and self._keeps_until(model) > self._now
         return Resident(
             name=model.name,
             need=model.need,

@@ -304,7 +304,8 @@ async def passes(world, use):
 
 def test_a_model_in_demand_yields_after_its_quantum(run):
     """Callers keep a busy without a pause; one asks for b. Result: a is held back, drains, and b
-    gets its turn while a is still asked for. a counts as a hog until it leaves unasked."""
+    gets its turn while a is still asked for. a counts as a hog until it leaves unasked,
+    or pauses."""
 
     async def scenario():
         world = World(a=20, b=20)
@@ -323,6 +324,12 @@ def test_a_model_in_demand_yields_after_its_quantum(run):
         assert a.standing().hog and not b.standing().hog
         asking = False
         await asyncio.gather(*hogs)
+        await world.use("a")
+        assert a.standing().hog
+        world.now += 1.1
+        await world.use("a")
+        assert not a.standing().hog
+        a.line.hog = True
         await passes(world, world.use("b"))
         assert not a.standing().hog
 
