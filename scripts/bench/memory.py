@@ -258,8 +258,9 @@ def peers() -> list[str]:
 
 
 def in_turns(pairs: int) -> list[str]:
-    """There and back again, so that what changes with time falls on all alike."""
-    return [*peers(), *reversed(peers())] * pairs
+    """There and back again, so that what changes with time falls on all alike; each once, where no
+    pair is asked for."""
+    return [*peers(), *reversed(peers())] * pairs or peers()
 
 
 def switching(base: str) -> str:
@@ -426,7 +427,9 @@ def decision() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="of wake")
-    parser.add_argument("--pairs", type=int, default=1, help="of rounds there and back")
+    parser.add_argument(
+        "--pairs", type=int, default=1, help="of rounds there and back; 0: each once"
+    )
     parser.add_argument("--requests", type=int, default=60)
     parser.add_argument("--words", type=int, default=300, help="of the long chat")
     parser.add_argument("--trips", type=int, default=3, help="of kept")
