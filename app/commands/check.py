@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from app.commands import options
 from app.console import say
 from app.form.settings import Settings
-from app.instance.callers import check_environment
+from app.instance.callers import allowed_by, secret_of
 from app.instance.invocation import Invocation
 from app.machine import private
 from app.models.store import Store
@@ -39,7 +39,9 @@ async def check(
 ) -> int:
     """Print the plan, then say what keeps it from being served. Raises AppError."""
     settings = options.settings(wanted)
-    await check_environment(environment)
+    await allowed_by(environment)
+    if settings.general.gateway_route and not wanted.offline:
+        secret_of(environment)
     task = ClearMLTask(offline=wanted.offline, environment=environment, recorded=wanted.recorded)
     await task.attach()
     store = Store(

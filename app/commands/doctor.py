@@ -20,6 +20,7 @@ from app.gateway import keys_file
 from app.gateway.admission import listening_host
 from app.instance.callers import own_keys
 from app.instance.invocation import Invocation
+from app.machine import threads
 from app.models.store import cache_folder
 from app.task.survey import Survey
 
@@ -36,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    report = await examine(checks(options.recorded(arguments), environment))
+    report = await examine(await threads.run(checks, options.recorded(arguments), environment))
     say(finding.as_json(report) if arguments.json else "\n".join(finding.lines(report)))
     return ConfigError.exit_status if finding.has_problem(report) else 0
 

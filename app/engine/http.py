@@ -196,16 +196,17 @@ class Client:
     def reopen(self) -> None:
         """There is another child."""
         self._given_up = self.broken = False
-        self._let_go()
+        self.let_go()
 
     def hold(self) -> None:
         """From now on connect to the Unix socket that is at the address now, even if somebody
-        removes its file or the folder. Raises OSError."""
-        self._let_go()
+        removes its file or the folder. Raises FileNotFoundError."""
+        self.let_go()
         if self.address.path:
             self._held = network.hold(self.address.path)
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """The opposite of `hold`."""
         if self._held is not None:
             os.close(self._held)
             self._held = None
@@ -275,6 +276,10 @@ class Client:
                 if clock.now() > deadline:
                     raise
                 await asyncio.sleep(FULL_PAUSE)
+            except (FileNotFoundError, PermissionError):
+                if self._held is None:
+                    raise
+                self.let_go()  # a sandbox shows what is held, and lets nobody connect to it
 
     def release(self, connection: ChildConnection) -> None:
         now = connection.idle_since = clock.now()

@@ -4,6 +4,7 @@ after the heads of the file turned out to be of no use."""
 from __future__ import annotations
 
 import contextlib
+import csv
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,13 @@ from app.errors import LoadError
 OF_HEADS = re.compile(r"\bMTP\b|nextn", re.I)  # a complaint of multi-token prediction
 OF_MEMORY = re.compile(r"alloc|out of memory", re.I)
 SHOWN = ("info", "warn", "error", "trace", "debug")
+
+
+def named(value: str) -> list[tuple[str, str]]:
+    """What an option's value may name: itself, and each part of a list with commas, which has
+    quotes as CSV does; also as `FILE:SCALE`, so each without what follows the last colon, too."""
+    words = [value, *next(csv.reader([value]), ())] if "\n" not in value else [value]
+    return [(word, word.rpartition(":")[0]) for word in words]
 
 
 @dataclass(frozen=True)
@@ -44,12 +52,10 @@ class Program:
     before: Callable[[], None] = lambda: None
 
     def may_name(self) -> list[Path]:
-        """The model's files, and whatever an argument may name, also as `FILE:SCALE`, or in a list
-        with commas: adapters and control vectors decide what is computed, too. Most are no files,
-        or none yet."""
-        words = {part for word in self.argv[1:] for part in (word, *word.split(","))}
-        names = (words | {word.rpartition(":")[0] for word in words}) - {""}
-        return sorted({*self.files, *map(Path, names)})
+        """The model's files, and whatever an argument may name: adapters and control vectors decide
+        what is computed, too. Most are no files, or none yet."""
+        names = {name for word in self.argv[1:] for part in named(word) for name in part}
+        return sorted({*self.files, *map(Path, names - {""})})
 
 
 class Starts:

@@ -12,7 +12,7 @@ from app.engine.http import Client
 from app.engine.lifecycle import State
 from app.engine.process import Process
 from app.engine.program import Program
-from app.errors import LoadError, UpstreamError, words
+from app.errors import LoadError, UpstreamError
 from app.machine import activity
 from app.models.read_ahead import ReadAhead
 
@@ -80,15 +80,18 @@ class LlamaServer:
         """Raises LoadError where it listens, and nobody can find it."""
         path = self.client.address.path
         if path and self.process.listens and not os.path.exists(path):
-            raise LoadError(f"cannot be loaded: somebody has removed its socket {path}")
+            raise self._removed()
 
     def _hold_socket(self) -> None:
-        """Raises LoadError where it can be found no more: see `_check_socket`."""
+        """Raises LoadError where nobody can find it any more."""
         try:
             self.client.hold()
-        except OSError as error:
-            path = self.client.address.path
-            raise LoadError(f"cannot be loaded: its socket {path}: {words(error)}") from None
+        except FileNotFoundError:
+            raise self._removed() from None
+
+    def _removed(self) -> LoadError:
+        path = self.client.address.path
+        return LoadError(f"cannot be loaded: somebody has removed its socket {path}")
 
     def _remove_socket(self, path: str) -> None:
         """A child that died has left it. Raises LoadError."""
@@ -104,6 +107,7 @@ class LlamaServer:
         # llama-server does not end while connections are open.
         self.client.close()
         await self.process.stop()
+        self.client.let_go()
 
     async def exited(self) -> int:
         return await self.process.exited()

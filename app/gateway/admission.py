@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import ipaddress
+import logging
 import re
 from collections.abc import Iterable
 
@@ -19,6 +20,8 @@ from app.gateway.origins import KEY_VARIABLE, loopback
 from app.gateway.quota import Quota
 from app.gateway.roster import Roster
 from app.machine import clock, network
+
+logger = logging.getLogger(__name__)
 
 SEND = "send one as `Authorization: Bearer …` or `X-Api-Key`"
 BEARER = re.compile(rb"bearer[ \t]+(\S.*)", re.I | re.S)
@@ -147,8 +150,10 @@ def listening_host(given: str, *, under_agent: bool, has_key: bool) -> str:
         chosen = chosen[1:-1]
     if not under_agent and not has_key and not loopback(chosen):
         found = _addresses(chosen)  # first: a key would not help
-        if all(map(loopback, found)):  # 127.1, or a name of this machine in its own list
-            return found[0]
+        if all(map(loopback, found)):  # 127.1, or this machine's name in its own list of hosts
+            here = min(found, key=lambda address: ":" in address)
+            logger.info("General/host: %s is %s: only this machine reaches it", chosen, here)
+            return here
         raise ConfigError(
             f"General/host: {chosen} is open to the network: set {KEY_VARIABLE} to a key that "
             f"callers must send, or listen on {HERE}"

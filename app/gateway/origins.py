@@ -124,7 +124,7 @@ def _shown(text: str) -> str:
 @lru_cache(maxsize=32)  # callers use few names
 def loopback(name: str) -> bool:
     """A name or an address, IPv6 also in brackets."""
-    if name == "localhost":
+    if name.lower() == "localhost":
         return True
     try:
         address = ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))

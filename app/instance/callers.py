@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from app.errors import ConfigError
 from app.form.settings import GeneralSettings
@@ -60,11 +61,19 @@ def own_keys(environment: Mapping[str, str]) -> list[str]:
     return keys
 
 
-async def check_environment(environment: Mapping[str, str]) -> None:
-    """Raises ConfigError for what it says of callers, and nobody can heed."""
-    own_keys(environment)
-    allowed_networks(environment.get(ALLOW_VARIABLE, ""))
-    await keys_file_of(environment)
+class Allowed(NamedTuple):
+    """What the environment says of callers."""
+
+    keys_file: KeysFile | None
+    networks: Sequence[Network]
+    keys: list[str]
+
+
+async def allowed_by(environment: Mapping[str, str]) -> Allowed:
+    """Raises ConfigError for what cannot be followed."""
+    keys_file = await keys_file_of(environment)
+    networks = allowed_networks(environment.get(ALLOW_VARIABLE, ""))
+    return Allowed(keys_file, networks, own_keys(environment))
 
 
 async def callers_of(
@@ -75,9 +84,7 @@ async def callers_of(
     routed: bool,
 ) -> Callers:
     """What callers must send; with a route the gateway looks after that. Raises ConfigError."""
-    keys_file = await keys_file_of(environment)
-    networks = allowed_networks(environment.get(ALLOW_VARIABLE, ""))
-    keys = own_keys(environment)
+    keys_file, networks, keys = await allowed_by(environment)
     secret = "" if routed or not general.gateway_route or task.offline else secret_of(environment)
     if secret:
         keys.append(trust.key(secret, task.task_id))

@@ -51,9 +51,14 @@ async def connect_unix(factory: Factory, path: str) -> None:
 
 
 def hold(path: str) -> int | None:
-    """A descriptor of the Unix socket's file there, for `held`; None where no /proc leads to it.
-    Raises OSError."""
-    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+    """A descriptor of the Unix socket's file there, for `held`; None where the system gives none,
+    or no /proc leads to it. Raises FileNotFoundError."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise
+    except OSError:  # no descriptor is left, or a sandbox knows no O_PATH
+        return None
     if os.path.exists(held(descriptor)):
         return descriptor
     os.close(descriptor)

@@ -19,6 +19,7 @@ from huggingface_hub import (
 )
 from huggingface_hub.errors import (
     EntryNotFoundError,
+    FileMetadataError,
     GatedRepoError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
@@ -242,10 +243,11 @@ def _silence(error: Exception) -> str:
     """Why the hub told nothing."""
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE forbids to ask"
-    answer = getattr(error.__cause__, "response", None)
-    if answer is None:
-        return "it does not answer"
-    return f"its answer has status {answer.status_code}, and does not say why: is it a hub?"
+    cause = error.__cause__
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    if isinstance(cause, FileMetadataError) or status == 404:  # a hub says what is missing
+        return "what answers does not do so as a hub"
+    return "it does not answer" if status is None else f"it answers with status {status}"
 
 
 def _said(error: Exception) -> str:

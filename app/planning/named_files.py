@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from app.engine.flags import DRAFT_MODEL
+from app.engine.program import named
 from app.engine.resolved import EXTRA
 from app.errors import FormError
 from app.form import pasted
@@ -28,16 +29,20 @@ READ = (
 
 
 def check(model: ModelSettings) -> None:
-    """Raises FormError for one that is not there, or is no regular file."""
+    """Raises FormError for a named file that is missing, or is no regular file. Blocks: file
+    systems may."""
     key, text = (pasted.KEY, model.cli) if model.cli else (EXTRA, model.extra_args)
     for option in pasted.read(text, key).options:
-        for value in option.values if option.flag in READ else ():
-            if not Path(value).is_file():  # a name may have a comma
-                _check_list(key, option.flag, value)
+        # Older llama-servers take a scale as a value of its own.
+        for value in option.values[:1] if option.flag in READ else ():
+            missing = _missing(value)
+            if missing:
+                raise FormError(key, f"{option.flag}: {missing!r} is no file of this machine")
 
 
-def _check_list(key: str, flag: str, value: str) -> None:
-    """`FILE`, or `FILE:SCALE`, between commas."""
-    for part in value.split(","):
-        if not (Path(part).is_file() or Path(part.rpartition(":")[0]).is_file()):
-            raise FormError(key, f"{flag}: {part!r} is no file of this machine")
+def _missing(value: str) -> str:
+    """The first that is none; "" if all are there. A single name may have a comma."""
+    whole, *parts = named(value)
+    if any(map(os.path.isfile, whole)):
+        return ""
+    return next((part[0] for part in parts if not any(map(os.path.isfile, part))), "")

@@ -16,7 +16,7 @@ from app.engine.resolved import memory_wanted
 from app.errors import ConfigError, FormError
 from app.form.merge import naming_field, naming_item
 from app.form.settings import GeneralSettings, ModelSettings, Settings
-from app.machine import chance, gpu, host
+from app.machine import chance, gpu, host, threads
 from app.machine.children import die_with_us
 from app.models.files import Inspected, Located
 from app.models.parts import Remote
@@ -190,7 +190,7 @@ async def _find(model: ModelSettings, around: Surroundings, site: Site, *, trial
         logger.warning("%s is ignored, because Model/cli replaces it", name)
     reference = parse(model.model, trial=trial)
     arguments.check(model, site.capabilities)
-    named_files.check(model)
+    await threads.run(named_files.check, model)
     wanted = memory_wanted(model)
     visible = [device.name for device in gpu.devices()]
     check_gpus(visible, site.capabilities.devices, wanted.gpu_layers)

@@ -85,7 +85,7 @@ def test_what_the_environment_says_of_callers_can_be_heeded(ask, variable, text,
     planner = Planner()
     with pytest.raises(ConfigError, match=f"{variable}: .*{problem}"):
         ask(planner, environment={variable: text})
-    assert planner.settings is None or planner.around is None
+    assert planner.settings is None
 
 
 def test_a_token_in_the_file_is_for_the_hub_alone(ask):

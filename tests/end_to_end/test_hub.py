@@ -216,12 +216,19 @@ def test_a_hub_that_cannot_be_asked_at_all(check, hub, path):
 
 
 class NoHub(ThreadedServer):
-    """Another web server."""
+    """Another web server: it has nothing, or a page for everything."""
+
+    def __init__(self, status):
+        self.status = status
 
     def handler(self):
+        status = self.status
+
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                self.send_error(404)
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
 
             do_HEAD = do_GET  # noqa: N815
             log_message = lambda *_: None  # noqa: E731
@@ -229,11 +236,18 @@ class NoHub(ThreadedServer):
         return Handler
 
 
-@pytest.mark.parametrize("path", ["m.gguf", "L*.gguf"])
-def test_what_answers_and_is_no_hub(check, path):
-    with NoHub() as other:
-        done = check(f"org/repo/{path}", HF_ENDPOINT=other.url)
-    refused(done, "its answer has status 404, and does not say why: is it a hub?")
+@pytest.mark.parametrize(
+    "path, status, told",
+    [
+        ("m.gguf", 404, "what answers does not do so as a hub"),
+        ("L*.gguf", 404, "what answers does not do so as a hub"),
+        ("m.gguf", 200, "what answers does not do so as a hub"),
+        ("m.gguf", 400, "it answers with status 400"),
+    ],
+)
+def test_what_answers_and_is_no_hub(check, path, status, told):
+    with NoHub(status) as other:
+        refused(check(f"org/repo/{path}", HF_ENDPOINT=other.url), f"not in the cache, and {told}")
 
 
 def test_a_corrupt_file_is_refused(serve, hub, weights):

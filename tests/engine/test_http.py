@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import shutil
 import socket as sockets
 
@@ -11,6 +12,7 @@ from app.engine import exchange as exchanging
 from app.engine.exchange import ChildConnection, Waits
 from app.engine.http import CONNECT_TIMEOUT, Address, Client
 from app.errors import EndingError, NotConnectedError, UpstreamError
+from app.machine import network
 from tests.fakes import Child, alive, body_of, reply, until, without_collector
 
 
@@ -60,21 +62,56 @@ def test_a_socket_that_is_held_is_found_when_its_folder_has_gone(run, tmp_path):
     async def scenario():
         async with Child(folder / "s.sock", hello) as child:
             client = Client(Address(str(folder / "s.sock")), "k")
-            before = len(os.listdir("/proc/self/fd"))
-            for _ in range(2):
-                client.hold()
+            client.hold()
+            first = client._held
+            client.hold()
             shutil.rmtree(folder)
             for _ in range(2):
                 assert (await client.get("/health", 5)).body == b"hello"
                 client.close()
+            last = client._held
             client.reopen()
             with pytest.raises(NotConnectedError, match="No such file"):
                 await client.get("/health", 5)
-            await until(lambda: child.left.is_set())
             assert child.connections == 2
-            await until(lambda: len(os.listdir("/proc/self/fd")) == before)
+            for descriptor in (first, last):
+                closed = f"/proc/self/fd/{descriptor}"
+                assert not os.path.exists(closed) or "s.sock" not in os.readlink(closed)
 
     run(scenario)
+
+
+def test_where_nobody_can_connect_to_what_is_held_the_path_is_taken(run, socket, monkeypatch):
+    """A sandbox may show it all the same."""
+
+    async def scenario():
+        async with Child(socket, hello):
+            client = Client(Address(socket), "k")
+            client.hold()
+            monkeypatch.setattr(network, "held", lambda descriptor: f"{socket}.none")
+            assert (await client.get("/health", 5)).body == b"hello"
+            assert not client.refused
+        os.unlink(socket)
+        client.close()
+        with pytest.raises(NotConnectedError, match="No such file"):
+            await client.get("/health", 5)
+
+    run(scenario)
+
+
+def test_a_socket_is_not_held_where_no_descriptor_is_left(socket):
+    end = sockets.socket(sockets.AF_UNIX)
+    end.bind(socket)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        assert network.hold(socket) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        end.close()
+    os.unlink(socket)
+    with pytest.raises(FileNotFoundError):
+        network.hold(socket)
 
 
 def test_connections_are_used_again_and_carry_the_key(run, socket):

@@ -134,7 +134,7 @@ def test_one_whose_socket_goes_as_it_gets_ready_has_not_come(run, tmp_path):
 
     async def scenario():
         lost = LlamaServer("m", program, Client(Address(path), "k"), grace=0.1)
-        with pytest.raises(LoadError, match=f"its socket {path}: No such file"):
+        with pytest.raises(LoadError, match=f"somebody has removed its socket {path}"):
             await lost.start()
         assert not lost.process.running
 

@@ -7,7 +7,7 @@ from app.errors import ConfigError, RequestError
 from app.gateway import admission
 from app.gateway.admission import Keys, keys_sent, listening_host
 from app.gateway.guesses import ALLOWED
-from app.machine import clock
+from app.machine import clock, network
 
 
 class Sent:
@@ -145,13 +145,24 @@ def test_who_guesses_learns_nothing_at_once_until_a_right_key_came_from_there(mo
         ("[::1]", False, False, "::1"),
         ("[::]", False, True, "::"),
         ("127.1", False, False, "127.0.0.1"),  # as the system's own functions read it
-        ("LOCALHOST", False, False, "127.0.0.1"),
+        ("LOCALHOST", False, False, "LOCALHOST"),
         ("[]", False, True, "[]"),  # no host: "" would be all of them
         ("127.0.0.1", True, True, "127.0.0.1"),
     ],
 )
 def test_where_to_listen(given, agent, key, expected):
     assert listening_host(given, under_agent=agent, has_key=key) == expected
+
+
+def test_a_name_of_this_machine_alone_is_its_address(monkeypatch, caplog):
+    found = ["::1", "127.0.1.1"]
+    monkeypatch.setattr(network, "addresses", lambda host, port: found)
+    with caplog.at_level("INFO"):
+        assert listening_host("mine", under_agent=False, has_key=False) == "127.0.1.1"
+    assert "mine is 127.0.1.1: only this machine reaches it" in caplog.text
+    found.append("10.0.0.1")
+    with pytest.raises(ConfigError, match="mine is open to the network"):
+        listening_host("mine", under_agent=False, has_key=False)
 
 
 @pytest.mark.parametrize("given", ["a b", "127.0.0.1:80", "http://127.0.0.1", "a..b", "[]"])

@@ -13,7 +13,16 @@ def test_files_between_commas_and_with_a_scale_are_there(tmp_path):
     a, b = tmp_path / "a.gguf", tmp_path / "b.gguf"
     check(ModelSettings(extra_args=f"--lora {a},{b} --lora-scaled {a}:0.5,{b}:1"))
     check(ModelSettings(cli=f"--control-vector '{tmp_path}/with,comma.gguf' -t 2"))
-    check(ModelSettings(extra_args="--log-verbosity 4 --alias none.gguf"))
+    check(ModelSettings(extra_args=f"--log-verbosity 4 --threads none.gguf --lora-scaled {a} 0.5"))
+
+
+def test_a_list_is_read_as_llama_server_does(tmp_path, monkeypatch):
+    """It may be longer than a name of a file can be, and have quotes."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("with,comma.gguf", f"{'a' * 200}.gguf", f"{'b' * 200}.gguf"):
+        (tmp_path / name).touch()
+    check(ModelSettings(extra_args=f"--lora {'a' * 200}.gguf,{'b' * 200}.gguf:0.5"))
+    check(ModelSettings(extra_args=f"""--lora '"with,comma.gguf",{"a" * 200}.gguf'"""))
 
 
 @pytest.mark.parametrize(
@@ -26,6 +35,8 @@ def test_files_between_commas_and_with_a_scale_are_there(tmp_path):
         "--chat_template_file {0}/none.jinja",
         "-jf {0}/none.json",
         "--grammar-file {0}/pipe",
+        "--lora {0}/" + 300 * "a",
+        "--lora-scaled {0}/none.gguf 0.5",
     ],
 )
 @pytest.mark.parametrize("field", ["cli", "extra_args"])
