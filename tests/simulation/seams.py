@@ -68,6 +68,7 @@ def replacements(world):
         (network, "listen", wire.listen),
         (network, "connect", wire.connect),
         (network, "connect_unix", wire.connect_unix),
+        (network, "hold", wire.hold),
         (network, "answers", lambda host, port, timeout: world.file_server_answers()),
         (network, "own_address", lambda: "10.0.0.1"),
         (chance, "name", random.name),
