@@ -10,7 +10,7 @@ from app.commands.launch import connect
 from app.console import say
 from app.errors import ConfigError
 from app.form import file
-from app.form.merge import is_known, merge, nearest
+from app.form.merge import merge, resembles
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
     tasks = await connect(environment)
     parameters = await tasks.parameters(arguments.task)
-    if parameters and not any(is_known(key) or nearest(key) for key in parameters):
+    if parameters and not any(map(resembles, parameters)):
         raise ConfigError(
             f"task {arguments.task} has no field of this app: is it another program's?"
         )

@@ -139,6 +139,12 @@ def is_known(key: str) -> bool:
     )
 
 
+def resembles(key: str) -> bool:
+    """Whether a parameter is one that the form reads, perhaps misspelt."""
+    name = key.partition("/")[2]
+    return is_known(key) or bool(difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0.75))
+
+
 def nearest(key: str) -> str:
     """The parameter that a misspelt one probably means; "" if none resembles it."""
     section, _, name = key.partition("/")

@@ -347,3 +347,6 @@ def test_export_is_what_config_takes(api, tmp_path, weights):
     foreign = command(api, tmp_path, sys.executable, "-m", "app", "export", other["id"])
     assert foreign.returncode == 2 and "has no field of this app" in foreign.stderr
     assert foreign.stdout == ""
+    misspelt = api.state.new_task(hyperparams=form(Model__modle="x"))
+    warned = command(api, tmp_path, sys.executable, "-m", "app", "export", misspelt["id"])
+    assert warned.returncode == 0 and "did you mean Model/model?" in warned.stderr

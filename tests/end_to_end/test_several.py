@@ -98,7 +98,8 @@ def test_an_alias_is_a_name_of_its_model(start, models):
 def test_one_of_several_that_cannot_be_loaded_does_not_stop_the_others(start, models):
 
     given = listing(models, "one", "two")
-    app = start("--set", f"General/models={given}", "--set", "Model_2/extra_args=--lora /none")
+    adapter = f"Model_2/extra_args=--lora {models / 'one.gguf'}"  # it is a model
+    app = start("--set", f"General/models={given}", "--set", adapter)
     app.ready()
     assert chat(client(app, "one")).usage.completion_tokens == 8
     with pytest.raises(openai.APIStatusError) as failed:
