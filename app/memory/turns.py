@@ -19,7 +19,7 @@ import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 
-from app.memory.residency import Refuse, Resident, Swap, Wait, decide
+from app.memory.residency import Refuse, Resident, Swap, Wait, decide, short
 from app.planning.amounts import HOST, Need, lasting
 
 # Times what a switch costs: at least 4/5 of the time is spent on requests; 2/3 beside a hog.
@@ -259,14 +259,19 @@ class _Assignment:
             self._heads.append(model)
             self._again.append(gathered)
             return
-        # A model that leaves for another one still holds memory, which was not counted above.
-        leaving = [m.name for m in self._models.values() if m.stage is Stage.LEAVING]
-        after = (*decision.evict, *leaving) if decision.evict else ()
+        after = (*decision.evict, *self._still_held_by(model, decision.evict))
         self._begin.append(Turn(model.name, decision.evict, after, decision.reason))
         self._models[model.name] = replace(model, stage=Stage.COMING)
         for name in decision.evict:
             self._models[name] = replace(self._models[name], stage=Stage.LEAVING)
         self._residents = self._find_residents()
+
+    def _still_held_by(self, model: Standing, evict: Sequence[str]) -> list[str]:
+        """Models that leave for others already, and still hold what this one needs, which nobody
+        has counted."""
+        staying = [resident for resident in self._residents if resident.name not in evict]
+        lacks = short(model.need, staying, self._budget)
+        return [r.name for r in staying if r.leaving and any(r.need.get(d) for d in lacks)]
 
     def _gathered_at(self, model: Standing, leaving: Sequence[Standing]) -> float:
         """When it is time to take a place: a moment after the models that leave were last used, and

@@ -118,6 +118,20 @@ def test_who_leaves_for_another_is_waited_for_too():
     assert turn.evict == ("b",) and {*turn.after} == {"b", "x"}
 
 
+def test_who_leaves_another_gpu_is_not_waited_for():
+    both = {"d": 10, "x": 10, HOST: 9}
+    standings = [
+        Standing("x", {"d": 6, HOST: 1}, Stage.LEAVING),
+        Standing("t", {"d": 9, HOST: 1}, Stage.COMING),
+        Standing("b", {"x": 9, HOST: 1}, Stage.HERE),
+        Standing("u", {"x": 6, HOST: 1}, Stage.AWAY, waiting_since=0.0),
+    ]
+    (turn,) = assign(standings, both, 1.0, 60).begin
+    assert turn.evict == turn.after == ("b",)
+    (turn,) = assign(standings, {**both, HOST: 2}, 1.0, 60).begin  # host memory is short, too
+    assert {*turn.after} == {"b", "x"}
+
+
 UNUSED = (("a", "unused for 30 minutes"),)
 
 
