@@ -14,7 +14,7 @@ from app.memory.turns import Stage, Standing, assign
 
 @dataclass
 class Sim:
-    need: dict  # model → bytes on its device
+    need: dict  # model → bytes on each of its devices
     budget: int  # of each device
     cost: float = 1.0
     leaves_in: dict = field(default_factory=dict)  # seconds, where leaving takes another time
@@ -23,11 +23,11 @@ class Sim:
     priority: dict = field(default_factory=dict)
     pinned: frozenset = frozenset()
     ttl: dict = field(default_factory=dict)
-    device: dict = field(default_factory=dict)  # of those that are not on "d"
+    device: dict = field(default_factory=dict)  # letters, of those that are not on "d"
 
     def __post_init__(self):
         self.now, self.switches, self.done, self.denied = 0.0, 0, [], []
-        self.budgets = dict.fromkeys(["d", *self.device.values()], self.budget)
+        self.budgets = dict.fromkeys("".join(["d", *self.device.values()]), self.budget)
         self.longest_idle = 0.0
         self._events, self._count = [], itertools.count()
         names = list(self.need)
@@ -48,7 +48,8 @@ class Sim:
         """A request now; `then` is called when it is served."""
         if not self.leased[model] and not self.queue[model]:
             self.gap[model] = self.now - self.last_used[model]
-            self.before[model] = self.busy[model], self.last_used[model]
+            if self.last_used[model] >= self.busy[model]:
+                self.before[model] = self.busy[model], self.last_used[model]
             self.hog[model] = self.hog[model] and self.gap[model] < PAUSE
             self.busy[model] = self.now
         self.queue[model].append((self.now, service, then))
@@ -69,7 +70,7 @@ class Sim:
         """Bytes there of all that is here, comes (once its room is free) or has not gone yet."""
         coming = {n for n, waits in self.comings.items() if waits}
         there = {n for n, stage in self.stage.items() if stage is not Stage.AWAY} - coming
-        return sum(self.need[n] for n in there if self.device.get(n, "d") == device)
+        return sum(self.need[n] for n in there if device in self.device.get(n, "d"))
 
     @property
     def idle_with_work(self):
@@ -80,7 +81,7 @@ class Sim:
         return [
             Standing(
                 n,
-                {self.device.get(n, "d"): self.need[n]},
+                dict.fromkeys(self.device.get(n, "d"), self.need[n]),
                 self.stage[n],
                 leased=self.leased[n],
                 waiting_since=self.queue[n][0][0] if self.queue[n] else None,
@@ -121,8 +122,13 @@ class Sim:
         for name, stage in self.stage.items():
             if stage is Stage.HERE and name not in found.draining:
                 self._serve(name)
-        if found.again_at is not None:
-            self.at(max(found.again_at, self.now + 1e-9), self._decide)
+        self.again = None if found.again_at is None else max(found.again_at, self.now + 1e-9)
+        if self.again is not None:
+            self.at(self.again, lambda due=self.again: self._decide_again(due))
+
+    def _decide_again(self, due):
+        if due == self.again:  # nothing was decided meanwhile
+            self._decide()
 
     def _leave(self, names):
         for name in names:

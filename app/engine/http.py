@@ -269,15 +269,16 @@ class Client:
             return
         deadline = clock.now() + CONNECT_TIMEOUT
         while True:  # a Unix socket answers at once
+            path = self._path
             try:
-                await network.connect_unix(lambda: connection, self._path)
+                await network.connect_unix(lambda: connection, path)
                 return
             except BlockingIOError:  # more at once than the child's backlog holds
                 if clock.now() > deadline:
                     raise
                 await asyncio.sleep(FULL_PAUSE)
             except (FileNotFoundError, PermissionError):
-                if self._held is None:
+                if path == self.address.path:
                     raise
                 self.let_go()  # a sandbox shows what is held, and lets nobody connect to it
 

@@ -23,8 +23,11 @@ SHOWN = ("info", "warn", "error", "trace", "debug")
 def named(value: str) -> list[tuple[str, str]]:
     """What an option's value may name: itself, and each part of a list with commas, which has
     quotes as CSV does; also as `FILE:SCALE`, so each without what follows the last colon, too."""
-    words = [value, *next(csv.reader([value]), ())] if "\n" not in value else [value]
-    return [(word, word.rpartition(":")[0]) for word in words]
+    try:
+        parts = next(csv.reader([value]), [])
+    except csv.Error:  # a line break, and others that are in no name
+        parts = []
+    return [(word, word.rpartition(":")[0]) for word in (value, *parts)]
 
 
 @dataclass(frozen=True)

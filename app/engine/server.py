@@ -106,8 +106,10 @@ class LlamaServer:
         self.expect_no_more()
         # llama-server does not end while connections are open.
         self.client.close()
-        await self.process.stop()
-        self.client.let_go()
+        try:
+            await self.process.stop()
+        finally:
+            self.client.let_go()
 
     async def exited(self) -> int:
         return await self.process.exited()

@@ -98,8 +98,7 @@ def _items(given: Parameters) -> Iterator[tuple[int, str, str]]:
 
 def _warnings(given: Parameters) -> Iterator[str]:
     for key in given:
-        ours = key.split("/")[0] in SECTIONS or ITEM.fullmatch(key)
-        if ours and not is_known(key):
+        if _is_in_a_section(key) and not is_known(key):
             near = nearest(key)
             hint = f"; did you mean {near}?" if near else ""
             yield f"{key}: no such field, ignored{hint}"
@@ -142,7 +141,13 @@ def is_known(key: str) -> bool:
 def resembles(key: str) -> bool:
     """Whether a parameter is one that the form reads, perhaps misspelt."""
     name = key.partition("/")[2]
-    return is_known(key) or bool(difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0.75))
+    near = difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0.75)
+    return is_known(key) or bool(_is_in_a_section(key) and near)
+
+
+def _is_in_a_section(key: str) -> bool:
+    """Whether a parameter is where this form has its fields."""
+    return key.split("/")[0] in SECTIONS or bool(ITEM.fullmatch(key))
 
 
 def nearest(key: str) -> str:

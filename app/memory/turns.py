@@ -16,13 +16,14 @@ comes much sooner than it could be back (anticipatory disk scheduling: Iyer and 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 
 from app.memory.residency import Refuse, Resident, Swap, Wait, decide, short
 from app.planning.amounts import HOST, Need, lasting
 
-# Times what a switch costs: at least 4/5 of the time is spent on requests; 2/3 beside a hog.
+# Times what a switch costs: mostly 4/5 of the time are spent on requests; 2/3 of a hog's time.
 QUANTUM = 4.0
 LEAST_QUANTUM = 0.2  # seconds
 # Of a hog: what a request for it counts for beside one for another model; its quantum while one
@@ -92,7 +93,7 @@ class Standing:
 @dataclass(frozen=True)
 class Turn:
     """A model's turn to come: `evict` leave for it, and it is loaded once all of `after` are gone,
-    those that were leaving already included."""
+    whose memory it needs: these, and some that were leaving already."""
 
     name: str
     evict: tuple[str, ...]
@@ -142,26 +143,21 @@ def order(standings: Sequence[Standing], now: float, bound: float) -> list[Stand
     return sorted(waiting, key=rank)
 
 
-def quantum(model: Standing, waiting: Sequence[Standing]) -> float:
-    """For how many seconds one in demand may keep its place while these wait for one."""
-    yields = model.hog and any(_wants_place_of(model, other) for other in waiting)
-    return QUANTUM * model.switch_cost * (HOGS_QUANTUM if yields else 1.0)
-
-
-def _wants_place_of(hog: Standing, other: Standing) -> bool:
-    beside = _gpus(hog.need).isdisjoint(_gpus(other.need))
-    return not other.hog and other.stage is Stage.AWAY and not beside
+def wants_place_of(model: Standing, other: Standing) -> bool:
+    """Whether the other one waits, and for a GPU that the model is on."""
+    return other.stage is Stage.AWAY and not _gpus(model.need).isdisjoint(_gpus(other.need))
 
 
 def _gpus(need: Need) -> set[str]:
-    """What models take turns on: each has a little of host memory, too."""
+    """What models take turns on: not host memory, of which every model takes a little."""
     return {device for device, size in need.items() if size and device != HOST} or {HOST}
 
 
-def keeps_until(model: Standing, waiting: Sequence[Standing], bound: float) -> float:
-    """Until when a resident model keeps its place while these wait for one."""
-    longest = quantum(model, waiting)
-    most = bound / 2 / max(1, len(waiting))
+def keeps_until(model: Standing, rivals: Sequence[Standing], bound: float) -> float:
+    """Until when a resident model keeps its place while these want it."""
+    yields = model.hog and not all(rival.hog for rival in rivals)
+    longest = QUANTUM * model.switch_cost * (HOGS_QUANTUM if yields else 1.0)
+    most = bound / 2 / max(1, len(rivals))
     if model.leased or model.waiting_since is not None:
         return model.here_since + min(max(LEAST_QUANTUM, longest), most)
     linger = min(LINGER * model.switch_cost, LONGEST_LINGER)
@@ -226,6 +222,8 @@ class _Assignment:
         for model in self._waiting:
             if self._takes_nothing(model):
                 self._decide(model)
+            else:
+                self._pass_over(model)
         unused = tuple(self._unused())
         return Turns(
             begin=tuple(self._begin),
@@ -251,7 +249,16 @@ class _Assignment:
             self._refused.append((model.name, decision.reason))
         elif isinstance(decision, Wait):
             self._heads.append(model)
-            self._ask_to_drain(decision.blockers)
+            self._ask_to_drain(model, decision.blockers)
+
+    def _pass_over(self, model: Standing) -> None:
+        """It waits behind others: some behind it, which want less, may go first until it is late.
+        Then it may be the next."""
+        since = model.waiting_since or 0.0
+        late = [since + model.patience, since + self._bound / 2]
+        if min(late) <= self._now:
+            self._heads.append(model)
+        self._again += [moment for moment in late if moment > self._now]
 
     def _swap(self, model: Standing, decision: Swap) -> None:
         gathered = self._gathered_at(model, [self._models[name] for name in decision.evict])
@@ -267,8 +274,8 @@ class _Assignment:
         self._residents = self._find_residents()
 
     def _still_held_by(self, model: Standing, evict: Sequence[str]) -> list[str]:
-        """Models that leave for others already, and still hold what this one needs, which nobody
-        has counted."""
+        """Models that were leaving already and hold what this one needs: `decide` takes that to be
+        free."""
         staying = [resident for resident in self._residents if resident.name not in evict]
         lacks = short(model.need, staying, self._budget)
         return [r.name for r in staying if r.leaving and any(r.need.get(d) for d in lacks)]
@@ -281,22 +288,29 @@ class _Assignment:
         last = max(model.waiting_since or 0.0, *(other.last_used for other in leaving))
         return last + gathers_for(model, leaving)
 
-    def _ask_to_drain(self, blockers: Sequence[str]) -> None:
-        """Those whose time is up; when that of the others will be."""
-        for model in (self._models[name] for name in blockers):
-            if model.stage is not Stage.HERE:
-                continue
-            until = self._keeps_until(model)
-            since = min(other.waiting_since or 0.0 for other in self._waiting)
-            until = max(until, since + gathers_for(model, [model]))
-            if until <= self._now:
-                self._draining.add(model.name)
-            else:
-                self._again.append(until)
+    def _ask_to_drain(self, head: Standing, blockers: Sequence[str]) -> None:
+        """All of them at once, when the time of the last one is up: the first to be idle would else
+        be asked again before the others are, and so on for ever."""
+        models = [self._models[name] for name in blockers]
+        if any(model.stage is not Stage.HERE for model in models):
+            return  # the time of one that comes has not even begun
+        until = max((self._yields_at(model, head) for model in models), default=self._now)
+        if until <= self._now:
+            self._draining.update(blockers)
+        else:
+            self._again.append(until)
+
+    def _yields_at(self, model: Standing, head: Standing) -> float:
+        """Not before requests have been gathered since the place was first wanted."""
+        since = min(rival.waiting_since or 0.0 for rival in [head, *self._rivals(model)])
+        return max(self._keeps_until(model), since + gathers_for(model, [model]))
 
     def _keeps_until(self, model: Standing) -> float:
-        waiting = [self._models[other.name] for other in self._waiting]  # as they stand by now
-        return keeps_until(model, waiting, self._bound)
+        return keeps_until(model, self._rivals(model), self._bound)
+
+    def _rivals(self, model: Standing) -> list[Standing]:
+        standing = (self._models[other.name] for other in self._waiting)  # by now
+        return [other for other in standing if wants_place_of(model, other)]
 
     def _takes_nothing(self, model: Standing) -> bool:
         """Whether a model takes nothing from those before it that have to wait: on each device that
@@ -312,6 +326,11 @@ class _Assignment:
         return [self._resident(m) for m in self._models.values() if m.stage is not Stage.AWAY]
 
     def _resident(self, model: Standing) -> Resident:
+        # One that comes is the last to be asked to leave. One that is in use keeps its place among
+        # these: with each request that ends, another one would be asked to leave.
+        in_demand = model.leased or model.waiting_since is not None
+        used = model.here_since if in_demand else model.last_used
+        used = math.inf if model.stage is Stage.COMING else used
         lingers = model.stage is Stage.HERE and self._keeps_until(model) > self._now
         return Resident(
             name=model.name,
@@ -319,6 +338,6 @@ class _Assignment:
             busy=model.stage is Stage.COMING or bool(model.leased) or lingers,
             leaving=model.stage is Stage.LEAVING,
             pinned=model.pinned and model.stage is not Stage.LEAVING,  # that one goes all the same
-            last_used=model.last_used,
+            last_used=used,
             priority=model.priority,
         )

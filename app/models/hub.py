@@ -246,7 +246,7 @@ def _silence(error: Exception) -> str:
     cause = error.__cause__
     status = getattr(getattr(cause, "response", None), "status_code", None)
     if isinstance(cause, FileMetadataError) or status == 404:  # a hub says what is missing
-        return "what answers does not do so as a hub"
+        return "what answers there is no hub"
     return "it does not answer" if status is None else f"it answers with status {status}"
 
 

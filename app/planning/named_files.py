@@ -35,14 +35,13 @@ def check(model: ModelSettings) -> None:
     for option in pasted.read(text, key).options:
         # Older llama-servers take a scale as a value of its own.
         for value in option.values[:1] if option.flag in READ else ():
-            missing = _missing(value)
-            if missing:
+            for missing in _missing(value):
                 raise FormError(key, f"{option.flag}: {missing!r} is no file of this machine")
 
 
-def _missing(value: str) -> str:
-    """The first that is none; "" if all are there. A single name may have a comma."""
+def _missing(value: str) -> list[str]:
+    """The parts that are none. A single name may have a comma."""
     whole, *parts = named(value)
     if any(map(os.path.isfile, whole)):
-        return ""
-    return next((part[0] for part in parts if not any(map(os.path.isfile, part))), "")
+        return []
+    return [part[0] for part in parts or [whole] if not any(map(os.path.isfile, part))]

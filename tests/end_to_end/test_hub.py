@@ -239,9 +239,9 @@ class NoHub(ThreadedServer):
 @pytest.mark.parametrize(
     "path, status, told",
     [
-        ("m.gguf", 404, "what answers does not do so as a hub"),
-        ("L*.gguf", 404, "what answers does not do so as a hub"),
-        ("m.gguf", 200, "what answers does not do so as a hub"),
+        ("m.gguf", 404, "what answers there is no hub"),
+        ("L*.gguf", 404, "what answers there is no hub"),
+        ("m.gguf", 200, "what answers there is no hub"),
         ("m.gguf", 400, "it answers with status 400"),
     ],
 )

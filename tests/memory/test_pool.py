@@ -295,7 +295,7 @@ def test_random_traffic_never_over_commits(run):
 
 async def passes(world, use):
     """Time passes until it has been served."""
-    asked = asyncio.create_task(use)
+    asked = asyncio.ensure_future(use)
     while not asked.done():
         await asyncio.sleep(0.005)
         world.now += 0.05
@@ -332,6 +332,28 @@ def test_a_model_in_demand_yields_after_its_quantum(run):
         a.line.hog = True
         await passes(world, world.use("b"))
         assert not a.standing().hog
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("size", [10, 20])
+def test_one_of_two_that_never_rest_yields_or_both_do(run, size):
+    """Four callers each keep a and b busy, and end their requests in turns; c needs the place of
+    one, or of both."""
+
+    async def scenario():
+        world = World(a=10, b=10, c=size)
+        asking = True
+
+        async def hog(name, seconds):
+            while asking:
+                await world.use(name, seconds)
+
+        hogs = [asyncio.create_task(hog("ab"[n % 2], 0.007 + n / 1000)) for n in range(8)]
+        await until(lambda: all(world.view(name).requests > 4 for name in "ab"))
+        await asyncio.wait_for(passes(world, world.use("c")), 5)
+        asking = False
+        await asyncio.gather(*(passes(world, each) for each in hogs))
 
     run(scenario)
 

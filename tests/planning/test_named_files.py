@@ -37,6 +37,10 @@ def test_a_list_is_read_as_llama_server_does(tmp_path, monkeypatch):
         "--grammar-file {0}/pipe",
         "--lora {0}/" + 300 * "a",
         "--lora-scaled {0}/none.gguf 0.5",
+        "--lora ''",
+        "--lora {0}/a.gguf,",
+        "--lora '{0}/no\nne'",
+        "--lora '{0}/no\rne'",
     ],
 )
 @pytest.mark.parametrize("field", ["cli", "extra_args"])
