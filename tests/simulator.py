@@ -135,7 +135,8 @@ class Sim:
             assert self.stage[name] is Stage.HERE, "left twice"
             assert not self.leased[name] and name not in self.pinned, "evicted in use"
             self.stage[name], self.turn[name] = Stage.LEAVING, self._turn(name)
-            self.hog[name] = bool(self.queue[name])
+            if self.last_used[name] >= self.busy[name]:
+                self.hog[name] = bool(self.queue[name])
             leave = self.leaves_in.get(name, self.cost)
             self.at(self.now + leave, lambda name=name: self._left(name))
 

@@ -65,7 +65,7 @@ FIELDS: tuple[Field, ...] = (
         "llama-server arguments, as on its command line. If set, they replace every other field of "
         "this model except Model, Multimodal Projector, Model Endpoint Name, Aliases, Max "
         "Concurrent Requests, Preload, Pin, Priority and Unload When Unused. The value of -m or "
-        "--mmproj may be a Hugging Face path.",
+        "--mmproj may be a Hugging Face path; -hf names a repository there.",
         Kind.TEXT,
     ),
     Field(

@@ -12,17 +12,23 @@ from app.form.fields import MODEL
 KEY = f"{MODEL}/cli"
 
 # Options that would give callers a shell, files or other hosts, that fetch from addresses which
-# nobody has looked at, or that this app depends on.
+# nobody has looked at, that this app depends on, or that print something in place of serving.
 REFUSED = re.compile(
     r"--(tools.*|agent|mcp.*|ui-mcp.*|webui-mcp.*|path|media-path|log-file|log-prompts-dir"
     r"|slot-save-path|models-.*|api-key.*|api-prefix|ssl-.*|hf-token|props|rpc|reuse-port"
-    r"|sleep-idle-seconds|model-url|video-ffmpeg-dir)|-hft|-ag|-mu"
+    r"|sleep-idle-seconds|model-url|video-ffmpeg-dir|docker-repo|help|usage|version|license"
+    r"|cache-list|list-devices|completion-bash)|-hft|-ag|-mu|-dr|-h|-cl"
 )
 DROPPED_WITH_VALUE = {"--host", "--port"}
 DROPPED = {"--metrics", "--slots", "--no-slots", "--no-ui", "--no-webui", "--ui", "--webui"}
-MODEL_FLAGS = {"-m", "--model"}
-ALIAS_FLAGS = {"-a", "--alias"}
-MMPROJ_FLAGS = {"-mm", "--mmproj", "-mmu", "--mmproj-url"}
+# Options that name a file or the model, and what each does.
+NAMING = {
+    **dict.fromkeys(("-m", "--model"), "model"),
+    **dict.fromkeys(("-hf", "-hfr", "--hf-repo"), "repository"),
+    **dict.fromkeys(("-hff", "--hf-file"), "file"),
+    **dict.fromkeys(("-mm", "--mmproj", "-mmu", "--mmproj-url"), "mmproj"),
+    **dict.fromkeys(("-a", "--alias"), "names"),
+}
 NUMBER = re.compile(r"-\.?\d")
 
 
@@ -60,22 +66,31 @@ class CommandLine:
 def read(text: str, key: str = KEY) -> CommandLine:
     """`key` is the field that holds the text. Raises FormError where the text is not a list of
     arguments, or contains one that is refused."""
-    model = name = aliases = mmproj = ""
+    named = dict.fromkeys(NAMING.values(), "")
     kept, notes = [], []
     for option in _options(text, key):
         if REFUSED.fullmatch(option.flag):
             raise FormError(key, f"{option.flag} is not allowed here")
-        if option.flag in MODEL_FLAGS:
-            model = _value(option, key)
-        elif option.flag in ALIAS_FLAGS:
-            name, _, aliases = _value(option, key).partition(",")
-        elif option.flag in MMPROJ_FLAGS:
-            mmproj = _value(option, key)
+        if option.flag in NAMING:
+            named[NAMING[option.flag]] = _value(option, key)
         elif option.flag in DROPPED or option.flag in DROPPED_WITH_VALUE:
             notes.append(f"{key}: {option.flag} is set by this app, dropped")
         else:
             kept.append(option)
-    return CommandLine(model, name, aliases, mmproj, tuple(kept), tuple(notes))
+    on_hub = _on_hub(named["repository"], named["file"], key)
+    if named["model"] and on_hub:
+        raise FormError(key, "-m and -hf name the model: keep one of them")
+    name, _, aliases = named["names"].partition(",")
+    model = named["model"] or on_hub
+    return CommandLine(model, name, aliases, named["mmproj"], tuple(kept), tuple(notes))
+
+
+def _on_hub(repository: str, file: str, key: str) -> str:
+    """The reference for `-hf provider/repo[:quantisation]`, and for `-hff` beside it, which
+    replaces the quantisation; "" without them."""
+    if file and not repository:
+        raise FormError(key, "-hff names a file, but -hf no repository")
+    return f"{repository.partition(':')[0]}/{file}" if file else repository
 
 
 def _options(text: str, key: str) -> list[Option]:

@@ -266,7 +266,7 @@ class Model(Generic[Upstream]):
         """What it has now, and how it was, is kept until it is gone."""
         self.ends_turn()
         if self.state is ModelState.READY:
-            self.line.hog = self.line.waiting > 0
+            self.line.ends_turn()
         self.held, self.was_parked = self.ram_taken(), self.state is ModelState.PARKED
 
     def ends_turn(self) -> None:

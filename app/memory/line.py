@@ -93,6 +93,11 @@ class Line:
         self.gap, self.busy_since = now - self.last_used, now
         self.hog = self.hog and self.gap < PAUSE
 
+    def ends_turn(self) -> None:
+        """The model leaves. Who has just asked, after an idle moment, makes no hog of it."""
+        if self.last_used >= self.busy_since:
+            self.hog = self.waiting > 0
+
     def end(self, seat: Seat, now: float, use: Use = Use.WHOLE) -> None:
         self.budget.end(seat, use, now)
         self._end(now)

@@ -111,6 +111,12 @@ class Header:
         return self.architecture == "clip"
 
     @property
+    def adapter(self) -> bool:
+        """The file is no model, but changes what one computes: an adapter or a control vector."""
+        kind = self.metadata.get("general.type")
+        return kind == "adapter" or self.architecture == "controlvector"
+
+    @property
     def quantisation(self) -> str:
         """Such as Q4_K_M; "" where the file does not say."""
         try:

@@ -12,11 +12,8 @@ from app.form import pasted
 from app.form.settings import ModelSettings
 
 # Where a file is named by another option, llama-server itself says at its start that it is missing.
-READ = (
-    "--lora",
-    "--lora-scaled",
-    "--control-vector",
-    "--control-vector-scaled",
+LISTS = ("--lora", "--lora-scaled", "--control-vector", "--control-vector-scaled")
+FILES = (
     "--chat-template-file",
     "--grammar-file",
     "-jf",
@@ -34,14 +31,13 @@ def check(model: ModelSettings) -> None:
     key, text = (pasted.KEY, model.cli) if model.cli else (EXTRA, model.extra_args)
     for option in pasted.read(text, key).options:
         # Older llama-servers take a scale as a value of its own.
-        for value in option.values[:1] if option.flag in READ else ():
-            for missing in _missing(value):
+        for value in option.values[:1]:
+            for missing in _missing(option.flag, value):
                 raise FormError(key, f"{option.flag}: {missing!r} is no file of this machine")
 
 
-def _missing(value: str) -> list[str]:
-    """The parts that are none. A single name may have a comma."""
+def _missing(flag: str, value: str) -> list[str]:
     whole, *parts = named(value)
-    if any(map(os.path.isfile, whole)):
-        return []
-    return [part[0] for part in parts or [whole] if not any(map(os.path.isfile, part))]
+    if flag in LISTS:
+        return [part[0] for part in parts or [whole] if not any(map(os.path.isfile, part))]
+    return [value] if flag in FILES and not os.path.isfile(value) else []

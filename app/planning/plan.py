@@ -12,7 +12,7 @@ from pathlib import Path
 from app.engine import arguments
 from app.engine.capabilities import Capabilities, check_gpus, find, probe
 from app.engine.environment import child_environment
-from app.engine.resolved import memory_wanted
+from app.engine.resolved import EXTRA, memory_wanted
 from app.errors import ConfigError, FormError
 from app.form.merge import naming_field, naming_item
 from app.form.settings import GeneralSettings, ModelSettings, Settings
@@ -230,10 +230,14 @@ async def _allotted(found: _Found, site: Site, room: Vacancy) -> Candidate:
 
 
 async def _weights(model: ModelSettings, reference: Reference, around: Surroundings) -> _Source:
-    """Raises FormError if there is no such model, or if it is a projector."""
+    """Raises FormError if there is no such model, or if it is a projector or an adapter."""
     source = await _look_up(reference, around)
-    if source.contents is not None and source.contents.header.projector:
+    header = None if source.contents is None else source.contents.header
+    if header is not None and header.projector:
         raise FormError("Model/model", f"{shown(model.model)} is a projector: that is Model/mmproj")
+    if header is not None and header.adapter:
+        problem = f"{shown(model.model)} is an adapter: name its model here, and it in {EXTRA}"
+        raise FormError("Model/model", problem)
     return source
 
 

@@ -48,12 +48,35 @@ def test_the_last_of_a_repeated_option_counts():
         "--model-url http://169.254.169.254/",
         "-mu http://169.254.169.254/",
         "--video-ffmpeg-dir /tmp",
+        "-dr gemma3",
+        "--version",
+        "-h",
     ],
 )
 def test_refused_by_name(flag):
     with pytest.raises(FormError, match="not allowed") as raised:
         read(f"-c 1 {flag}")
     assert raised.value.field == "Model/cli"
+
+
+@pytest.mark.parametrize(
+    "text, model",
+    [
+        ("-hf ggml-org/gemma-3-4b-it-GGUF:Q4_K_M -c 1", "ggml-org/gemma-3-4b-it-GGUF:Q4_K_M"),
+        ("--hf-repo org/repo", "org/repo"),
+        ("-hfr org/repo:Q8_0 -hff dir/m.gguf", "org/repo/dir/m.gguf"),
+    ],
+)
+def test_a_repository_of_the_hub_is_the_model(text, model):
+    """llama-server would fetch it by itself, unverified."""
+    line = read(text)
+    assert line.model == model and not line.has("-hf", "--hf-repo", "-hfr", "-hff")
+
+
+@pytest.mark.parametrize("text", ["-m m.gguf -hf org/repo", "-hff m.gguf", "-hf"])
+def test_what_names_no_model_or_two(text):
+    with pytest.raises(FormError, match="-hf"):
+        read(text)
 
 
 @pytest.mark.parametrize("text", ["'open", "stray -c 1", "-m", "-m a b", "-a"])

@@ -126,6 +126,24 @@ def test_the_gap_is_from_the_last_idle_moment_to_the_request_after_it(run):
     run(scenario)
 
 
+def test_a_hog_is_who_leaves_while_requests_wait_again_and_has_not_paused(run):
+    async def scenario():
+        line = Line()
+        line.end(line.lease(1.0), 2.0)
+        line.join(6.0)  # after a pause: as the model leaves
+        line.ends_turn()
+        assert not line.hog
+        line.grant(8.0)
+        line.join(9.0)
+        line.last_used = 10.0  # it has served in this turn
+        line.ends_turn()
+        assert line.hog
+        line.ends_turn()  # it has not served since
+        assert line.hog
+
+    run(scenario)
+
+
 @pytest.mark.parametrize("slots", [2, 4])
 def test_who_leaves_its_requests_leaves_a_slot_to_those_who_came_lately(run, slots):
     """Result: a caller whose left requests nobody has seen end is passed over while they hold all

@@ -12,7 +12,7 @@ def test_files_between_commas_and_with_a_scale_are_there(tmp_path):
         (tmp_path / name).touch()
     a, b = tmp_path / "a.gguf", tmp_path / "b.gguf"
     check(ModelSettings(extra_args=f"--lora {a},{b} --lora-scaled {a}:0.5,{b}:1"))
-    check(ModelSettings(cli=f"--control-vector '{tmp_path}/with,comma.gguf' -t 2"))
+    check(ModelSettings(cli=f"--grammar-file '{tmp_path}/with,comma.gguf' -t 2"))
     check(ModelSettings(extra_args=f"--log-verbosity 4 --threads none.gguf --lora-scaled {a} 0.5"))
 
 
@@ -39,6 +39,7 @@ def test_a_list_is_read_as_llama_server_does(tmp_path, monkeypatch):
         "--lora-scaled {0}/none.gguf 0.5",
         "--lora ''",
         "--lora {0}/a.gguf,",
+        "--grammar-file {0}/a.gguf:0.5",
         "--lora '{0}/no\nne'",
         "--lora '{0}/no\rne'",
     ],

@@ -44,7 +44,9 @@ class HubStore:
     async def inspect(self, located, folder):
         projector = located.paths[0].startswith("mmproj")
         architecture = "clip" if projector else "llama"
-        header = Header({"general.architecture": architecture, "llama.context_length": 8}, (), 0)
+        kind = "adapter" if located.paths[0].startswith("adapter") else "model"
+        about = {"general.architecture": architecture, "general.type": kind}
+        header = Header({**about, "llama.context_length": 8}, (), 0)
         return Preview(folder / "m.gguf", header, located.size)
 
 
@@ -105,6 +107,13 @@ def test_a_list_names_its_only_model(planned):
 def test_an_adapter_that_is_not_there_is_refused_before_anything_is_asked_for(planned):
     with pytest.raises(FormError, match="--lora: '/none.gguf' is no file of this machine"):
         planned({}, {"model": M, "extra_args": "--lora /none.gguf"})
+
+
+def test_an_adapter_is_no_model(planned):
+    with pytest.raises(
+        FormError, match="is an adapter: name its model here, and it in Model/extra"
+    ):
+        planned({"adapter.gguf": [GB]}, {"model": "org/repo/adapter.gguf"})
 
 
 def test_a_model_that_is_to_guess_for_itself_is_told_of(planned, caplog):
