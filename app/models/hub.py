@@ -60,6 +60,9 @@ LISTED_IN = 10.0  # seconds
 # HTTPError; hf_xet raises RuntimeError, should the library ever fetch from the chunked storage.
 UNREACHABLE = (errors.HTTPError, OSError, RuntimeError)  # type: ignore[attr-defined]
 
+# What the library raises where an answer is none of a hub's; HFValidationError is a ValueError.
+STRANGE = (AttributeError, LookupError, TypeError, ValueError)
+
 hub_client.install()
 
 
@@ -79,7 +82,7 @@ def locate(file: HubFile, cache: Path) -> OnHub:
             return _locate(file, revision, path, cache)
         except (EntryNotFoundError, RevisionNotFoundError, FormError) as error:
             first = first or error
-        except (*UNREACHABLE, ValueError) as error:  # HFValidationError is one
+        except (*UNREACHABLE, *STRANGE) as error:
             first = error
             break
     if isinstance(first, FormError):

@@ -11,10 +11,12 @@ import re
 from typing import Any
 
 from huggingface_hub import constants, set_client_factory
-from huggingface_hub.utils._http import default_client_factory
+from huggingface_hub.utils._http import default_client_factory, parse_ratelimit_headers
 
 from app.errors import ConfigError
 from app.models.reference import censored
+
+LONGEST_WAIT = 300  # seconds that a hub may ask us to wait for
 
 # Commits and ETags.
 NAME = re.compile(r"\w[\w.-]{0,199}", re.A)
@@ -30,8 +32,9 @@ def endpoint() -> str:
 
 
 def install() -> None:
-    """From now on the library's requests raise ValueError where an answer's commit is no name, and
-    its log shows no user and no query of an address."""
+    """From now on the library's requests raise ValueError where an answer's commit is no name, or
+    where it asks to wait for longer than `LONGEST_WAIT`: the library would wait for a day. And its
+    log shows no user and no query of an address."""
     set_client_factory(_client)
     for handler in logging.getLogger("huggingface_hub").handlers:
         handler.addFilter(_censor)
@@ -56,3 +59,17 @@ def _check(answer: Any) -> None:
     commit = answer.headers.get(constants.HUGGINGFACE_HEADER_X_REPO_COMMIT)
     if commit is not None and not is_name(commit):
         raise ValueError(f"{endpoint()} tells of the commit {commit[:80]!r}")
+    wait = _asks_to_wait(answer)
+    if wait > LONGEST_WAIT:
+        told = f"{endpoint()} answers with status {answer.status_code}"
+        raise ValueError(f"{told} and asks to wait for {wait} s: try again later")
+
+
+def _asks_to_wait(answer: Any) -> int:
+    """Seconds."""
+    if answer.status_code < 400:
+        return 0
+    limit = parse_ratelimit_headers(answer.headers)
+    after = answer.headers.get("retry-after", "").strip()[:9]
+    reset = limit.reset_in_seconds if limit is not None and limit.remaining == 0 else 0
+    return max(reset, int(after) if after.isdecimal() else 0)

@@ -216,19 +216,23 @@ def test_a_hub_that_cannot_be_asked_at_all(check, hub, path):
 
 
 class NoHub(ThreadedServer):
-    """Another web server: it has nothing, or a page for everything."""
+    """Another web server: it answers everything alike."""
 
-    def __init__(self, status):
-        self.status = status
+    def __init__(self, status, body=b"", **headers):
+        self.answer = status, body, headers
 
     def handler(self):
-        status = self.status
+        status, body, headers = self.answer
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 self.send_response(status)
-                self.send_header("Content-Length", "0")
+                for name, value in headers.items():
+                    self.send_header(name.replace("_", "-"), value)
+                self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body)
 
             do_HEAD = do_GET  # noqa: N815
             log_message = lambda *_: None  # noqa: E731
@@ -248,6 +252,18 @@ class NoHub(ThreadedServer):
 def test_what_answers_and_is_no_hub(check, path, status, told):
     with NoHub(status) as other:
         refused(check(f"org/repo/{path}", HF_ENDPOINT=other.url), f"not in the cache, and {told}")
+
+
+def test_a_hub_that_asks_for_a_day_is_not_waited_for(check):
+    with NoHub(429, Retry_After="100000") as other:
+        done = check("org/repo/m.gguf", HF_ENDPOINT=other.url)
+    refused(done, "answers with status 429 and asks to wait for 100000 s: try again later")
+
+
+@pytest.mark.parametrize("path", ["/m.gguf", "/L*.gguf", ""])
+def test_a_server_that_answers_everything_with_a_list(check, path):
+    with NoHub(200, b"[]") as other:
+        refused(check(f"org/repo{path}", HF_ENDPOINT=other.url), "Model/model: looked for")
 
 
 def test_a_corrupt_file_is_refused(serve, hub, weights):
