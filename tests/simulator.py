@@ -38,6 +38,7 @@ class Sim:
         self.busy, self.turn = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
         self.before = dict.fromkeys(names, (0.0, 0.0))
         self.hog = dict.fromkeys(names, False)
+        self.held_back = frozenset()
         self.left = []  # who left unused, and when
         self.comings = {}  # a model that comes → who must be gone first
 
@@ -95,6 +96,7 @@ class Sim:
                 hog=self.hog[n],
                 gap=self.gap[n],
                 ttl=self.ttl.get(n),
+                held_back=n in self.held_back,
             )
             for n in self.need
         ]
@@ -107,6 +109,7 @@ class Sim:
 
     def _decide(self):
         found = self.policy(self.standings(), self.budgets, self.now, self.bound)
+        self.held_back = found.draining
         for turn in found.begin:
             self._leave(turn.evict)
             self.stage[turn.name] = Stage.COMING

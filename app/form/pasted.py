@@ -18,7 +18,8 @@ REFUSED = re.compile(
     r"|slot-save-path|models-.*|api-key.*|api-prefix|ssl-.*|hf-token|props|rpc|reuse-port"
     r"|sleep-idle-seconds|model-url|video-ffmpeg-dir|docker-repo|help|usage|version|license"
     r"|cache-list|list-devices|completion-bash|(embd|fim|gpt-oss|tts|vision)-.*-default)"
-    r"|-hft|-ag|-mu|-dr|-h|-cl"
+    r"|--hf-repo-draft|--spec-draft-hf|--hf-repo-v|--hf-file-v"
+    r"|-hft|-hfd|-hfrd|-hfv|-hfrv|-hffv|-ag|-mu|-dr|-h|-cl"
 )
 DROPPED_WITH_VALUE = {"--host", "--port"}
 DROPPED = {"--metrics", "--slots", "--no-slots", "--no-ui", "--no-webui", "--ui", "--webui"}

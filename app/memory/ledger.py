@@ -217,6 +217,7 @@ class Model(Generic[Upstream]):
             gap=self.line.gap,
             ttl=self.ttl,
             parked=shared and self.state is ModelState.PARKED,
+            held_back=self.held_back_since is not None,
         )
 
     def turn(self) -> float:

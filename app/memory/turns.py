@@ -16,7 +16,6 @@ comes much sooner than it could be back (anticipatory disk scheduling: Iyer and 
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 
@@ -40,6 +39,10 @@ GATHER, GATHER_TURN = 0.1, 0.02
 LONGEST_GATHER = 0.05  # seconds
 
 
+# Who is asked to leave, the first one first.
+RESTS, LINGERS, WORKS, COMES = range(4)
+
+
 class Stage(enum.Enum):
     AWAY = "away"
     COMING = "coming"
@@ -56,7 +59,7 @@ class Standing:
     take together. `turn`: for how long it last served without an idle moment. `hog`: requests
     waited for it when it last left, and it has not paused since. `ttl`: how long it stays without a
     request; None: as long as there is room. `parked`: it is away, and holds memory from which the
-    others serve.
+    others serve. `held_back`: its new requests wait, so that it can leave.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Standing:
     hog: bool = False
     ttl: float | None = None
     parked: bool = False
+    held_back: bool = False
 
     @property
     def crowd(self) -> float:
@@ -252,12 +256,10 @@ class _Assignment:
             self._ask_to_drain(model, decision.blockers)
 
     def _pass_over(self, model: Standing) -> None:
-        """It waits behind others: some behind it, which want less, may go first until it is late.
-        Then it may be the next."""
+        """It waits behind others. Those behind it that want less may go first, until it is late:
+        then it may be the first."""
         since = model.waiting_since or 0.0
-        late = [since + model.patience, since + self._bound / 2]
-        if min(late) <= self._now:
-            self._heads.append(model)
+        late = (since + model.patience, since + self._bound / 2)
         self._again += [moment for moment in late if moment > self._now]
 
     def _swap(self, model: Standing, decision: Swap) -> None:
@@ -289,16 +291,21 @@ class _Assignment:
         return last + gathers_for(model, leaving)
 
     def _ask_to_drain(self, head: Standing, blockers: Sequence[str]) -> None:
-        """All of them at once, when the time of the last one is up: the first to be idle would else
-        be asked again before the others are, and so on for ever."""
+        """When the time of the last one is up, those at work are held back, and stay so until all
+        of them rest: the first to rest would else be at work again before the others rest, and so
+        on for ever. Then those are that rested in the beginning; meanwhile they serve."""
         models = [self._models[name] for name in blockers]
         if any(model.stage is not Stage.HERE for model in models):
             return  # the time of one that comes has not even begun
         until = max((self._yields_at(model, head) for model in models), default=self._now)
-        if until <= self._now:
-            self._draining.update(blockers)
-        else:
+        if until > self._now:
             self._again.append(until)
+            return
+        held = [model for model in models if model.held_back]
+        if any(model.leased for model in held):
+            self._draining.update(model.name for model in held)
+        else:
+            self._draining.update(model.name for model in models if held or model.leased)
 
     def _yields_at(self, model: Standing, head: Standing) -> float:
         """Not before requests have been gathered since the place was first wanted."""
@@ -326,18 +333,21 @@ class _Assignment:
         return [self._resident(m) for m in self._models.values() if m.stage is not Stage.AWAY]
 
     def _resident(self, model: Standing) -> Resident:
-        # One that comes is the last to be asked to leave. One that is in use keeps its place among
-        # these: with each request that ends, another one would be asked to leave.
+        comes = model.stage is Stage.COMING
         in_demand = model.leased or model.waiting_since is not None
-        used = model.here_since if in_demand else model.last_used
-        used = math.inf if model.stage is Stage.COMING else used
-        lingers = model.stage is Stage.HERE and self._keeps_until(model) > self._now
+        yields_at = self._keeps_until(model)
+        lingers = model.stage is Stage.HERE and yields_at > self._now
+        busy = comes or bool(model.leased) or lingers
         return Resident(
             name=model.name,
             need=model.need,
-            busy=model.stage is Stage.COMING or bool(model.leased) or lingers,
+            busy=busy,
+            # Who is at work is not ranked by its last use: with each request that ends, another one
+            # would be asked to leave.
+            how=COMES if comes else WORKS if in_demand else LINGERS if busy else RESTS,
+            yields_at=yields_at if busy and not comes else 0.0,
             leaving=model.stage is Stage.LEAVING,
             pinned=model.pinned and model.stage is not Stage.LEAVING,  # that one goes all the same
-            last_used=used,
+            last_used=model.last_used,
             priority=model.priority,
         )

@@ -131,7 +131,7 @@ def _files(repo: str, revision: str, cache: Path) -> list[str]:
         return _listed(repo, revision)
     except (RepositoryNotFoundError, RevisionNotFoundError):
         raise
-    except UNREACHABLE as error:
+    except (*UNREACHABLE, *STRANGE) as error:
         folder = _folder(repo, cache)
         try:
             commit = (folder / "refs" / revision).read_text()
@@ -263,7 +263,7 @@ def _instead(repo: str, revision: str, path: str) -> str:
     """The GGUF files that there are, the one that may have been meant first."""
     try:
         listed = _listed(repo, revision)
-    except (*UNREACHABLE, KeyError):
+    except (*UNREACHABLE, *STRANGE):
         return "and the hub does not list its files"
     files = [name for name in listed if name.endswith(".gguf")]
     if not files:

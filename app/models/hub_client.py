@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from huggingface_hub import constants, set_client_factory
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils._http import default_client_factory, parse_ratelimit_headers
 
 from app.errors import ConfigError
@@ -32,9 +33,9 @@ def endpoint() -> str:
 
 
 def install() -> None:
-    """From now on the library's requests raise ValueError where an answer's commit is no name, or
-    where it asks to wait for longer than `LONGEST_WAIT`: the library would wait for a day. And its
-    log shows no user and no query of an address."""
+    """From now on the library's requests raise ValueError where an answer's commit is no name, and
+    HfHubHTTPError where it asks to wait for longer than `LONGEST_WAIT`: the library would wait for
+    a day. And its log shows no user and no query of an address."""
     set_client_factory(_client)
     for handler in logging.getLogger("huggingface_hub").handlers:
         handler.addFilter(_censor)
@@ -60,9 +61,8 @@ def _check(answer: Any) -> None:
     if commit is not None and not is_name(commit):
         raise ValueError(f"{endpoint()} tells of the commit {commit[:80]!r}")
     wait = _asks_to_wait(answer)
-    if wait > LONGEST_WAIT:
-        told = f"{endpoint()} answers with status {answer.status_code}"
-        raise ValueError(f"{told} and asks to wait for {wait} s: try again later")
+    if wait > LONGEST_WAIT:  # an error that has the library look into its cache
+        raise HfHubHTTPError(f"asks to wait for {wait} s", response=answer)
 
 
 def _asks_to_wait(answer: Any) -> int:

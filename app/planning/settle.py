@@ -54,7 +54,7 @@ def settle(model: ModelSettings) -> ModelSettings:
         logger.warning("%s", note)
     if line.model and model.model and line.model != model.model:
         named = reference.shown(line.model)
-        problem = f"is {reference.shown(model.model)!r}, but Model/cli has -m {named!r}"
+        problem = f"is {reference.shown(model.model)!r}, but Model/cli names {named!r}"
         raise FormError("Model/model", problem)
     if line.mmproj and model.mmproj and line.mmproj != model.mmproj:
         named = reference.shown(line.mmproj)

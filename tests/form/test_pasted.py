@@ -49,6 +49,7 @@ def test_the_last_of_a_repeated_option_counts():
         "-mu http://169.254.169.254/",
         "--video-ffmpeg-dir /tmp",
         "-dr gemma3",
+        "-hfd org/draft",
         "--gpt-oss-20b-default",
         "--version",
         "-h",

@@ -465,9 +465,74 @@ def test_who_waits_for_two_gpus_is_passed_over_until_it_is_late():
     m = Standing("m", {"x": 10}, away, waiting_since=11.0, waiting=1, switch_cost=1.0)
     found = assign([a, h, spans, y, m], both, 12.0, 60)
     assert [turn.name for turn in found.begin] == ["m"] and found.again_at == 15.0
-    late = replace(spans, waiting_since=7.9), replace(h, waiting_since=7.8)
+    late = replace(spans, waiting_since=7.8), replace(h, waiting_since=7.9)
     found = assign([a, *late, y, m], both, 12.0, 60)
     assert not found.begin
+
+
+def ask_without_end(sim, name, service, gap):
+    """A caller who asks again `gap` seconds after each answer."""
+    sim.request(
+        name,
+        service,
+        lambda: sim.at(sim.now + gap, lambda: ask_without_end(sim, name, service, gap)),
+    )
+
+
+@pytest.mark.parametrize("device", [{}, {"y": "x", "s": "dx"}], ids=["one-gpu", "two-gpus"])
+def test_one_that_rests_serves_while_another_one_streams(device):
+    """s needs the places of both a and y. a streams for 300 s; y is asked now and then. Result: y
+    answers at once until a has ended, and s comes then."""
+    size = {"a": 5, "y": 5, "s": 10} if not device else dict.fromkeys("ays", 10)
+    sim = Sim(size, 10, cost=0.5, device=device)
+    sim.at(0.0, lambda: sim.request("a", 300.0))
+    sim.at(1.0, lambda: ask_without_end(sim, "y", 1.0, 9.0))
+    sim.at(20.0, lambda: sim.request("s", 1.0))
+    sim.run(320.0)
+    waits = [waited for name, waited in sim.done if name == "y"]
+    assert len(waits) > 25 and max(waits[:-2]) < 2.0
+    ((_, waited),) = [each for each in sim.done if each[0] == "s"]
+    assert waited < 300 - 20 + 4
+
+
+def test_who_is_held_back_stays_so_until_the_others_rest_as_well():
+    a = Standing("a", {"d": 5}, Stage.HERE, leased=1, here_since=5.0)
+    y = Standing("y", {"d": 5}, Stage.HERE, here_since=5.0, last_used=18.0)
+    s = Standing("s", {"d": 10}, Stage.AWAY, waiting_since=11.0)
+    assert assign([a, y, s], BUDGET, 20.0, 60).draining == {"a"}
+    a = replace(a, held_back=True)
+    assert assign([a, replace(y, leased=1), s], BUDGET, 21.0, 60).draining == {"a"}
+    rests = replace(a, leased=0, waiting=1, waiting_since=20.5, last_used=22.0)
+    assert assign([rests, replace(y, leased=1), s], BUDGET, 22.1, 60).draining == {"a", "y"}
+    both = [rests, replace(y, last_used=22.5)]
+    assert {*assign([*both, s], BUDGET, 22.6, 60).begin[0].evict} == {"a", "y"}
+
+
+def test_one_that_lingers_leaves_before_one_that_streams():
+    """a streams for 200 s, and its time is up; l, whose requests follow each other at once, has
+    just rested. Result: h has its place as soon as nobody asks for l."""
+    a = Standing("a", {"d": 5}, Stage.HERE, leased=1, here_since=5.0, switch_cost=1.0)
+    z = Standing("l", {"d": 5}, Stage.HERE, last_used=102.9, here_since=90.0, switch_cost=10.0)
+    z = replace(z, gap=0.01)
+    h = Standing("h", {"d": 5}, Stage.AWAY, waiting_since=101.0)
+    found = assign([a, z, h], BUDGET, 103.0, 600)
+    assert not found.draining and found.again_at == pytest.approx(103.9)
+    assert [turn.evict for turn in assign([a, z, h], BUDGET, 103.91, 600).begin] == [("l",)]
+
+
+def test_of_two_at_work_the_one_whose_time_is_up_first_is_asked_to_leave():
+    dear = Standing("a", {"d": 5}, Stage.HERE, leased=1, here_since=100.0, switch_cost=20.0)
+    hog = Standing("b", {"d": 5}, Stage.HERE, leased=1, here_since=101.0, switch_cost=1.0, hog=True)
+    h = Standing("h", {"d": 5}, Stage.AWAY, waiting_since=102.0)
+    assert assign([dear, hog, h], BUDGET, 102.5, 600) == Turns(again_at=103.0)
+    assert assign([dear, hog, h], BUDGET, 103.0, 600).draining == {"b"}
+
+
+def test_one_that_comes_is_asked_last_whatever_its_priority():
+    a = Standing("a", {"d": 5}, Stage.HERE, leased=1, here_since=5.0, switch_cost=1.0, priority=1)
+    z = Standing("z", {"d": 5}, Stage.COMING, waiting_since=1.0, switch_cost=1.0)
+    h = Standing("h", {"d": 5}, Stage.AWAY, waiting_since=11.0, priority=1)
+    assert assign([a, z, h], BUDGET, 20.0, 60).draining == {"a"}
 
 
 def test_priority_goes_first_but_not_for_ever():
