@@ -147,11 +147,6 @@ def order(standings: Sequence[Standing], now: float, bound: float) -> list[Stand
     return sorted(waiting, key=rank)
 
 
-def wants_place_of(model: Standing, other: Standing) -> bool:
-    """Whether the other one waits, and for a GPU that the model is on."""
-    return other.stage is Stage.AWAY and not _gpus(model.need).isdisjoint(_gpus(other.need))
-
-
 def _gpus(need: Need) -> set[str]:
     """What models take turns on: not host memory, of which every model takes a little."""
     return {device for device, size in need.items() if size and device != HOST} or {HOST}
@@ -214,6 +209,7 @@ class _Assignment:
         self._now = now
         self._bound = bound
         self._models = {model.name: model for model in standings}
+        self._gpus = {model.name: _gpus(model.need) for model in standings}
         self._waiting = order(standings, now, bound)
         self._residents = self._find_residents()
         self._heads: list[Standing] = []  # that have to wait: nobody behind takes from them
@@ -316,8 +312,11 @@ class _Assignment:
         return keeps_until(model, self._rivals(model), self._bound)
 
     def _rivals(self, model: Standing) -> list[Standing]:
-        standing = (self._models[other.name] for other in self._waiting)  # by now
-        return [other for other in standing if wants_place_of(model, other)]
+        """Those that wait, as they stand by now, for a GPU that the model is on."""
+        gpus = self._gpus[model.name]
+        beside = (m.name for m in self._waiting if not gpus.isdisjoint(self._gpus[m.name]))
+        standing = (self._models[name] for name in beside)
+        return [rival for rival in standing if rival.stage is Stage.AWAY]
 
     def _takes_nothing(self, model: Standing) -> bool:
         """Whether a model takes nothing from those before it that have to wait: on each device that

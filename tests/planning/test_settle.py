@@ -53,7 +53,7 @@ def test_the_forms_name_comes_before_the_command_lines():
 
 def test_two_different_models_are_refused():
     assert settle(ModelSettings(cli="-m /a.gguf", model="/a.gguf")).model == "/a.gguf"
-    with pytest.raises(FormError, match="-m '/b.gguf'"):
+    with pytest.raises(FormError, match="names '/b.gguf'"):
         settle(ModelSettings(cli="-m /b.gguf", model="/a.gguf"))
 
 
