@@ -16,11 +16,10 @@ from app.doctor.finding import Verdict
 from app.doctor.hub import WITHOUT, hub
 from app.engine.environment import child_environment
 from app.errors import ConfigError
-from app.gateway import keys_file
 from app.gateway.admission import listening_host
 from app.instance.callers import own_keys
 from app.instance.invocation import Invocation
-from app.machine import threads
+from app.instance.keys import is_named
 from app.models.store import cache_folder
 from app.task.survey import Survey
 
@@ -37,12 +36,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    report = await examine(await threads.run(checks, options.recorded(arguments), environment))
+    report = await examine(await checks(options.recorded(arguments), environment))
     say(finding.as_json(report) if arguments.json else "\n".join(finding.lines(report)))
     return ConfigError.exit_status if finding.has_problem(report) else 0
 
 
-def checks(wanted: Invocation, environment: Mapping[str, str]) -> Sequence[Check]:
+async def checks(wanted: Invocation, environment: Mapping[str, str]) -> Sequence[Check]:
     """Raises ConfigError where the form cannot be read."""
     general = options.settings(wanted).general
     folder = cache_folder(wanted.cache_dir, environment)
@@ -52,8 +51,8 @@ def checks(wanted: Invocation, environment: Mapping[str, str]) -> Sequence[Check
     clearml = ClearML(
         survey, wanted=wanted.recorded, queue=general.queue, route=general.gateway_route
     )
-    has_key = any(own_keys(environment)) or bool(environment.get(keys_file.VARIABLE))
-    host = listening_host(general.host, under_agent=False, has_key=has_key)
+    has_key = any(own_keys(environment)) or is_named(environment)
+    host = await listening_host(general.host, under_agent=False, has_key=has_key)
     return (
         Check("GPU", gpus.present, hanging=gpus.HANGS),
         Check("driver", gpus.driver, hanging=gpus.HANGS),

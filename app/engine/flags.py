@@ -19,10 +19,7 @@ UNIFIED = ("-kvu", "--kv-unified", "--kv-unified-per-slot", *SPLIT)
 SHARED = ("-kvu", "--kv-unified", "--kv-unified-per-slot")
 PREDICT = ("-n", "--predict", "--n-predict")
 SHIFTS = ("--context-shift",)
-DRAFTS = tuple(
-    "-md --model-draft --spec-draft-model --spec-type --spec-default "
-    "-hfd -hfrd --hf-repo-draft --spec-draft-hf".split()
-)
+DRAFTS = tuple("-md --model-draft --spec-draft-model --spec-type --spec-default".split())
 DRAFT_MODEL = ("--spec-draft-model", "--model-draft")
 DRAFT_LAYERS = ("--spec-draft-ngl", "--gpu-layers-draft")
 # Further options of a command line that decide how much memory goes where.

@@ -20,7 +20,7 @@ OF_MEMORY = re.compile(r"alloc|out of memory", re.I)
 SHOWN = ("info", "warn", "error", "trace", "debug")
 
 
-def named(value: str) -> list[tuple[str, str]]:
+def may_mean(value: str) -> list[tuple[str, str]]:
     """What an option's value may name: itself, and each part of a list with commas, which has
     quotes as CSV does; also as `FILE:SCALE`, so each without what follows the last colon, too."""
     try:
@@ -57,7 +57,7 @@ class Program:
     def may_name(self) -> list[Path]:
         """The model's files, and whatever an argument may name: adapters and control vectors decide
         what is computed, too. Most are no files, or none yet."""
-        names = {name for word in self.argv[1:] for part in named(word) for name in part}
+        names = {name for word in self.argv[1:] for part in may_mean(word) for name in part}
         return sorted({*self.files, *map(Path, names - {""})})
 
 

@@ -34,7 +34,7 @@ from app.instance.ending import Reason, simply
 from app.instance.invocation import PROJECT, Invocation
 from app.instance.lifetime import Lifetime
 from app.instance.phases import reachable
-from app.machine import chance, threads
+from app.machine import chance
 from app.task.checkout import Script
 from app.task.clearml_task import ClearMLTask
 from app.task.launch import task_name
@@ -145,11 +145,8 @@ class Door(Lifetime):
         self, general: GeneralSettings, callers: Callers, certificate: Certificate | None
     ) -> tuple[Doorway, str]:
         given = self._given
-        host = await threads.run(
-            listening_host,
-            general.host,
-            under_agent=given.task.under_agent,
-            has_key=bool(callers.rules.keys),
+        host = await listening_host(
+            general.host, under_agent=given.task.under_agent, has_key=bool(callers.rules.keys)
         )
         tls = None if certificate is None else self._follow(certificate)
         doorway = Doorway(callers, "door.html", tls)

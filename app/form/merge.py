@@ -140,9 +140,7 @@ def is_known(key: str) -> bool:
 
 def resembles(key: str) -> bool:
     """Whether a parameter is one that the form reads, perhaps misspelt."""
-    name = key.partition("/")[2]
-    near = difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0.75)
-    return is_known(key) or bool(_is_in_a_section(key) and near)
+    return is_known(key) or bool(_is_in_a_section(key) and nearest(key))
 
 
 def _is_in_a_section(key: str) -> bool:
@@ -151,15 +149,16 @@ def _is_in_a_section(key: str) -> bool:
 
 
 def nearest(key: str) -> str:
-    """The parameter that a misspelt one probably means; "" if none resembles it."""
+    """The parameter that a misspelt one probably means; "" if no field's name resembles its."""
     section, _, name = key.partition("/")
     if name in BY_NAME:  # only the section is wrong
         return BY_NAME[name].key
-    names = [*BY_KEY, *(f"{ARGS}/{name}" for name in BY_NAME)]
-    if ITEM.fullmatch(key):
-        names = [f"{section}/{field.name}" for field in MODEL_FIELDS]
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.75)
-    return near[0] if near else ""
+    of_item = bool(ITEM.fullmatch(key))
+    names = [field.name for field in (MODEL_FIELDS if of_item else FIELDS)]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    if not near:
+        return ""
+    return f"{section}/{near[0]}" if of_item or section == ARGS else BY_NAME[near[0]].key
 
 
 def parse(form: Form) -> Settings:

@@ -19,7 +19,7 @@ from app.gateway.keys_file import UNNAMED, Holder
 from app.gateway.origins import KEY_VARIABLE, loopback
 from app.gateway.quota import Quota
 from app.gateway.roster import Roster
-from app.machine import clock, network
+from app.machine import clock, network, threads
 
 logger = logging.getLogger(__name__)
 
@@ -133,23 +133,22 @@ def allowed_networks(text: str) -> list[Network]:
         raise ConfigError(f"{ALLOW_VARIABLE}: {error}: write networks as 10.0.0.0/8") from None
 
 
-def _addresses(host: str) -> list[str]:
+async def _addresses(host: str) -> list[str]:
     """Raises ConfigError for what is no address and no name of one."""
     try:
-        return network.addresses(host, 0)
+        return await threads.run(network.addresses, host, 0)
     except OSError as error:
         problem = f"{host} is no address of this machine: {words(error)}"
         raise ConfigError(f"General/host: {problem}") from None
 
 
-def listening_host(given: str, *, under_agent: bool, has_key: bool) -> str:
-    """The address to listen on. Raises ConfigError if the whole network could use the models.
-    Blocks: a name is looked up."""
+async def listening_host(given: str, *, under_agent: bool, has_key: bool) -> str:
+    """The address to listen on. Raises ConfigError if the whole network could use the models."""
     chosen = given or (ANYWHERE if under_agent or has_key else HERE)
     if len(chosen) > 2 and chosen[0] + chosen[-1] == "[]":  # as an IPv6 address stands in a URL
         chosen = chosen[1:-1]
     if not under_agent and not has_key and not loopback(chosen):
-        found = _addresses(chosen)  # first: a key would not help
+        found = await _addresses(chosen)  # first: a key would not help
         if all(map(loopback, found)):  # 127.1, or this machine's name in its own list of hosts
             here = min(found, key=lambda address: ":" in address)
             logger.info("General/host: %s is %s: only this machine reaches it", chosen, here)

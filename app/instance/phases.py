@@ -31,7 +31,7 @@ from app.instance.front import Front
 from app.instance.invocation import Invocation
 from app.instance.reports import Reports
 from app.instance.rows import kv_folder, overview_of, pool_of
-from app.machine import clock, garbage, network, private, threads
+from app.machine import clock, garbage, network, private
 from app.memory.pool import Pool
 from app.models.reference import Tiny
 from app.models.store import Store
@@ -104,11 +104,8 @@ async def listen(given: Given, settings: Settings) -> Listening:
     general = settings.general
     routed = await given.route.available()
     callers = await callers_of(given.task, general, given.environment, routed=routed)
-    host = await threads.run(
-        listening_host,
-        general.host,
-        under_agent=given.task.under_agent,
-        has_key=bool(callers.rules.keys),
+    host = await listening_host(
+        general.host, under_agent=given.task.under_agent, has_key=bool(callers.rules.keys)
     )
     doorway = Doorway(callers)
     bound, port = await doorway.listen(host, general.port, given.ending)

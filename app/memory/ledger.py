@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from app.memory.line import Line
 from app.memory.moves import Moves
-from app.memory.residency import Resident
+from app.memory.residency import Resident, Use
 from app.memory.seat import SlotState
 from app.memory.stages import Stages
 from app.memory.turns import Stage, Standing
@@ -241,13 +241,13 @@ class Model(Generic[Upstream]):
         return self.leave_cost + self.come_cost
 
     def in_ram(self) -> Resident:
-        """As a resident of CPU RAM; busy while requests wait for it (it leaves then anyway), and
+        """As a resident of CPU RAM; at work while requests wait for it (it leaves then anyway), and
         while it is pinned."""
         need = {HOST: self.server.parked_size() if self.server is not None else 0}
         return Resident(
             name=self.name,
             need=need,
-            busy=self.line.waiting > 0 or self.pinned,
+            use=Use.WORKS if self.line.waiting > 0 or self.pinned else Use.RESTS,
             last_used=self.line.last_used,
             priority=self.priority,
         )

@@ -19,7 +19,7 @@ import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 
-from app.memory.residency import Refuse, Resident, Swap, Wait, decide, short
+from app.memory.residency import Refuse, Resident, Swap, Use, Wait, decide, short
 from app.planning.amounts import HOST, Need, lasting
 
 # Times what a switch costs: mostly 4/5 of the time are spent on requests; 2/3 of a hog's time.
@@ -37,10 +37,6 @@ LONGEST_LINGER = 3.0  # seconds
 # gathered.
 GATHER, GATHER_TURN = 0.1, 0.02
 LONGEST_GATHER = 0.05  # seconds
-
-
-# Who is asked to leave, the first one first.
-RESTS, LINGERS, WORKS, COMES = range(4)
 
 
 class Stage(enum.Enum):
@@ -332,21 +328,24 @@ class _Assignment:
         return [self._resident(m) for m in self._models.values() if m.stage is not Stage.AWAY]
 
     def _resident(self, model: Standing) -> Resident:
-        comes = model.stage is Stage.COMING
-        in_demand = model.leased or model.waiting_since is not None
-        yields_at = self._keeps_until(model)
-        lingers = model.stage is Stage.HERE and yields_at > self._now
-        busy = comes or bool(model.leased) or lingers
+        use = self._use(model)
         return Resident(
             name=model.name,
             need=model.need,
-            busy=busy,
+            use=use,
             # Who is at work is not ranked by its last use: with each request that ends, another one
             # would be asked to leave.
-            how=COMES if comes else WORKS if in_demand else LINGERS if busy else RESTS,
-            yields_at=yields_at if busy and not comes else 0.0,
+            yields_at=self._keeps_until(model) if use in (Use.LINGERS, Use.WORKS) else 0.0,
             leaving=model.stage is Stage.LEAVING,
             pinned=model.pinned and model.stage is not Stage.LEAVING,  # that one goes all the same
             last_used=model.last_used,
             priority=model.priority,
         )
+
+    def _use(self, model: Standing) -> Use:
+        if model.stage is Stage.COMING:
+            return Use.COMES
+        keeps = model.stage is Stage.HERE and self._keeps_until(model) > self._now
+        if model.leased or (keeps and model.waiting_since is not None):
+            return Use.WORKS
+        return Use.LINGERS if keeps else Use.RESTS

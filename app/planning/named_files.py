@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from app.engine.flags import DRAFT_MODEL
-from app.engine.program import named
+from app.engine.program import may_mean
 from app.engine.resolved import EXTRA
 from app.errors import FormError
 from app.form import pasted
@@ -37,7 +37,7 @@ def check(model: ModelSettings) -> None:
 
 
 def _missing(flag: str, value: str) -> list[str]:
-    whole, *parts = named(value)
+    whole, *parts = may_mean(value)
     if flag in LISTS:
         return [part[0] for part in parts or [whole] if not any(map(os.path.isfile, part))]
     return [value] if flag in FILES and not os.path.isfile(value) else []

@@ -66,7 +66,9 @@ def test_the_overrides_of_a_list_are_written_and_read_the_same_again():
     [
         ("Model/contextsize", "Model/context_size"),
         ("Args/thread", "Args/threads"),
+        ("Model/context", "Model/context_size"),
         ("General/zzz", None),
+        ("General/epochs", None),  # of another program; sections are no reason to resemble
     ],
 )
 def test_an_unknown_field_is_a_warning_with_the_nearest(key, hint):

@@ -51,6 +51,8 @@ def test_the_last_of_a_repeated_option_counts():
         "-dr gemma3",
         "-hfd org/draft",
         "--gpt-oss-20b-default",
+        "--vision-gemma-4b-default",
+        "--model-of-tomorrow-default",
         "--version",
         "-h",
     ],

@@ -10,6 +10,10 @@ from app.gateway.guesses import ALLOWED
 from app.machine import clock, network
 
 
+def listened(given, **more):
+    return asyncio.run(listening_host(given, **more))
+
+
 class Sent:
     """A request as far as its sender's key is looked for."""
 
@@ -151,28 +155,28 @@ def test_who_guesses_learns_nothing_at_once_until_a_right_key_came_from_there(mo
     ],
 )
 def test_where_to_listen(given, agent, key, expected):
-    assert listening_host(given, under_agent=agent, has_key=key) == expected
+    assert listened(given, under_agent=agent, has_key=key) == expected
 
 
 def test_a_name_of_this_machine_alone_is_its_address(monkeypatch, caplog):
     found = ["::1", "127.0.1.1"]
     monkeypatch.setattr(network, "addresses", lambda host, port: found)
     with caplog.at_level("INFO"):
-        assert listening_host("mine", under_agent=False, has_key=False) == "127.0.1.1"
+        assert listened("mine", under_agent=False, has_key=False) == "127.0.1.1"
     assert "mine is 127.0.1.1: only this machine reaches it" in caplog.text
     found.append("10.0.0.1")
     with pytest.raises(ConfigError, match="mine is open to the network"):
-        listening_host("mine", under_agent=False, has_key=False)
+        listened("mine", under_agent=False, has_key=False)
 
 
 @pytest.mark.parametrize("given", ["a b", "127.0.0.1:80", "http://127.0.0.1", "a..b", "[]"])
 def test_what_is_no_host_wants_no_key(given):
     with pytest.raises(ConfigError, match="is no address of this machine") as raised:
-        listening_host(given, under_agent=False, has_key=False)
+        listened(given, under_agent=False, has_key=False)
     assert str(raised.value).startswith(f"General/host: {given} ")
 
 
 @pytest.mark.parametrize("given", ["0.0.0.0", "10.0.0.1", "::"])
 def test_on_a_persons_machine_the_network_needs_a_key(given):
     with pytest.raises(ConfigError, match="LLAMACPP_API_KEY"):
-        listening_host(given, under_agent=False, has_key=False)
+        listened(given, under_agent=False, has_key=False)

@@ -283,6 +283,24 @@ def test_a_model_that_drained_for_a_request_that_left_takes_requests_again(run):
     run(scenario)
 
 
+def test_who_was_held_back_for_a_request_that_left_is_not_any_more(run):
+    """Nobody else waits: the next one would find a trace of it."""
+
+    async def scenario():
+        world = World(a=20, b=20)
+        using = asyncio.create_task(world.use("a", 0.2))
+        model = world.pool._ledger["a"]
+        await until(lambda: model.line.leased)
+        world.now += 10
+        asked = asyncio.create_task(world.use("b"))
+        await until(lambda: model.held_back_since)
+        asked.cancel()
+        await until(lambda: not model.held_back_since)
+        await using
+
+    run(scenario)
+
+
 def test_random_traffic_never_over_commits(run):
     async def scenario():
         world = World(a=4, b=8, c=12, d=16, e=20)

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from app.memory.residency import Refuse, Resident, Serve, Swap, Wait, decide, park
+from app.memory.residency import Refuse, Resident, Serve, Swap, Use, Wait, decide, park
 
 BUDGET = {"g": 24}
 
@@ -18,7 +18,9 @@ def on(name, size, **more):
         pytest.param(10, [on("a", 10), on("b", 4)], (), id="room-beside-others"),
         pytest.param(10, [on("a", 10, last_used=2), on("b", 10, last_used=1)], ("b",), id="oldest"),
         pytest.param(20, [on("a", 10, last_used=1), on("b", 10)], ("b", "a"), id="all-it-takes"),
-        pytest.param(10, [on("a", 10, busy=True), on("b", 10, last_used=9)], ("b",), id="in-use"),
+        pytest.param(
+            10, [on("a", 10, use=Use.WORKS), on("b", 10, last_used=9)], ("b",), id="in-use"
+        ),
         pytest.param(10, [on("a", 10, pinned=True), on("b", 10)], ("b",), id="pinned-stays"),
         pytest.param(
             10, [on("a", 10, priority=1), on("b", 10, last_used=9)], ("b",), id="priority"
@@ -37,7 +39,7 @@ def test_resident_already():
 
 
 def test_who_stands_in_the_way():
-    residents = [on("a", 10, busy=True, last_used=1), on("b", 10, busy=True), on("c", 4)]
+    residents = [on("a", 10, use=Use.WORKS, last_used=1), on("b", 10, use=Use.WORKS), on("c", 4)]
     decision = decide("t", {"g": 10}, residents, BUDGET)
     assert isinstance(decision, Wait) and decision.blockers == ("b",)
 
@@ -71,7 +73,9 @@ def test_several_devices_each_have_their_own():
         pytest.param(10, [], (), id="room"),
         pytest.param(30, [on("a", 9, last_used=1), on("b", 9)], ("b",), id="longest-ago"),
         pytest.param(40, [on("a", 9, last_used=1), on("b", 9)], ("b", "a"), id="all-it-takes"),
-        pytest.param(30, [on("a", 9, busy=True), on("b", 9, last_used=1)], ("b",), id="asked-for"),
+        pytest.param(
+            30, [on("a", 9, use=Use.WORKS), on("b", 9, last_used=1)], ("b",), id="asked-for"
+        ),
         pytest.param(30, [on("a", 9, priority=1), on("b", 9)], ("b",), id="priority"),
         pytest.param(30, [on("a", 9, last_used=7)], None, id="used-later"),
         pytest.param(40, [on("a", 9, last_used=1), on("b", 9, priority=2)], None, id="not-enough"),
@@ -104,7 +108,7 @@ def crowd(dice, budget):
             Resident(
                 str(number),
                 need,
-                busy=busy,
+                use=Use.WORKS if busy else Use.RESTS,
                 leaving=leaving,
                 pinned=pinned,
                 last_used=dice.random(),
