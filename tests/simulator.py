@@ -38,7 +38,7 @@ class Sim:
         self.busy, self.turn = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
         self.before = dict.fromkeys(names, (0.0, 0.0))
         self.hog = dict.fromkeys(names, False)
-        self.held_back = frozenset()
+        self.held_back = {}  # who is held back, since when
         self.left = []  # who left unused, and when
         self.comings = {}  # a model that comes → who must be gone first
 
@@ -96,7 +96,7 @@ class Sim:
                 hog=self.hog[n],
                 gap=self.gap[n],
                 ttl=self.ttl.get(n),
-                held_back=n in self.held_back,
+                held_since=self.held_back.get(n),
             )
             for n in self.need
         ]
@@ -109,7 +109,7 @@ class Sim:
 
     def _decide(self):
         found = self.policy(self.standings(), self.budgets, self.now, self.bound)
-        self.held_back = found.draining
+        self.held_back = {name: self.held_back.get(name, self.now) for name in found.draining}
         for turn in found.begin:
             self._leave(turn.evict)
             self.stage[turn.name] = Stage.COMING

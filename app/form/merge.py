@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -154,11 +154,15 @@ def nearest(key: str) -> str:
     if name in BY_NAME:  # only the section is wrong
         return BY_NAME[name].key
     of_item = bool(ITEM.fullmatch(key))
-    names = [field.name for field in (MODEL_FIELDS if of_item else FIELDS)]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    near = _nearest_name(name, MODEL_FIELDS if of_item else FIELDS)
     if not near:
         return ""
-    return f"{section}/{near[0]}" if of_item or section == ARGS else BY_NAME[near[0]].key
+    return f"{section}/{near}" if of_item or section == ARGS else BY_NAME[near].key
+
+
+def _nearest_name(name: str, fields: Sequence[Field]) -> str:
+    near = difflib.get_close_matches(name, [field.name for field in fields], n=1)
+    return near[0] if near else ""
 
 
 def parse(form: Form) -> Settings:
@@ -260,8 +264,8 @@ def _model(item: object, key: str) -> dict[str, str]:
         raise FormError(key, "is not an object of fields")
     for name, value in item.items():
         if name not in MODEL_NAMES:
-            near = difflib.get_close_matches(name, MODEL_NAMES, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            near = _nearest_name(name, MODEL_FIELDS)
+            hint = f"; did you mean {near}?" if near else ""
             raise FormError(f"{key}.{name}", f"no such field{hint}")
         if isinstance(value, list | dict):
             raise FormError(f"{key}.{name}", "must be a single value")

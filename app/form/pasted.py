@@ -18,7 +18,7 @@ REFUSED = re.compile(
     r"|slot-save-path|models-.*|api-key.*|api-prefix|ssl-.*|hf-token|props|rpc|reuse-port"
     r"|sleep-idle-seconds|model-url|video-ffmpeg-dir|docker-repo|help|usage|version|license"
     r"|cache-list|list-devices|completion-bash|hf-repo-draft|spec-draft-hf|hf-repo-v|hf-file-v"
-    r"|(?!spec-).*-default)"  # a model of the hub, with its settings
+    r"|(?!spec-).*-default)"  # presets of llama.cpp: a model of the hub and its options
     r"|-hft|-hfd|-hfrd|-hfv|-hfrv|-hffv|-ag|-mu|-dr|-h|-cl"
 )
 DROPPED_WITH_VALUE = {"--host", "--port"}

@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from app.memory.line import Line
 from app.memory.moves import Moves
-from app.memory.residency import Resident, Use
+from app.memory.residency import Doing, Resident
 from app.memory.seat import SlotState
 from app.memory.stages import Stages
 from app.memory.turns import Stage, Standing
@@ -217,7 +217,7 @@ class Model(Generic[Upstream]):
             gap=self.line.gap,
             ttl=self.ttl,
             parked=shared and self.state is ModelState.PARKED,
-            held_back=self.held_back_since is not None,
+            held_since=self.held_back_since,
         )
 
     def turn(self) -> float:
@@ -247,7 +247,7 @@ class Model(Generic[Upstream]):
         return Resident(
             name=self.name,
             need=need,
-            use=Use.WORKS if self.line.waiting > 0 or self.pinned else Use.RESTS,
+            doing=Doing.WORKS if self.line.waiting > 0 or self.pinned else Doing.RESTS,
             last_used=self.line.last_used,
             priority=self.priority,
         )

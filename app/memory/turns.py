@@ -19,7 +19,7 @@ import enum
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 
-from app.memory.residency import Refuse, Resident, Swap, Use, Wait, decide, short
+from app.memory.residency import Doing, Refuse, Resident, Swap, Wait, decide, short
 from app.planning.amounts import HOST, Need, lasting
 
 # Times what a switch costs: mostly 4/5 of the time are spent on requests; 2/3 of a hog's time.
@@ -55,7 +55,7 @@ class Standing:
     take together. `turn`: for how long it last served without an idle moment. `hog`: requests
     waited for it when it last left, and it has not paused since. `ttl`: how long it stays without a
     request; None: as long as there is room. `parked`: it is away, and holds memory from which the
-    others serve. `held_back`: its new requests wait, so that it can leave.
+    others serve. `held_since`: its new requests wait, so that it can leave.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Standing:
     hog: bool = False
     ttl: float | None = None
     parked: bool = False
-    held_back: bool = False
+    held_since: float | None = None
 
     @property
     def crowd(self) -> float:
@@ -283,9 +283,9 @@ class _Assignment:
         return last + gathers_for(model, leaving)
 
     def _ask_to_drain(self, head: Standing, blockers: Sequence[str]) -> None:
-        """When the time of the last one is up, those at work are held back, and stay so until all
-        of them rest: the first to rest would else be at work again before the others rest, and so
-        on for ever. Then those are that rested in the beginning; meanwhile they serve."""
+        """When the time of the last one is up, those at work are held back. One that rests before
+        the others serves meanwhile, and is held back again when these rest, which then stay so: at
+        the latest after as many times as there are blockers, all rest."""
         models = [self._models[name] for name in blockers]
         if any(model.stage is not Stage.HERE for model in models):
             return  # the time of one that comes has not even begun
@@ -293,11 +293,13 @@ class _Assignment:
         if until > self._now:
             self._again.append(until)
             return
-        held = [model for model in models if model.held_back]
-        if any(model.leased for model in held):
-            self._draining.update(model.name for model in held)
-        else:
+        held = {m.name: m.held_since for m in models if m.held_since is not None}
+        first = min((held[m.name] for m in models if m.leased and m.name in held), default=None)
+        if first is None:
             self._draining.update(model.name for model in models if held or model.leased)
+        else:
+            working = {model.name for model in models if model.leased}
+            self._draining.update(n for n, since in held.items() if n in working or since < first)
 
     def _yields_at(self, model: Standing, head: Standing) -> float:
         """Not before requests have been gathered since the place was first wanted."""
@@ -328,24 +330,27 @@ class _Assignment:
         return [self._resident(m) for m in self._models.values() if m.stage is not Stage.AWAY]
 
     def _resident(self, model: Standing) -> Resident:
-        use = self._use(model)
+        until = self._keeps_until(model)
+        doing = self._doing(model, keeps=model.stage is Stage.HERE and until > self._now)
         return Resident(
             name=model.name,
             need=model.need,
-            use=use,
+            doing=doing,
             # Who is at work is not ranked by its last use: with each request that ends, another one
             # would be asked to leave.
-            yields_at=self._keeps_until(model) if use in (Use.LINGERS, Use.WORKS) else 0.0,
+            yields_at=until if doing in (Doing.LINGERS, Doing.WORKS) else 0.0,
             leaving=model.stage is Stage.LEAVING,
             pinned=model.pinned and model.stage is not Stage.LEAVING,  # that one goes all the same
             last_used=model.last_used,
             priority=model.priority,
         )
 
-    def _use(self, model: Standing) -> Use:
+    def _doing(self, model: Standing, *, keeps: bool) -> Doing:
+        """`keeps`: its time is not up."""
         if model.stage is Stage.COMING:
-            return Use.COMES
-        keeps = model.stage is Stage.HERE and self._keeps_until(model) > self._now
+            return Doing.COMES
+        if model.leased and model.held_since is not None and not keeps:
+            return Doing.DRAINS
         if model.leased or (keeps and model.waiting_since is not None):
-            return Use.WORKS
-        return Use.LINGERS if keeps else Use.RESTS
+            return Doing.WORKS
+        return Doing.LINGERS if keeps else Doing.RESTS

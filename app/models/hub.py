@@ -6,6 +6,7 @@ import this module.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -60,8 +61,9 @@ LISTED_IN = 10.0  # seconds
 # HTTPError; hf_xet raises RuntimeError, should the library ever fetch from the chunked storage.
 UNREACHABLE = (errors.HTTPError, OSError, RuntimeError)  # type: ignore[attr-defined]
 
-# What the library raises where an answer is none of a hub's; HFValidationError is a ValueError.
-STRANGE = (AttributeError, LookupError, TypeError, ValueError)
+# What the library raises where an answer is none of a hub's.
+STRANGE = (AttributeError, LookupError, TypeError, json.JSONDecodeError)
+NO_HUB = "what answers there is no hub"
 
 hub_client.install()
 
@@ -82,7 +84,7 @@ def locate(file: HubFile, cache: Path) -> OnHub:
             return _locate(file, revision, path, cache)
         except (EntryNotFoundError, RevisionNotFoundError, FormError) as error:
             first = first or error
-        except (*UNREACHABLE, *STRANGE) as error:
+        except (*UNREACHABLE, *STRANGE, ValueError) as error:  # HFValidationError is one
             first = error
             break
     if isinstance(first, FormError):
@@ -239,7 +241,7 @@ def _explain(repo: str, revision: str, path: str, error: Exception) -> str:
         return f"{looked}: not in the cache, and {_silence(error)}"
     if isinstance(error, EntryNotFoundError) and isinstance(error, HfHubHTTPError):
         return f"{looked}: no such file; {_instead(repo, revision, path)}"
-    return f"{looked}: {_said(error)}"
+    return f"{looked}: {NO_HUB if isinstance(error, STRANGE) else _said(error)}"
 
 
 def _silence(error: Exception) -> str:
@@ -248,8 +250,10 @@ def _silence(error: Exception) -> str:
         return "HF_HUB_OFFLINE forbids to ask"
     cause = error.__cause__
     status = getattr(getattr(cause, "response", None), "status_code", None)
-    if isinstance(cause, FileMetadataError) or status == 404:  # a hub says what is missing
-        return "what answers there is no hub"
+    if isinstance(cause, hub_client.LongWaitError):
+        return str(cause)
+    if isinstance(cause, (FileMetadataError, *STRANGE)) or status == 404:  # it says what is missing
+        return NO_HUB
     return "it does not answer" if status is None else f"it answers with status {status}"
 
 
@@ -263,7 +267,7 @@ def _instead(repo: str, revision: str, path: str) -> str:
     """The GGUF files that there are, the one that may have been meant first."""
     try:
         listed = _listed(repo, revision)
-    except (*UNREACHABLE, *STRANGE):
+    except (*UNREACHABLE, *STRANGE, ValueError):
         return "and the hub does not list its files"
     files = [name for name in listed if name.endswith(".gguf")]
     if not files:

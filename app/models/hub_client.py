@@ -23,6 +23,10 @@ LONGEST_WAIT = 300  # seconds that a hub may ask us to wait for
 NAME = re.compile(r"\w[\w.-]{0,199}", re.A)
 
 
+class LongWaitError(HfHubHTTPError):  # the library looks into its cache then
+    """A hub that asks to be left alone for longer than `LONGEST_WAIT`."""
+
+
 def is_name(text: str) -> bool:
     return NAME.fullmatch(text) is not None
 
@@ -34,8 +38,8 @@ def endpoint() -> str:
 
 def install() -> None:
     """From now on the library's requests raise ValueError where an answer's commit is no name, and
-    HfHubHTTPError where it asks to wait for longer than `LONGEST_WAIT`: the library would wait for
-    a day. And its log shows no user and no query of an address."""
+    LongWaitError where it asks to wait for longer than `LONGEST_WAIT`: the library would wait for a
+    day. And its log shows no user and no query of an address."""
     set_client_factory(_client)
     for handler in logging.getLogger("huggingface_hub").handlers:
         handler.addFilter(_censor)
@@ -61,8 +65,9 @@ def _check(answer: Any) -> None:
     if commit is not None and not is_name(commit):
         raise ValueError(f"{endpoint()} tells of the commit {commit[:80]!r}")
     wait = _asks_to_wait(answer)
-    if wait > LONGEST_WAIT:  # an error that has the library look into its cache
-        raise HfHubHTTPError(f"asks to wait for {wait} s", response=answer)
+    if wait > LONGEST_WAIT:
+        told = f"it answers with status {answer.status_code}, and asks to wait for {wait} s"
+        raise LongWaitError(told, response=answer)
 
 
 def _asks_to_wait(answer: Any) -> int:

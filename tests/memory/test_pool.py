@@ -288,7 +288,14 @@ def test_who_was_held_back_for_a_request_that_left_is_not_any_more(run):
 
     async def scenario():
         world = World(a=20, b=20)
-        using = asyncio.create_task(world.use("a", 0.2))
+        ends = asyncio.Event()
+
+        async def use_until_it_ends():
+            with world.pool.admit("a"):
+                async with world.pool.lease("a"):
+                    await ends.wait()
+
+        using = asyncio.create_task(use_until_it_ends())
         model = world.pool._ledger["a"]
         await until(lambda: model.line.leased)
         world.now += 10
@@ -296,6 +303,7 @@ def test_who_was_held_back_for_a_request_that_left_is_not_any_more(run):
         await until(lambda: model.held_back_since)
         asked.cancel()
         await until(lambda: not model.held_back_since)
+        ends.set()
         await using
 
     run(scenario)

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from app.memory.residency import Refuse, Resident, Serve, Swap, Use, Wait, decide, park
+from app.memory.residency import Doing, Refuse, Resident, Serve, Swap, Wait, decide, park
 
 BUDGET = {"g": 24}
 
@@ -19,7 +19,7 @@ def on(name, size, **more):
         pytest.param(10, [on("a", 10, last_used=2), on("b", 10, last_used=1)], ("b",), id="oldest"),
         pytest.param(20, [on("a", 10, last_used=1), on("b", 10)], ("b", "a"), id="all-it-takes"),
         pytest.param(
-            10, [on("a", 10, use=Use.WORKS), on("b", 10, last_used=9)], ("b",), id="in-use"
+            10, [on("a", 10, doing=Doing.WORKS), on("b", 10, last_used=9)], ("b",), id="in-use"
         ),
         pytest.param(10, [on("a", 10, pinned=True), on("b", 10)], ("b",), id="pinned-stays"),
         pytest.param(
@@ -39,7 +39,11 @@ def test_resident_already():
 
 
 def test_who_stands_in_the_way():
-    residents = [on("a", 10, use=Use.WORKS, last_used=1), on("b", 10, use=Use.WORKS), on("c", 4)]
+    residents = [
+        on("a", 10, doing=Doing.WORKS, last_used=1),
+        on("b", 10, doing=Doing.WORKS),
+        on("c", 4),
+    ]
     decision = decide("t", {"g": 10}, residents, BUDGET)
     assert isinstance(decision, Wait) and decision.blockers == ("b",)
 
@@ -74,7 +78,7 @@ def test_several_devices_each_have_their_own():
         pytest.param(30, [on("a", 9, last_used=1), on("b", 9)], ("b",), id="longest-ago"),
         pytest.param(40, [on("a", 9, last_used=1), on("b", 9)], ("b", "a"), id="all-it-takes"),
         pytest.param(
-            30, [on("a", 9, use=Use.WORKS), on("b", 9, last_used=1)], ("b",), id="asked-for"
+            30, [on("a", 9, doing=Doing.WORKS), on("b", 9, last_used=1)], ("b",), id="asked-for"
         ),
         pytest.param(30, [on("a", 9, priority=1), on("b", 9)], ("b",), id="priority"),
         pytest.param(30, [on("a", 9, last_used=7)], None, id="used-later"),
@@ -108,7 +112,7 @@ def crowd(dice, budget):
             Resident(
                 str(number),
                 need,
-                use=Use.WORKS if busy else Use.RESTS,
+                doing=Doing.WORKS if busy else Doing.RESTS,
                 leaving=leaving,
                 pinned=pinned,
                 last_used=dice.random(),

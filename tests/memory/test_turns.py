@@ -479,20 +479,36 @@ def ask_without_end(sim, name, service, gap):
     )
 
 
+@pytest.mark.parametrize("asked", [20.0, 21.5, 22.3, 24.0])
 @pytest.mark.parametrize("device", [{}, {"y": "x", "s": "dx"}], ids=["one-gpu", "two-gpus"])
-def test_one_that_rests_serves_while_another_one_streams(device):
-    """s needs the places of both a and y. a streams for 300 s; y is asked now and then. Result: y
-    answers at once until a has ended, and s comes then."""
+def test_one_that_rests_serves_while_another_one_streams(device, asked):
+    """s needs the places of both a and y. a streams for 300 s; y is asked now and then, and may be
+    at work as s is asked for. Result: y answers at once until a has ended, and s comes then."""
     size = {"a": 5, "y": 5, "s": 10} if not device else dict.fromkeys("ays", 10)
     sim = Sim(size, 10, cost=0.5, device=device)
     sim.at(0.0, lambda: sim.request("a", 300.0))
     sim.at(1.0, lambda: ask_without_end(sim, "y", 1.0, 9.0))
-    sim.at(20.0, lambda: sim.request("s", 1.0))
+    sim.at(asked, lambda: sim.request("s", 1.0))
     sim.run(320.0)
     waits = [waited for name, waited in sim.done if name == "y"]
-    assert len(waits) > 25 and max(waits[:-2]) < 2.0
+    assert len(waits) > 25 and max(waits[:-2]) < 2.5
     ((_, waited),) = [each for each in sim.done if each[0] == "s"]
-    assert waited < 300 - 20 + 4
+    assert waited < 300 - asked + 4
+
+
+@pytest.mark.parametrize("asked", [60.0, 61.0, 62.0])
+@pytest.mark.parametrize("cost, service, gap", [(2.5, 0.5, 0.3), (5.0, 0.5, 0.3), (5.0, 0.3, 0.6)])
+def test_who_drains_is_not_let_go_because_another_one_lingers(cost, service, gap, asked):
+    """h needs the place of one. a's callers never pause, and its time is up; l is in its time, and
+    lingers between its requests. Result: h waits for a's requests, and for a switch."""
+    sim = Sim(dict.fromkeys("alh", 5), 10, cost=cost)
+    for takes in (2.0, 2.3, 1.7):
+        sim.at(0.0, lambda takes=takes: ask_without_end(sim, "a", takes, 0.0))
+    sim.at(asked - 8.0 - cost, lambda: ask_without_end(sim, "l", service, gap))
+    sim.at(asked, lambda: sim.request("h", 1.0))
+    sim.run(asked + 60)
+    ((_, waited),) = [each for each in sim.done if each[0] == "h"]
+    assert waited < 2 * cost + 2.3 + 0.5
 
 
 def test_who_is_held_back_stays_so_until_the_others_rest_as_well():
@@ -500,9 +516,13 @@ def test_who_is_held_back_stays_so_until_the_others_rest_as_well():
     y = Standing("y", {"d": 5}, Stage.HERE, here_since=5.0, last_used=18.0)
     s = Standing("s", {"d": 10}, Stage.AWAY, waiting_since=11.0)
     assert assign([a, y, s], BUDGET, 20.0, 60).draining == {"a"}
-    a = replace(a, held_back=True)
+    a = replace(a, held_since=20.0)
     assert assign([a, replace(y, leased=1), s], BUDGET, 21.0, 60).draining == {"a"}
     rests = replace(a, leased=0, waiting=1, waiting_since=20.5, last_used=22.0)
+    late = replace(y, leased=1, held_since=22.1)
+    assert assign([rests, late, s], BUDGET, 22.2, 60).draining == {"a", "y"}
+    together = replace(late, held_since=20.0)  # it may serve until the other one rests
+    assert assign([rests, together, s], BUDGET, 22.2, 60).draining == {"y"}
     assert assign([rests, replace(y, leased=1), s], BUDGET, 22.1, 60).draining == {"a", "y"}
     both = [rests, replace(y, last_used=22.5)]
     assert {*assign([*both, s], BUDGET, 22.6, 60).begin[0].evict} == {"a", "y"}
