@@ -49,7 +49,7 @@ def test_a_bench_runs_and_says_what_it_measured(name, tmp_path):
         text=True,
     ) as bench:
         try:
-            told, wrong = bench.communicate(timeout=PATIENCE)
+            told, wrong = bench.communicate(timeout=3 * PATIENCE)
         except BaseException:
             end_family(bench)  # with its agents, doors and instances
             raise

@@ -236,9 +236,11 @@ def test_a_chat_can_be_stopped(start, endless, open_page):
     page = open_page(app.url)
     wait_for(page, "document.querySelectorAll('#model option').length === 1")
     page.locator("#tab-chat").click()
-    page.locator("#send").click()
+    height = "document.getElementById('halt').getBoundingClientRect().y"
+    begun = page.evaluate(f"() => {{ document.getElementById('send').click(); return {height}; }}")
     wait_for(page, "document.querySelectorAll('#talk li').length === 2")
-    wait_for(page, "document.querySelector('#talk li.assistant').textContent.length > 50")
+    wait_for(page, "document.querySelector('#talk li.assistant').textContent.length > 500")
+    assert page.evaluate(height) == begun  # or who clicks it while the answer grows misses it
     page.locator("#halt").click()
     wait_for(page, "document.getElementById('chat-state').textContent === 'Stopped.'")
     until(lambda: overview(app)["models"][0]["in_flight"] == 0)

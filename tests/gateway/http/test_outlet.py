@@ -40,12 +40,15 @@ class Source:
     def resume(self):
         self.running.set()
 
-    async def answer(self, request):
+    def begin(self, request):
         end = request._connection._transport.get_extra_info("socket")
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL)
-        self.running.set()
         request.flow_from(self, kept=self.kept)
         request.start(200, [], self.length)
+
+    async def answer(self, request):
+        self.running.set()
+        self.begin(request)
         while self.sent < self.size:
             await self.running.wait()
             request.write(PIECE)
@@ -245,8 +248,7 @@ def test_a_client_that_reads_nothing_is_left(run, ends, limits):
 def test_a_client_that_reads_nothing_is_left_while_more_comes(run):
     async def scenario():
         async def handler(request):
-            request.flow_from(Source(), kept=True)
-            request.start(200, [], None)
+            Source().begin(request)
             while True:
                 request.write(PIECE)
                 await asyncio.sleep(0.001)
