@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import NoReturn
 
 from app.console import escape, say
 from app.errors import ConfigError
@@ -46,17 +47,17 @@ async def run(arguments: argparse.Namespace, environment: Mapping[str, str]) -> 
         remove(store, arguments.remove)
     if arguments.keep is not None:
         limit = kept.size_of(arguments.keep, "--keep")
-        there = kept.listed(store.cache, store.roots)
-        for each in kept.free(there, sum(each.size for each in there) - limit):
+        there = store.listed()
+        for each in kept.free(there, sum(each.size for each in there) - limit, refuse):
             logger.info("removed %s", each.source)
-    found = kept.listed(store.cache, store.roots)
+    found = store.listed()
     say(as_json(found) if arguments.json else table(found))
     return 0
 
 
 def remove(store: Store, patterns: Sequence[str]) -> None:
     """Raises ConfigError if a pattern matches nothing, or something that is in use."""
-    found = kept.listed(store.cache, store.roots)
+    found = store.listed()
     for pattern in patterns:
         matching = [each for each in found if fnmatchcase(each.source, pattern)]
         if not matching:
@@ -65,10 +66,14 @@ def remove(store: Store, patterns: Sequence[str]) -> None:
             try:
                 removed = kept.remove(each)
             except OSError as error:
-                raise ConfigError(f"{each.path} cannot be removed: {error.strerror}") from None
+                refuse(each, error)
             if not removed:
                 raise ConfigError(f"{each.source} is in use: stop the instance that serves it")
             logger.info("removed %s", each.source)
+
+
+def refuse(each: Kept, error: OSError) -> NoReturn:
+    raise ConfigError(f"{each.path} cannot be removed: {error.strerror}") from None
 
 
 def table(found: Sequence[Kept]) -> str:

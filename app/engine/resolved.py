@@ -18,7 +18,7 @@ from app.engine.flags import (
 from app.errors import FormError
 from app.form import pasted
 from app.form.checks import check_context
-from app.form.fields import MODEL
+from app.form.fields import BY_NAME, MODEL
 from app.form.pasted import CommandLine
 from app.form.settings import ModelSettings
 
@@ -105,9 +105,9 @@ def _by_cli(line: CommandLine) -> Wanted:
     return Wanted(
         context=context or None,
         gpu_layers=ALL_LAYERS if all_layers else _whole(line, GPU_LAYERS),
-        parallel=_whole(line, PARALLEL),
-        threads=_whole(line, THREADS),
-        threads_batch=_whole(line, THREADS_BATCH),
+        parallel=_whole(line, PARALLEL, most=BY_NAME["parallel"].maximum),
+        threads=_whole(line, THREADS, most=BY_NAME["threads"].maximum),
+        threads_batch=_whole(line, THREADS_BATCH, most=BY_NAME["threads_batch"].maximum),
         cache_ram=_whole(line, CACHE_RAM, least=-1),
         placement=_placement(line),
         unified=not line.has(*SPLIT),
@@ -131,14 +131,21 @@ def _fields_placement(model: ModelSettings) -> tuple[str, ...]:
 
 
 def _whole(
-    line: CommandLine, flags: tuple[str, ...], least: int = 0, key: str = pasted.KEY
+    line: CommandLine,
+    flags: tuple[str, ...],
+    least: int = 0,
+    most: float | None = None,
+    key: str = pasted.KEY,
 ) -> int | None:
-    """The option's number; None where it is absent, `auto`, or -1 (llama-server's "auto")."""
-    text = line.last(*flags)
+    """The option's number; None where it is absent, `auto`, or -1 (llama-server's "auto"). Raises
+    FormError."""
+    text = line.last(*flags, key=key)
     if text is None or text == "auto":
         return None
     try:
         number = int(text)
     except ValueError:
         raise FormError(key, f"{flags[0]} {text}: not a whole number") from None
+    if most is not None and number > most:
+        raise FormError(key, f"{flags[0]} {text} is more than {most:g}")
     return number if number >= least else None

@@ -32,6 +32,7 @@ NAMING = {
     **dict.fromkeys(("-a", "--alias"), "names"),
 }
 NUMBER = re.compile(r"-\.?\d")
+CONTINUED = re.compile(r"\\\r?\n")  # the end of a line of a command that goes on
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,10 @@ class CommandLine:
     options: tuple[Option, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def last(self, *flags: str) -> str | None:
-        """The value of the last of these flags, which is the one that llama-server uses."""
-        found = [o.values[0] for o in self.options if o.flag in flags and o.values]
+    def last(self, *flags: str, key: str = KEY) -> str | None:
+        """The value of the last of these flags, which is the one that llama-server uses. Raises
+        FormError unless each has one value."""
+        found = [_value(option, key) for option in self.options if option.flag in flags]
         return found[-1] if found else None
 
     def has(self, *flags: str) -> bool:
@@ -97,7 +99,7 @@ def _on_hub(repository: str, file: str, key: str) -> str:
 
 def _options(text: str, key: str) -> list[Option]:
     try:
-        words = shlex.split(text)
+        words = shlex.split(CONTINUED.sub(" ", text))
     except ValueError as error:
         raise FormError(key, f"cannot be split into arguments: {error}") from None
     if words and words[0].rsplit("/", 1)[-1] == "llama-server":
@@ -117,6 +119,8 @@ def _options(text: str, key: str) -> list[Option]:
 
 
 def _value(option: Option, key: str) -> str:
-    if len(option.values) != 1:
-        raise FormError(key, f"{option.flag} takes one value")
+    if not option.values:
+        raise FormError(key, f"{option.flag} has no value")
+    if len(option.values) > 1:
+        raise FormError(key, f"{option.flag} takes one value, and {option.values[1]!r} follows it")
     return option.values[0]

@@ -29,6 +29,7 @@ LOOKS = 3  # at a lock; another one who looks has it for a moment
 BETWEEN = 0.005  # seconds
 
 Note = Callable[[Path, str], None]  # a file that was fetched, and its source
+Failed = Callable[["Kept", OSError], None]
 
 
 @dataclass(frozen=True)
@@ -186,19 +187,23 @@ def _links(path: Path) -> list[Path]:
     return [link for link in snapshots.rglob("*") if link.is_symlink() and link.resolve() == path]
 
 
-def free(there: Iterable[Kept], over: int, spared: Collection[Path] = ()) -> list[Kept]:
+def free(
+    there: Iterable[Kept], over: int, failed: Failed, spared: Collection[Path] = ()
+) -> list[Kept]:
     """Remove what was used longest ago of what is `there`, until so many bytes are gone, or nothing
-    is left that may go; `spared` may not. What was removed."""
+    is left that may go; `spared` may not. What was removed; `failed` is told of what cannot be."""
     removed = []
     for each in there:
         if over <= 0:
             break
         if each.path in spared or each.in_use:
             continue
-        with contextlib.suppress(OSError):
+        try:
             if remove(each):
                 removed.append(each)
                 over -= each.size
+        except OSError as error:
+            failed(each, error)
     return removed
 
 

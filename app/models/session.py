@@ -78,7 +78,8 @@ def _pool(kind: type, allows: Callable[[str], bool] | None) -> type:
 def _check(address: str, allows: Callable[[str], bool]) -> None:
     if not allows(address):
         raise NotAllowedError(
-            f"{address} is no public address (General/allow_private_urls allows them)"
+            f"{address} is no public address (General/allow_private_urls allows them, or "
+            "--allow-private-urls of the command `fetch`)"
         )
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
-from collections.abc import Callable, Collection, Mapping
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from app.errors import ConfigError, FormError
+from app.errors import ConfigError, FormError, words
 from app.machine import home, host, threads
 from app.models import kept, remote, tiny
 from app.models.files import (
@@ -62,6 +65,16 @@ def cache_folder(given: str | None, environment: Mapping[str, str]) -> Path:
     return home.own("LLAMACPP_CACHE_DIR") / ".cache" / "llamacpp-deployment"
 
 
+def check_place(folder: Path) -> None:
+    """Raises OSError for what can be no folder."""
+    try:
+        folder.resolve()
+    except RuntimeError:  # a link to itself; from Python 3.13 on this is an OSError
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(folder)) from None
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+
+
 class Store:
     def __init__(
         self,
@@ -74,6 +87,9 @@ class Store:
         """`private_urls`: addresses that are not the internet's may be fetched from."""
         self._registry = registry
         self.cache = cache_folder(given, environment)
+        with self.usable():
+            check_place(self.cache)
+            (self.cache / "kept").exists()  # it can be entered, if it is there
         chosen = given or environment.get("LLAMACPP_CACHE_DIR")
         shared = environment.get("HF_HOME") and not chosen
         hub = None if shared else self.cache / "hub"
@@ -92,11 +108,30 @@ class Store:
         """The folders with what is fetched."""
         return (self.hub_folder, self._caches.web)
 
+    @contextlib.contextmanager
+    def usable(self) -> Iterator[None]:
+        """Raises ConfigError where the system does not let us use the cache."""
+        try:
+            yield
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise ConfigError(
+                f"{error.filename}: {words(error)}: the cache folder cannot be used; "
+                "name another one by --cache-dir or LLAMACPP_CACHE_DIR"
+            ) from None
+
+    def listed(self) -> list[Kept]:
+        """As `kept.listed`. Raises ConfigError."""
+        with self.usable():
+            return kept.listed(self.cache, self.roots)
+
     def coming(self, folder: Path, wanted: Collection[Path]) -> int:
         """Bytes that other processes are about to write to the disk of a folder; not of files that
-        are `wanted`, too."""
-        roots = [root for root in self.roots if host.same_disk(root, folder)]
-        return kept.coming(roots, wanted)
+        are `wanted`, too. Raises ConfigError."""
+        with self.usable():
+            roots = [root for root in self.roots if host.same_disk(root, folder)]
+            return kept.coming(roots, wanted)
 
     def spare(self, folder: Path) -> int:
         """Bytes that may be freed on the disk of a folder, if there is a limit at all."""
@@ -105,8 +140,9 @@ class Store:
     def _removable(self, folder: Path) -> list[Kept]:
         if self._limit is None:
             return []
-        there = kept.listed(self.cache, self.roots)
-        return [each for each in there if not each.in_use and host.same_disk(each.path, folder)]
+        there = self.listed()
+        with self.usable():
+            return [e for e in there if not e.in_use and host.same_disk(e.path, folder)]
 
     def folder(self, located: Remote) -> Path:
         """Where its files come to."""
@@ -117,12 +153,12 @@ class Store:
         if self._limit is None:
             return
         spared, needed, folder = located.partials, located.missing, self.folder(located)
-        there = kept.listed(self.cache, self.roots)
+        there = self.listed()
         others = kept.coming(self.roots, spared)
         over = sum(each.size for each in there) + others + needed - self._limit
-        removed = kept.free(there, over, spared)
+        removed = kept.free(there, over, _stays, spared)
         short = needed + self.coming(folder, spared) - host.disk_free(folder)
-        removed += kept.free(self._removable(folder), short, spared)
+        removed += kept.free(self._removable(folder), short, _stays, spared)
         for each in removed:
             logger.info("removed %s, to keep no more than %s says", each.source, kept.VARIABLE)
 
@@ -149,7 +185,8 @@ class Store:
         return await threads.run(verified, [path])
 
     def _locate(self, reference: HubFile | WebFile) -> Remote:
-        located = remote.locate(reference, self._caches)
+        with self.usable():
+            located = remote.locate(reference, self._caches)
         self._in_use += kept.use(self.cache, located.cached)  # what is there may not go now
         return located
 
@@ -207,10 +244,15 @@ class Store:
         return path
 
     async def _download(self, located: Remote, name: str, progress: Progress) -> list[Path]:
-        await threads.run(self._make_room, located)
+        with self.usable():
+            await threads.run(self._make_room, located)
         download = Download(name, located.size, located.missing, progress)
         arrived = download.arrived
         with download.shown():
             paths = await threads.run(remote.fetch, located, self._caches, arrived, self._note)
         download.finished()
         return paths
+
+
+def _stays(each: Kept, error: OSError) -> None:
+    logger.warning("%s cannot be removed: %s", each.path, words(error))

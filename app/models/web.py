@@ -152,7 +152,7 @@ class Web:
                 url, headers=headers, stream=True, allow_redirects=False, timeout=TIMEOUTS
             )
         except NotAllowedError as error:
-            raise StatusError(f"{self.title}: {error}", 403) from None
+            raise StatusError(f"{self.title}: {error}", 400) from None
         except ValueError as error:  # requests' errors of wrong addresses are of this kind, too
             raise StatusError(f"{self.title}: {_said(error)}", 400) from None
         except BROKEN as error:

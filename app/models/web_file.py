@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,6 +25,8 @@ from app.models.progress import Arrived
 from app.models.reference import KEY, WebFile, shards, shown
 from app.models.retry import CutError
 from app.models.web import Found, StatusError, Web
+
+logger = logging.getLogger(__name__)
 
 STRANGE = re.compile(r"[^\w.+ -]", re.A)  # in the name of a file
 LONGEST = 150  # characters of one
@@ -76,7 +79,9 @@ def _find(web: Web, tries: int) -> Found:
         try:
             return web.find()
         except CutError as error:
-            clock.sleep(min(LONGEST_WAIT, error.pause(futile + 1)))
+            pause = min(LONGEST_WAIT, error.pause(futile + 1))
+            logger.warning("%s: asked again in %.0f s", error, pause)
+            clock.sleep(pause)
     return web.find()
 
 

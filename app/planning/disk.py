@@ -10,6 +10,8 @@ from app.machine import host
 from app.models.parts import Remote
 from app.models.store import Store
 
+ANOTHER = "--cache-dir or LLAMACPP_CACHE_DIR"
+
 
 def needed(remotes: Collection[Remote], store: Store) -> dict[Path, int]:
     """Bytes that are still to come to each disk, by one of its folders; a file that several use
@@ -23,16 +25,24 @@ def needed(remotes: Collection[Remote], store: Store) -> dict[Path, int]:
 
 
 def check_disk(remotes: Collection[Remote], store: Store) -> None:
-    """Raises ConfigError if there is no room for them beside what other processes fetch."""
+    """Raises ConfigError if there is no room for them beside what other processes fetch, or no
+    folder that can be used."""
+    with store.usable():
+        _check_disk(remotes, store)
+
+
+def _check_disk(remotes: Collection[Remote], store: Store) -> None:
     wanted = {path for remote in remotes for path in remote.partials}
     for folder, missing in needed(remotes, store).items():
         if not missing:
             continue
+        if not host.writable(folder):
+            raise ConfigError(f"{folder} cannot be written: name another folder with {ANOTHER}")
         free, coming = host.disk_free(folder), store.coming(folder, wanted)
         if missing > free - coming + store.spare(folder):
             others = f", and other instances fetch {coming / 1e9:,.1f} GB" if coming else ""
             raise ConfigError(
                 f"{folder}: {missing / 1e9:,.1f} GB are to be downloaded, but only "
-                f"{free / 1e9:,.1f} GB are free{others}: name another folder with --cache-dir or "
-                "LLAMACPP_CACHE_DIR, or make room with `python -m app cache`"
+                f"{free / 1e9:,.1f} GB are free{others}: name another folder with {ANOTHER}, or "
+                "make room with `python -m app cache`"
             )

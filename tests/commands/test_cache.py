@@ -54,6 +54,16 @@ def test_it_keeps_what_was_used_last(run):
     assert run() == "nothing is kept\n"
 
 
+@pytest.mark.parametrize("arguments", [("--keep", "0"), ("--remove", "org/r/b.gguf")])
+def test_what_cannot_be_removed_is_told(run, tmp_path, arguments):
+    path = tmp_path / "web" / "1" / "v" / "m.gguf"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ConfigError, match=f"{path} cannot be removed: Is a directory"):
+        run(*arguments)
+    assert "org/r/b.gguf" in listed(run)
+
+
 def test_what_is_in_use_stays(run, tmp_path):
     held = kept.use(tmp_path, [tmp_path / "web" / "0" / "v" / "m.gguf"])
     with pytest.raises(ConfigError, match=r"org/r/a\.gguf is in use"):

@@ -25,9 +25,26 @@ def test_wanted_by_the_form():
     assert memory_wanted(model) == Wanted(context=None, gpu_layers=0, parallel=3)
 
 
-def test_a_number_in_cli_that_is_none():
-    with pytest.raises(FormError, match="Model/cli"):
-        memory_wanted(ModelSettings(cli="-c many"))
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("-c many", "-c many: not a whole number"),
+        ("-np 257", "-np 257 is more than 256"),
+        ("-t 3 -tb 1025", "-tb 1025 is more than 1024"),
+        ("-t 3 | tee log", "-t takes one value, and '|' follows it"),
+        ("-ngl all of them", "-ngl takes one value, and 'of' follows it"),
+        ("-np --jinja", "-np has no value"),
+    ],
+)
+def test_what_is_no_number_in_cli(text, says):
+    with pytest.raises(FormError) as raised:
+        memory_wanted(ModelSettings(cli=text))
+    assert str(raised.value) == f"Model/cli: {says}"
+
+
+def test_what_is_no_number_in_extra_arguments():
+    with pytest.raises(FormError, match="Model/extra_args: -cram takes one value, and '2'"):
+        memory_wanted(ModelSettings(extra_args="-cram 1 2"))
 
 
 def test_placement_is_told_to_the_planning_tool():

@@ -11,6 +11,11 @@ def test_a_pasted_command_line():
     assert [note.split()[1] for note in line.notes] == ["--port", "--no-ui"]
 
 
+def test_a_command_of_several_lines():
+    line = read("llama-server \\\n  -m a/b/c.gguf \\\r\n  -c 4096\n")
+    assert (line.model, line.argv()) == ("a/b/c.gguf", ("-c", "4096"))
+
+
 def test_llama_server_takes_several_names():
     line = read("-a one,two,three")
     assert (line.endpoint_name, line.aliases) == ("one", "two,three")

@@ -38,6 +38,14 @@ def sources(cache):
     return [each.source for each in listed(cache)]
 
 
+def free(there, over, spared=()):
+    """All that is to go can be removed."""
+    failures = []
+    removed = kept.free(there, over, lambda *failure: failures.append(failure), spared)
+    assert failures == []
+    return removed
+
+
 def test_what_is_kept_is_listed_the_least_recently_used_first(cache):
     for name, used in (("b", 20), ("a", 10), ("c", 30)):
         fetched(cache, name, 100, used)
@@ -53,12 +61,12 @@ def test_what_is_kept_is_listed_the_least_recently_used_first(cache):
 def test_room_is_made_of_what_was_used_longest_ago_and_nothing_uses(cache):
     paths = [fetched(cache, name, 100, used) for used, name in enumerate("abcd")]
     held = kept.use(cache, paths[:1])
-    removed = kept.free(listed(cache), 150)
+    removed = free(listed(cache), 150)
     assert [each.source for each in removed] == ["b", "c"]
     assert [path.exists() for path in paths] == [True, False, False, True]
-    removed = kept.free(listed(cache), 1000, spared=paths[3:])
+    removed = free(listed(cache), 1000, spared=paths[3:])
     assert removed == [] and paths[3].exists()
-    assert held and kept.free(listed(cache), 1)[0].source == "d"
+    assert held and free(listed(cache), 1)[0].source == "d"
     assert paths[0].exists()  # it is in use
 
 
@@ -66,7 +74,7 @@ def test_what_others_have_put_there_stays(cache):
     blob = cache / "hub" / "models--o--r" / "blobs" / "abc"
     blob.parent.mkdir(parents=True)
     blob.write_bytes(bytes(100))
-    assert kept.free(listed(cache), 1 << 40) == []
+    assert free(listed(cache), 1 << 40) == []
     assert kept.use(cache, [blob]) == [] and sources(cache) == []
     assert blob.exists()
 
@@ -133,7 +141,7 @@ def test_a_file_that_is_noted_again_stays_in_use(cache):
     path = fetched(cache, "a", 100, 1)
     held = kept.use(cache, [path])
     kept.note(cache, path, "a")
-    assert held and kept.free(listed(cache), 1 << 40) == [] and path.exists()
+    assert held and free(listed(cache), 1 << 40) == [] and path.exists()
 
 
 def test_a_record_that_tells_of_another_file_is_none(cache, tmp_path):
@@ -145,10 +153,10 @@ def test_a_record_that_tells_of_another_file_is_none(cache, tmp_path):
     for path in (theirs, "../theirs"):
         told = json.dumps({"path": str(path), "source": "a"})
         record.write_text(told)
-        assert kept.free(listed(cache), 1 << 40) == [] and theirs.exists()
+        assert free(listed(cache), 1 << 40) == [] and theirs.exists()
         named = kept._record(cache, (cache / path).resolve())
         named.write_text(told)  # under the name that such a record has
-        assert kept.free(listed(cache), 1 << 40) == [] and theirs.exists()
+        assert free(listed(cache), 1 << 40) == [] and theirs.exists()
 
 
 def test_a_cache_may_be_mounted_elsewhere(cache):

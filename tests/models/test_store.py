@@ -1,4 +1,5 @@
 import asyncio
+import multiprocessing
 import os
 import tempfile
 from pathlib import Path
@@ -63,6 +64,45 @@ def test_a_cache_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cache folder"):
         locate_and_fetch(Store(str(tmp_path / "file" / "below"), {}), Tiny())
+
+
+def test_what_can_be_no_cache_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name, says in (
+        ("file", "Not a directory"),
+        ("loop", "Too many levels"),
+        ("x" * 300, "too"),
+    ):
+        with pytest.raises(ConfigError, match=says) as raised:
+            Store(str(tmp_path / name), {}).listed()
+        assert "name another one by --cache-dir" in str(raised.value)
+
+
+def say_what_is_refused(folder, end):
+    if os.getuid() == 0:
+        os.setuid(65534)  # root may do everything
+    try:
+        Store(folder, {})
+    except ConfigError as error:
+        end.send(str(error))
+    end.close()
+
+
+def test_a_cache_folder_that_cannot_be_entered(tmp_path):
+    folder = tmp_path / "cache"
+    (folder / "kept").mkdir(parents=True)
+    folder.chmod(0)
+    ours, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(
+        target=say_what_is_refused, args=(str(folder), theirs)
+    )
+    child.start()
+    theirs.close()
+    told = ours.recv()
+    child.join()
+    folder.chmod(0o700)
+    assert "Permission denied" in told and "name another one by --cache-dir" in told
 
 
 def test_a_local_set(tmp_path):

@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ HUB, WEB = Path("/disk1/hub"), Path("/disk1/web")
 class Stored:
     """A store whose folders are on disks by their first name."""
 
+    usable = staticmethod(nullcontext)
+
     def __init__(self, coming=0, spare=0, hub=HUB):
         self.coming = lambda folder, wanted: coming
         self.spare = lambda folder: spare
@@ -29,6 +32,7 @@ def disks(monkeypatch):
     monkeypatch.setattr(host, "disk_free", lambda folder: 100)
     same = lambda one, other: one.parts[1] == other.parts[1]  # noqa: E731
     monkeypatch.setattr(disk.host, "same_disk", same)
+    monkeypatch.setattr(host, "writable", lambda folder: folder.parts[1] != "proc")
 
 
 def on_hub(size):
@@ -58,3 +62,9 @@ def test_what_others_fetch_and_what_may_go_count_too():
         check_disk([on_hub(60)], Stored(coming=50))
     check_disk([on_hub(60)], Stored(coming=50, spare=10))
     check_disk([on_hub(0)], Stored(coming=500))
+
+
+def test_what_cannot_be_written_is_found_before_anything_moves():
+    with pytest.raises(ConfigError, match="/proc/hub cannot be written: name another folder"):
+        check_disk([on_hub(60)], Stored(hub=Path("/proc/hub")))
+    check_disk([on_hub(0)], Stored(hub=Path("/proc/hub")))
