@@ -226,7 +226,8 @@ def _open(file: int, log: logging.Logger) -> None:
     try:
         raw = stdio.unblocked(file)
     except OSError as error:
-        log.info("%s cannot be opened anew: who does not read it holds us up: %s", name, error)
+        if _asked is None:  # an instance; who asks for something waits for it
+            log.info("whoever reads %s too slowly holds this instance up: %s", name, error)
         return
     if raw is None:
         return

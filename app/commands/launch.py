@@ -230,5 +230,8 @@ async def connect(environment: Mapping[str, str], *, offline: bool = False) -> L
 def launcher(task: ClearMLTask) -> Launcher:
     """Raises ConfigError where there is no server."""
     if task.offline:
-        raise ConfigError("this needs a ClearML server: run clearml-init, or set CLEARML_API_HOST")
+        raise ConfigError(
+            "this needs a ClearML server: run clearml-init, or set CLEARML_API_HOST, "
+            "CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY"
+        )
     return Launcher(task)

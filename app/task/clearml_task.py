@@ -349,7 +349,7 @@ class ClearMLTask:
             if self._task is not None:
                 self._task.get_logger().flush(wait=True)
                 if self.offline:
-                    self._task.close()
+                    mode.close_hidden(self._task)
 
         try:
             await self._session.call("sending what was reported", flush, budget)

@@ -70,6 +70,11 @@ def shown_address() -> str:
     return CREDENTIALS.sub("", _host()).partition("?")[0]
 
 
+def without_credentials() -> str:
+    """What is wrong where only the server is named."""
+    return f"there are no credentials for {shown_address()}: {MISSING}"
+
+
 @dataclass(frozen=True)
 class Entry:
     """What lets us in: a token, and the server's `Date` with it."""
@@ -200,7 +205,7 @@ def _send(timeout: float) -> Any:
 
     given, _ = _credentials()
     if not all(given.get("auth", ("token",))):
-        raise ClearMLError(f"ClearML: there are no credentials for {shown_address()}: {MISSING}")
+        raise ClearMLError(f"ClearML: {without_credentials()}")
     default = config_obj.get("api.http.default_method", None) or "get"
     method = str(ENV_API_DEFAULT_REQ_METHOD.get(default=default)).strip()
     with get_http_session_with_retry(total=0) as session:

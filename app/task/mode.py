@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import importlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -100,7 +102,7 @@ def become(mode: Mode, project: str, name: str) -> Any:
         Task.force_requirements_env_freeze(requirements_file=str(REQUIREMENTS))
     if mode is Mode.OFFLINE:
         Task.set_offline(True)
-    return Task.init(
+    task = Task.init(
         project_name=project,
         task_name=name,
         task_type=Task.TaskTypes.inference,
@@ -112,6 +114,23 @@ def become(mode: Mode, project: str, name: str) -> Any:
         auto_resource_monitoring=dict(MONITOR),
         auto_connect_streams={"stdout": True, "stderr": True, "logging": False},
     )
+    if mode is Mode.OFFLINE:
+        hide(task)
+    return task
+
+
+def hide(task: Any) -> None:
+    """Only this user may read an offline task's record: addresses in its form may have secrets."""
+    with contextlib.suppress(OSError):  # of a file system without rights
+        Path(task.get_offline_mode_folder()).chmod(0o700)
+
+
+def close_hidden(task: Any) -> None:
+    """End an offline task; only this user may read the zip that the SDK makes of its record."""
+    with contextlib.suppress(OSError):
+        path = f"{task.get_offline_mode_folder()}.zip"
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    task.close()
 
 
 def direct(task: Any) -> Direct:

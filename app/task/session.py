@@ -41,6 +41,8 @@ class Session:
             found = mode.find(self._environment)
             if found is not Mode.OFFLINE:
                 mode.prepare()
+            elif self._environment.get("CLEARML_API_HOST"):
+                logger.warning("ClearML: %s", login.without_credentials())
             return found
 
         self.mode = await self.call("reading clearml.conf", find, START_DEADLINE)

@@ -164,6 +164,14 @@ def test_every_command_that_needs_a_server_says_so(tmp_path, command, answer):
     assert told.strip().endswith("or start with --offline") == offline
 
 
+def test_a_server_without_credentials_for_it(tmp_path):
+    missing = {"CLEARML_API_ACCESS_KEY": "", "CLEARML_API_SECRET_KEY": ""}
+    status, told = run(tmp_path, "export", "http://user:secret@127.0.0.1:1", **missing)
+    warning, error = told.splitlines()
+    assert status == 2 and " WARNING app " in warning and " ERROR app " in error
+    holds(warning, "no credentials for http://127.0.0.1:1:", "set CLEARML_API_ACCESS_KEY and")
+
+
 @pytest.mark.parametrize(
     "host, says",
     [

@@ -94,6 +94,9 @@ def test_chat_and_the_tasks_own_record(start, tmp_path):
     assert answer.endswith(b"413") and b"1048576 bytes" in answer
     assert app.end() == 143
 
+    folder, packed = sorted((app.clearml / "offline").iterdir())
+    assert packed.name == f"{folder.name}.zip" and packed.stat().st_size
+    assert [path.stat().st_mode & 0o077 for path in (folder, packed)] == [0, 0]
     parameters, scalars = app.record()
     assert parameters["Model/continuous_batching"] == "true"
     assert parameters["Model/context_size"] == ""  # a clone shows every field
