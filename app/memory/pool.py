@@ -241,7 +241,8 @@ class Pool(Generic[Upstream]):
                 again.append(now + LOOK)
         for model in self._ledger:
             held_back = model.name in decided.draining
-            model.held_back_since = (model.held_back_since or now) if held_back else None
+            since = now if model.held_back_since is None else model.held_back_since
+            model.held_back_since = since if held_back else None
             if model.state is ModelState.READY and not held_back:
                 model.line.grant(now)
             self._departures.watch(model)

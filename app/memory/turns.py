@@ -37,6 +37,9 @@ LONGEST_LINGER = 3.0  # seconds
 # gathered.
 GATHER, GATHER_TURN = 0.1, 0.02
 LONGEST_GATHER = 0.05  # seconds
+# Of the longest wait that is aimed at: after so long others are asked to leave than one that has
+# not rested since it was asked.
+LONGEST_DRAIN = 0.25
 
 
 class Stage(enum.Enum):
@@ -132,10 +135,9 @@ def order(standings: Sequence[Standing], now: float, bound: float) -> list[Stand
 
     def rank(model: Standing) -> tuple[bool, float, bool, float, float]:
         since = model.waiting_since or 0.0
-        age = now - since
-        if age >= bound / 2:
+        if now >= since + bound / 2:
             return (False, 0.0, False, 0.0, since)
-        if age >= model.patience:
+        if now >= since + model.patience:
             return (True, -model.priority, False, 0.0, since)
         return (True, -model.priority, True, -model.crowd, -since)
 
@@ -194,6 +196,19 @@ def overflow(standings: Sequence[Standing], budget: Need) -> list[str]:
     return leave
 
 
+def _held_back(models: Sequence[Standing]) -> set[str]:
+    """Who of those that have to leave together gets no new request. One that rests before the
+    others serves until these rest; then it is held back again, and from then on all of them stay
+    so. So they all rest at the end of their second requests, at the latest."""
+    working = {model.name for model in models if model.leased}
+    held = {model.name: model.held_since for model in models if model.held_since is not None}
+    first = min((since for name, since in held.items() if name in working), default=None)
+    if first is None:
+        return {model.name for model in models} if held else working
+    again = any(since < first for name, since in held.items() if name not in working)
+    return set(held) if again else working & set(held)
+
+
 class _Assignment:
     """Turns under way: a model that has been given one counts as coming from then on, those that
     leave for it as leaving."""
@@ -246,6 +261,7 @@ class _Assignment:
         elif isinstance(decision, Wait):
             self._heads.append(model)
             self._ask_to_drain(model, decision.blockers)
+            self._ask_others(model, decision.blockers)
 
     def _pass_over(self, model: Standing) -> None:
         """It waits behind others. Those behind it that want less may go first, until it is late:
@@ -283,23 +299,33 @@ class _Assignment:
         return last + gathers_for(model, leaving)
 
     def _ask_to_drain(self, head: Standing, blockers: Sequence[str]) -> None:
-        """When the time of the last one is up, those at work are held back. One that rests before
-        the others serves meanwhile, and is held back again when these rest, which then stay so: at
-        the latest after as many times as there are blockers, all rest."""
+        """When the time of the last one is up, those at work are held back."""
         models = [self._models[name] for name in blockers]
         if any(model.stage is not Stage.HERE for model in models):
             return  # the time of one that comes has not even begun
-        until = max((self._yields_at(model, head) for model in models), default=self._now)
-        if until > self._now:
-            self._again.append(until)
+        ends = {model.name: self._yields_at(model, head) for model in models}
+        keeping = [model for model in models if ends[model.name] > self._now]
+        if not keeping:
+            self._draining |= _held_back(models)
             return
-        held = {m.name: m.held_since for m in models if m.held_since is not None}
-        first = min((held[m.name] for m in models if m.leased and m.name in held), default=None)
-        if first is None:
-            self._draining.update(model.name for model in models if held or model.leased)
-        else:
-            working = {model.name for model in models if model.leased}
-            self._draining.update(n for n, since in held.items() if n in working or since < first)
+        self._again.append(max(ends.values()))
+        if not any(model.leased or model.waiting_since is not None for model in keeping):
+            # They only linger, between two requests: that lets nobody go who drains already.
+            self._draining |= {model.name for model in models if model.held_since is not None}
+
+    def _ask_others(self, head: Standing, blockers: Sequence[str]) -> None:
+        """Who has been asked may have a request that takes minutes: after a while others are asked
+        as well, and those leave that rest first."""
+        models = [self._models[name] for name in blockers]
+        draining = [(m.name, m.held_since) for m in models if m.leased and m.held_since is not None]
+        patient = {name: since + self._bound * LONGEST_DRAIN for name, since in draining}
+        slow = {name for name, until in patient.items() if until <= self._now}
+        self._again += [until for until in patient.values() if until > self._now]
+        if slow:
+            staying = [replace(r, pinned=r.pinned or r.name in slow) for r in self._residents]
+            others = decide(head.name, head.need, staying, self._budget)
+            if isinstance(others, Wait):
+                self._ask_to_drain(head, others.blockers)
 
     def _yields_at(self, model: Standing, head: Standing) -> float:
         """Not before requests have been gathered since the place was first wanted."""

@@ -238,6 +238,13 @@ def test_a_hog_keeps_its_place_for_half_a_quantum_while_one_waits_that_is_none(o
     assert assign([meek, other], BUDGET, 12.0, 60) == Turns(again_at=18.0)
 
 
+def test_without_a_gpu_models_take_turns_on_host_memory():
+    hog = Standing("hog", {HOST: 10}, Stage.HERE, leased=1, hog=True, here_since=10.0)
+    hog, waits = replace(hog, switch_cost=2.0), Standing("b", {HOST: 10}, Stage.AWAY)
+    waits = replace(waits, waiting_since=11.0)
+    assert assign([hog, waits], {HOST: 10}, 12.0, 60) == Turns(again_at=14.0)
+
+
 def test_a_hog_keeps_its_place_beside_one_that_waits_for_another_gpu_or_that_comes():
     hog, away = Standing("hog", {"d": 10, HOST: 1}, Stage.HERE, leased=1, hog=True), Stage.AWAY
     hog = replace(hog, here_since=10.0, switch_cost=2.0)
@@ -276,6 +283,26 @@ def test_behind_who_must_wait_only_what_takes_nothing_from_it():
     ]
     found = assign(standings, {"d": 10, "x": 2}, 4.0, 60)
     assert [turn.name for turn in found.begin] == ["elsewhere"]
+
+
+def test_nobody_takes_from_any_of_several_who_must_wait():
+    """b waits for d, and c for x, whose models serve; e wants x, and there is room for it."""
+    both, away = {"d": 10, "x": 10}, Stage.AWAY
+    a = Standing("a", {"d": 10}, Stage.HERE, leased=1, here_since=10.0, switch_cost=5.0)
+    y = Standing("y", {"x": 5}, Stage.HERE, leased=1, here_since=10.0, switch_cost=5.0)
+    b = Standing("b", {"d": 10}, away, waiting_since=11.0, waiting=3)
+    c = Standing("c", {"x": 8}, away, waiting_since=11.0, waiting=2)
+    e = Standing("e", {"x": 4}, away, waiting_since=11.0, waiting=1)
+    assert not assign([a, y, b, c, e], both, 12.0, 60).begin
+    assert [turn.name for turn in assign([a, y, b, e], both, 12.0, 60).begin] == ["e"]
+
+
+def test_who_is_passed_over_is_decided_anew_when_half_of_the_bound_is_over():
+    a = Standing("a", {"d": 10}, Stage.HERE, leased=1, here_since=10.0, switch_cost=20.0)
+    b = Standing("b", {"d": 10}, Stage.AWAY, waiting_since=11.0, waiting=3, switch_cost=20.0)
+    c = Standing("c", {"d": 5}, Stage.AWAY, waiting_since=10.0, waiting=1, switch_cost=20.0)
+    assert assign([a, b, c], BUDGET, 12.0, 40).again_at == 20.0  # a's place: half of 40, of two
+    assert assign([a, b, c], BUDGET, 21.0, 40).again_at == 30.0  # c's
 
 
 def test_who_waits_for_one_gpu_holds_nobody_up_on_another():
@@ -511,6 +538,89 @@ def test_who_drains_is_not_let_go_because_another_one_lingers(cost, service, gap
     assert waited < 2 * cost + 2.3 + 0.5
 
 
+@pytest.mark.parametrize("gap", [0.0, 0.1, 0.3, 0.6])
+@pytest.mark.parametrize(
+    "sizes, device",
+    [
+        pytest.param((5, 5, 5, 10), {}, id="one-gpu"),
+        pytest.param((10, 5, 5, 10), {"b": "x", "l": "x", "h": "dx"}, id="two-gpus"),
+    ],
+)
+def test_two_that_drain_are_not_let_go_because_a_third_lingers(sizes, device, gap):
+    """h needs the places of two of three, or both of a's and of b's or l's. a and b never pause; l
+    is in its time, and may linger. Result: h waits for a few requests, and for a switch."""
+    sim = Sim(dict(zip("ablh", sizes, strict=True)), 15, cost=5.0, device=device)
+    sim.at(0.0, lambda: ask_without_end(sim, "a", 2.0, 0.0))
+    sim.at(0.7, lambda: ask_without_end(sim, "b", 2.0, 0.0))
+    sim.at(47.0, lambda: ask_without_end(sim, "l", 0.5, gap))
+    sim.at(60.0, lambda: sim.request("h", 1.0))
+    sim.run(120.0)
+    ((_, waited),) = [each for each in sim.done if each[0] == "h"]
+    assert waited < 2 * 5.0 + 3 * 2.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("count", [2, 3, 4, 6])
+def test_who_waits_for_all_of_many_places_waits_for_two_requests(count, seed):
+    """h needs the places of all, whose callers never pause; requests take 10 to 30 s. Result: it
+    waits for two of them, and no longer the more models there are."""
+    names, dice = "abcdef"[:count], random.Random(seed)
+    sim = Sim({**dict.fromkeys(names, 1), "h": count}, count, cost=0.5)
+
+    def ask(name):
+        takes = dice.uniform(10, 30)
+        sim.request(name, takes, lambda: sim.at(sim.now + 0.05, lambda: ask(name)))
+
+    for name in names * 2:
+        sim.at(dice.uniform(0, 20), lambda name=name: ask(name))
+    sim.at(100.0, lambda: sim.request("h", 1.0))
+    sim.run(250.0)
+    ((_, waited),) = [each for each in sim.done if each[0] == "h"]
+    assert waited < 2 * 30 + 4
+
+
+@pytest.mark.parametrize(
+    "first, priority",
+    [("c", {}), ("a", {}), ("a", {"a": 1, "h": 5})],
+)
+def test_who_streams_for_minutes_is_not_the_only_one_that_is_waited_for(first, priority):
+    """c streams for 300 s; a never pauses, and its time is up. h needs the place of one. Result: it
+    is a's, a quarter of the bound after c has been asked to leave."""
+    sim = Sim(dict.fromkeys("ach", 5), 10, cost=1.0, priority=priority)
+    sim.at(0.0 if first == "c" else 20.0, lambda: sim.request("c", 300.0))
+    for takes in (2.0, 2.3, 1.7):
+        begins = 0.0 if first == "a" else 20.0
+        sim.at(begins, lambda takes=takes: ask_without_end(sim, "a", takes, 0.0))
+    sim.at(60.0, lambda: sim.request("h", 1.0))
+    sim.run(120.0)
+    ((_, waited),) = [each for each in sim.done if each[0] == "h"]
+    assert waited < 60 / 4 + 2.3 + 2 + 0.5
+
+
+def test_nobody_is_held_back_for_the_time_of_one_that_works():
+    """a was held back; now x, of lower priority, has to go with it, and its time is not up."""
+    a = Standing("a", {"d": 5}, Stage.HERE, here_since=1.0, held_since=19.0, priority=1)
+    a = replace(a, last_used=20.0, waiting=1, waiting_since=19.5)
+    x = Standing("x", {"d": 5}, Stage.HERE, leased=1, here_since=18.0, switch_cost=2.0)
+    h = Standing("h", {"d": 10}, Stage.AWAY, waiting_since=18.5, priority=1)
+    assert assign([a, x, h], BUDGET, 20.0, 60) == Turns(again_at=26.0)
+    assert assign([a, replace(x, leased=0, last_used=19.9, gap=0.01), h], BUDGET, 20.0, 60) == (
+        Turns(draining=frozenset("a"), again_at=pytest.approx(20.1))
+    )
+
+
+def test_others_are_asked_when_one_that_was_asked_does_not_rest():
+    busy = Standing("a", {"d": 5}, Stage.HERE, leased=1, here_since=1.0)
+    slow = Standing("c", {"d": 5}, Stage.HERE, leased=1, here_since=0.5, held_since=20.0)
+    h = Standing("h", {"d": 5}, Stage.AWAY, waiting_since=19.0)
+    assert assign([busy, slow, h], BUDGET, 30.0, 60) == Turns(
+        draining=frozenset("c"), again_at=35.0
+    )
+    assert assign([busy, slow, h], BUDGET, 35.0, 60).draining == {"a", "c"}
+    both = replace(h, need={"d": 10})
+    assert assign([busy, slow, both], BUDGET, 35.0, 60).draining == {"c"}  # there is no other
+
+
 def test_who_is_held_back_stays_so_until_the_others_rest_as_well():
     a = Standing("a", {"d": 5}, Stage.HERE, leased=1, here_since=5.0)
     y = Standing("y", {"d": 5}, Stage.HERE, here_since=5.0, last_used=18.0)
@@ -546,6 +656,41 @@ def test_of_two_at_work_the_one_whose_time_is_up_first_is_asked_to_leave():
     h = Standing("h", {"d": 5}, Stage.AWAY, waiting_since=102.0)
     assert assign([dear, hog, h], BUDGET, 102.5, 600) == Turns(again_at=103.0)
     assert assign([dear, hog, h], BUDGET, 103.0, 600).draining == {"b"}
+
+
+def test_of_two_that_linger_the_one_leaves_whose_time_is_up_first():
+    """a was used later than b, but its next request is not waited for as long."""
+    a = Standing("a", {"d": 5}, Stage.HERE, last_used=100.5, here_since=99.0, switch_cost=5.0)
+    b = Standing("b", {"d": 5}, Stage.HERE, last_used=100.0, here_since=99.0, switch_cost=20.0)
+    lingering = replace(a, gap=0.01), replace(b, gap=0.01)
+    h = Standing("h", {"d": 5}, Stage.AWAY, waiting_since=99.5)
+    assert assign([*lingering, h], BUDGET, 100.6, 600).again_at == pytest.approx(101.0)
+    assert [t.evict for t in assign([*lingering, h], BUDGET, 101.01, 600).begin] == [("a",)]
+
+
+def test_one_whose_new_requests_cannot_begin_yet_is_at_work():
+    """Its requests wait for slots, of which other requests hold none of this model's."""
+    a = Standing("a", {"d": 5}, Stage.HERE, waiting_since=100.0, waiting=1, last_used=100.0)
+    a = replace(a, here_since=99.0, switch_cost=1.0)
+    b = Standing("b", {"d": 5}, Stage.HERE, last_used=101.0, here_since=90.0, switch_cost=1.0)
+    h = Standing("h", {"d": 5}, Stage.AWAY, waiting_since=100.5)
+    assert [t.evict for t in assign([a, b, h], BUDGET, 101.06, 600).begin] == [("b",)]
+
+
+def test_of_two_at_work_the_one_of_lower_priority_is_asked_though_its_time_is_up_later():
+    a = Standing("a", {"d": 5}, Stage.HERE, leased=1, here_since=100.0, switch_cost=1.0, priority=1)
+    b = Standing("b", {"d": 5}, Stage.HERE, leased=1, here_since=101.0, switch_cost=1.0)
+    h = Standing("h", {"d": 5}, Stage.AWAY, waiting_since=102.0, priority=1)
+    assert assign([a, b, h], BUDGET, 106.0, 600).draining == {"b"}
+
+
+def test_one_that_is_held_back_in_its_time_is_at_work_like_others():
+    """A model's time may grow, as when those that waited with the head have gone: then it no longer
+    drains, and the one leaves first whose time is up first."""
+    a = Standing("a", {"d": 5}, Stage.HERE, leased=1, here_since=100.0, switch_cost=20.0)
+    b = Standing("b", {"d": 5}, Stage.HERE, leased=1, here_since=100.0, switch_cost=1.0)
+    h = Standing("h", {"d": 5}, Stage.AWAY, waiting_since=102.0)
+    assert assign([replace(a, held_since=103.0), b, h], BUDGET, 106.0, 600).draining == {"b"}
 
 
 def test_one_that_comes_is_asked_last_whatever_its_priority():
