@@ -70,9 +70,13 @@ class OverflowedError(UpstreamError):
     was at fault. Nothing of the answer was told: the request may be sent again."""
 
 
-class StuckError(UpstreamError):
-    """The child made no progress with what it owes, and was ended. A request of whose answer
-    nothing was told may be sent again."""
+class EndedError(UpstreamError):
+    """The child closed the connection in the middle of an exchange: as a rule it has ended. A
+    request of whose answer nothing was told may be sent again, once, for it may be at fault."""
+
+
+class StuckError(EndedError):
+    """The child made no progress with what it owes, and was ended by us."""
 
 
 class NotConnectedError(UpstreamError):

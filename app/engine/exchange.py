@@ -15,7 +15,7 @@ from typing import Protocol, cast
 import httptools
 
 from app.engine.passage import LINE_END, Passage, silent
-from app.errors import EndingError, UpstreamError
+from app.errors import EndedError, EndingError, UpstreamError
 from app.machine import clock
 
 Headers = list[tuple[bytes, bytes]]  # names in lower case
@@ -158,11 +158,13 @@ class ChildConnection(asyncio.Protocol):
         """A process that ends closes its connections one after the other, and its listener at any
         moment of that: what it was sent in between it has hardly seen."""
         peer = self._connections.peer
-        if not self._closed:
-            if exchange.late and exchange.just_begun and not exchange.started:
-                return EndingError(f"{peer} ended before it took the request")
-            self._connections.broken = True
-        return UpstreamError(f"{peer} closed the connection before its answer was whole")
+        told = f"{peer} closed the connection before its answer was whole"
+        if self._closed:
+            return UpstreamError(told)
+        if exchange.late and exchange.just_begun and not exchange.started:
+            return EndingError(f"{peer} ended before it took the request")
+        self._connections.broken = True
+        return EndedError(told)
 
     def pause_writing(self) -> None:
         if self.exchange is not None:

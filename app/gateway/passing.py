@@ -12,11 +12,11 @@ from app.engine.clearing import clear
 from app.engine.exchange import Exchange, Headers, Sink, Waits
 from app.engine.http import Client
 from app.errors import (
+    EndedError,
     EndingError,
     NotConnectedError,
     OverflowedError,
     RequestError,
-    StuckError,
     UpstreamError,
 )
 from app.gateway.body.reading import Reading
@@ -135,18 +135,15 @@ class OfPool:
                 _check_again(call, error, refused, until)
                 await self._pool.gone(call.model, min(GONE, max(0.0, until - clock.now())))
                 relay.again()
-            except StuckError:
-                if not relay.repeatable:
+            except EndedError:
+                endings += 1  # the request may be at fault: two of them are enough
+                if not relay.once_more() or endings > 1:
                     raise
                 await self._pool.gone(call.model, GONE)
                 until = clock.now() + wait  # what it waited for has come to nothing
-                relay.again()
-                relay.repeatable = False
             except OverflowedError as error:
-                if not relay.repeatable:
+                if not relay.once_more():
                     raise RequestError(503, f"{call.model}: {error}", retry_after=1) from None
-                relay.again()
-                relay.repeatable = False
                 ask = replace(ask, demand=ask.demand.alone())
 
     async def _clear(self, model: str, upstream: Client, lease: Lease[Client]) -> None:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 
 from app.engine.passage import Passage, silent
-from app.errors import DeclinedError, OverflowedError, RequestError, StuckError, UpstreamError
+from app.errors import DeclinedError, EndedError, OverflowedError, RequestError, UpstreamError
 from app.gateway.headers import response_headers
 from app.gateway.http.heads import Headers
 from app.gateway.http.request import JSON, Request
@@ -174,6 +174,12 @@ class Relay:
         self.ends = Whole(self._several) if self._several else Ends()
         self.done = asyncio.get_running_loop().create_future()
 
+    def once_more(self) -> bool:
+        """Whether another answer may come although this one has failed: only once."""
+        self.again()
+        may, self.repeatable = self.repeatable, False
+        return may
+
     def _ended(self, error: UpstreamError | None = None) -> None:
         self._take = self._request.write  # no cycle is left for the garbage collector
         if self.done.done():
@@ -217,7 +223,7 @@ class Relay:
     def failed(self, error: UpstreamError) -> None:
         """The child broke off: tell the client in the stream, or break off, too. Whoever sent the
         request is told instead where it may be sent again."""
-        again = isinstance(error, StuckError) and self.untold and self.repeatable
+        again = isinstance(error, EndedError) and self.untold and self.repeatable
         if again or not self.status or not self._request.started:
             self._ended(error)
             return

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from app.engine import exchange
 from app.gateway import admission, guesses, passing
 from app.gateway.admission import Keys
 from app.gateway.http.request import Request
@@ -307,10 +308,13 @@ def test_after_it_was_closed_a_refused_connection_is_tried_again(run, socket, mo
     run(scenario)
 
 
-def test_a_request_that_ends_each_child_ends_two(run, socket, monkeypatch):
+@pytest.mark.parametrize("after", [0.0, 0.3], ids=["at-once", "after-a-while"])
+@pytest.mark.parametrize("others", [True, False])
+def test_a_request_that_ends_each_child_ends_two(run, socket, monkeypatch, others, after):
     """1. Connections are kept open after the answers of others. 2. A request comes at which a child
-    ends, and so does the next one, which has served others by then. Result: no third one gets
-    it."""
+    ends, and so does the next one, which has served `others` by then, or none, and works on it for
+    a while. Result: no third one gets it."""
+    monkeypatch.setattr(exchange, "ENDING", 0.2)
     monkeypatch.setattr(passing, "GONE", 0.4)
 
     async def scenario():
@@ -321,6 +325,7 @@ def test_a_request_that_ends_each_child_ends_two(run, socket, monkeypatch):
                 writer.write(reply(b"{}"))
                 return
             ended.append(head)
+            await asyncio.sleep(after if len(ended) > 1 else 0)
             children[-1].server.close()
             socket.unlink()
             writer.close()
@@ -329,7 +334,8 @@ def test_a_request_that_ends_each_child_ends_two(run, socket, monkeypatch):
         async with front.before(socket), contextlib.AsyncExitStack() as stack:
             while len(children) < 3:
                 children.append(await stack.enter_async_context(Child(socket, answer)))
-                assert (await front.ask(body=b'{"a":1}'))[0] == 200
+                if others or not asks:
+                    assert (await front.ask(body=b'{"a":1}'))[0] == 200
                 if not asks:
                     asks.append(asyncio.create_task(front.ask(body=b'{"a":"poison"}')))
                 await until(lambda: asks[0].done() or len(ended) == len(children))
@@ -340,7 +346,7 @@ def test_a_request_that_ends_each_child_ends_two(run, socket, monkeypatch):
 
 
 def test_a_child_that_answers_nobody_is_asked_twice_at_most(run, socket, monkeypatch):
-    """Of the second request it may be that the child was about to end as it came; not for ever."""
+    """It may be that it was about to end as the first request came; not for ever."""
     monkeypatch.setattr(passing, "GONE", 0.1)
 
     async def scenario():
@@ -352,7 +358,7 @@ def test_a_child_that_answers_nobody_is_asked_twice_at_most(run, socket, monkeyp
             writer.close()
 
         async with Child(socket, ends), front.before(socket):
-            for sent in (1, 3):
+            for sent in (2, 4):
                 assert (await front.ask(body=b'{"a":1}'))[0] == 502
                 assert len(taken) == sent
 

@@ -1,11 +1,13 @@
-"""The child is stuck and is ended: what its callers get."""
+"""The child is stuck and is ended, or ends by itself: what its callers get."""
 
 import asyncio
+import contextlib
 import json
 
 import pytest
 
 from app.errors import StuckError
+from app.gateway import passing
 from tests.fakes import Child, body_of, reply, until
 from tests.gateway.front import CHUNKED, EVENTS, Front
 
@@ -65,6 +67,48 @@ def test_who_got_nothing_yet_is_served_again(run, socket, begins):
             assert child.asked[0] == child.asked[1]
             assert [sample.status for sample in front.samples] == [200]
             assert front.pool.view()[0].admitted == front.pool.view()[0].leased == 0
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "begins, told",
+    [
+        pytest.param(b"", True, id="nothing"),
+        pytest.param(EVENTS, True, id="the head of a stream"),
+        pytest.param(EVENTS + piece(b"data: a\n\n"), False, id="an event"),
+        pytest.param(CHUNKED + b"\r\n" + piece(b'{"a":'), False, id="part of a whole answer"),
+    ],
+)
+def test_who_got_nothing_of_one_that_is_killed_is_served_again(
+    run, socket, monkeypatch, begins, told
+):
+    """It ends by itself, and closes its connections."""
+    monkeypatch.setattr(passing, "GONE", 0.1)
+
+    async def scenario():
+        asked = []
+
+        async def answer(reader, writer, head):
+            asked.append(await body_of(reader, head))
+            if len(asked) > 1:
+                writer.write(ANSWER)
+                return
+            writer.write(begins)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+            writer.close()
+
+        front = Front(("tiny",))
+        async with Child(socket, answer), front.before(socket):
+            client = await front.begin(body=b'{"stream":true}')
+            if told:
+                assert (await client.response())[::2] == (200, b"data: all\n\n")
+            else:
+                with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, ValueError):
+                    status, _, body = await client.response()
+                    assert (status, body[:9]) == (200, b"data: a\n\n") and b"before its" in body
+            assert len(asked) == 1 + told
 
     run(scenario)
 

@@ -52,13 +52,13 @@ def test_without_keys_only_who_has_the_token_changes_models(run, socket, headers
     run(scenario)
 
 
-def test_the_console_says_once_whose_load_failed_and_why(run, socket, caplog):
+def test_a_load_that_is_refused_says_why_and_so_does_the_console_once(run, socket, caplog):
     async def scenario():
         front = Front(("tiny",))
         async with Child(socket, answering), front.before(socket):
             front.pool._ledger["tiny"].need = {"d": 5}
-            assert (await front.ask("/api/models/tiny/load", headers=KEY))[0] == 202
-            await until(lambda: caplog.records)
+            status, _, body = await front.ask("/api/models/tiny/load", headers=KEY)
+            assert status == 503 and "tiny needs " in json.loads(body)["error"]["message"]
         (record,) = caplog.records
         assert record.subject == "tiny" and record.message.startswith("needs ")
 
