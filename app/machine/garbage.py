@@ -5,7 +5,9 @@ What requests leave behind is freed without it: it finds almost nothing, and loo
 
 from __future__ import annotations
 
+import contextlib
 import gc
+from collections.abc import Iterator
 
 YOUNG = 20_000  # objects more than before, until it looks at the new ones; Python's default: 700
 
@@ -15,3 +17,15 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
+
+
+@contextlib.contextmanager
+def left_alone() -> Iterator[None]:
+    """Nothing is collected meanwhile."""
+    wanted = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if wanted:
+            gc.enable()

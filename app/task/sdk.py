@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from app import console
 from app.errors import AppError, ConfigError
-from app.machine import threads
+from app.machine import garbage, threads
 
 logger = logging.getLogger(__name__)
 
@@ -117,11 +117,13 @@ class SdkThread:
 
     def place(self) -> str:
         """Where the thread is, for whoever has to find out what it waits for."""
-        frame = sys._current_frames().get(self._thread.ident or 0)
+        # A collection meanwhile would hang Python before 3.12 for good (gh-106883).
+        with garbage.left_alone():
+            frame = sys._current_frames().get(self._thread.ident or 0)
         if frame is None:
             return "the thread has ended"
-        frames = list(traceback.walk_stack(frame))[:FRAMES]
-        names = [f"{f.f_code.co_filename}:{line} {f.f_code.co_name}" for f, line in frames]
+        stack = list(traceback.walk_stack(frame))[:FRAMES]
+        names = [f"{f.f_code.co_filename}:{line} {f.f_code.co_name}" for f, line in stack]
         return ", called by ".join(names)
 
     def _run(self) -> None:

@@ -1,5 +1,8 @@
 import asyncio
+import gc
+import linecache
 import logging
+import sys
 import threading
 
 import pytest
@@ -60,6 +63,27 @@ def test_a_call_without_a_deadline_that_takes_long_is_told(run, caplog, monkeypa
     (record,) = caplog.records
     assert "ClearML: tasks.edit: no answer in 0.05 s" in record.getMessage()
     assert f"{__file__}:" in record.getMessage() and " hangs" in record.getMessage()
+
+
+def test_nothing_is_collected_while_python_looks_for_frames():
+    """Python before 3.12 holds a lock then, for which a collection may wait for ever."""
+    sdk, *_ = [started() for _ in range(20)]
+    collected = []
+
+    def note(phase, _):
+        caller = sys._getframe(1)
+        collected.append(linecache.getline(caller.f_code.co_filename, caller.f_lineno))
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(note)
+    try:
+        gc.set_threshold(1)
+        assert "_run" in sdk.place()
+    finally:
+        gc.callbacks.remove(note)
+        gc.set_threshold(*thresholds)
+    assert collected and not any("_current_frames" in line for line in collected)
+    assert gc.isenabled()
 
 
 def test_a_call_that_has_not_begun_at_its_deadline_is_dropped(run):
