@@ -9,23 +9,40 @@ from app.engine.http import Client
 from app.errors import UpstreamError
 from app.machine.deadline import within
 
-TIMEOUT = 5.0  # seconds; a slot that has just been given a request erases later
+LONGEST = 60.0  # seconds; llama-server erases between two steps, and some take seconds
+LOOK = 2.0  # seconds without an answer, after which we look whether the slot still rests
 
 
 async def clear(client: Client) -> None:
     """Every slot that rests is empty then. Raises UpstreamError: old llama-servers refuse it for
     models with a projector."""
     try:
-        await within(TIMEOUT, _clear(client))
+        await within(LONGEST, _clear(client))
     except asyncio.TimeoutError:
-        raise UpstreamError(f"slots cannot be cleared within {TIMEOUT:g} s") from None
+        raise UpstreamError(f"slots cannot be cleared within {LONGEST:g} s") from None
     except (ValueError, LookupError, TypeError) as error:
         raise UpstreamError(f"slots cannot be cleared: /slots answers {error!r}") from None
 
 
 async def _clear(client: Client) -> None:
-    slots = (await client.get("/slots", TIMEOUT)).json()
-    for number in [int(slot["id"]) for slot in slots if not slot["is_processing"]]:
-        answer = await client.post(f"/slots/{number}?action=erase", {}, TIMEOUT, Waits.US)
-        if answer.status != 200:
-            raise UpstreamError(f"slots cannot be cleared: HTTP {answer.status}")
+    for number in await _resting(client):
+        await _erase(client, number)
+
+
+async def _resting(client: Client) -> list[int]:
+    slots = (await client.get("/slots", LONGEST)).json()
+    return [int(slot["id"]) for slot in slots if not slot["is_processing"]]
+
+
+async def _erase(client: Client, number: int) -> None:
+    """A slot that has just been given a request erases after that: nobody waits for it."""
+    path = f"/slots/{number}?action=erase"
+    erasing = asyncio.ensure_future(client.post(path, {}, LONGEST, Waits.US))
+    try:
+        while not (await asyncio.wait({erasing}, timeout=LOOK))[0]:
+            if number not in await _resting(client):
+                return
+        if erasing.result().status != 200:
+            raise UpstreamError(f"slots cannot be cleared: HTTP {erasing.result().status}")
+    finally:
+        erasing.cancel()

@@ -1,7 +1,9 @@
+import asyncio
 import json
 
 import pytest
 
+from app.engine import clearing
 from app.engine.clearing import clear
 from app.engine.http import Address, Client
 from app.errors import UpstreamError
@@ -48,3 +50,36 @@ def test_the_slots_that_rest_are_erased(run, tmp_path):
 def test_a_llama_server_that_cannot_is_told_of(run, tmp_path, slots, erased, told):
     with pytest.raises(UpstreamError, match=told):
         scripted(run, tmp_path, slots, erased)
+
+
+@pytest.mark.parametrize("rests", [True, False])
+def test_a_llama_server_in_a_long_step_is_waited_for_while_the_slot_rests(
+    run, tmp_path, monkeypatch, rests
+):
+    """It erases after 0.3 s. Result: we go on then; at once if the slot has been given a request,
+    which it will serve first."""
+    monkeypatch.setattr(clearing, "LOOK", 0.05)
+
+    async def scenario():
+        erased, looks = [], []
+
+        async def answer(reader, writer, head):
+            if b"POST" in head:
+                await asyncio.sleep(0.3)
+                erased.append(1)
+                writer.write(reply(b"{}"))
+                return
+            looks.append(1)
+            works = len(looks) > 1 and not rests
+            writer.write(reply(json.dumps([{"id": 0, "is_processing": works}]).encode()))
+
+        socket = str(tmp_path / "x.sock")
+        async with Child(socket, answer):
+            client = Client(Address(socket), "secret")
+            try:
+                await clear(client)
+                assert bool(erased) == rests and len(looks) > 1
+            finally:
+                client.close()
+
+    run(scenario)
