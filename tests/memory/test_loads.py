@@ -879,7 +879,7 @@ def test_one_that_dies_as_it_is_parked_is_not_taken_for_parked(run, caplog):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_without_a_gpu_nothing_is_ever_over_committed(run, seed):
+def test_without_a_gpu_nothing_is_ever_over_committed(run, seed, caplog):
     """Callers, crashes and a person's mischief. The fakes fail on over-commit."""
 
     async def scenario():
@@ -894,7 +894,9 @@ def test_without_a_gpu_nothing_is_ever_over_committed(run, seed):
         assert ledger.ram_lacking() == (0, 0)
         assert sum(model.ram_held() for model in ledger) == world.memory
         assert not world.pool.lost.done()
-        assert any(line.startswith("park") for line in world.log)
+        parked = any(line.startswith("park") for line in world.log)
+        # Models that were killed as they loaded count for more, and may fit beside none any more.
+        assert parked or "killed by signal" in caplog.text
 
     run(scenario)
 
