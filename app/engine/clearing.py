@@ -9,17 +9,18 @@ from app.engine.http import Client
 from app.errors import UpstreamError
 from app.machine.deadline import within
 
-LONGEST = 60.0  # seconds; llama-server erases between two steps, and some take seconds
+# Seconds: llama-server erases between two steps, and some take seconds.
+LEAST, LONGEST = 5.0, 60.0
 LOOK = 2.0  # seconds without an answer, after which we look whether the slot still rests
 
 
-async def clear(client: Client) -> None:
-    """Every slot that rests is empty then. Raises UpstreamError: old llama-servers refuse it for
-    models with a projector."""
+async def clear(client: Client, patience: float = LONGEST) -> None:
+    """Every slot that rests is empty then. Raises UpstreamError, also after `patience` seconds: old
+    llama-servers refuse it for models with a projector."""
     try:
-        await within(LONGEST, _clear(client))
+        await within(patience, _clear(client))
     except asyncio.TimeoutError:
-        raise UpstreamError(f"slots cannot be cleared within {LONGEST:g} s") from None
+        raise UpstreamError(f"slots cannot be cleared within {patience:.3g} s") from None
     except (ValueError, LookupError, TypeError) as error:
         raise UpstreamError(f"slots cannot be cleared: /slots answers {error!r}") from None
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from app.console import ModelLogger
-from app.engine.clearing import clear
+from app.engine import clearing
 from app.engine.exchange import Exchange, Headers, Sink, Waits
 from app.engine.http import Client
 from app.errors import (
@@ -146,9 +146,13 @@ class OfPool:
                     raise RequestError(503, f"{call.model}: {error}", retry_after=1) from None
                 ask = replace(ask, demand=ask.demand.alone())
 
-    async def _clear(self, model: str, upstream: Client, lease: Lease[Client]) -> None:
+    async def _clear(
+        self, model: str, upstream: Client, lease: Lease[Client], until: float
+    ) -> None:
+        """`until`: when the request has waited for long enough; what takes seconds may."""
+        patience = min(clearing.LONGEST, max(clearing.LEAST, until - clock.now()))
         try:
-            await clear(upstream)
+            await clearing.clear(upstream, patience)
         except UpstreamError as error:  # the request is sent all the same, and may find no room
             level = logging.DEBUG if model in self._not_cleared else logging.WARNING
             self._not_cleared.add(model)
@@ -164,7 +168,7 @@ class OfPool:
             relay.woke += lease.woke
             relay.begun = lease.begun
             if lease.seat.clears:
-                await self._clear(call.model, upstream, lease)
+                await self._clear(call.model, upstream, lease, until)
             if kind is not None and call.body.pieces is not None:
                 added(call.body.pieces, fields(kind, call.body, lease.seat))
                 relay.limit(lease.seat.limit or ask.demand.limit)

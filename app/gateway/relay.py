@@ -69,7 +69,7 @@ class Relay:
         if self._request.finished:
             return False
         if self.status:
-            return self._take == self._keep  # nothing is told yet, and another answer may come
+            return self.untold  # another answer may come yet
         if not self._request.started:
             head = [(b"content-type", EVENT_STREAM), (b"x-accel-buffering", b"no")]
             self._request.start(200, [*head, (b"cache-control", b"no-cache")])

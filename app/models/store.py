@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import os
+import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -66,13 +67,16 @@ def cache_folder(given: str | None, environment: Mapping[str, str]) -> Path:
 
 
 def check_place(folder: Path) -> None:
-    """Raises OSError for what can be no folder."""
+    """Raises OSError for what can be no folder: a file, and a link to itself or to nothing, as
+    where a disk is not mounted."""
     try:
-        folder.resolve()
-    except RuntimeError:  # a link to itself; from Python 3.13 on this is an OSError
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(folder)) from None
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+        there = folder.stat()
+    except FileNotFoundError:
+        if folder.is_symlink():
+            raise
+    else:
+        if not stat.S_ISDIR(there.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
 
 
 class Store:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from app.errors import StuckError
-from app.gateway import passing
+from app.gateway import passing, waiting
 from tests.fakes import Child, body_of, reply, until
 from tests.gateway.front import CHUNKED, EVENTS, Front
 
@@ -109,6 +109,36 @@ def test_who_got_nothing_of_one_that_is_killed_is_served_again(
                     status, _, body = await client.response()
                     assert (status, body[:9]) == (200, b"data: a\n\n") and b"before its" in body
             assert len(asked) == 1 + told
+
+    run(scenario)
+
+
+def test_who_is_served_again_is_not_left_in_silence(run, socket, monkeypatch):
+    """llama-server has sent the head of a stream, and dies while it reads the prompt. Result: the
+    client gets comments until the next one answers."""
+    monkeypatch.setattr(waiting, "FIRST_PING", 0.02)
+    monkeypatch.setattr(waiting, "PING_INTERVAL", 0.02)
+    monkeypatch.setattr(passing, "GONE", 0.3)
+
+    async def scenario():
+        asked = []
+
+        async def answer(reader, writer, head):
+            asked.append(await body_of(reader, head))
+            if len(asked) > 1:
+                writer.write(ANSWER)
+                return
+            writer.write(EVENTS)
+            await writer.drain()
+            await asyncio.sleep(0.1)
+            writer.close()
+
+        front = Front(("tiny",))
+        async with Child(socket, answer), front.before(socket):
+            client = await front.begin(body=b'{"stream":true}')
+            status, _, body = await client.response()
+            assert status == 200 and body.endswith(b"data: all\n\n")
+            assert body.count(b": ping") > 2
 
     run(scenario)
 
