@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import NoReturn
 
 from app.console import escape, say
-from app.errors import ConfigError
+from app.errors import ConfigError, words
 from app.machine import clock
 from app.models import kept
 from app.models.kept import Kept
@@ -73,7 +73,7 @@ def remove(store: Store, patterns: Sequence[str]) -> None:
 
 
 def refuse(each: Kept, error: OSError) -> NoReturn:
-    raise ConfigError(f"{each.path} cannot be removed: {error.strerror}") from None
+    raise ConfigError(f"{each.path} cannot be removed: {words(error)}") from None
 
 
 def table(found: Sequence[Kept]) -> str:

@@ -149,7 +149,8 @@ class OfPool:
     async def _clear(
         self, model: str, upstream: Client, lease: Lease[Client], until: float
     ) -> None:
-        """`until`: when the request has waited for long enough; what takes seconds may."""
+        """`until`: when the request has waited for long enough; a step of llama-server's is waited
+        for all the same."""
         patience = min(clearing.LONGEST, max(clearing.LEAST, until - clock.now()))
         try:
             await clearing.clear(upstream, patience)

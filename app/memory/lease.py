@@ -131,8 +131,8 @@ class Leases(Generic[Upstream]):
     def _next(self, model: Model[Upstream], now: float, *, gave_up: bool) -> None:
         """Who waits for the slots that have come free has his turn. If none waits for a model's
         turn any more, no other model has to drain."""
-        held = (each.held_back_since is not None for each in self._ledger)
-        if gave_up and (any(held) or any(each.line.waiting for each in self._ledger)):
+        others = (each.line.waiting or each.held_back_since is not None for each in self._ledger)
+        if gave_up and any(others):
             self._schedule()
         elif model.line.waiting and model.state is ModelState.READY:
             self._schedule() if self._contended() else model.line.grant(now)

@@ -199,7 +199,7 @@ def overflow(standings: Sequence[Standing], budget: Need) -> list[str]:
 def _held_back(models: Sequence[Standing]) -> set[str]:
     """Who of those that have to leave together gets no new request. One that rests before the
     others serves until these rest; then it is held back again, and from then on all of them stay
-    so. So they all rest at the end of their second requests, at the latest."""
+    so. So two rounds of their requests are enough, however many they are."""
     working = {model.name for model in models if model.leased}
     held = {model.name: model.held_since for model in models if model.held_since is not None}
     first = min((since for name, since in held.items() if name in working), default=None)

@@ -42,6 +42,8 @@ from app.models.remote import Caches
 
 logger = logging.getLogger(__name__)
 
+ANOTHER = "name another one by --cache-dir or LLAMACPP_CACHE_DIR"
+
 
 class Registry(Protocol):
     """ClearML's registry of models, and its storage; `task.weights` has the real one."""
@@ -91,13 +93,13 @@ class Store:
         """`private_urls`: addresses that are not the internet's may be fetched from."""
         self._registry = registry
         self.cache = cache_folder(given, environment)
-        with self.usable():
-            check_place(self.cache)
-            (self.cache / "kept").exists()  # it can be entered, if it is there
         chosen = given or environment.get("LLAMACPP_CACHE_DIR")
         shared = environment.get("HF_HOME") and not chosen
         hub = None if shared else self.cache / "hub"
         self._caches = Caches(hub, self.cache / "web", private_urls)
+        with self.usable():
+            check_place(self.cache)
+            (self.cache / "kept").exists()  # it can be entered, if it is there
         text = environment.get(kept.VARIABLE, "").strip()
         self._limit = kept.size_of(text, kept.VARIABLE) if text else None
         self._in_use: list[int] = []  # files whose locks say so, as long as we live
@@ -120,10 +122,10 @@ class Store:
         except OSError as error:
             if error.filename is None:
                 raise
-            raise ConfigError(
-                f"{error.filename}: {words(error)}: the cache folder cannot be used; "
-                "name another one by --cache-dir or LLAMACPP_CACHE_DIR"
-            ) from None
+            told = f"{error.filename}: {words(error)}"
+            if any(Path(error.filename).is_relative_to(root) for root in (self.cache, *self.roots)):
+                told = f"{told}: the cache folder cannot be used: {ANOTHER}"
+            raise ConfigError(told) from None
 
     def listed(self) -> list[Kept]:
         """As `kept.listed`. Raises ConfigError."""
@@ -132,21 +134,20 @@ class Store:
 
     def coming(self, folder: Path, wanted: Collection[Path]) -> int:
         """Bytes that other processes are about to write to the disk of a folder; not of files that
-        are `wanted`, too. Raises ConfigError."""
-        with self.usable():
-            roots = [root for root in self.roots if host.same_disk(root, folder)]
-            return kept.coming(roots, wanted)
+        are `wanted`, too. Raises OSError."""
+        roots = [root for root in self.roots if host.same_disk(root, folder)]
+        return kept.coming(roots, wanted)
 
     def spare(self, folder: Path) -> int:
-        """Bytes that may be freed on the disk of a folder, if there is a limit at all."""
+        """Bytes that may be freed on the disk of a folder, if there is a limit at all. Raises
+        OSError."""
         return sum(each.size for each in self._removable(folder))
 
     def _removable(self, folder: Path) -> list[Kept]:
         if self._limit is None:
             return []
-        there = self.listed()
-        with self.usable():
-            return [e for e in there if not e.in_use and host.same_disk(e.path, folder)]
+        there = kept.listed(self.cache, self.roots)
+        return [each for each in there if not each.in_use and host.same_disk(each.path, folder)]
 
     def folder(self, located: Remote) -> Path:
         """Where its files come to."""
@@ -157,7 +158,7 @@ class Store:
         if self._limit is None:
             return
         spared, needed, folder = located.partials, located.missing, self.folder(located)
-        there = self.listed()
+        there = kept.listed(self.cache, self.roots)
         others = kept.coming(self.roots, spared)
         over = sum(each.size for each in there) + others + needed - self._limit
         removed = kept.free(there, over, _stays, spared)
@@ -182,10 +183,8 @@ class Store:
             return await self._of_clearml(reference)
         if isinstance(reference, LocalFile):
             return await threads.run(verified, local(reference))
-        try:
+        with self.usable():
             path = await threads.run(tiny.ensure, self.cache)
-        except OSError as error:
-            raise ConfigError(f"the cache folder {self.cache} cannot be written: {error}") from None
         return await threads.run(verified, [path])
 
     def _locate(self, reference: HubFile | WebFile) -> Remote:

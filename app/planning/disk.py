@@ -8,9 +8,7 @@ from pathlib import Path
 from app.errors import ConfigError
 from app.machine import host
 from app.models.parts import Remote
-from app.models.store import Store
-
-ANOTHER = "--cache-dir or LLAMACPP_CACHE_DIR"
+from app.models.store import ANOTHER, Store
 
 
 def needed(remotes: Collection[Remote], store: Store) -> dict[Path, int]:
@@ -32,17 +30,18 @@ def check_disk(remotes: Collection[Remote], store: Store) -> None:
 
 
 def _check_disk(remotes: Collection[Remote], store: Store) -> None:
+    for folder in {store.folder(remote) for remote in remotes if remote.missing}:
+        if not host.writable(folder):
+            raise ConfigError(f"{folder} cannot be written: {ANOTHER}")
     wanted = {path for remote in remotes for path in remote.partials}
     for folder, missing in needed(remotes, store).items():
         if not missing:
             continue
-        if not host.writable(folder):
-            raise ConfigError(f"{folder} cannot be written: name another folder with {ANOTHER}")
         free, coming = host.disk_free(folder), store.coming(folder, wanted)
         if missing > free - coming + store.spare(folder):
             others = f", and other instances fetch {coming / 1e9:,.1f} GB" if coming else ""
             raise ConfigError(
                 f"{folder}: {missing / 1e9:,.1f} GB are to be downloaded, but only "
-                f"{free / 1e9:,.1f} GB are free{others}: name another folder with {ANOTHER}, or "
+                f"{free / 1e9:,.1f} GB are free{others}: {ANOTHER}, or "
                 "make room with `python -m app cache`"
             )

@@ -19,10 +19,12 @@ def piece(data):
 
 
 class Stuck:
-    """A child that begins an answer, and then does no more; the next one answers."""
+    """A child that begins an answer, and then does no more, or ends by itself after a while; the
+    next one answers."""
 
-    def __init__(self, begins, then=None):
+    def __init__(self, begins, then=None, ends_after=None):
         self.begins, self.then, self.asked = begins, then, []
+        self.ends_after = ends_after  # seconds
 
     async def __call__(self, reader, writer, head):
         self.asked.append(await body_of(reader, head))
@@ -31,6 +33,9 @@ class Stuck:
             return
         writer.write(self.begins)
         await writer.drain()
+        if self.ends_after is not None:
+            await asyncio.sleep(self.ends_after)
+            writer.close()
 
 
 ANSWER = EVENTS + piece(b"data: all\n\n") + b"0\r\n\r\n"
@@ -87,20 +92,8 @@ def test_who_got_nothing_of_one_that_is_killed_is_served_again(
     monkeypatch.setattr(passing, "GONE", 0.1)
 
     async def scenario():
-        asked = []
-
-        async def answer(reader, writer, head):
-            asked.append(await body_of(reader, head))
-            if len(asked) > 1:
-                writer.write(ANSWER)
-                return
-            writer.write(begins)
-            await writer.drain()
-            await asyncio.sleep(0.05)
-            writer.close()
-
-        front = Front(("tiny",))
-        async with Child(socket, answer), front.before(socket):
+        child, front = Stuck(begins, ANSWER, ends_after=0.05), Front(("tiny",))
+        async with Child(socket, child), front.before(socket):
             client = await front.begin(body=b'{"stream":true}')
             if told:
                 assert (await client.response())[::2] == (200, b"data: all\n\n")
@@ -108,7 +101,7 @@ def test_who_got_nothing_of_one_that_is_killed_is_served_again(
                 with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, ValueError):
                     status, _, body = await client.response()
                     assert (status, body[:9]) == (200, b"data: a\n\n") and b"before its" in body
-            assert len(asked) == 1 + told
+            assert len(child.asked) == 1 + told
 
     run(scenario)
 
@@ -121,20 +114,8 @@ def test_who_is_served_again_is_not_left_in_silence(run, socket, monkeypatch):
     monkeypatch.setattr(passing, "GONE", 0.3)
 
     async def scenario():
-        asked = []
-
-        async def answer(reader, writer, head):
-            asked.append(await body_of(reader, head))
-            if len(asked) > 1:
-                writer.write(ANSWER)
-                return
-            writer.write(EVENTS)
-            await writer.drain()
-            await asyncio.sleep(0.1)
-            writer.close()
-
-        front = Front(("tiny",))
-        async with Child(socket, answer), front.before(socket):
+        child, front = Stuck(EVENTS, ANSWER, ends_after=0.1), Front(("tiny",))
+        async with Child(socket, child), front.before(socket):
             client = await front.begin(body=b'{"stream":true}')
             status, _, body = await client.response()
             assert status == 200 and body.endswith(b"data: all\n\n")

@@ -32,7 +32,7 @@ def disks(monkeypatch):
     monkeypatch.setattr(host, "disk_free", lambda folder: 100)
     same = lambda one, other: one.parts[1] == other.parts[1]  # noqa: E731
     monkeypatch.setattr(disk.host, "same_disk", same)
-    monkeypatch.setattr(host, "writable", lambda folder: folder.parts[1] != "proc")
+    monkeypatch.setattr(host, "writable", lambda folder: folder.name != "locked")
 
 
 def on_hub(size):
@@ -65,6 +65,10 @@ def test_what_others_fetch_and_what_may_go_count_too():
 
 
 def test_what_cannot_be_written_is_found_before_anything_moves():
-    with pytest.raises(ConfigError, match="/proc/hub cannot be written: name another folder"):
-        check_disk([on_hub(60)], Stored(hub=Path("/proc/hub")))
-    check_disk([on_hub(0)], Stored(hub=Path("/proc/hub")))
+    with pytest.raises(ConfigError, match="/disk1/locked cannot be written: name another one by"):
+        check_disk([on_hub(60)], Stored(hub=Path("/disk1/locked")))
+    check_disk([on_hub(0)], Stored(hub=Path("/disk1/locked")))
+    beside = Stored(hub=Path("/disk1/hub"))
+    beside.folder = lambda remote: Path("/disk1/locked") if isinstance(remote, OnWeb) else HUB
+    with pytest.raises(ConfigError, match="/disk1/locked cannot be written"):
+        check_disk([on_hub(60), on_web(1)], beside)
