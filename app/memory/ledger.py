@@ -278,6 +278,9 @@ class Model(Generic[Upstream]):
         progress = self.progress
         if self.state in COMING and self.server is not None:
             progress = self.server.progress
+        budget = self.line.budget
+        # Of one that is away nobody asks whether it still works for those that have left.
+        away = self.state is not ModelState.READY and not self.line.leased
         return View(
             name=self.name,
             state=self.state,
@@ -295,8 +298,8 @@ class Model(Generic[Upstream]):
             pinned=self.pinned,
             unused=bool(self.unused and not self.reason),
             need=self.need,
-            reserved=self.line.budget.used,
-            kv_usage=self.line.budget.usage,
+            reserved=0 if away else budget.used,
+            kv_usage=budget.usage and (0.0 if away else budget.usage),
             stages=self.server.stages.seconds if self.server is not None else NO_TIME,
             moves=self.moves,
         )

@@ -936,21 +936,25 @@ def test_one_that_cannot_be_stopped_costs_the_others_nothing(run, caplog):
     assert run(scenario)[-1] == "stop b"
 
 
-@pytest.mark.parametrize("how", ["makes room", "is killed"])
-def test_what_clients_left_is_not_reserved_once_the_process_is_gone(run, how):
-    """A client leaves in mid-answer, and then the model's process ends. Result: the model says that
-    nothing is reserved, though it is asked nothing until it is back."""
+@pytest.mark.parametrize("how", ["makes room", "is parked", "is killed"])
+def test_what_clients_left_is_not_reserved_once_the_model_is_away(run, how):
+    """A client leaves in mid-answer, and then the model leaves memory, or its process ends. Result:
+    the model says that nothing is reserved, though it is asked nothing until it is back. A process
+    that stays may still work for that client then, so the seat is not given to another one."""
 
     async def scenario():
         world = World(a=20, b=20)
+        world.ram = 30 if how == "is parked" else None
         await world.use("a")
         budget = world.pool._ledger["a"].line.budget = KvBudget(2, 4096)
         budget.end(budget.seat(Demand(1, 100, 50, exact=True), world.now), Use.LEFT, world.now)
-        assert world.view("a").reserved
-        if how == "makes room":
-            await world.use("b")
-        else:
+        assert world.view("a").reserved and world.view("a").kv_usage
+        if how == "is killed":
             world.servers["a"].crash()
-        await until(lambda: not world.view("a").reserved)
+        else:
+            await world.use("b")
+        await until(lambda: not (world.view("a").reserved or world.view("a").kv_usage))
+        if how == "is parked":
+            assert world.view("a").state is ModelState.PARKED and budget.used
 
     run(scenario)
