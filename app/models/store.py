@@ -99,7 +99,8 @@ class Store:
         self._caches = Caches(hub, self.cache / "web", private_urls)
         with self.usable():
             check_place(self.cache)
-            (self.cache / "kept").exists()  # it can be entered, if it is there
+            with contextlib.suppress(FileNotFoundError):
+                (self.cache / "kept").stat()  # it can be entered, if it is there
         text = environment.get(kept.VARIABLE, "").strip()
         self._limit = kept.size_of(text, kept.VARIABLE) if text else None
         self._in_use: list[int] = []  # files whose locks say so, as long as we live
@@ -120,7 +121,7 @@ class Store:
         try:
             yield
         except OSError as error:
-            if error.filename is None:
+            if not isinstance(error.filename, str):
                 raise
             told = f"{error.filename}: {words(error)}"
             if any(Path(error.filename).is_relative_to(root) for root in (self.cache, *self.roots)):
@@ -183,8 +184,11 @@ class Store:
             return await self._of_clearml(reference)
         if isinstance(reference, LocalFile):
             return await threads.run(verified, local(reference))
-        with self.usable():
+        try:
             path = await threads.run(tiny.ensure, self.cache)
+        except OSError as error:  # of a full disk it names no file
+            told = f"{self.cache}: {words(error)}: the cache folder cannot be written: {ANOTHER}"
+            raise ConfigError(told) from None
         return await threads.run(verified, [path])
 
     def _locate(self, reference: HubFile | WebFile) -> Remote:

@@ -6,6 +6,7 @@ constant bias that keeps all other tokens, the end of text included, from being 
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import gguf
@@ -60,10 +61,10 @@ def write(
             writer.add_tensor(name, small, raw_dtype=kind)
         else:
             writer.add_tensor(name, tensor)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    with contextlib.closing(writer):
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
 
 
 def byte_symbols() -> list[str]:

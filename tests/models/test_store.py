@@ -1,6 +1,7 @@
 import asyncio
 import multiprocessing
 import os
+import resource
 import tempfile
 from pathlib import Path
 
@@ -64,6 +65,23 @@ def test_a_cache_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cache folder"):
         locate_and_fetch(Store(str(tmp_path / "file" / "below"), {}), Tiny())
+
+
+@pytest.mark.parametrize("how", ["full", "gone"])
+def test_a_cache_that_cannot_be_written_any_more(tmp_path, how):
+    """After it was looked at; an error of a full disk names no file."""
+    store = Store(str(tmp_path / "cache"), {})
+    if how == "gone":
+        (tmp_path / "cache").write_text("")
+    else:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(ConfigError, match="cannot be written: name another one"):
+            locate_and_fetch(store, Tiny())
+    finally:
+        if how == "full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_what_can_be_no_cache_folder(tmp_path):
