@@ -14,13 +14,19 @@ LEAST, LONGEST = 5.0, 60.0
 LOOK = 2.0  # seconds without an answer, after which we look whether the slot still rests
 
 
-async def clear(client: Client, patience: float = LONGEST) -> None:
-    """Every slot that rests is empty then. Raises UpstreamError, also after `patience` seconds: old
+def patience(left: float) -> float:
+    """Seconds for which a request waits for its slots, that may wait for `left` seconds: also one
+    whose time is up is not sent while llama-server may clear them soon."""
+    return min(LONGEST, max(LEAST, left))
+
+
+async def clear(client: Client, longest: float = LONGEST) -> None:
+    """Every slot that rests is empty then. Raises UpstreamError, also after `longest` seconds: old
     llama-servers refuse it for models with a projector."""
     try:
-        await within(patience, _clear(client))
+        await within(longest, _clear(client))
     except asyncio.TimeoutError:
-        raise UpstreamError(f"slots cannot be cleared within {patience:.3g} s") from None
+        raise UpstreamError(f"slots cannot be cleared within {longest:.3g} s") from None
     except (ValueError, LookupError, TypeError) as error:
         raise UpstreamError(f"slots cannot be cleared: /slots answers {error!r}") from None
 

@@ -149,11 +149,9 @@ class OfPool:
     async def _clear(
         self, model: str, upstream: Client, lease: Lease[Client], until: float
     ) -> None:
-        """`until`: when the request has waited for long enough; a step of llama-server's is waited
-        for all the same."""
-        patience = min(clearing.LONGEST, max(clearing.LEAST, until - clock.now()))
+        """`until`: when the request has waited for long enough."""
         try:
-            await clearing.clear(upstream, patience)
+            await clearing.clear(upstream, clearing.patience(until - clock.now()))
         except UpstreamError as error:  # the request is sent all the same, and may find no room
             level = logging.DEBUG if model in self._not_cleared else logging.WARNING
             self._not_cleared.add(model)

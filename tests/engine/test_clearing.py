@@ -52,6 +52,27 @@ def test_a_llama_server_that_cannot_is_told_of(run, tmp_path, slots, erased, tol
         scripted(run, tmp_path, slots, erased)
 
 
+def test_a_llama_server_that_does_not_answer_is_told_of(run, tmp_path):
+    async def never(reader, writer, head):
+        await asyncio.Event().wait()
+
+    async def scenario():
+        socket = str(tmp_path / "x.sock")
+        async with Child(socket, never):
+            client = Client(Address(socket), "secret")
+            try:
+                with pytest.raises(UpstreamError, match=r"cannot be cleared within 0\.1 s"):
+                    await clear(client, 0.1)
+            finally:
+                client.close()
+
+    run(scenario)
+
+
+def test_it_is_waited_for_as_long_as_the_request_may_wait_but_not_for_ever():
+    assert [clearing.patience(left) for left in (-1.0, 0.0, 20.0, 600.0)] == [5, 5, 20, 60]
+
+
 @pytest.mark.parametrize("rests", [True, False])
 def test_a_llama_server_in_a_long_step_is_waited_for_while_the_slot_rests(
     run, tmp_path, monkeypatch, rests
