@@ -26,7 +26,8 @@ class Kind:
     `templated`: messages go through the chat template; `counted` is the path that counts a prompt;
     `default`: the limit of a body that has none (None: what there is room for). `texts` are the
     fields that have a prompt, or a list of them: each takes a slot. `operation` is OpenTelemetry's
-    name for it, or ours where OpenTelemetry has none."""
+    name for it, or ours where OpenTelemetry has none. `task` is llama-server's: it computes no two
+    of them in one step."""
 
     operation: str
     limit: str = ""
@@ -35,6 +36,7 @@ class Kind:
     counted: str = ""
     default: int | None = None
     texts: tuple[str, ...] = ()
+    task: str = "completion"
 
 
 TOKENIZE = "/tokenize"
@@ -42,15 +44,15 @@ CHAT = Kind("chat", "n_predict", True, True, "/v1/chat/completions/input_tokens"
 RESPONSES = Kind("chat", "n_predict", True, True, "/v1/responses/input_tokens")
 MESSAGES = Kind("chat", "max_tokens", False, True, "/v1/messages/count_tokens")
 COMPLETION = Kind("text_completion", "n_predict", True, counted=TOKENIZE, texts=("prompt",))
-EMBEDDING = Kind("embeddings", counted=TOKENIZE, texts=("input", "content"))
-RERANK = Kind("rerank", texts=("documents", "texts"))
+EMBEDDING = Kind("embeddings", counted=TOKENIZE, texts=("input", "content"), task="embedding")
+RERANK = Kind("rerank", texts=("documents", "texts"), task="rerank")
 KINDS = {
     "/chat/completions": CHAT,
     "/responses": RESPONSES,
     "/messages": MESSAGES,
     "/completions": COMPLETION,
     "/completion": COMPLETION,
-    "/infill": Kind("text_completion", "n_predict", True, default=OF_INFILL),
+    "/infill": Kind("text_completion", "n_predict", True, default=OF_INFILL, task="infill"),
     "/embeddings": EMBEDDING,
     "/embedding": EMBEDDING,
     "/rerank": RERANK,
@@ -89,6 +91,7 @@ def demand(kind: Kind | None, body: Body) -> Demand:
         begins=beginnings(body.pieces or ()) if kind.limit else (),
         separate=not kind.limit,
         together=prompts == 1,
+        step=kind.task + body.asked.lora,
     )
 
 

@@ -22,6 +22,7 @@ LEAST_ANSWER = 256  # tokens that a request without a limit is given at least
 LONGEST_TEMPLATE = 512  # tokens that a chat template adds, until it has been measured
 BUSY_FOR = 600.0  # seconds for which a model counts as being as busy as it was
 SHORT = 64  # tokens of an answer, after which the idle moment of its slot is a loss that counts
+OVERTAKEN = 30.0  # seconds in a slot, after which those of other steps let one begin
 
 
 class KvBudget:
@@ -114,6 +115,7 @@ class KvBudget:
             holds=holds,
             begins=demand.begins,
             given=now,
+            step=demand.step,
         )
         self._seats[seat] = None
         self.used, self.taken = self.used + tokens, self.taken + slots
@@ -133,7 +135,8 @@ class KvBudget:
         """Only one that its slot will show: of others nobody could tell whether they have one."""
         shown = demand.marked and self.marks
         beside = any(_short(seat.limit) for seat in self._seats)
-        return slots == 1 and shown and _short(demand.limit) and beside
+        mixed = self._of_other_steps(demand)
+        return slots == 1 and shown and _short(demand.limit) and beside and not mixed
 
     def _note_peak(self, slots: int, now: float) -> None:
         used = self.taken + slots
@@ -165,7 +168,7 @@ class KvBudget:
         if tokens == self.context and demand.exact:  # alone, it needs no margin
             wanted = [n for n in (demand.limit, self._limit) if n is not None][:1]
             limit = max(limit, min([(self.context - (demand.prompt or 0)) // slots, *wanted]))
-        if tokens > left or tokens + self._beyond(tokens, slots, prompt) > left:
+        if tokens > left or tokens + self._beyond(demand, tokens, slots, prompt) > left:
             return None
         return tokens, max(1, limit)
 
@@ -177,15 +180,30 @@ class KvBudget:
         added = self.template if demand.templated and not demand.exact else 0
         return (demand.prompt or 0) + added + slots * self._margin
 
-    def _beyond(self, tokens: int, slots: int, prompt: int) -> int:
+    def _beyond(self, demand: Demand, tokens: int, slots: int, prompt: int) -> int:
         """Tokens that slots may hold beyond those of their seats, with one more seat. Of several
         slots, the others wait for the first one's prompt: if that does not fit beside what they
         hold, llama-server copies the part that it has read, and then fails all requests."""
-        if not self.taken or (not self._beginning and slots == 1):
-            return 0  # what is in its way is cleared, or it begins at once
+        at_once = slots == 1 and not self._beginning and not self._of_other_steps(demand)
+        if not self.taken or at_once:
+            return 0  # what is in its way is cleared
         beginning = [held for seat in self._seats if not seat.begun for held in _held(seat)]
         holds = self._remains.holds(prompt)
         return self._remains.beyond([*beginning, *[(tokens // slots, holds)] * slots])
+
+    def _of_other_steps(self, demand: Demand) -> bool:
+        """Whether requests are at work that llama-server does not compute in one step with this
+        one (can_batch_with in llama.cpp's server-context.cpp): it then waits, in its slot."""
+        return any(seat.slots and seat.step != demand.step for seat in self._seats)
+
+    def lets_begin(self, demand: Demand, now: float) -> bool:
+        """Whether this request has to wait for one of another step, which has a slot, to begin:
+        llama-server keeps that one waiting for as long as any of this step generates."""
+        return self._beginning > 0 and any(
+            seat.step != demand.step
+            for seat in self._seats
+            if not seat.begun and seat.left is None and now - seat.given > OVERTAKEN
+        )
 
     def _too_full(self, tokens: int, slots: int, holds: int) -> bool:
         """Whether a request of several slots, which waits for nobody any more, is still in the way
@@ -252,7 +270,12 @@ class KvBudget:
         somebody waits for a seat, others may have begun."""
         inside = max(0, self.taken - self.slots)  # it cannot begin before another one ends
         beginning = self._beginning > inside
-        return self._left > 0 or (waited_for and self.context is not None and beginning)
+        matters = self.context is not None or self._steps > 1
+        return self._left > 0 or (waited_for and matters and beginning)
+
+    @property
+    def _steps(self) -> int:
+        return len({seat.step for seat in self._seats if seat.slots})
 
     @property
     def needs_hush(self) -> bool:

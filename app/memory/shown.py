@@ -14,7 +14,8 @@ ARRIVES = 1.0  # the same, of what is sent to it while it answers
 class Shown:
     def __init__(self, slots: Collection[SlotState]) -> None:
         self._slots = Counter(slot.number for slot in slots)
-        self._begun = {slot.number for slot in slots if slot.begun}
+        self._begun = Counter(slot.number for slot in slots if slot.begun)
+        self._ended = Counter(slot.number for slot in slots if not slot.working)
         self._working = {slot.number for slot in slots if slot.working}
         self._unmarked = sum(slot.working and slot.number == 0 for slot in slots)
         self._full = bool(slots) and all(slot.working for slot in slots)
@@ -26,8 +27,10 @@ class Shown:
         return self._slots[seat.number] >= enough
 
     def begun(self, seat: Seat) -> bool:
-        """Whether its first token has come."""
-        return seat.number in self._begun
+        """Whether its first token has come: of several prompts, that of each."""
+        if seat.together:
+            return self._begun[seat.number] > 0
+        return self._begun[seat.number] + self._ended[seat.number] >= seat.slots
 
     def gone(self, seats: Collection[Seat], now: float) -> list[Seat]:
         """Those that clients have left and no slot is at work for. `seen` and `begun` of all are as

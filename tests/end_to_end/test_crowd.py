@@ -170,6 +170,29 @@ def answers_of(text):
     return dict(found)
 
 
+def test_a_chat_beside_an_infill_ends_it_not(app):
+    """llama-server does not compute both in one step. 1. A long conversation is in its cache. 2. An
+    infill streams. 3. Somebody goes on with the beginning of that conversation: it waits in a slot,
+    which is given all of it. Result: there is room for both, and both are served."""
+
+    async def scenario():
+        async with client() as http:
+            completion = app.url + "/v1/completions"
+            await http.post(completion, json={"prompt": "a" * 2300, "max_tokens": 1})
+            body = {"input_prefix": "a" * 2500, "input_suffix": "b", "n_predict": 300}
+            async with http.stream("POST", app.url + "/infill", json=body | {"stream": True}) as it:
+                lines = it.aiter_lines()
+                begun = await anext(lines)
+                beside = {"prompt": "a" * 600, "max_tokens": 1}
+                asked = asyncio.create_task(http.post(completion, json=beside))
+                text = begun + "".join([line async for line in lines])
+            return text, (await asked).text
+
+    for text in asyncio.run(scenario()):
+        assert "error" not in text
+    assert overflows(app) == 0
+
+
 def test_a_batch_does_not_hold_up_another_caller(app):
     """One caller has 60 requests in the line; another one's request is served before nearly all."""
     ended = []

@@ -9,6 +9,7 @@ from app.memory.kv_budget import (
     LEAST_ANSWER,
     LONGEST_TEMPLATE,
     MARGIN,
+    OVERTAKEN,
     SHORT,
     KvBudget,
 )
@@ -460,6 +461,58 @@ def test_one_slot_is_never_in_the_way_of_itself():
     assert not budget.seat(counted(3000, 10), 1.0).clears
 
 
+@pytest.mark.parametrize("step, fits", [("completion", True), ("infill", False)])
+def test_who_waits_for_another_step_may_be_given_something_first(step, fits):
+    """llama-server computes an infill and a chat in steps of their own: beside the one, the other
+    has its slot, with all that the host cache has put into it, and does not begin."""
+    budget = KvBudget(SLOTS, CONTEXT)
+    budget.free(budget.seat(counted(2500, 10), 0.0))
+    at_work = budget.seat(counted(1600, 128)._replace(step=step), 1.0)
+    budget.begin(at_work)
+    chat = counted(1200, 1)._replace(step="completion")
+    assert bool(budget.seat(chat, 1.1)) == fits
+    if not fits:
+        budget.free(at_work)
+        assert budget.seat(chat, 1.2)
+
+
+def test_who_waits_for_another_step_is_not_overtaken_for_ever():
+    budget = KvBudget(SLOTS, each=CONTEXT)
+    chat, infill = (counted(10, 100)._replace(step=step) for step in ("completion", "infill"))
+    first = budget.seat(chat, 0.0)
+    waits = budget.seat(infill, 0.0)
+    assert not budget.lets_begin(chat, OVERTAKEN) and budget.unsure(waited_for=True)
+    assert budget.lets_begin(chat, OVERTAKEN + 1) and budget.lets_begin(infill, OVERTAKEN + 1)
+    budget.look([SlotState(first.number, True, True), SlotState(waits.number, True)], 31.0)
+    assert budget.lets_begin(chat, OVERTAKEN + 1) and not budget.lets_begin(infill, OVERTAKEN + 1)
+    budget.free(first)
+    budget.look([SlotState(waits.number, True, True)], 32.0)
+    assert not budget.lets_begin(chat, 100.0) and not budget.unsure(waited_for=True)
+
+
+def test_who_has_left_keeps_nobody_of_another_step_waiting():
+    budget = KvBudget(SLOTS, CONTEXT)
+    left = budget.seat(counted(10, 100)._replace(step="infill"), 0.0)
+    budget.end(left, Use.LEFT, 1.0)
+    assert not budget.lets_begin(counted(10, 100), 100.0)
+
+
+def test_nobody_of_another_step_waits_inside_for_a_slot():
+    budget = KvBudget(SLOTS, CONTEXT)
+    assert all(budget.seat(counted(20, 1)._replace(step="infill"), 0.0) for _ in range(SLOTS))
+    assert budget.seat(counted(20, 1), 0.0) is None
+    assert budget.seat(counted(20, 1)._replace(step="infill"), 0.0)
+
+
+def test_several_prompts_have_begun_when_each_has():
+    """llama-server reads one after the other, where they are long."""
+    budget = KvBudget(SLOTS, CONTEXT)
+    seat = budget.seat(counted(1000, 1, 2), 0.0)
+    done, reads = SlotState(seat.number, False), SlotState(seat.number, True)
+    assert not budget.look([done, reads], 1.0) and not seat.begun
+    assert budget.look([done, reads._replace(begun=True)], 2.0) and seat.begun
+
+
 class Run:
     """Requests come, wait in order, are seated, begin, end and leave."""
 
@@ -467,8 +520,9 @@ class Run:
         self.slots, self.budget = slots, KvBudget(slots, CONTEXT)
         self.waiting, self.held, self.now = [], [], 0.0
 
-    def come(self, prompt, limit, slots):
-        self.waiting.append(counted(prompt, limit, slots)._replace(together=prompt % 2 == 0))
+    def come(self, prompt, limit, slots, step):
+        demand = counted(prompt, limit, slots)
+        self.waiting.append(demand._replace(together=prompt % 2 == 0, step=step))
 
     def play(self, data, deeds, comes):
         """So many of these deeds, with requests such as `comes`."""
@@ -525,13 +579,15 @@ class Run:
 
 
 SIZE = st.integers(0, CONTEXT - 1)
-COMES = st.tuples(SIZE, st.none() | st.integers(0, 2 * CONTEXT), st.integers(1, 6))
+STEP = st.sampled_from(["completion", "infill"])
+COMES = st.tuples(SIZE, st.none() | st.integers(0, 2 * CONTEXT), st.integers(1, 6), STEP)
 
 
 class Cells(Run):
     """The same on slots that hold cells. A request gets any slot that rests; there it finds what
     that held, or a conversation out of the cache, until its prompt begins: at once, unless another
-    one's is read. Of several slots, all but one keep that until the first token has come."""
+    one's is read, or any of another step is at work. Of several slots, all but one keep that until
+    the first token has come."""
 
     def __init__(self, slots, data):
         super().__init__(slots)
@@ -557,7 +613,7 @@ class Cells(Run):
         rest = set(range(self.slots)) - {n for of in self._given.values() for n in of}
         if seat in self._given or len(rest) < seat.slots:
             return  # it waits inside
-        at_once = all(other.begun for other in self._given)
+        at_once = all(other.begun and other.step == seat.step for other in self._given)
         self._given[seat] = [rest.pop() for _ in range(seat.slots)]
         if at_once:
             self._cells[self._given[seat][0]] = seat.tokens // seat.slots
@@ -575,7 +631,8 @@ class Cells(Run):
         assert sum(self._cells[number] for number in at_work) <= CONTEXT
 
     def begin(self, seat):
-        if seat in self._given:
+        others = {other.step for other in self._given if other.begun}
+        if seat in self._given and others <= {seat.step}:
             self._grow(seat)
             self.budget.begin(seat)
 
@@ -584,12 +641,16 @@ class Cells(Run):
             self._cells[number] = seat.tokens // seat.slots
 
     def end(self, seat):
-        if seat.left is None and seat in self._given:
+        if seat.left is None and seat in self._given and seat.begun:
             self._grow(seat)
             self._check()
             self._ended += [seat.tokens // seat.slots]
             super().end(seat)
             del self._given[seat]
+
+    def serve(self, seat):
+        self.begin(seat)
+        self.end(seat)
 
     def look(self):
         before = {seat for seat in self._given if seat.left is not None}
@@ -599,14 +660,16 @@ class Cells(Run):
 
 
 # Few kinds, so that they meet.
-FEW = st.tuples(st.sampled_from([10, 600, 2400]), st.sampled_from([1, 100]), st.integers(1, 3))
+FEW = st.tuples(
+    st.sampled_from([10, 640, 2400]), st.sampled_from([1, 100]), st.integers(1, 3), STEP
+)
 
 
 @settings(deadline=None, max_examples=200)
 @given(st.integers(3, 5), st.data())
 def test_slots_never_hold_more_cells_than_there_are(slots, data):
     run = Cells(slots, data)
-    run.play(data, [run.come, run.come, run.end, run.begin, run.look], FEW)
+    run.play(data, [run.come, run.come, run.serve, run.begin, run.end, run.look], FEW)
 
 
 @settings(deadline=None)
