@@ -196,13 +196,15 @@ class KvBudget:
         one (can_batch_with in llama.cpp's server-context.cpp): it then waits, in its slot."""
         return any(seat.slots and seat.step != demand.step for seat in self._seats)
 
-    def lets_begin(self, demand: Demand, now: float) -> bool:
-        """Whether this request has to wait for one of another step, which has a slot, to begin:
-        llama-server keeps that one waiting for as long as any of this step generates."""
+    def lets_begin(self, demand: Demand, since: float, now: float) -> bool:
+        """Whether this request, which came at `since`, has to wait for one of another step, which
+        had its slot before, to begin: llama-server keeps that one waiting for as long as any of
+        this step generates."""
+        before = min(since, now - OVERTAKEN)
         return self._beginning > 0 and any(
-            seat.step != demand.step
+            seat.step != demand.step and seat.given < before
             for seat in self._seats
-            if not seat.begun and seat.left is None and now - seat.given > OVERTAKEN
+            if not seat.begun and seat.left is None
         )
 
     def _too_full(self, tokens: int, slots: int, holds: int) -> bool:
@@ -270,12 +272,7 @@ class KvBudget:
         somebody waits for a seat, others may have begun."""
         inside = max(0, self.taken - self.slots)  # it cannot begin before another one ends
         beginning = self._beginning > inside
-        matters = self.context is not None or self._steps > 1
-        return self._left > 0 or (waited_for and matters and beginning)
-
-    @property
-    def _steps(self) -> int:
-        return len({seat.step for seat in self._seats if seat.slots})
+        return self._left > 0 or (waited_for and beginning)
 
     @property
     def needs_hush(self) -> bool:
@@ -304,9 +301,10 @@ class KvBudget:
         """Take in what llama-server says of its slots; whether it changes who may have a seat."""
         before = self._beginning
         shown = Shown(slots)
+        unmarked = shown.all_begun(self._seats)
         for seat in self._seats:
             seat.seen |= seat.begun or shown.has(seat)
-            if shown.begun(seat):
+            if shown.begun(seat) or (unmarked and not seat.marked):
                 self.begin(seat)
         gone = shown.gone(self._seats, now)
         changed = bool(gone) or self._beginning < before

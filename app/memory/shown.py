@@ -17,7 +17,9 @@ class Shown:
         self._begun = Counter(slot.number for slot in slots if slot.begun)
         self._ended = Counter(slot.number for slot in slots if not slot.working)
         self._working = {slot.number for slot in slots if slot.working}
-        self._unmarked = sum(slot.working and slot.number == 0 for slot in slots)
+        unmarked = [slot for slot in slots if slot.working and slot.number == 0]
+        self._unmarked = len(unmarked)
+        self._unmarked_begun = sum(slot.begun for slot in unmarked)
         self._full = bool(slots) and all(slot.working for slot in slots)
 
     def has(self, seat: Seat) -> bool:
@@ -31,6 +33,12 @@ class Shown:
         if seat.together:
             return self._begun[seat.number] > 0
         return self._begun[seat.number] + self._ended[seat.number] >= seat.slots
+
+    def all_begun(self, seats: Collection[Seat]) -> bool:
+        """Whether the first token of all has come that show no number. Which slots are whose is not
+        known, so it is not told while one is on its way, or has ended."""
+        slots = sum(seat.slots for seat in seats if not seat.marked)
+        return slots == self._unmarked == self._unmarked_begun
 
     def gone(self, seats: Collection[Seat], now: float) -> list[Seat]:
         """Those that clients have left and no slot is at work for. `seen` and `begun` of all are as

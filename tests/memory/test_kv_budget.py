@@ -479,22 +479,33 @@ def test_who_waits_for_another_step_may_be_given_something_first(step, fits):
 def test_who_waits_for_another_step_is_not_overtaken_for_ever():
     budget = KvBudget(SLOTS, each=CONTEXT)
     chat, infill = (counted(10, 100)._replace(step=step) for step in ("completion", "infill"))
-    first = budget.seat(chat, 0.0)
-    waits = budget.seat(infill, 0.0)
-    assert not budget.lets_begin(chat, OVERTAKEN) and budget.unsure(waited_for=True)
-    assert budget.lets_begin(chat, OVERTAKEN + 1) and budget.lets_begin(infill, OVERTAKEN + 1)
-    budget.look([SlotState(first.number, True, True), SlotState(waits.number, True)], 31.0)
-    assert budget.lets_begin(chat, OVERTAKEN + 1) and not budget.lets_begin(infill, OVERTAKEN + 1)
+    first, waits = budget.seat(chat, 0.0), budget.seat(infill, 0.0)
+    late = OVERTAKEN + 1
+    assert not budget.lets_begin(chat, 1.0, OVERTAKEN) and budget.unsure(waited_for=True)
+    assert budget.lets_begin(chat, 1.0, late) and budget.lets_begin(infill, 1.0, late)
+    assert not budget.lets_begin(chat, 0.0, late)  # it was there before
+    budget.look([SlotState(first.number, True, True), SlotState(waits.number, True)], late)
+    assert budget.lets_begin(chat, 1.0, late) and not budget.lets_begin(infill, 1.0, late)
     budget.free(first)
-    budget.look([SlotState(waits.number, True, True)], 32.0)
-    assert not budget.lets_begin(chat, 100.0) and not budget.unsure(waited_for=True)
+    budget.look([SlotState(waits.number, True, True)], late)
+    assert not budget.lets_begin(chat, 1.0, 100.0) and not budget.unsure(waited_for=True)
+
+
+def test_those_without_a_number_have_begun_when_all_slots_without_one_have():
+    budget = KvBudget(SLOTS, CONTEXT)
+    one, other = (budget.seat(counted(10, 100)._replace(marked=False), 0.0) for _ in range(2))
+    begun, reads = SlotState(0, True, True), SlotState(0, True)
+    for slots in ([begun], [begun, SlotState(0, False)], [begun, reads], [begun] * 3):
+        assert not budget.look(slots, 1.0) and not one.begun and not other.begun
+    assert budget.look([begun, begun], 1.0) and one.begun and other.begun
+    assert not budget.unsure(waited_for=True)
 
 
 def test_who_has_left_keeps_nobody_of_another_step_waiting():
     budget = KvBudget(SLOTS, CONTEXT)
     left = budget.seat(counted(10, 100)._replace(step="infill"), 0.0)
     budget.end(left, Use.LEFT, 1.0)
-    assert not budget.lets_begin(counted(10, 100), 100.0)
+    assert not budget.lets_begin(counted(10, 100), 100.0, 100.0)
 
 
 def test_nobody_of_another_step_waits_inside_for_a_slot():

@@ -208,6 +208,28 @@ def test_who_waits_in_a_slot_for_another_step_is_served_before_more_of_that_one(
     run(scenario)
 
 
+def test_overlapping_requests_of_another_step_keep_nobody_waiting_for_ever(run):
+    """Of those that are at work nobody is told that they have begun. Result: who waits is served
+    when those have ended that were there before it."""
+
+    async def scenario():
+        line = Line()
+        line.budget = KvBudget(4, each=1000)
+        message, infill = (Demand(1, 10, 5, step=step) for step in ("completion", "infill"))
+        first, second = line.lease(0.0, message), line.lease(25.0, message)
+        assert line.lease(40.0, infill) is None
+        waits = line.join(40.0, infill)
+        line.end(first, 60.0)
+        third = line.lease(60.0, message)
+        line.grant(60.0)
+        assert not waits.seat
+        line.end(second, 95.0)
+        line.grant(95.0)
+        assert waits.seat and third and not third.begun
+
+    run(scenario)
+
+
 def test_who_is_counted_waits_at_its_place_and_leases_nothing(run):
     """A model that drains waits for those that lease it, so these may not wait for the model. And
     who has prompts counted has no turn before others for it."""
