@@ -129,8 +129,12 @@ class Store:
             raise ConfigError(told) from None
 
     def listed(self) -> list[Kept]:
-        """As `kept.listed`. Raises ConfigError."""
+        """As `kept.listed`. Raises ConfigError, also where it cannot be told what there is."""
         with self.usable():
+            for folder in (self.cache / "kept", *self.roots):
+                check_place(folder)
+                with contextlib.suppress(FileNotFoundError):
+                    os.scandir(os.fspath(folder)).close()
             return kept.listed(self.cache, self.roots)
 
     def coming(self, folder: Path, wanted: Collection[Path]) -> int:

@@ -95,20 +95,42 @@ def test_what_can_be_no_cache_folder(tmp_path):
         assert "name another one by --cache-dir" in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["kept", "hub", "web"])
+def test_a_part_of_the_cache_that_is_no_folder_is_not_listed_as_empty(tmp_path, name):
+    (tmp_path / name).symlink_to(tmp_path / "not-mounted")
+    with pytest.raises(ConfigError, match=f"{name}: No such file"):
+        Store(str(tmp_path), {}).listed()
+    (tmp_path / "not-mounted").write_text("")
+    with pytest.raises(ConfigError, match=f"{name}: Not a directory"):
+        Store(str(tmp_path), {}).listed()
+    (tmp_path / name).unlink()
+    assert Store(str(tmp_path), {}).listed() == []
+
+
 def say_what_is_refused(folder, end):
     if os.getuid() == 0:
         os.setuid(65534)  # root may do everything
     try:
-        Store(folder, {})
+        Store(folder, {}).listed()
     except ConfigError as error:
         end.send(str(error))
     end.close()
 
 
-def test_a_cache_folder_that_cannot_be_entered(tmp_path):
-    folder = tmp_path / "cache"
-    (folder / "kept").mkdir(parents=True)
-    folder.chmod(0)
+@pytest.fixture
+def open_folder():
+    """Everybody may enter it; nobody else may enter pytest's."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.parametrize("closed", ["", "kept", "hub", "web"])
+def test_a_cache_folder_that_cannot_be_entered(open_folder, closed):
+    folder = open_folder / "cache"
+    for name in ("kept", "hub", "web"):
+        (folder / name).mkdir(parents=True)
+    (folder / closed).chmod(0)
     ours, theirs = multiprocessing.Pipe()
     child = multiprocessing.get_context("fork").Process(
         target=say_what_is_refused, args=(str(folder), theirs)
@@ -117,8 +139,9 @@ def test_a_cache_folder_that_cannot_be_entered(tmp_path):
     theirs.close()
     told = ours.recv()
     child.join()
-    folder.chmod(0o700)
-    assert "Permission denied" in told and "name another one by --cache-dir" in told
+    (folder / closed).chmod(0o700)
+    assert f"{folder / (closed or 'kept')}: Permission denied" in told
+    assert "name another one by --cache-dir" in told
 
 
 def test_a_local_set(tmp_path):
