@@ -19,7 +19,7 @@ test: check
 
 # Slow ones stand side by side in one file: whoever has none left takes some of another worker's.
 unit:
-	scripts/test -n $$(($$(nproc) + 1)) --dist worksteal --ignore tests/end_to_end
+	scripts/test -n $$((3 * $$(nproc))) --dist worksteal --ignore tests/end_to_end
 
 end-to-end:
 	scripts/test -n $$((2 * $$(nproc) + 2)) tests/end_to_end

@@ -8,6 +8,11 @@ from pathlib import Path
 import psutil
 import pytest
 import uvloop
+from hypothesis import HealthCheck, settings
+
+# No test needs an idle machine.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 # What opens sockets or starts processes depends on the loop; for the rest one loop is enough.

@@ -145,6 +145,7 @@ import os
 from app import console, main
 
 async def say():
+    os.write(2, b"there\\n")  # who is interrupted before that is no concern of `main`
     console.say("asked for")
     return 0
 
@@ -179,9 +180,12 @@ def test_who_does_not_read_what_was_asked_for_may_interrupt_it(full, unbuffered)
     with (
         reader,
         writer,
-        subprocess.Popen(command, cwd=ROOT, env=environment, stdout=writer) as saying,
+        subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=writer, stderr=subprocess.PIPE
+        ) as saying,
     ):
         try:
+            assert saying.stderr.readline() == b"there\n"
             for _ in range(30):  # it may not have come so far at the first one
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     saying.wait(2)

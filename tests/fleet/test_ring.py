@@ -2,7 +2,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.fleet.ring import SPREAD, Choice, choose
@@ -60,7 +60,6 @@ def test_a_free_slot_goes_before_all_and_a_model_in_memory_before_one_that_is_no
     assert {choose(key, choices) for key in range(50)} == {chosen}
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 16), min_size=1, max_size=8), st.integers(1, 300), st.integers())
 def test_no_load_exceeds_its_bound(slots, requests, seed):
     members = [Choice(f"m{n}", count, 0) for n, count in enumerate(slots)]

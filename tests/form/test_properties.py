@@ -4,7 +4,7 @@ import json
 import string
 from dataclasses import replace
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import FormError
@@ -70,7 +70,7 @@ def accepted(found):
     return replace(found, general=replace(found.general, models=bool(found.general.models)))
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(parameters())
 def test_a_form_survives_every_way_that_it_travels(found):
     wanted = accepted(found)
@@ -87,7 +87,7 @@ def test_most_of_these_forms_are_accepted():
     """Else the property above would say nothing."""
     tried = []
 
-    @settings(max_examples=100, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=100, database=None, derandomize=True)
     @given(parameters())
     def look(found):
         tried.append(accepted(found) is not None)

@@ -1,7 +1,7 @@
 import itertools
 from dataclasses import dataclass
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.memory.caller import Caller
@@ -116,7 +116,6 @@ def test_callers_do_not_fill_the_memory():
     assert len(fair._clocks) == REMEMBERED
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), max_size=60))
 def test_nobody_waits_for_more_than_a_turn_of_each_other_caller(steps):
     """While a request is first of its caller, every other caller is served at most twice."""

@@ -676,14 +676,13 @@ FEW = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.integers(3, 5), st.data())
 def test_slots_never_hold_more_cells_than_there_are(slots, data):
     run = Cells(slots, data)
     run.play(data, [run.come, run.come, run.serve, run.begin, run.end, run.look], FEW)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 5), st.data())
 def test_it_is_never_exceeded_and_never_stuck(slots, data):
     run = Run(slots)

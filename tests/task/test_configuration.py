@@ -62,7 +62,7 @@ def outcome(parse, text):
 @example(["k: \\", "# c", "3", "b: 2"], "\n")
 @example(["k: \\", "# a comment", "b = two words # and a comment"], "\n")
 @example(["a: 1", "# c\rb: 2", "d: 3"], "\n")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(st.sampled_from(LINES), max_size=12), st.sampled_from(["\n", "\r\n", "\r"]))
 def test_a_text_says_the_same_without_its_comments(lines, end):
     text = end.join(lines)

@@ -143,7 +143,7 @@ def mutated(draw):
     return [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(mutated())
 def test_mutated_messages_get_one_answer_each_and_never_a_500(pieces):
     """Wherever they are cut: each request that is taken has one answer, and only the last answer
