@@ -196,7 +196,7 @@ class KvBudget:
         one (can_batch_with in llama.cpp's server-context.cpp): it then waits, in its slot."""
         return any(seat.slots and seat.step != demand.step for seat in self._seats)
 
-    def lets_begin(self, demand: Demand, since: float, now: float) -> bool:
+    def gives_way(self, demand: Demand, since: float, now: float) -> bool:
         """Whether this request, which came at `since`, has to wait for one of another step, which
         had its slot before, to begin: llama-server keeps that one waiting for as long as any of
         this step generates."""

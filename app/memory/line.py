@@ -173,7 +173,7 @@ class Line:
     def _may_be_next(self, demand: Demand, caller: Caller, since: float, now: float) -> bool:
         if not demand.slots:
             return True
-        return not self._has_enough(caller, now) and not self.budget.lets_begin(demand, since, now)
+        return not self._has_enough(caller, now) and not self.budget.gives_way(demand, since, now)
 
     def _has_enough(self, caller: Caller, now: float) -> bool:
         """Whether a caller has to leave a slot to others: requests that it has left hold all but

@@ -481,14 +481,14 @@ def test_who_waits_for_another_step_is_not_overtaken_for_ever():
     chat, infill = (counted(10, 100)._replace(step=step) for step in ("completion", "infill"))
     first, waits = budget.seat(chat, 0.0), budget.seat(infill, 0.0)
     late = OVERTAKEN + 1
-    assert not budget.lets_begin(chat, 1.0, OVERTAKEN) and budget.unsure(waited_for=True)
-    assert budget.lets_begin(chat, 1.0, late) and budget.lets_begin(infill, 1.0, late)
-    assert not budget.lets_begin(chat, 0.0, late)  # it was there before
+    assert not budget.gives_way(chat, 1.0, OVERTAKEN) and budget.unsure(waited_for=True)
+    assert budget.gives_way(chat, 1.0, late) and budget.gives_way(infill, 1.0, late)
+    assert not budget.gives_way(chat, 0.0, late)  # it was there before
     budget.look([SlotState(first.number, True, True), SlotState(waits.number, True)], late)
-    assert budget.lets_begin(chat, 1.0, late) and not budget.lets_begin(infill, 1.0, late)
+    assert budget.gives_way(chat, 1.0, late) and not budget.gives_way(infill, 1.0, late)
     budget.free(first)
     budget.look([SlotState(waits.number, True, True)], late)
-    assert not budget.lets_begin(chat, 1.0, 100.0) and not budget.unsure(waited_for=True)
+    assert not budget.gives_way(chat, 1.0, 100.0) and not budget.unsure(waited_for=True)
 
 
 def test_those_without_a_number_have_begun_when_all_slots_without_one_have():
@@ -505,7 +505,7 @@ def test_who_has_left_keeps_nobody_of_another_step_waiting():
     budget = KvBudget(SLOTS, CONTEXT)
     left = budget.seat(counted(10, 100)._replace(step="infill"), 0.0)
     budget.end(left, Use.LEFT, 1.0)
-    assert not budget.lets_begin(counted(10, 100), 100.0, 100.0)
+    assert not budget.gives_way(counted(10, 100), 100.0, 100.0)
 
 
 def test_nobody_of_another_step_waits_inside_for_a_slot():
