@@ -21,7 +21,8 @@ CODE = textwrap.dedent(
     async def main(names, given):
         survey = Survey(offline=False, environment=os.environ)
         clearml = ClearML(survey, **{"wanted": True, "queue": "", "route": "", **given})
-        found = await examine([Check(name, getattr(clearml, name)) for name in names])
+        checks = [Check(name, getattr(clearml, name), deadline=90.0) for name in names]
+        found = await examine(checks)
         print(json.dumps({n: [f.verdict.value, f.seen, f.advice] for n, f in found.items()}))
         sys.stdout.flush()
         os._exit(0)

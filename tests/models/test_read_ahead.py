@@ -1,3 +1,5 @@
+import ctypes
+import mmap
 import os
 import threading
 import time
@@ -6,7 +8,7 @@ import psutil
 import pytest
 
 from app.models import read_ahead
-from app.models.read_ahead import PIECE, ReadAhead
+from app.models.read_ahead import PAGE, PIECE, ReadAhead
 
 SIZE = 3 * PIECE + 5000
 
@@ -20,12 +22,25 @@ def file(tmp_path):
 
 @pytest.fixture
 def cold(file):
+    """Not a page of it is in memory. On a busy machine the kernel keeps some at first."""
     with file.open("rb") as opened:
-        os.fsync(opened.fileno())
-        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    if read_ahead._is_cached(file, SIZE):
-        pytest.skip("files here are in memory only")
-    return file
+        for _ in range(100):
+            os.fsync(opened.fileno())
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            if not pages_in_memory(file):
+                return file
+            time.sleep(0.05)
+    pytest.skip("files here are in memory only")
+
+
+def pages_in_memory(path):
+    held = (ctypes.c_ubyte * -(-SIZE // PAGE))()
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), SIZE) as mapped:
+        first = ctypes.c_char.from_buffer(mapped)
+        failed = ctypes.CDLL(None).mincore(ctypes.byref(first), ctypes.c_size_t(SIZE), held)
+        del first  # else the mapping cannot be closed
+    assert not failed
+    return sum(page & 1 for page in held)
 
 
 def cached_in_time(path):
