@@ -1,7 +1,7 @@
 # make run [MODEL=provider/repo/file.gguf] [PORT=8080]
 export MODEL PORT PYTHON
 
-.PHONY: install run check test unit end-to-end every-way simulate chaos soak bench bench-memory package
+.PHONY: install run check test every-way simulate chaos soak bench bench-memory package
 
 install:
 	scripts/install
@@ -13,16 +13,8 @@ check:
 	scripts/install --dev
 	scripts/check
 
-# Both at once: of the end-to-end tests, many wait most of the time.
 test: check
-	$(MAKE) --no-print-directory --jobs 2 --output-sync=target unit end-to-end
-
-# Slow ones stand side by side in one file: whoever has none left takes some of another worker's.
-unit:
-	scripts/test -n $$((3 * $$(nproc))) --dist worksteal --ignore tests/end_to_end
-
-end-to-end:
-	scripts/test -n $$((2 * $$(nproc) + 2)) tests/end_to_end
+	scripts/test
 
 # Every way to start an instance, and everything that people do next, by a real agent, which installs
 # every package anew once: 7 minutes.
