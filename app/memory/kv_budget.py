@@ -22,7 +22,6 @@ LEAST_ANSWER = 256  # tokens that a request without a limit is given at least
 LONGEST_TEMPLATE = 512  # tokens that a chat template adds, until it has been measured
 BUSY_FOR = 600.0  # seconds for which a model counts as being as busy as it was
 SHORT = 64  # tokens of an answer, after which the idle moment of its slot is a loss that counts
-OVERTAKEN = 30.0  # seconds in a slot, after which those of other steps let one begin
 
 
 class KvBudget:
@@ -196,17 +195,6 @@ class KvBudget:
         one (can_batch_with in llama.cpp's server-context.cpp): it then waits, in its slot."""
         return any(seat.slots and seat.step != demand.step for seat in self._seats)
 
-    def gives_way(self, demand: Demand, since: float, now: float) -> bool:
-        """Whether this request, which came at `since`, has to wait for one of another step, which
-        had its slot before, to begin: llama-server keeps that one waiting for as long as any of
-        this step generates."""
-        before = min(since, now - OVERTAKEN)
-        return self._beginning > 0 and any(
-            seat.step != demand.step and seat.given < before
-            for seat in self._seats
-            if not seat.begun and seat.left is None
-        )
-
     def _too_full(self, tokens: int, slots: int, holds: int) -> bool:
         """Whether a request of several slots, which waits for nobody any more, is still in the way
         of itself."""
@@ -272,7 +260,7 @@ class KvBudget:
         somebody waits for a seat, others may have begun."""
         inside = max(0, self.taken - self.slots)  # it cannot begin before another one ends
         beginning = self._beginning > inside
-        return self._left > 0 or (waited_for and beginning)
+        return self._left > 0 or (waited_for and self.context is not None and beginning)
 
     @property
     def needs_hush(self) -> bool:

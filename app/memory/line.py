@@ -74,7 +74,7 @@ class Line:
     def lease(self, now: float, demand: Demand = ONE, caller: Caller = NOBODY) -> Seat | None:
         """Lease the model without waiting, until `end`; None where the request has to wait, or its
         prompt is to be counted."""
-        if self.budget.must_count(demand) or not self._may_be_next(demand, caller, now, now):
+        if self.budget.must_count(demand) or (demand.slots and self._has_enough(caller, now)):
             return None
         seat = self.budget.seat(demand, now)
         if seat is not None:
@@ -157,8 +157,7 @@ class Line:
             return self._leasing(asks)
 
         def may_be_next(waiter: Waiter) -> bool:
-            of = waiter.demand, waiter.caller, waiter.since
-            return not waiter.counting and self._may_be_next(*of, now)
+            return not waiter.counting and not self._has_enough(waiter.caller, now)
 
         waiter = self._waiters.first(now - AGED, may_be_next, self._is_cheap)
         if waiter is None:
@@ -169,11 +168,6 @@ class Line:
             return None
         self._waiters.serve(waiter, now)
         return self._leasing(waiter)
-
-    def _may_be_next(self, demand: Demand, caller: Caller, since: float, now: float) -> bool:
-        if not demand.slots:
-            return True
-        return not self._has_enough(caller, now) and not self.budget.gives_way(demand, since, now)
 
     def _has_enough(self, caller: Caller, now: float) -> bool:
         """Whether a caller has to leave a slot to others: requests that it has left hold all but

@@ -9,7 +9,6 @@ from app.memory.kv_budget import (
     LEAST_ANSWER,
     LONGEST_TEMPLATE,
     MARGIN,
-    OVERTAKEN,
     SHORT,
     KvBudget,
 )
@@ -476,21 +475,6 @@ def test_who_waits_for_another_step_may_be_given_something_first(step, fits):
         assert budget.seat(chat, 1.2)
 
 
-def test_who_waits_for_another_step_is_not_overtaken_for_ever():
-    budget = KvBudget(SLOTS, each=CONTEXT)
-    chat, infill = (counted(10, 100)._replace(step=step) for step in ("completion", "infill"))
-    first, waits = budget.seat(chat, 0.0), budget.seat(infill, 0.0)
-    late = OVERTAKEN + 1
-    assert not budget.gives_way(chat, 1.0, OVERTAKEN) and budget.unsure(waited_for=True)
-    assert budget.gives_way(chat, 1.0, late) and budget.gives_way(infill, 1.0, late)
-    assert not budget.gives_way(chat, 0.0, late)  # it was there before
-    budget.look([SlotState(first.number, True, True), SlotState(waits.number, True)], late)
-    assert budget.gives_way(chat, 1.0, late) and not budget.gives_way(infill, 1.0, late)
-    budget.free(first)
-    budget.look([SlotState(waits.number, True, True)], late)
-    assert not budget.gives_way(chat, 1.0, 100.0) and not budget.unsure(waited_for=True)
-
-
 def test_those_without_a_number_have_begun_when_all_slots_without_one_have():
     budget = KvBudget(SLOTS, CONTEXT)
     one, other = (budget.seat(counted(10, 100)._replace(marked=False), 0.0) for _ in range(2))
@@ -499,13 +483,6 @@ def test_those_without_a_number_have_begun_when_all_slots_without_one_have():
         assert not budget.look(slots, 1.0) and not one.begun and not other.begun
     assert budget.look([begun, begun], 1.0) and one.begun and other.begun
     assert not budget.unsure(waited_for=True)
-
-
-def test_who_has_left_keeps_nobody_of_another_step_waiting():
-    budget = KvBudget(SLOTS, CONTEXT)
-    left = budget.seat(counted(10, 100)._replace(step="infill"), 0.0)
-    budget.end(left, Use.LEFT, 1.0)
-    assert not budget.gives_way(counted(10, 100), 100.0, 100.0)
 
 
 def test_nobody_of_another_step_waits_inside_for_a_slot():

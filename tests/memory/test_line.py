@@ -184,52 +184,6 @@ def test_who_is_alone_leaves_no_slot_to_anybody(run):
     run(scenario)
 
 
-def test_who_waits_in_a_slot_for_another_step_is_served_before_more_of_that_one(run):
-    """1. A chat and an infill have slots, and the infill cannot begin. 2. After a while another
-    chat comes, and an infill. Result: that infill is served, and the chat when both have ended."""
-
-    async def scenario():
-        line = Line()
-        line.budget = KvBudget(4, each=1000)
-        chat, infill = (Demand(1, 10, 5, marked=True, step=step) for step in ("chat", "infill"))
-        first = line.lease(0.0, chat)
-        line.budget.begin(first)
-        waits = line.lease(1.0, infill)
-        line.end(line.lease(20.0, chat), 21.0)
-        assert line.lease(40.0, chat) is None
-        late, joins = line.join(40.0, chat), line.join(40.0, infill, Caller("address", "other"))
-        line.grant(40.0)
-        assert joins.seat and not late.seat
-        line.budget.begin(waits)
-        line.budget.begin(joins.seat)
-        line.grant(41.0)
-        assert late.seat
-
-    run(scenario)
-
-
-def test_overlapping_requests_of_another_step_keep_nobody_waiting_for_ever(run):
-    """Of those that are at work nobody is told that they have begun. Result: who waits is served
-    when those have ended that were there before it."""
-
-    async def scenario():
-        line = Line()
-        line.budget = KvBudget(4, each=1000)
-        message, infill = (Demand(1, 10, 5, step=step) for step in ("completion", "infill"))
-        first, second = line.lease(0.0, message), line.lease(25.0, message)
-        assert line.lease(40.0, infill) is None
-        waits = line.join(40.0, infill)
-        line.end(first, 60.0)
-        third = line.lease(60.0, message)
-        line.grant(60.0)
-        assert not waits.seat
-        line.end(second, 95.0)
-        line.grant(95.0)
-        assert waits.seat and third and not third.begun
-
-    run(scenario)
-
-
 def test_who_is_counted_waits_at_its_place_and_leases_nothing(run):
     """A model that drains waits for those that lease it, so these may not wait for the model. And
     who has prompts counted has no turn before others for it."""
