@@ -15,8 +15,8 @@ LOOK = 2.0  # seconds without an answer, after which we look whether the slot st
 
 
 def patience(left: float) -> float:
-    """Seconds for which a request waits for its slots, that may wait for `left` seconds: also one
-    whose time is up is not sent while llama-server may clear them soon."""
+    """Seconds for which a request that may wait for `left` seconds waits for its slots: at least
+    LEAST, for llama-server mostly clears them at once."""
     return min(LONGEST, max(LEAST, left))
 
 

@@ -281,6 +281,7 @@ class Model(Generic[Upstream]):
         budget = self.line.budget
         # Of one that is away nobody asks whether it still works for those that have left.
         away = self.state is not ModelState.READY and not self.line.leased
+        usage = budget.usage
         return View(
             name=self.name,
             state=self.state,
@@ -299,7 +300,7 @@ class Model(Generic[Upstream]):
             unused=bool(self.unused and not self.reason),
             need=self.need,
             reserved=0 if away else budget.used,
-            kv_usage=budget.usage and (0.0 if away else budget.usage),
+            kv_usage=0.0 if away and usage is not None else usage,
             stages=self.server.stages.seconds if self.server is not None else NO_TIME,
             moves=self.moves,
         )
