@@ -14,6 +14,7 @@ from typing import Protocol
 # and where it begins with another prompt of a list, an event that has nothing.
 COMMENT, NULL = b":", b"data: null"
 SILENT = (COMMENT, NULL)
+PROGRESS = b'"prompt_progress"'  # in an event: the prompt is read still (`return_progress`)
 LINE_END = b"\r\n"
 KEPT = 4  # chunks: what a stream has cost is told in one of the last three
 MOST_DIGITS = 6  # of the size of a chunk that comes in one read

@@ -7,7 +7,7 @@ import asyncio
 import json
 from collections.abc import Callable
 
-from app.engine.passage import Passage, silent
+from app.engine.passage import PROGRESS, Passage, silent
 from app.errors import DeclinedError, EndedError, OverflowedError, RequestError, UpstreamError
 from app.gateway.headers import response_headers
 from app.gateway.http.heads import Headers
@@ -112,7 +112,7 @@ class Relay:
     def data(self, chunk: bytes) -> None:
         if self._events and not silent(chunk):
             self._events_told += max(1, chunk.count(END_OF_EVENT))
-            if self.first_token is None:
+            if self.first_token is None and PROGRESS not in chunk:
                 self.first_token = clock.now()
                 self.begun()
                 self._let_pass()

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from app.engine.flags import DRAFTS, PREDICT, SHARED, SHIFTS, UNIFIED
+from app.engine.flags import (
+    ADAPTERS,
+    BATCHING,
+    DRAFTS,
+    PREDICT,
+    SHARED,
+    SHIFTS,
+    SINGLE_STEPS,
+    UNIFIED,
+)
 from app.engine.resolved import Resolved
-from app.memory.kv_budget import KvBudget
+from app.memory.kv_budget import KvBudget, Ways
 
 MOST_DRAFTED = 64  # tokens that are guessed in advance for a slot
 
@@ -14,16 +23,24 @@ MOST_DRAFTED = 64  # tokens that are guessed in advance for a slot
 def seats(argv: Sequence[str], resolved: Resolved) -> KvBudget:
     """`argv` of the llama-server."""
     given = set(argv)
-    said = [word for word in argv if word in UNIFIED]
-    shared = resolved.parallel > 1 and bool(said) and said[-1] in SHARED
+    shared = resolved.parallel > 1 and _last(argv, UNIFIED) in SHARED
     return KvBudget(
         resolved.parallel,
         resolved.context if shared else None,
         each=resolved.context // resolved.parallel,
-        drafted=0 if given.isdisjoint(DRAFTS) else MOST_DRAFTED,
         limit=_limit(argv),
-        marks=given.isdisjoint(SHIFTS),
+        ways=Ways(
+            drafted=0 if given.isdisjoint(DRAFTS) else MOST_DRAFTED,
+            marks=given.isdisjoint(SHIFTS),
+            # Where there are adapters, requests may want other ones.
+            mixes=_last(argv, BATCHING) not in SINGLE_STEPS and given.isdisjoint(ADAPTERS),
+        ),
     )
+
+
+def _last(argv: Sequence[str], flags: Sequence[str]) -> str:
+    """The one that counts of these flags; "" if none is given."""
+    return next((word for word in reversed(argv) if word in flags), "")
 
 
 def _limit(argv: Sequence[str]) -> int | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection
+from typing import NamedTuple
 
 from app.memory.caller import Caller
 from app.memory.remains import Remains
@@ -24,6 +25,19 @@ BUSY_FOR = 600.0  # seconds for which a model counts as being as busy as it was
 SHORT = 64  # tokens of an answer, after which the idle moment of its slot is a loss that counts
 
 
+class Ways(NamedTuple):
+    """How a llama-server works. `drafted`: tokens that it guesses in advance for a slot. `marks`:
+    its slots can show the numbers of their requests' seats. `mixes`: it reads a prompt while other
+    requests of the same task generate."""
+
+    drafted: int = 0
+    marks: bool = True
+    mixes: bool = True
+
+
+USUAL = Ways()
+
+
 class KvBudget:
     def __init__(
         self,
@@ -31,20 +45,19 @@ class KvBudget:
         context: int | None = None,
         *,
         each: int = 0,
-        drafted: int = 0,
         limit: int | None = None,
-        marks: bool = True,
+        ways: Ways = USUAL,
     ) -> None:
         """`slots` (0: without a bound) share `context` tokens; None: each has `each` of its own.
-        `drafted`: tokens that are guessed in advance for a slot. `limit`: tokens of an answer to a
-        request that names none. `marks`: slots can show the numbers of their requests' seats."""
+        `limit`: tokens of an answer to a request that names none."""
         self.slots = slots
         self.context = context
         self.each = context or each  # tokens that one request may have; 0: not known
-        self.marks = marks and slots > 0
+        self._marks = ways.marks and slots > 0
+        self._mixes = ways.mixes
         self._limit = limit
         self.template = LONGEST_TEMPLATE
-        self._margin = MARGIN + drafted
+        self._margin = MARGIN + ways.drafted
         self._seats: dict[Seat, None] = {}  # in the order in which they were given
         # Of all seats: kept here, for they are asked for at every request.
         self.used = 0  # tokens that are given away
@@ -52,6 +65,7 @@ class KvBudget:
         self._at_work = 0  # slots that have begun
         self._beginning = 0  # seats that have not
         self._left = 0  # seats whose clients have left
+        self._tasks: Counter[str] = Counter()  # slots, by what they are given for
         self._remains = Remains(slots)
         self._numbers = itertools.count()
         self._kept: deque[tuple[int, int]] = deque(maxlen=max(1, slots))
@@ -100,7 +114,7 @@ class KvBudget:
             return None
         tokens, limit = room
         holds = self._remains.holds(self._prompt(demand, slots))
-        marked = demand.marked and self.marks
+        marked = demand.marked and self._marks
         number = 1 + next(self._numbers) % MOST_NUMBERS
         seat = Seat(
             number,
@@ -114,16 +128,19 @@ class KvBudget:
             holds=holds,
             begins=demand.begins,
             given=now,
-            step=demand.step,
+            prompts=1 if demand.together else demand.slots,
+            task=demand.task,
         )
         self._seats[seat] = None
         self.used, self.taken = self.used + tokens, self.taken + slots
+        self._tasks[seat.task] += slots
         self._beginning += not seat.begun
         return seat
 
     def _drop(self, seat: Seat) -> None:
         del self._seats[seat]
         self.used, self.taken = self.used - seat.tokens, self.taken - seat.slots
+        self._tasks[seat.task] -= seat.slots
         self._left -= seat.left is not None
         if seat.begun:
             self._at_work -= seat.slots
@@ -132,10 +149,10 @@ class KvBudget:
 
     def _may_wait_inside(self, demand: Demand, slots: int) -> bool:
         """Only one that its slot will show: of others nobody could tell whether they have one."""
-        shown = demand.marked and self.marks
+        shown = demand.marked and self._marks
         beside = any(_short(seat.limit) for seat in self._seats)
-        mixed = self._of_other_steps(demand)
-        return slots == 1 and shown and _short(demand.limit) and beside and not mixed
+        short = slots == 1 and _short(demand.limit)
+        return short and shown and beside and self._begins_beside(demand)
 
     def _note_peak(self, slots: int, now: float) -> None:
         used = self.taken + slots
@@ -183,17 +200,18 @@ class KvBudget:
         """Tokens that slots may hold beyond those of their seats, with one more seat. Of several
         slots, the others wait for the first one's prompt: if that does not fit beside what they
         hold, llama-server copies the part that it has read, and then fails all requests."""
-        at_once = slots == 1 and not self._beginning and not self._of_other_steps(demand)
+        at_once = slots == 1 and not self._beginning and self._begins_beside(demand)
         if not self.taken or at_once:
             return 0  # what is in its way is cleared
         beginning = [held for seat in self._seats if not seat.begun for held in _held(seat)]
         holds = self._remains.holds(prompt)
         return self._remains.beyond([*beginning, *[(tokens // slots, holds)] * slots])
 
-    def _of_other_steps(self, demand: Demand) -> bool:
-        """Whether requests are at work that llama-server does not compute in one step with this
-        one (can_batch_with in llama.cpp's server-context.cpp): it then waits, in its slot."""
-        return any(seat.slots and seat.step != demand.step for seat in self._seats)
+    def _begins_beside(self, demand: Demand) -> bool:
+        """Whether llama-server reads this prompt while those generate that have slots: only of one
+        task, and with the same adapters (can_batch_with in llama.cpp's server-context.cpp). Else
+        the request waits, in its slot."""
+        return self._mixes and self._tasks[demand.task] == self.taken
 
     def _too_full(self, tokens: int, slots: int, holds: int) -> bool:
         """Whether a request of several slots, which waits for nobody any more, is still in the way

@@ -110,7 +110,7 @@ class Leases(Generic[Upstream]):
     def begun(self, model: Model[Upstream], seat: Seat) -> None:
         """The first event of a stream has come: others may have waited for that."""
         seat.streams = True
-        if seat.together and not seat.begun:  # of several prompts, others may be read yet
+        if seat.prompts == 1 and not seat.begun:  # of several prompts, others may be read yet
             model.line.budget.begin(seat)
             self._next(model, self._ledger.now(), gave_up=False)
 

@@ -20,8 +20,8 @@ class Demand(NamedTuple):
     prompt. `marked`: its slots show the number of its seat. `begins`: checksums of the beginning of
     its body, each over a longer part of it. `separate`: it generates nothing, and each of its
     prompts has a context of its own. `together`: all slots are for answers to one prompt, and
-    llama-server gives them at once. `step`: llama-server computes no others in the same step, so
-    one waits in its slot until those of another `step` have ended."""
+    llama-server gives them at once. `task`: what it is to llama-server, which computes requests of
+    one task together; one of another task waits in its slot while these generate."""
 
     slots: int = 1
     prompt: int | None = 0
@@ -33,7 +33,7 @@ class Demand(NamedTuple):
     begins: tuple[int, ...] = ()
     separate: bool = False
     together: bool = False
-    step: str = ""
+    task: str = ""
 
     def alone(self) -> Demand:
         """The same, with all slots and the whole context for itself."""
@@ -55,7 +55,7 @@ class Seat:
     tokens that each of its slots may have been given before its prompt begins. `clears`: what
     resting slots hold has to go before it is sent; `cleared`: it has gone, and of slots that are
     given `together` only the first one, which reads the prompt, may be given anything. `given`:
-    when it was given. `step`: as in its Demand."""
+    when it was given. `prompts`: how many have to begin, each in a slot. `task`: as in a Demand."""
 
     number: int
     slots: int
@@ -73,7 +73,8 @@ class Seat:
     begins: tuple[int, ...] = ()
     caller: Caller | None = None
     given: float = 0.0
-    step: str = ""
+    prompts: int = 1
+    task: str = ""
 
 
 class Use(enum.Enum):

@@ -30,9 +30,9 @@ class Shown:
 
     def begun(self, seat: Seat) -> bool:
         """Whether its first token has come: of several prompts, that of each."""
-        if seat.together:
+        if seat.prompts == 1:
             return self._begun[seat.number] > 0
-        return self._begun[seat.number] + self._ended[seat.number] >= seat.slots
+        return self._begun[seat.number] + self._ended[seat.number] >= seat.prompts
 
     def all_begun(self, seats: Collection[Seat]) -> bool:
         """Whether the first token of all has come that show no number. Which slots are whose is not

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from app.engine.flags import DRAFT_MODEL
+from app.engine.flags import ADAPTERS, DRAFT_MODEL
 from app.engine.program import may_mean
 from app.engine.resolved import EXTRA
 from app.errors import FormError
@@ -12,7 +12,7 @@ from app.form import pasted
 from app.form.settings import ModelSettings
 
 # Where a file is named by another option, llama-server itself says at its start that it is missing.
-LISTS = ("--lora", "--lora-scaled", "--control-vector", "--control-vector-scaled")
+LISTS = (*ADAPTERS, "--control-vector", "--control-vector-scaled")
 FILES = (
     "--chat-template-file",
     "--grammar-file",

@@ -170,18 +170,28 @@ def answers_of(text):
     return dict(found)
 
 
-def test_a_chat_beside_an_infill_ends_it_not(app):
-    """llama-server does not compute both in one step. 1. A long conversation is in its cache. 2. An
-    infill streams. 3. Somebody goes on with the beginning of that conversation: it waits in a slot,
-    which is given all of it. Result: there is room for both, and both are served."""
+INFILL = {"input_prefix": "a" * 2500, "input_suffix": "b", "n_predict": 300}  # reads 1,540
+COMPLETION = {"prompt": "b" * 1600, "max_tokens": 300}
+
+
+@pytest.mark.parametrize(
+    "path, body, batching",
+    [("/infill", INFILL, "true"), ("/v1/completions", COMPLETION, "false")],
+)
+def test_who_does_not_begin_beside_another_one_does_not_end_it(start, model, path, body, batching):
+    """llama-server computes no infill and chat in one step, and without continuous batching no two
+    requests that came one after the other. 1. A long conversation is in its cache. 2. A request
+    streams. 3. Somebody goes on with the beginning of that conversation: it waits in a slot, which
+    is given all of it. Result: there is room for both, and both are served."""
+    app = start("--model", str(model), *NAMED, "--set", f"Model/continuous_batching={batching}")
+    app.ready()
 
     async def scenario():
         async with client() as http:
             completion = app.url + "/v1/completions"
             await http.post(completion, json={"prompt": "a" * 2300, "max_tokens": 1})
-            body = {"input_prefix": "a" * 2500, "input_suffix": "b", "n_predict": 300}
-            async with http.stream("POST", app.url + "/infill", json=body | {"stream": True}) as it:
-                lines = it.aiter_lines()
+            async with http.stream("POST", app.url + path, json=body | {"stream": True}) as stream:
+                lines = stream.aiter_lines()
                 begun = await anext(lines)
                 beside = {"prompt": "a" * 600, "max_tokens": 1}
                 asked = asyncio.create_task(http.post(completion, json=beside))

@@ -77,19 +77,14 @@ def test_a_prompt_is_not_known_by_the_bytes_of_media():
     with_media = Body(said.pieces, media=10)
     assert demand(kind, with_media).prompt is None
     speech = demand(kind_of("/v1/audio/transcriptions"), Body(None, is_json=False))
-    assert speech == Demand(prompt=None, separate=True, together=True, step="completion")
+    assert speech == Demand(prompt=None, separate=True, together=True, task="completion")
 
 
 def test_what_llama_server_computes_in_one_step():
-    """Requests of one task, with the same adapters."""
-    chat = demanded("/v1/chat/completions", messages=[]).step
-    assert chat == demanded("/v1/messages", messages=[]).step == demanded("/completion").step
-    half, whole = ([{"id": 0, "scale": scale}] for scale in (0.5, 1))
-    adapted = demanded("/v1/completions", prompt="a", lora=half).step
-    assert adapted == demanded("/v1/responses", input="a", lora=half).step
-    others = [demanded(f"/{path}").step for path in ("infill", "embeddings", "rerank")]
-    others += [demanded("/infill", lora=half).step, demanded("/completion", lora=whole).step]
-    assert len({chat, adapted, *others}) == 7
+    paths = "/v1/chat/completions", "/v1/responses", "/v1/messages", "/completion"
+    assert {demanded(path).task for path in paths} == {"completion"}
+    others = [demanded(f"/{path}").task for path in ("infill", "embeddings", "rerank")]
+    assert len({"completion", *others}) == 4
 
 
 def seat(limit, marked=True):

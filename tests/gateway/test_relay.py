@@ -44,6 +44,30 @@ def test_a_stream_passes_through_as_it_comes(run, socket):
     run(scenario)
 
 
+def test_how_far_the_prompt_is_read_is_told_at_once_and_is_no_first_token(run, socket):
+    async def scenario():
+        go_on = asyncio.Event()
+
+        async def stream(reader, writer, head):
+            await body_of(reader, head)
+            progress = b'data: {"choices":[],"prompt_progress":{"total":9,"processed":4}}\n\n'
+            writer.write(EVENTS + b"%x\r\n%b\r\n" % (len(progress), progress))
+            await go_on.wait()
+            writer.write(b"9\r\ndata: a\n\n\r\n0\r\n\r\n")
+
+        front = Front(("tiny",))
+        async with Child(socket, stream), front.before(socket):
+            client = await front.begin()
+            assert b"prompt_progress" in await client.reader.readuntil(b"}}\n\n\r\n")
+            await asyncio.sleep(0.2)
+            go_on.set()
+            await client.reader.readuntil(b"\r\n0\r\n\r\n")
+            await until(lambda: front.samples)
+            assert front.samples[0].first_token >= 0.2
+
+    run(scenario)
+
+
 def dechunked(body):
     """The content, and how many chunks it came in."""
     found, count = b"", 0

@@ -40,6 +40,25 @@ def test_the_limit_of_the_form_is_that_of_who_names_none(flag):
     assert seat("--kv-unified", flag, "-1", limit=None)[1].limit > 256
 
 
+@pytest.mark.parametrize(
+    "argv, mixes",
+    [
+        ("", True),
+        ("--cont-batching", True),
+        ("--no-cont-batching -cb", True),
+        ("-nocb", False),
+        ("--cont-batching --no-cont-batching", False),
+        ("--lora a.gguf", False),
+        ("--lora-scaled a.gguf:0.5", False),
+    ],
+)
+def test_where_each_step_reads_prompts_and_generates(argv, mixes):
+    """Beside another request, one waits with all that its slot holds where that is not so, and
+    where requests may want other adapters."""
+    budget, given = seat("--kv-unified", *argv.split(), limit=10)
+    assert budget._mixes == mixes and given
+
+
 def test_drafts_take_tokens_too_and_a_context_that_shifts_shows_no_numbers():
     assert seat("--kv-unified", "-md", "x", limit=10)[1].tokens == MARGIN + 10 + MOST_DRAFTED
     assert not seat("--kv-unified", "--context-shift", limit=10)[1].marked

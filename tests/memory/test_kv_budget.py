@@ -11,6 +11,7 @@ from app.memory.kv_budget import (
     MARGIN,
     SHORT,
     KvBudget,
+    Ways,
 )
 from app.memory.seat import MOST_NUMBERS, Demand, SlotState, Use
 from app.memory.shown import ARRIVES, UNSEEN
@@ -460,15 +461,20 @@ def test_one_slot_is_never_in_the_way_of_itself():
     assert not budget.seat(counted(3000, 10), 1.0).clears
 
 
-@pytest.mark.parametrize("step, fits", [("completion", True), ("infill", False)])
-def test_who_waits_for_another_step_may_be_given_something_first(step, fits):
-    """llama-server computes an infill and a chat in steps of their own: beside the one, the other
-    has its slot, with all that the host cache has put into it, and does not begin."""
-    budget = KvBudget(SLOTS, CONTEXT)
+@pytest.mark.parametrize(
+    "task, mixes, fits",
+    [("completion", True, True), ("infill", True, False), ("completion", False, False)],
+)
+def test_who_does_not_begin_beside_others_may_be_given_something_first(task, mixes, fits):
+    """llama-server computes an infill and a chat in steps of their own, and, if it is told so,
+    reads no prompt while others generate: a request has its slot, with all that the host cache has
+    put into it, and waits."""
+    budget = KvBudget(SLOTS, CONTEXT, ways=Ways(mixes=mixes))
     budget.free(budget.seat(counted(2500, 10), 0.0))
-    at_work = budget.seat(counted(1600, 128)._replace(step=step), 1.0)
+    at_work = budget.seat(counted(1600, 128)._replace(task=task), 1.0)
     budget.begin(at_work)
-    chat = counted(1200, 1)._replace(step="completion")
+    assert budget.seat(Demand(slots=0), 1.0)  # who only asks changes nothing
+    chat = counted(1200, 1)._replace(task="completion")
     assert bool(budget.seat(chat, 1.1)) == fits
     if not fits:
         budget.free(at_work)
@@ -485,11 +491,12 @@ def test_those_without_a_number_have_begun_when_all_slots_without_one_have():
     assert not budget.unsure(waited_for=True)
 
 
-def test_nobody_of_another_step_waits_inside_for_a_slot():
-    budget = KvBudget(SLOTS, CONTEXT)
-    assert all(budget.seat(counted(20, 1)._replace(step="infill"), 0.0) for _ in range(SLOTS))
+@pytest.mark.parametrize("task, mixes", [("infill", True), ("", False)])
+def test_nobody_waits_inside_who_would_not_begin_beside_the_others(task, mixes):
+    budget = KvBudget(SLOTS, CONTEXT, ways=Ways(mixes=mixes))
+    assert all(budget.seat(counted(20, 1)._replace(task=task), 0.0) for _ in range(SLOTS))
     assert budget.seat(counted(20, 1), 0.0) is None
-    assert budget.seat(counted(20, 1)._replace(step="infill"), 0.0)
+    assert bool(budget.seat(counted(20, 1)._replace(task=task), 0.0)) == mixes
 
 
 def test_several_prompts_have_begun_when_each_has():
@@ -501,16 +508,22 @@ def test_several_prompts_have_begun_when_each_has():
     assert budget.look([done, reads._replace(begun=True)], 2.0) and seat.begun
 
 
+def test_of_more_prompts_than_slots_some_have_not_begun():
+    budget = KvBudget(2, CONTEXT)
+    seat = budget.seat(counted(1000, 1, 3), 0.0)
+    assert not budget.look([SlotState(seat.number, True, True)] * 2, 1.0) and not seat.begun
+
+
 class Run:
     """Requests come, wait in order, are seated, begin, end and leave."""
 
-    def __init__(self, slots):
-        self.slots, self.budget = slots, KvBudget(slots, CONTEXT)
+    def __init__(self, slots, mixes=True):
+        self.slots, self.budget = slots, KvBudget(slots, CONTEXT, ways=Ways(mixes=mixes))
         self.waiting, self.held, self.now = [], [], 0.0
 
-    def come(self, prompt, limit, slots, step):
+    def come(self, prompt, limit, slots, task):
         demand = counted(prompt, limit, slots)
-        self.waiting.append(demand._replace(together=prompt % 2 == 0, step=step))
+        self.waiting.append(demand._replace(together=prompt % 2 == 0, task=task))
 
     def play(self, data, deeds, comes):
         """So many of these deeds, with requests such as `comes`."""
@@ -567,18 +580,20 @@ class Run:
 
 
 SIZE = st.integers(0, CONTEXT - 1)
-STEP = st.sampled_from(["completion", "infill"])
-COMES = st.tuples(SIZE, st.none() | st.integers(0, 2 * CONTEXT), st.integers(1, 6), STEP)
+TASK = st.sampled_from(["completion", "infill"])
+COMES = st.tuples(SIZE, st.none() | st.integers(0, 2 * CONTEXT), st.integers(1, 6), TASK)
 
 
 class Cells(Run):
     """The same on slots that hold cells. A request gets any slot that rests; there it finds what
     that held, or a conversation out of the cache, until its prompt begins: at once, unless another
-    one's is read, or any of another step is at work. Of several slots, all but one keep that until
+    one's is read, or any is at work of another task (where prompts are not
+    mixed with answers: of any). Of several slots, all but one keep that until
     the first token has come."""
 
-    def __init__(self, slots, data):
-        super().__init__(slots)
+    def __init__(self, slots, mixes, data):
+        super().__init__(slots, mixes)
+        self._mixes = mixes
         self._data = data
         self._cells = [0] * slots
         self._given, self._ended, self._cleared = {}, [], None
@@ -601,7 +616,7 @@ class Cells(Run):
         rest = set(range(self.slots)) - {n for of in self._given.values() for n in of}
         if seat in self._given or len(rest) < seat.slots:
             return  # it waits inside
-        at_once = all(other.begun and other.step == seat.step for other in self._given)
+        at_once = not self._in_the_way(seat) and all(other.begun for other in self._given)
         self._given[seat] = [rest.pop() for _ in range(seat.slots)]
         if at_once:
             self._cells[self._given[seat][0]] = seat.tokens // seat.slots
@@ -619,10 +634,14 @@ class Cells(Run):
         assert sum(self._cells[number] for number in at_work) <= CONTEXT
 
     def begin(self, seat):
-        others = {other.step for other in self._given if other.begun}
-        if seat in self._given and others <= {seat.step}:
+        if seat in self._given and not self._in_the_way(seat):
             self._grow(seat)
             self.budget.begin(seat)
+
+    def _in_the_way(self, seat):
+        """Those that generate, and beside which it does not begin."""
+        others = [other for other in self._given if other.begun and other is not seat]
+        return [other for other in others if not self._mixes or other.task != seat.task]
 
     def _grow(self, seat):
         for number in self._given[seat]:
@@ -649,14 +668,14 @@ class Cells(Run):
 
 # Few kinds, so that they meet.
 FEW = st.tuples(
-    st.sampled_from([10, 640, 2400]), st.sampled_from([1, 100]), st.integers(1, 3), STEP
+    st.sampled_from([10, 640, 2400]), st.sampled_from([1, 100]), st.integers(1, 3), TASK
 )
 
 
 @settings(max_examples=200)
-@given(st.integers(3, 5), st.data())
-def test_slots_never_hold_more_cells_than_there_are(slots, data):
-    run = Cells(slots, data)
+@given(st.integers(3, 5), st.booleans(), st.data())
+def test_slots_never_hold_more_cells_than_there_are(slots, mixes, data):
+    run = Cells(slots, mixes, data)
     run.play(data, [run.come, run.come, run.serve, run.begin, run.end, run.look], FEW)
 
 

@@ -613,6 +613,22 @@ def test_a_seat_shows_that_its_stream_has_begun(run):
     run(scenario)
 
 
+def test_a_stream_of_several_prompts_has_not_begun_with_its_first_event(run):
+    """Others of them may be read yet, in slots that hold what they held."""
+
+    async def scenario():
+        world = World(a=10)
+        world.pool._ledger["a"].line.budget = KvBudget(4, 4096)
+        for together in (False, True):
+            ask = Ask(counted(10, 5, 2)._replace(together=together))
+            lease = world.pool.lease("a", None, ask)
+            async with lease:
+                lease.begun()
+                assert lease.seat.streams and lease.seat.begun == together
+
+    run(scenario)
+
+
 async def visits(world, who, demand, *, holds=1.0, clearing=0.0, reading=0.0):
     """A request of this caller; how long it waited. Clearing takes a time, reading the prompt too,
     and then it holds its seat."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -22,14 +20,12 @@ MOST = 2**31 - 1  # beyond, llama-server refuses a number, or takes another one
 class Asked:
     """`choices` answers to each prompt; `prompts` has how many there are in those of TEXTS that the
     body has. `limits` has those of LIMITS that the body has; -1 is without a limit, None no number.
-    `chooses_slot`: it says in which slot it wants to run. `lora` is a digest of the adapters that
-    it wants, "" for the model's own."""
+    `chooses_slot`: it says in which slot it wants to run."""
 
     prompts: Mapping[str, int] = field(default_factory=dict)
     choices: int = 1
     limits: Mapping[str, int | None] = field(default_factory=dict)
     chooses_slot: bool = False
-    lora: str = ""
 
     @property
     def several(self) -> Several:
@@ -44,13 +40,7 @@ def asked(fields: Mapping[str, object]) -> Asked:
         choices=max(1, _choices(fields)),
         limits={name: _whole(value) for name, value in limits.items()},
         chooses_slot="id_slot" in fields,
-        lora=_digest(fields["lora"]) if "lora" in fields else "",
     )
-
-
-def _digest(value: object) -> str:
-    text = json.dumps(value, sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _choices(fields: Mapping[str, object]) -> int:
