@@ -23,6 +23,7 @@ from app.instance.phases import Given
 from app.task.clearml_task import END_BUDGET, END_PATIENCE, ClearMLTask
 from app.task.outcome import Outcome
 from app.task.route import Route
+from app.task.sdk import ClearMLError
 from app.telemetry.logs import LogBook
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,12 @@ class Lifetime:
         logging.getLogger("app").addHandler(BookHandler(self._logs))
         life = asyncio.create_task(self._live())
         await asyncio.wait({life, self._stop}, return_when=asyncio.FIRST_COMPLETED)
+        if (
+            life.done()
+            and isinstance(life.exception(), ClearMLError)
+            and await self._task.is_lost()
+        ):
+            self._taken()  # that is why
         reason = self._reason(life)
         return await self._shut_down(reason)
 

@@ -35,6 +35,7 @@ END_PATIENCE = 60.0  # seconds that are added where nobody waits for us
 OWN_END = 5.0  # seconds in which this process ends by itself
 TRIES = 3  # requests that `once` may take: with an expired token it logs in
 ABORT_SLACK = 40.0  # seconds, for everything that is stopped besides the drain
+LOOK_DEADLINE = 5.0  # seconds, for the question whose the task is
 
 
 class ClearMLTask:
@@ -177,6 +178,15 @@ class ClearMLTask:
         """Find out whether another run has the task, at most once a minute."""
         if self._claim is not None:
             await self._session.call("looking at the task", self._claim.holds, deadline)
+
+    async def is_lost(self) -> bool:
+        """Whether another run has the task, or is to have it, as the server says now. Never
+        raises: False where it does not say."""
+        if self._claim is not None:
+            self._claim.doubt()
+            with contextlib.suppress(ClearMLError):
+                await self.look(LOOK_DEADLINE)
+        return self._lost
 
     def on_taken(self, stop: Callable[[], object]) -> None:
         """Call `stop` on the loop when another run has the task, or is to have it."""

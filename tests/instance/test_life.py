@@ -11,6 +11,7 @@ from app.instance.invocation import Invocation
 from app.instance.life import Instance
 from app.task.clearml_task import END_BUDGET, END_PATIENCE
 from app.task.outcome import Outcome
+from app.task.sdk import ClearMLError
 
 
 class Task:
@@ -26,6 +27,7 @@ class Task:
         self.ends = []
         self.abort = None
         self.confirms, self.budgets, self.foreseen = False, [], []
+        self.lost = False
 
     async def open(self, project, name):
         self.told.append((project, name))
@@ -41,6 +43,9 @@ class Task:
 
     def on_taken(self, stop):
         pass
+
+    async def is_lost(self):
+        return self.lost
 
     def on_abort(self, stop, grace):
         self.abort = stop
@@ -91,6 +96,22 @@ def test_a_task_that_cannot_be_opened_ends_with_its_status_and_reason(run, folde
     task = Task(problem=ConfigError("ClearML: is away"))
     assert live(run, task) == 2
     assert task.ends == [(Outcome.FAILED, "ClearML: is away")]
+
+
+@pytest.mark.parametrize(
+    "problem, lost, end",
+    [
+        (ClearMLError("no key"), True, (Outcome.MOVED, "another run has the task")),
+        (ClearMLError("no key"), False, (Outcome.FAILED, "no key")),
+        (ConfigError("no room"), True, (Outcome.FAILED, "no room")),
+    ],
+)
+def test_what_fails_in_a_task_that_another_run_has_is_no_failure(run, folder, problem, lost, end):
+    """Who has reset it, and enqueued it again, has taken from it what was being written."""
+    task = Task(problem=problem)
+    task.lost = lost
+    assert live(run, task) == (143 if end[0] is Outcome.MOVED else 2)
+    assert task.ends == [end]
 
 
 @pytest.mark.parametrize(

@@ -4,4 +4,5 @@ other worlds: then the faults are put back once, to find the seeds that find the
 KEPT = {
     2: "the idle clock jumped back when a request gave up waiting",
     356: "a request was sent once more to a llama-server that was being stopped",
+    61298: "another run had the task while its key was stored, and the instance said it had failed",
 }

@@ -51,6 +51,7 @@ class SdkTask:
         self._edit_lock, self.session, self.verify = threading.Lock(), Session(), True
         self.parameters, self.runtime, self.asked, self.reported = {}, {}, [], []
         self.initial = 0  # iteration, of the first report of this run
+        self.status = "in_progress"
 
     def step(self, name):
         if name in self.failing:
@@ -65,7 +66,8 @@ class SdkTask:
         for key, value in self.parameters.items():
             section, name = key.split("/")
             sections.setdefault(section, {})[name] = {"value": value}
-        return {"task": {"hyperparams": sections, "runtime": self.runtime}}
+        task = {"hyperparams": sections, "runtime": self.runtime, "status": self.status}
+        return {"task": task, "tasks": [task]}
 
     def get_parameters(self):
         return {**self.parameters, "Model/empty": None}
@@ -325,6 +327,22 @@ def test_properties_that_the_server_did_not_take_are_not_confirmed(run, sdk_task
         await task.show({"status": "idle"}, None)
         write, look = "tasks.edit_hyper_params", "tasks.get_all"
         assert sdk_task.asked == [write, look, write]  # another run may have it by then
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    "status, failing, lost",
+    [("in_progress", (), False), ("queued", (), True), ("queued", ("get_all",), False)],
+)
+def test_whose_the_task_is_the_server_says(run, sdk_task, status, failing, lost):
+    """Asked when something of the task went wrong; a server that does not say changes nothing."""
+
+    async def scenario():
+        task = await opened()
+        sdk_task.status, sdk_task.failing = status, set(failing)
+        assert await task.is_lost() is lost
+        assert sdk_task.asked == ["tasks.get_all"]
 
     run(scenario)
 
