@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 from app.errors import AppError, for_callers
 from app.fleet.listing import QUEUED, Listed
@@ -21,6 +22,10 @@ logger = logging.getLogger(__name__)
 
 MISSED = 60.0  # seconds after which a task that was ordered and is nowhere is given up
 LEAST_BACKOFF = 2.0  # seconds after a failed order
+STRAYED = (
+    120.0  # seconds in no queue, after which no agent is about to begin it: they do so at once
+)
+SEEK = 20.0  # seconds between two looks for such
 EXPLAINED = 3  # instances to come of a route, whose place and progress are looked up
 
 
@@ -28,12 +33,15 @@ class Arrivals:
     def __init__(self, routes: Routes, orders: Orders) -> None:
         self._routes = routes
         self._orders = orders
+        self._strays: dict[str, float] = {}  # tasks that are in no queue, and since when
+        self._seek_at = -math.inf
 
     async def see(self, listed: Sequence[Listed]) -> None:
         """What the server lists now, which the routes know already. Raises ConfigError."""
         await self._take_back(listed)
         await self._explain(listed)
         await self._settle(listed)
+        await self._replace_strays(listed)
 
     async def _explain(self, listed: Sequence[Listed]) -> None:
         """How those stand that are to come, for people who wait for them."""
@@ -54,8 +62,8 @@ class Arrivals:
                 problem = f"no agent takes tasks from the queue {place.queue}: start one there"
                 return Coming(each.task, problem, hopeless=True)
             if not place.place:
-                told = "has left the queue, and no agent has begun it yet; if that lasts, abort it"
-                return Coming(each.task, f"task {each.task} {told}: another one is ordered then")
+                told = "has left the queue, and no agent has begun it yet; if that lasts"
+                return Coming(each.task, f"task {each.task} {told}, another one is ordered")
             return Coming(each.task, f"task {each.task} is number {place.place} in {place.queue}")
         found = (await self._orders.standing([each.task])).get(each.task)
         how = standing_of(found) if found is not None else "started"
@@ -69,14 +77,40 @@ class Arrivals:
         states = self._routes.states
         listed = await self._orders.listed([state.route for state in states.values()])
         others = await self._orders.others(task)
-        for each in listed:
-            state = states.get(each.route)
-            if state is None or each.route in others or each.status != QUEUED:
-                continue
-            if each.version and state.counts(each):
+        for _, each in self._queued(listed):
+            if each.route not in others:
                 logger.info("route %s: nobody waits for task %s any more", each.route, each.task)
                 with contextlib.suppress(RefusedError):  # an agent has just taken it
                     await self._orders.take_back(each.task)
+
+    def _queued(self, listed: Sequence[Listed]) -> Iterator[tuple[RouteState, Listed]]:
+        """What doors have ordered and no agent has begun."""
+        for each in listed:
+            state = self._routes.states.get(each.route)
+            if state is None or each.status != QUEUED or not each.version:
+                continue
+            if state.counts(each):
+                yield state, each
+
+    async def _replace_strays(self, listed: Sequence[Listed]) -> None:
+        """What an agent took out of its queue, and has not begun: the agent was lost at this
+        moment, or the server's answer to it. No other agent will take it."""
+        now = clock.now()
+        if now < self._seek_at:
+            return
+        self._seek_at = now + SEEK
+        strays = {}
+        for state, each in self._queued(listed):
+            with contextlib.suppress(AppError):  # then it is not known
+                if not await self._orders.strayed(each.task):
+                    continue
+                strays[each.task] = self._strays.get(each.task, now)
+                if now - strays[each.task] > STRAYED:
+                    await self._orders.remove(each.task)
+                    state.ordered.pop(each.task, None)
+                    problem = "an agent took it out of its queue, and has not begun it"
+                    back_off(state, f"task {each.task}: {problem}", final=False)
+        self._strays = strays
 
     async def _take_back(self, listed: Sequence[Listed]) -> None:
         """What this door has ordered beyond the most that there may be, the youngest first: another

@@ -102,11 +102,9 @@ class Orders:
         """What the route's instances will be told. Raises ConfigError."""
         return parse(merge(await self._form(route), {}, {}))
 
-    async def start(
-        self, route: Route, wanted: int, counts: Callable[[Listed], bool]
-    ) -> str | None:
-        """Start one instance, if fewer than `wanted` of those that are listed count; the ID of its
-        task. None if there are as many, or another door is at it."""
+    async def start(self, route: Route, suffices: Callable[[Sequence[Listed]], bool]) -> str | None:
+        """Start one instance, unless what is listed of the route `suffices`; the ID of its task.
+        None if it does, or another door is at it."""
         name = f"llamacpp-route {route.project or self._project} {route.name}"
         lock = Lock(self._server, name)
         if not await lock.take():
@@ -114,8 +112,8 @@ class Orders:
         begun = clock.now()
 
         async def enough() -> bool:
-            listed = [each for each in await self.listed([route]) if each.route == route.name]
-            return sum(map(counts, listed)) >= wanted
+            listed = await self.listed([route])
+            return suffices([each for each in listed if each.route == route.name])
 
         try:
             if await enough():
@@ -215,13 +213,18 @@ class Orders:
         queue = await self._queue_of(task)
         if not queue:
             return Place("", 0, 1)  # it has just left the queue
-        found = (await self._server.ask("queues", "get_by_id", {"queue": queue}))["queue"]
-        waiting = [str(each["task"]) for each in found.get("entries") or []]
+        name, waiting = await self._queue(queue)
         known = await self._server.ask("workers", "get_all", {"last_seen": LAST_SEEN})
         workers = known.get("workers") or []
         serving = [w for w in workers if queue in [q.get("id") for q in w.get("queues") or []]]
         at = waiting.index(task) + 1 if task in waiting else 0
-        return Place(str(found.get("name") or queue), at, len(serving))
+        return Place(name, at, len(serving))
+
+    async def _queue(self, queue: str) -> tuple[str, list[str]]:
+        """Its name, and the tasks that wait there."""
+        found = (await self._server.ask("queues", "get_by_id", {"queue": queue}))["queue"]
+        waiting = [str(each["task"]) for each in found.get("entries") or []]
+        return str(found.get("name") or queue), waiting
 
     async def _queue_of(self, task: str) -> str:
         """The ID of the queue that the task was put into last; "" if it was in none."""
@@ -251,6 +254,18 @@ class Orders:
         if not answer.get("removed"):  # somebody was quicker, after the server had looked
             raise RefusedError(f"ClearML: task {task} is not in its queue any more", 400)
         await self._delete(task, force=True)  # a server older than 2.0 leaves its status
+
+    async def strayed(self, task: str) -> bool:
+        """Whether a queued task is in its queue no more, so that no agent will take it; also for a
+        moment after one has."""
+        queue = await self._queue_of(task)
+        return bool(queue) and task not in (await self._queue(queue))[1]
+
+    async def remove(self, task: str) -> None:
+        """One that has strayed, unless an agent begins it at last."""
+        found = await self.standing([task])
+        if task in found and found[task].status == listing.QUEUED:
+            await self._delete(task, force=True)
 
     async def others(self, task: str) -> set[str]:
         """The routes that other doors of this door's project serve; `task`: this one's."""

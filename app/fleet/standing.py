@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from app.fleet.config import Route
@@ -104,6 +104,19 @@ class RouteState:
         if member is None:
             return listed.fresh and self._ordered_by_a_door(listed)
         return self._counted(member) and not member.useless
+
+    def one_more(self) -> Callable[[Sequence[Listed]], bool]:
+        """Whether what is listed later makes another instance needless, which is decided now: there
+        are as many, or there is one that was not known, since another door was faster."""
+        standing = self.standing()
+        wanted = len(standing.instances) + standing.coming + standing.stuck + 1
+        known = {*self.members, *self.listed, *self.ordered}
+
+        def suffices(listed: Sequence[Listed]) -> bool:
+            counted = [each.task for each in listed if self.counts(each)]
+            return len(counted) >= wanted or not known.issuperset(counted)
+
+        return suffices
 
     def choose(self, model: str, key: int, tried: Collection[str]) -> Member | None:
         """The instance for a conversation; None if none serves the model now."""

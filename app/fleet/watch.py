@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from app.errors import AppError
 from app.fleet.arrivals import Arrivals, back_off
 from app.fleet.edits import Edits
+from app.fleet.listing import Listed
 from app.fleet.looks import Looks
 from app.fleet.member import Member
 from app.fleet.orders import Orders
@@ -176,10 +177,9 @@ class Watch:
         return True
 
     def _order(self, state: RouteState) -> None:
-        standing = state.standing()
-        wanted = len(standing.instances) + standing.coming + standing.stuck + 1
+        suffices = state.one_more()
         state.ordering = True
-        ordering = asyncio.create_task(self._start(state, wanted))
+        ordering = asyncio.create_task(self._start(state, suffices))
         self._ordering.add(ordering)
         ordering.add_done_callback(partial(self._order_done, state))
 
@@ -190,9 +190,9 @@ class Watch:
         if not ordering.cancelled() and (fault := ordering.exception()) is not None:
             logger.error("ordering an instance", exc_info=fault)
 
-    async def _start(self, state: RouteState, wanted: int) -> None:
+    async def _start(self, state: RouteState, suffices: Callable[[Sequence[Listed]], bool]) -> None:
         try:
-            task = await self._orders.start(state.route, wanted, state.counts)
+            task = await self._orders.start(state.route, suffices)
         except AppError as error:
             back_off(state, str(error), final=not isinstance(error, NoAnswerError))
             return

@@ -59,8 +59,12 @@ def doors(count=1):
     return state, tasks, [Orders(task, "a project", SCRIPT) for task in tasks]
 
 
-def counts(listed):
-    return True
+def there(wanted):
+    """Whether so many tasks are listed."""
+    return lambda listed: len(listed) >= wanted
+
+
+any_is_enough = there(1)
 
 
 def queued(state):
@@ -73,12 +77,12 @@ ROUTE = Route("chat", form=FORM)
 def test_a_form_is_ordered_once_and_the_lock_is_gone(run):
     async def scenario():
         state, _, (orders,) = doors()
-        task = await orders.start(ROUTE, 1, counts)
+        task = await orders.start(ROUTE, any_is_enough)
         (made,) = queued(state)
         assert made["id"] == task and made["hyperparams"]["General"]["gateway_route"]["value"] == (
             "chat"
         )
-        assert await orders.start(ROUTE, 1, counts) is None
+        assert await orders.start(ROUTE, any_is_enough) is None
         (listed,) = await orders.listed([ROUTE])
         assert (listed.task, listed.route, listed.version) == (task, "chat", ROUTE.version)
         assert [queue["name"] for queue in state.queues.values()] == ["gpu"]
@@ -91,7 +95,7 @@ def test_a_template_is_cloned(run):
         state, _, (orders,) = doors()
         template = state.new_task(hyperparams={"General": {"queue": {"value": "gpu"}}})
         route = Route("chat", template=template["id"])
-        clone = state.tasks[await orders.start(route, 1, counts)]
+        clone = state.tasks[await orders.start(route, any_is_enough)]
         assert clone["parent"] == template["id"] and clone["status"] == "queued"
         assert clone["hyperparams"]["General"]["gateway_route"]["value"] == "chat"
 
@@ -103,7 +107,7 @@ def test_many_doors_order_one_instance(run):
         state, tasks, every = doors(8)
         for task in tasks:
             task.pause = 0.002
-        found = await asyncio.gather(*(orders.start(ROUTE, 1, counts) for orders in every))
+        found = await asyncio.gather(*(orders.start(ROUTE, any_is_enough) for orders in every))
         assert len(queued(state)) == 1 == sum(each is not None for each in found)
 
     run(scenario)
@@ -113,10 +117,10 @@ def test_a_lock_whose_holder_is_gone_is_broken(run):
     async def scenario():
         state, _, (orders,) = doors()
         lock = state.queues_create({"name": "llamacpp-route a project chat"})["id"]
-        assert await orders.start(ROUTE, 1, counts) is None and lock in state.queues
+        assert await orders.start(ROUTE, any_is_enough) is None and lock in state.queues
         state.queues[lock]["created"] = "2020-01-01T00:00:00"
-        assert await orders.start(ROUTE, 1, counts) is None and lock not in state.queues
-        assert await orders.start(ROUTE, 1, counts) is not None
+        assert await orders.start(ROUTE, any_is_enough) is None and lock not in state.queues
+        assert await orders.start(ROUTE, any_is_enough) is not None
 
     run(scenario)
 
@@ -127,7 +131,7 @@ def test_without_the_right_to_make_queues_it_is_ordered_all_the_same(run, caplog
     async def scenario():
         state, (task,), (orders,) = doors()
         task.refused = {"queues.create"}
-        assert await orders.start(ROUTE, 1, counts) is not None
+        assert await orders.start(ROUTE, any_is_enough) is not None
         assert "the doors agree by drafts" in caplog.text
 
     run(scenario)
@@ -147,7 +151,7 @@ def test_many_doors_that_may_create_no_queue_order_one_instance(run, monkeypatch
         if template:
             made = state.new_task(hyperparams={"General": {"queue": {"value": "gpu"}}})
             route = Route("chat", template=made["id"])
-        found = await asyncio.gather(*(orders.start(route, 1, counts) for orders in every))
+        found = await asyncio.gather(*(orders.start(route, any_is_enough) for orders in every))
         (one,) = queued(state)
         assert [each for each in found if each] == [one["id"]] and one["name"] == "chat"
         assert len(state.tasks) == 1 + template
@@ -163,9 +167,9 @@ def test_a_draft_of_a_door_that_is_gone_is_in_nobodys_way_for_long(run, monkeypa
         task.refused = {"queues.create"}
         project = state.projects_create({"name": "a project"})["id"]
         left = state.new_task(project=project, name="chat (ordering)", id="0")
-        assert await orders.start(ROUTE, 1, counts) is None and list(state.tasks) == ["0"]
+        assert await orders.start(ROUTE, any_is_enough) is None and list(state.tasks) == ["0"]
         left["created"] = "2020-01-01T00:00:00"
-        assert await orders.start(ROUTE, 1, counts) is not None
+        assert await orders.start(ROUTE, any_is_enough) is not None
 
     run(scenario)
 
@@ -174,7 +178,7 @@ def test_an_order_that_is_given_up_leaves_no_draft(run):
     async def scenario():
         state, (task,), (orders,) = doors()
         task.pause = 0.02
-        ordering = asyncio.ensure_future(orders.start(ROUTE, 1, counts))
+        ordering = asyncio.ensure_future(orders.start(ROUTE, any_is_enough))
         while not state.tasks:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.03)  # its ID is known
@@ -192,7 +196,7 @@ def test_an_order_that_is_given_up_when_it_is_in_the_queue_is_taken_out_of_it(ru
     async def scenario():
         state, (task,), (orders,) = doors()
         task.late = {"tasks.enqueue"}
-        ordering = asyncio.ensure_future(orders.start(ROUTE, 1, counts))
+        ordering = asyncio.ensure_future(orders.start(ROUTE, any_is_enough))
         while not queued(state):
             await asyncio.sleep(0.001)
         (made,) = queued(state)
@@ -229,7 +233,7 @@ def test_the_other_doors_of_a_route(run, monkeypatch, page):
 def test_one_that_an_agent_has_taken_is_not_taken_back(run, begun):
     async def scenario():
         state, _, (orders,) = doors()
-        task = await orders.start(ROUTE, 1, counts)
+        task = await orders.start(ROUTE, any_is_enough)
         assert (await orders.place(task)).place == 1
         state.queues_get_next_task({"queue": state.tasks[task]["execution"]["queue"]})
         if begun:
@@ -241,13 +245,29 @@ def test_one_that_an_agent_has_taken_is_not_taken_back(run, begun):
     run(scenario)
 
 
+@pytest.mark.parametrize("taken", [False, True])
+def test_one_that_is_in_no_queue_has_strayed_and_goes_unless_an_agent_begins_it(run, taken):
+    async def scenario():
+        state, _, (orders,) = doors()
+        task, other = [await orders.start(ROUTE, there(wanted)) for wanted in (1, 2)]
+        assert not await orders.strayed(task)
+        state.queues_get_next_task({"queue": state.tasks[task]["execution"]["queue"]})
+        assert await orders.strayed(task) and not await orders.strayed(other)
+        if taken:
+            state.tasks_started({"task": task})
+        await orders.remove(task)
+        assert list(state.tasks) == ([task, other] if taken else [other])
+
+    run(scenario)
+
+
 def test_an_agent_that_was_quicker_keeps_its_task(run):
     """The server has looked into the queue, and an agent takes the task then: nothing is removed,
     and nothing refused (`queue_bll.py` of the server 2.0.0)."""
 
     async def scenario():
         state, _, (orders,) = doors()
-        task = await orders.start(ROUTE, 1, counts)
+        task = await orders.start(ROUTE, any_is_enough)
         state.queues_remove_task = lambda fields: {"removed": 0}
         with pytest.raises(RefusedError):
             await orders.take_back(task)
@@ -260,7 +280,7 @@ def test_an_agent_that_was_quicker_keeps_its_task(run):
 def test_one_that_is_taken_back_is_in_no_queue_and_gone(run, version):
     async def scenario():
         state, _, (orders,) = doors()
-        taken, kept = [await orders.start(ROUTE, wanted, counts) for wanted in (1, 2)]
+        taken, kept = [await orders.start(ROUTE, there(wanted)) for wanted in (1, 2)]
         if version == "1.15":  # it knows no `update_task_status`
             remove = state.queues_remove_task
             state.queues_remove_task = lambda f: remove({**f, "update_task_status": False})
@@ -275,7 +295,7 @@ def test_a_draft_that_is_given_up_before_a_silent_server_goes_later(run):
     async def scenario():
         state, (task,), (orders,) = doors()
         task.pause = 0.02
-        ordering = asyncio.ensure_future(orders.start(ROUTE, 1, counts))
+        ordering = asyncio.ensure_future(orders.start(ROUTE, any_is_enough))
         while not state.tasks:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.03)  # its ID is known
@@ -294,7 +314,7 @@ def test_a_draft_that_is_given_up_before_a_silent_server_goes_later(run):
 def test_one_that_is_taken_back_leaves_nothing_where_the_answer_is_lost(run, lost):
     async def scenario():
         state, (task,), (orders,) = doors()
-        name = await orders.start(ROUTE, 1, counts)
+        name = await orders.start(ROUTE, any_is_enough)
         task.lost = {lost}
         with contextlib.suppress(NoAnswerError):
             await orders.take_back(name)
@@ -309,7 +329,7 @@ def test_a_refused_order_leaves_no_draft(run):
         state, (task,), (orders,) = doors()
         task.refused = {"tasks.enqueue"}
         with pytest.raises(ConfigError, match="not allowed"):
-            await orders.start(ROUTE, 1, counts)
+            await orders.start(ROUTE, any_is_enough)
         assert state.tasks == {} and len(state.queues) == 1
 
     run(scenario)
@@ -320,10 +340,10 @@ def test_an_order_whose_answer_was_lost_is_found_by_the_next_listing(run):
         state, (task,), (orders,) = doors()
         task.lost = {"tasks.enqueue"}
         with pytest.raises(NoAnswerError):
-            await orders.start(ROUTE, 1, counts)
+            await orders.start(ROUTE, any_is_enough)
         task.lost = set()
         assert len(await orders.listed([ROUTE])) == 1
-        assert await orders.start(ROUTE, 1, counts) is None and len(queued(state)) == 1
+        assert await orders.start(ROUTE, any_is_enough) is None and len(queued(state)) == 1
 
     run(scenario)
 
@@ -341,15 +361,15 @@ def test_what_an_outage_left_is_tidied_up(run, lost):
             state.tasks_enqueue = lambda fields: {}
         if lost == "queues.delete":
             state.queues_delete = lambda fields: {}
-            await orders.start(ROUTE, 1, counts)
+            await orders.start(ROUTE, any_is_enough)
         else:
             with pytest.raises(NoAnswerError):
-                await orders.start(ROUTE, 1, counts)
+                await orders.start(ROUTE, any_is_enough)
         task.lost = set()
         state.tasks_enqueue = enqueue
         vars(state).pop("queues_delete", None)
         await orders.listed([ROUTE])
-        await orders.start(ROUTE, 1, counts)
+        await orders.start(ROUTE, any_is_enough)
         assert [each["status"] for each in state.tasks.values()] == ["queued"]
         assert [queue["name"] for queue in state.queues.values()] == ["gpu"]
 
@@ -362,7 +382,7 @@ def test_all_pages_of_a_listing_are_read(run):
         project = state.projects_create({"name": "a project"})["id"]
         for _ in range(1100):
             state.new_task(project=project, status="in_progress")
-        task = await orders.start(ROUTE, 1, counts)
+        task = await orders.start(ROUTE, any_is_enough)
         assert [each.task for each in await orders.listed([ROUTE])] == [task]
 
     run(scenario)
@@ -372,10 +392,10 @@ def test_what_is_wrong_with_an_order_is_told(run):
     async def scenario():
         _, (task,), (orders,) = doors()
         with pytest.raises(ConfigError, match="there is no queue 'nowhere'"):
-            await orders.start(Route("chat", form=FORM, queue="nowhere"), 1, counts)
+            await orders.start(Route("chat", form=FORM, queue="nowhere"), any_is_enough)
         bare = Orders(task, "a project", None)
         with pytest.raises(ConfigError, match="--repo"):
-            await bare.start(ROUTE, 1, counts)
+            await bare.start(ROUTE, any_is_enough)
 
     run(scenario)
 
@@ -396,11 +416,12 @@ def test_a_task_that_somebody_launches_counts_if_it_is_signed(run, secret, count
         await launcher.join(launched, "chat", secret)
         await launcher.enqueue(launched, "gpu")
         route = RouteState(ROUTE, SECRET)
+        suffices = route.one_more()
         listed = await orders.listed([ROUTE])
         route.update(listed)
         assert [each.task for each in listed] == [launched]
         assert route.standing().coming == 1 - count
-        ordered = await orders.start(ROUTE, 1, route.counts)
+        ordered = await orders.start(ROUTE, suffices)
         assert (ordered is not None) == bool(count) and len(queued(state)) == 1 + count
 
     run(scenario)

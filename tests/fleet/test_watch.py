@@ -8,6 +8,7 @@ import pytest
 
 from app.errors import ConfigError
 from app.fleet import looks, member, proven
+from app.fleet.arrivals import SEEK, STRAYED
 from app.fleet.config import Route
 from app.fleet.edits import Edits
 from app.fleet.listing import Listed
@@ -33,6 +34,7 @@ class ScriptedOrders:
         self.instances, self.made, self.extra = list(instances), made, []
         self.ordered, self.taken_back, self.over = [], [], {}
         self.elsewhere = set()  # routes of other doors
+        self.removed = []
         self.where = Place("gpu", 1, 1)
         self.text, self.problem, self.unreadable, self.fresh = TEXT, None, {}, True
 
@@ -42,10 +44,10 @@ class ScriptedOrders:
         told = [instance.listed for instance in self.instances]
         return [replace(each, fresh=self.fresh) for each in told] + self.extra
 
-    async def start(self, route, wanted, counts):
+    async def start(self, route, suffices):
         if self.problem:
             raise self.problem
-        if sum(map(counts, await self.listed([route]))) >= wanted:
+        if suffices(await self.listed([route])):
             return None
         task = f"o{len(self.ordered)}"
         self.ordered.append(task)
@@ -68,6 +70,13 @@ class ScriptedOrders:
 
     async def take_back(self, task):
         self.taken_back.append(task)
+        self.extra = [each for each in self.extra if each.task != task]
+
+    async def strayed(self, task):
+        return not self.where.place
+
+    async def remove(self, task):
+        self.removed.append(task)
         self.extra = [each for each in self.extra if each.task != task]
 
     async def others(self, task):
@@ -250,10 +259,68 @@ def test_one_too_many_is_taken_back(run):
     run(scenario)
 
 
-LEFT = (
-    "has left the queue, and no agent has begun it yet; if that lasts, abort it: another one is "
-    "ordered then"
-)
+LEFT = "has left the queue, and no agent has begun it yet; if that lasts, another one is ordered"
+
+
+def test_an_order_is_off_where_another_door_was_faster(run):
+    """Two instances serve, a third is needed, and one is lost: each door has decided by what it
+    knew. Result: one of them orders."""
+
+    async def scenario():
+        one, two = ScriptedInstance("t1"), ScriptedInstance("t2")
+        async with watching(one, two, max=3) as (front, orders, watch):
+            await rounds(watch, 2)
+            suffices = front.state.one_more()
+            orders.instances.remove(two)
+            listed = await orders.listed([])
+            assert not suffices(listed)
+            order = trust.order(SECRET, "another's", "chat")
+            listed.append(Listed("another's", "n", "chat", "queued", 1.0, order=order))
+            assert suffices(listed)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("seconds", "removed"), [(0, []), (STRAYED - SEEK, []), (STRAYED, ["o0"])])
+def test_what_an_agent_took_and_never_began_is_replaced(run, monkeypatch, seconds, removed):
+    """The answer that gave it to the agent was lost. Result: another one is ordered, once it is
+    certain that no agent is about to begin it."""
+
+    async def scenario():
+        times = [clock.now()]
+        monkeypatch.setattr(clock, "now", lambda: times[0])
+        async with watching(min=1) as (_, orders, watch):
+            orders.where = Place("", 0, 1)
+            await rounds(watch, 2)
+            times[0] += SEEK
+            await rounds(watch, 1)
+            times[0] += seconds + 0.1
+            await rounds(watch, 1)
+            assert orders.removed == removed
+            times[0] += 60
+            await rounds(watch, 2)
+            assert orders.ordered == ["o0", "o1"][: 1 + len(removed)]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_what_waits_or_begins_is_no_stray(run, monkeypatch, begins):
+    async def scenario():
+        times = [clock.now()]
+        monkeypatch.setattr(clock, "now", lambda: times[0])
+        async with watching(min=1) as (_, orders, watch):
+            for _ in range(20):
+                times[0] += SEEK
+                await rounds(watch, 1)
+                orders.where = Place("", 0, 1) if begins else Place("gpu", 3, 1)
+                begun = (
+                    replace(orders.extra[0], status="in_progress") if begins else orders.extra[0]
+                )
+                orders.extra = [begun]
+            assert orders.removed == [] and orders.ordered == ["o0"]
+
+    run(scenario)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ class Server:
         self.world, self.weather, self.refuses = world, "fine", refuses
         self.state = State()
         self.unknown = 0  # tasks whose ID nobody has been told
+        self.strayed = {}  # tasks that were given to nobody, and when
         self.state.queues_create({"name": QUEUE})
         (self.queue,) = self.state.queues
 
@@ -49,6 +50,8 @@ class Server:
         found = self.state.act(name, dict(fields))
         if lost:
             self.unknown += name in ("tasks.clone", "tasks.create")
+            if name == "queues.get_next_task" and found["entry"]:
+                self.strayed[found["entry"]["task"]] = clock.now()
             raise ConnectionResetError(104, "lost on the way back")
         return found
 
