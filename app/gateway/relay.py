@@ -203,7 +203,7 @@ class Relay:
             self._ended(DeclinedError(message_of(self.status, told)))
             return
         if self.status >= 400:
-            told = shaped(self.status, told, named=self.stream.named)
+            self.status, told = shaped(self.status, told, named=self.stream.named)
         else:
             told = self.stream.whole(told)
         if not self.pinged:

@@ -12,6 +12,10 @@ from backports import zstd
 from app.models import tiny
 from tests.end_to_end.conftest import PATIENCE, starting
 
+PICTURE = {
+    "role": "user",
+    "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}],
+}
 CHAT = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3}
 
 
@@ -55,6 +59,14 @@ FORM = {"content_type": "multipart/form-data; boundary=b"}
         ("v1/chat/completions", {"messages": 3}, {}, 400),
         ("v1/rerank", {"query": "a", "documents": ["b"]}, {}, 501),
         ("v1/nothing", {}, {}, 404),
+        # What llama-server itself answers with 500:
+        ("v1/chat/completions", {"messages": [{"content": "hi"}]}, {}, 400),
+        ("v1/chat/completions", {**CHAT, "tools": "x"}, {}, 400),
+        ("v1/chat/completions", {**CHAT, "reasoning_format": "x"}, {}, 400),
+        ("v1/completions", {"prompt": None}, {}, 400),
+        ("infill", {"input_prefix": "a"}, {}, 400),
+        ("tokenize", {"content": 5}, {}, 400),
+        ("v1/chat/completions", {"messages": [PICTURE]}, {}, 501),
     ],
 )
 def test_every_error_has_openais_shape(url, path, body, headers, status):
@@ -62,6 +74,23 @@ def test_every_error_has_openais_shape(url, path, body, headers, status):
     assert found == status and told["content-type"].startswith("application/json")
     assert set(answer) == {"error"} and {"message", "type", "code"} <= set(answer["error"])
     assert len(answer["error"]["message"]) > 5 and told["x-request-id"]
+
+
+def test_texts_that_are_too_long_to_embed_or_to_rank(start, tmp_path):
+    """llama-server answers 500 to the first, which clients send again."""
+    of = {"model": str(tiny.ensure(tmp_path)), "context_size": 512}
+    models = [{**of, "embedding": True}, {**of, "extra_args": "--reranking"}]
+    named = [{**m, "endpoint_name": n} for m, n in zip(models, "er", strict=True)]
+    url = start("--set", f"General/models={json.dumps(named)}").ready().url
+    long = "word " * 600
+    for path, body in (
+        ("e/v1/embeddings", {"input": ["short", long]}),
+        ("r/v1/rerank", {"query": "q", "documents": ["short", long]}),
+    ):
+        status, _, answer = ask(f"{url}/{path}", body)
+        assert (status, answer["error"]["code"]) == (400, "context_length_exceeded"), path
+    assert ask(f"{url}/r/v1/rerank", {"query": "q", "documents": ["a"], "top_n": -1})[0] == 400
+    assert ask(f"{url}/e/v1/embeddings", {"input": "short"})[0] == 200
 
 
 @pytest.mark.parametrize(
