@@ -57,5 +57,6 @@ async def check(
     finally:
         folder.remove()
     say(report.as_json(found) if as_json else "\n".join(report.table(found)))
+    plan.check_loads(found)
     plan.check_memory(found)
     return 0

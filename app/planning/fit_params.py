@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from app.machine import children, threads
 MIB = 1 << 20
 HOST_ROW = "Host"  # the tool's name for memory that is on no device
 TIMEOUT = 120.0  # seconds
+LOAD_FAILED, LOAD_ERROR = "failed to load model", re.compile(r"error loading model: (.+)")
+CANNOT_LOAD = "llama.cpp cannot load it"
+LONGEST = 300  # characters of it
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,16 @@ async def ask(tool: Path, argv: Sequence[str], environment: Mapping[str, str]) -
 def complaint(done: children.Done) -> str:
     """The last line of what the tool wrote as errors."""
     return (done.errors.strip().splitlines()[-1:] or [""])[0]
+
+
+def load_error(answers: Sequence[children.Done]) -> str:
+    """That it could not load the model, and why; "" where it says nothing of that. It dies of the
+    exception, mostly before it has written the reason."""
+    said = "\n".join(answer.errors for answer in answers)
+    if LOAD_FAILED not in said:
+        return ""
+    reason = LOAD_ERROR.search(said)
+    return CANNOT_LOAD + (f": {reason[1].strip()[:LONGEST]}" if reason else "")
 
 
 def read_fitted(printed: str) -> Fitted:

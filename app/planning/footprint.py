@@ -29,11 +29,13 @@ LEAST_CONTEXT = 4096  # tokens; rather than less, layers go to host memory, as -
 @dataclass(frozen=True)
 class Footprint:
     """Bytes that a model uses: by device, as llama-server names them, and in host memory. `cache`
-    bytes of host memory may come on top for its prompt cache."""
+    bytes of host memory may come on top for its prompt cache. `fault`: why llama.cpp cannot load
+    it, as the planning tool has found; then the bytes are computed from its header alone."""
 
     devices: Mapping[str, int]
     host: int
     cache: int = 0
+    fault: str = ""
 
     @property
     def total(self) -> int:
@@ -113,6 +115,8 @@ async def _by_tool(tool: Path, wanted: Wanted, first: Path, site: Site) -> Fitte
     if margins:
         argv += ["-fitt", ",".join(margins)]
     answer = await fit_params.ask(tool, [*argv, *wanted.placement], machine.environment)
+    if fit_params.load_error([answer]):
+        return Fitted()  # `predict` tells
     if answer.status:
         why = fit_params.complaint(answer)
         raise ConfigError(f"{first.name} does not fit this machine's GPUs: {why}")
@@ -157,18 +161,21 @@ async def predict(
     its part of the context for itself."""
     context = int(argv[argv.index("-c") + 1])
     tool = site.capabilities.fit_params
-    predicted = None
+    predicted: Footprint | str = ""
     if tool is not None and context <= SANE_CONTEXT:
         predicted = await _asked(tool, argv, contents, site, divided=divided)
-    return predicted or _computed(argv, contents, context, site.capabilities.devices)
+    if isinstance(predicted, Footprint):
+        return predicted
+    computed = _computed(argv, contents, context, site.capabilities.devices)
+    return replace(computed, fault=predicted)
 
 
 async def _asked(
     tool: Path, argv: Sequence[str], contents: Inspected, site: Site, *, divided: bool
-) -> Footprint | None:
-    """The tool's prediction, if it has one. It does not know that slots can share one context: its
-    buffers for that are those of one slot that has all of it, and what each slot has of its own (a
-    recurrent model's state) is there for every slot."""
+) -> Footprint | str:
+    """The tool's prediction, or why it cannot load the model; "" where it says neither. It does not
+    know that slots can share one context: its buffers for that are those of one slot that has all
+    of it, and what each slot has of its own (a recurrent model's state) is there for every slot."""
     line = ["-m", str(contents.first), *argv, "--fit", "off", "--fit-print", "on"]
     lines = [line] if divided else [line, [*line, "-np", "1"]]
     record = _record(tool, [*argv, str(divided)], contents, site)
@@ -177,11 +184,11 @@ async def _asked(
             return remembered
         record.forget()
     answers = [await fit_params.ask(tool, each, site.machine.environment) for each in lines]
-    failed = [fit_params.complaint(answer) for answer in answers if answer.status]
+    failed = [answer for answer in answers if answer.status]
     prediction = fit_params.read_prediction("".join(answer.output for answer in answers))
     if failed or prediction is None:
-        logger.debug("%s: no prediction: %s", tool, failed)
-        return None
+        logger.debug("%s: no prediction: %s", tool, [*map(fit_params.complaint, failed)])
+        return fit_params.load_error(failed)
     # The tool counts mapped weights as nobody's memory; where they lie in host memory anyway,
     # there has to be room for them.
     weights = (

@@ -13,7 +13,7 @@ from app.engine import arguments
 from app.engine.capabilities import Capabilities, check_gpus, find, probe
 from app.engine.environment import child_environment
 from app.engine.resolved import EXTRA, memory_wanted
-from app.errors import ConfigError, FormError
+from app.errors import ConfigError, FormError, LoadError
 from app.form.merge import naming_field, naming_item
 from app.form.settings import GeneralSettings, ModelSettings, Settings
 from app.machine import chance, gpu, host, threads
@@ -276,14 +276,27 @@ async def _look_up(reference: Reference, around: Surroundings) -> _Source:
 def shortfall(plan: Plan) -> str:
     """What the models lack, as one sentence; "" if they fit: side by side, or each by itself if
     they share memory."""
-    for model in plan.allotted:
+    models = [model for model in plan.allotted if not model.footprint.fault]
+    for model in models:
         if lack := lacking(need(model.footprint), plan.budget):
             return f"{model.name} does not fit. {lack}"
-    side_by_side = [m for m in plan.allotted if m.settings.pin or not plan.sharing]
+    side_by_side = [m for m in models if m.settings.pin or not plan.sharing]
     if lack := lacking(together([need(m.footprint) for m in side_by_side]), plan.budget):
         which = "the pinned models" if plan.sharing else "the models"
         return f"{which} do not fit together. {lack}"
     return ""
+
+
+def unloadable(plan: Plan) -> str:
+    """The first model that llama.cpp cannot load, and why, as one sentence; "" if there is none."""
+    faults = (f"{m.name}: {m.footprint.fault}" for m in plan.allotted if m.footprint.fault)
+    return next(faults, "")
+
+
+def check_loads(plan: Plan) -> None:
+    """Raises LoadError if llama.cpp cannot load a model."""
+    if fault := unloadable(plan):
+        raise LoadError(fault)
 
 
 def check_memory(plan: Plan) -> None:

@@ -15,7 +15,8 @@ from app.planning import placement
 from app.planning.amounts import MINUTE, lasting
 from app.planning.candidate import Allotted, Candidate
 from app.planning.disk import needed
-from app.planning.plan import Plan, shortfall
+from app.planning.footprint import Footprint
+from app.planning.plan import Plan, shortfall, unloadable
 
 COLUMNS: Mapping[str, Callable[[Allotted], str]] = {
     "architecture": lambda model: model.header.architecture,
@@ -33,13 +34,13 @@ LATER = "known once it is here"
 
 
 def verdict(plan: Plan) -> str:
-    """ "ok", or what the models lack together."""
-    return shortfall(plan) or "ok"
+    """ "ok", or why a model cannot be loaded, or what the models lack together."""
+    return unloadable(plan) or shortfall(plan) or "ok"
 
 
 def table(plan: Plan) -> list[str]:
     """The plan as lines for a person."""
-    rows = [_row(model, verdict(plan)) for model in plan.models]
+    rows = [_row(model, shortfall(plan) or "ok") for model in plan.models]
     lines = aligned([HEADINGS, *rows])
     lines += [f"{model.name}: {resolved_text(model)}" for model in plan.allotted]
     lines += [f"{model.name}: {said}" for model in plan.models for said in _more(model)]
@@ -87,7 +88,9 @@ def resolved_text(model: Allotted) -> str:
 
 
 def _more(model: Candidate) -> Iterator[str]:
-    """The model's further names, and when it leaves, where the form says so."""
+    """The model's further names, and when it leaves, where the form says so; its fault."""
+    if isinstance(model, Allotted) and model.footprint.fault:
+        yield model.footprint.fault
     if aliases := names_of(model.settings)[1:]:
         yield f"also called {', '.join(aliases)}"
     if model.settings.ttl is not None:
@@ -131,9 +134,14 @@ def _size(size: int) -> str:
 def _row(model: Candidate, verdict: str) -> tuple[str, ...]:
     if isinstance(model, Allotted):
         cells = [cell(model) for cell in COLUMNS.values()]
+        verdict = "cannot be loaded" if model.footprint.fault else verdict
     else:
         cells = [LATER, *[""] * (len(COLUMNS) - 1)]
     return (model.name, *cells, verdict)
+
+
+def _memory(footprint: Footprint) -> Mapping[str, object]:
+    return {key: value for key, value in asdict(footprint).items() if key != "fault"}
 
 
 def _model(model: Candidate) -> Mapping[str, object]:
@@ -149,5 +157,6 @@ def _model(model: Candidate) -> Mapping[str, object]:
         "to_download": model.files.missing,
         "training_context": allotted.header.training_context if allotted else None,
         "resolved": asdict(allotted.resolved) if allotted else None,
-        "memory": asdict(allotted.footprint) if allotted else None,
+        "memory": _memory(allotted.footprint) if allotted else None,
+        "fault": allotted.footprint.fault if allotted else "",
     }

@@ -107,6 +107,22 @@ def test_a_bad_file_is_refused_with_its_field(check, hub, tmp_path, model, gener
     assert not list(tmp_path.rglob("*.part")) and not list(tmp_path.rglob("blobs"))
 
 
+@pytest.mark.parametrize("here", [True, False])
+def test_a_model_that_llama_cpp_cannot_load_is_told(check, weights, tmp_path, here):
+    """Its architecture is one that nobody knows; it is here, or its header alone was read. Result:
+    the reason and exit status 4, as where it is served, and the others' verdict is theirs."""
+    odd = weights["m.gguf"].replace(b"\5\0\0\0\0\0\0\0llama", b"\5\0\0\0\0\0\0\0xlama", 1)
+    (tmp_path / "odd.gguf").write_bytes(odd)
+    with Hub({"org/repo": {"m.gguf": weights["m.gguf"], "odd.gguf": odd + bytes(8 << 20)}}) as hub:
+        model = str(tmp_path / "odd.gguf") if here else "org/repo/odd.gguf"
+        models = {"model": "org/repo/m.gguf"}, {"model": model, "endpoint_name": "odd"}
+        cache = "--cache-dir", str(tmp_path / "cache")
+        found = checked(tmp_path, *cache, *config(tmp_path, *models), HF_ENDPOINT=hub.url)
+    good, bad = found.stdout.splitlines()[1:3]
+    assert good.endswith("ok") and bad.endswith("cannot be loaded") and found.returncode == 4
+    assert "odd: llama.cpp cannot load it" in found.stderr and "Traceback" not in found.stderr
+
+
 def test_no_room_on_the_disk_is_said_with_the_numbers(check, hub, weights, tmp_path):
     """A file that is said to be larger than any disk."""
     hub.claimed["m.gguf"] = 1 << 60

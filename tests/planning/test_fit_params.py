@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from app.errors import ConfigError
+from app.machine.children import Done
 from app.planning import fit_params
 from app.planning.fit_params import (
     MIB,
@@ -12,6 +13,7 @@ from app.planning.fit_params import (
     Prediction,
     ask,
     complaint,
+    load_error,
     read_fitted,
     read_prediction,
 )
@@ -62,6 +64,23 @@ def test_its_last_complaint_is_told(tmp_path):
     done = asyncio.run(ask(tool(tmp_path, "echo one >&2; echo two >&2; exit 3"), ["-c", "1"], {}))
     assert (done.status, complaint(done)) == (3, "two")
     assert complaint(asyncio.run(ask(tool(tmp_path, "exit 1"), [], {}))) == ""
+
+
+@pytest.mark.parametrize(
+    "body, expected",
+    [
+        ("exit 1", ""),
+        ("echo no memory >&2; exit 1", ""),
+        ("echo what: failed to load model >&2; exit 1", "llama.cpp cannot load it"),
+        (
+            "echo E error loading model: unknown architecture >&2; echo failed to load model >&2",
+            "llama.cpp cannot load it: unknown architecture",
+        ),
+    ],
+)
+def test_that_a_model_cannot_be_loaded_is_told_with_the_reason(tmp_path, body, expected):
+    done = asyncio.run(ask(tool(tmp_path, body), [], {}))
+    assert load_error([Done(0, "", ""), done]) == expected
 
 
 def test_one_that_does_not_end_is_refused(tmp_path, monkeypatch):

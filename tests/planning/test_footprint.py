@@ -241,6 +241,14 @@ def test_without_its_numbers_the_header_is_computed(tmp_path, body):
     )
 
 
+def test_a_model_that_the_tool_cannot_load_has_a_fault(tmp_path):
+    """Its way to cut a model to what there is says so, too."""
+    known = with_tool(tmp_path, "echo 'error loading model: odd\nfailed to load model' >&2; exit 1")
+    assert predicted(tmp_path, known).fault == "llama.cpp cannot load it: odd"
+    assert predicted(tmp_path, known).plus(5).fault
+    assert resolved(Wanted(), known).context == HEADER.training_context
+
+
 def test_without_the_tool_a_model_goes_where_its_arguments_say(tmp_path):
     """One that is split over two GPUs, one that names its GPU, one with layers in host memory."""
     sizes = {"CUDA0": 80 << 30, "CUDA1": 80 << 30}

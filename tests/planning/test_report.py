@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -87,6 +88,19 @@ def test_a_models_further_names_and_its_time_are_told(tmp_path):
     assert told["aliases"] == ["gpt-4o", "chat"] and told["ttl"] == 0.05
 
 
+def test_one_that_cannot_be_loaded_is_told_and_takes_no_room_from_others(tmp_path):
+    odd = allotted({})
+    odd = replace(odd, footprint=Footprint({}, 99 * GB, fault="llama.cpp cannot load it: odd"))
+    plan = plan_of(allotted({}), odd, folder=tmp_path)
+    _, good, bad, *more = table(plan)
+    assert good.endswith(" ok") and bad.endswith(" cannot be loaded")
+    assert "m: llama.cpp cannot load it: odd" in more
+    told = json.loads(as_json(plan))
+    assert told["verdict"] == "m: llama.cpp cannot load it: odd"
+    assert [each["fault"] for each in told["models"]] == ["", "llama.cpp cannot load it: odd"]
+    assert "fault" not in told["models"][1]["memory"]
+
+
 def test_one_whose_files_are_still_to_come_has_a_row_and_nothing_in_it(tmp_path):
     meant = ClearMLModel("0" * 32)
     later = Candidate(
@@ -115,4 +129,5 @@ def test_one_whose_files_are_still_to_come_has_a_row_and_nothing_in_it(tmp_path)
         "training_context": None,
         "resolved": None,
         "memory": None,
+        "fault": "",
     }
