@@ -15,7 +15,7 @@ from typing import Protocol
 COMMENT, NULL = b":", b"data: null"
 SILENT = (COMMENT, NULL)
 PROGRESS = b'"prompt_progress"'  # in an event: the prompt is read still (`return_progress`)
-LINE_END = b"\r\n"
+LINE_END, END_OF_EVENT = b"\r\n", b"\n\n"
 KEPT = 4  # chunks: what a stream has cost is told in one of the last three
 MOST_DIGITS = 6  # of the size of a chunk that comes in one read
 LONGEST_READ = 4096  # bytes of a read whose size line is kept
@@ -27,6 +27,13 @@ def silent(chunk: bytes) -> bool:
     return chunk.startswith(SILENT) and all(
         line.startswith(COMMENT) or line == NULL for line in chunk.split(b"\n") if line.strip()
     )
+
+
+def early(chunk: bytes) -> bool:
+    """Whether a read of a stream only tells how far the prompt is read. One read may bring that and
+    the first token."""
+    _, progress, rest = chunk.rpartition(PROGRESS)
+    return bool(progress) and not rest.partition(END_OF_EVENT)[2].strip()
 
 
 def size_line(length: int) -> bytes:

@@ -45,7 +45,7 @@ class Metrics:
         )
         self._first = Histogram(
             "llamacpp_door_time_to_first_token_seconds",
-            "From a request's first byte to the first event of its stream",
+            "From a request's first byte to the first token of its stream",
             ("route",),
             buckets=BUCKETS,
             registry=self._registry,

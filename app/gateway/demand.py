@@ -26,8 +26,8 @@ class Kind:
     `templated`: messages go through the chat template; `counted` is the path that counts a prompt;
     `default`: the limit of a body that has none (None: what there is room for). `texts` are the
     fields that have a prompt, or a list of them: each takes a slot. `operation` is OpenTelemetry's
-    name for it, or ours where OpenTelemetry has none. `task` is llama-server's
-    word for what it does."""
+    name for it, or ours where OpenTelemetry has none. `task` is llama-server's word for what it
+    does."""
 
     operation: str
     limit: str = ""

@@ -165,7 +165,7 @@ class OfPool:
         async with lease as upstream:
             relay.leased_at = clock.now()
             relay.woke += lease.woke
-            relay.begun = lease.begun
+            relay.streams, relay.begun = lease.streams, lease.begun
             if lease.seat.clears:
                 await self._clear(call.model, upstream, lease, until)
             if kind is not None and call.body.pieces is not None:

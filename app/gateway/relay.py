@@ -7,7 +7,7 @@ import asyncio
 import json
 from collections.abc import Callable
 
-from app.engine.passage import PROGRESS, Passage, silent
+from app.engine.passage import END_OF_EVENT, PROGRESS, Passage, early, silent
 from app.errors import DeclinedError, EndedError, OverflowedError, RequestError, UpstreamError
 from app.gateway.headers import response_headers
 from app.gateway.http.heads import Headers
@@ -24,7 +24,7 @@ from app.machine import clock
 from app.telemetry.samples import Ends, Several, Whole
 
 UNAVAILABLE = 503
-EVENT_STREAM, END_OF_EVENT = b"text/event-stream", b"\n\n"
+EVENT_STREAM = b"text/event-stream"
 ONE = Several()
 
 
@@ -47,13 +47,15 @@ class Relay:
         self.woke = 0.0  # seconds before that in which the model came into memory
         self.passage: Passage | None = None
         self._events_told = 0
+        self._early = 0  # of these, that told how far the prompt was read
         self.repeatable = False  # the request may be sent again
         self.elsewhere = False  # if the answer is 503, another instance is asked
         self.overflows = 0  # how often the child has failed it because its KV cache was full
         self._several = several
         self.ends = Whole(several) if several else Ends()
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.begun: Callable[[], None] = lambda: None  # called when a stream's first event comes
+        self.streams: Callable[[], None] = lambda: None  # called when a stream's first event comes
+        self.begun: Callable[[], None] = lambda: None  # called when its first token comes
         self.pinged = False  # the client has its head already
         self._request = request
         self._broken = broken
@@ -112,12 +114,18 @@ class Relay:
     def data(self, chunk: bytes) -> None:
         if self._events and not silent(chunk):
             self._events_told += max(1, chunk.count(END_OF_EVENT))
-            if self.first_token is None and PROGRESS not in chunk:
-                self.first_token = clock.now()
-                self.begun()
-                self._let_pass()
+            if self.first_token is None:
+                self._begin(chunk)
         self.ends.feed(chunk)
         self._take(chunk)
+
+    def _begin(self, chunk: bytes) -> None:
+        self._early += chunk.count(PROGRESS)
+        self.streams()
+        if not early(chunk):
+            self.first_token = clock.now()
+            self.begun()
+            self._let_pass()
 
     def _let_pass(self) -> None:
         """Where nothing has to be read or written anew, the rest of the stream passes us by."""
@@ -130,7 +138,7 @@ class Relay:
     @property
     def pieces(self) -> int:
         """Of a stream: about one for each token."""
-        return self._events_told + (self.passage.pieces if self.passage else 0)
+        return self._events_told - self._early + (self.passage.pieces if self.passage else 0)
 
     def _keep(self, chunk: bytes) -> None:
         if self.status < 400 or self.ends.size <= LARGEST:
@@ -162,7 +170,7 @@ class Relay:
     def untold(self) -> bool:
         """The client has nothing of the answer yet, but for the head of a stream and comments."""
         begun = self._request.started and self.status and self._take != self._keep
-        return not begun or (self._events and not self.pieces)
+        return not begun or (self._events and not self._events_told)
 
     def again(self) -> None:
         """Nothing was told of the answer: another one comes."""

@@ -27,8 +27,8 @@ SHORT = 64  # tokens of an answer, after which the idle moment of its slot is a 
 
 class Ways(NamedTuple):
     """How a llama-server works. `drafted`: tokens that it guesses in advance for a slot. `marks`:
-    its slots can show the numbers of their requests' seats. `mixes`: it reads a prompt while other
-    requests of the same task generate."""
+    its slots can show the numbers of their requests' seats. `mixes`: it is known to read a prompt
+    while other requests of the same task generate."""
 
     drafted: int = 0
     marks: bool = True
@@ -277,8 +277,13 @@ class KvBudget:
         """Whether it would help to know which slots are at work: some may be free already, or, if
         somebody waits for a seat, others may have begun."""
         inside = max(0, self.taken - self.slots)  # it cannot begin before another one ends
-        beginning = self._beginning > inside
+        beginning = self._beginning > inside and self._may_show() > inside
         return self._left > 0 or (waited_for and self.context is not None and beginning)
+
+    def _may_show(self) -> int:
+        """Of how many requests their slots may show that they have begun: not of more prompts than
+        slots."""
+        return sum(not seat.begun and seat.prompts <= seat.slots for seat in self._seats)
 
     @property
     def needs_hush(self) -> bool:

@@ -108,8 +108,7 @@ class Leases(Generic[Upstream]):
         self._next(model, self._ledger.now(), gave_up=False)
 
     def begun(self, model: Model[Upstream], seat: Seat) -> None:
-        """The first event of a stream has come: others may have waited for that."""
-        seat.streams = True
+        """A stream's first token has come: others may have waited for that."""
         if seat.prompts == 1 and not seat.begun:  # of several prompts, others may be read yet
             model.line.budget.begin(seat)
             self._next(model, self._ledger.now(), gave_up=False)
@@ -204,8 +203,12 @@ class Lease(Generic[Upstream]):
         """What resting slots held is gone."""
         self._leases.cleared(self._model, self.seat)
 
-    def begun(self) -> None:
+    def streams(self) -> None:
         """The first event of a stream has come."""
+        self.seat.streams = True
+
+    def begun(self) -> None:
+        """Its first token has come."""
         self._leases.begun(self._model, self.seat)
 
     async def __aenter__(self) -> Upstream:

@@ -55,7 +55,8 @@ class Seat:
     tokens that each of its slots may have been given before its prompt begins. `clears`: what
     resting slots hold has to go before it is sent; `cleared`: it has gone, and of slots that are
     given `together` only the first one, which reads the prompt, may be given anything. `given`:
-    when it was given. `prompts`: how many have to begin, each in a slot. `task`: as in a Demand."""
+    when it was given. `prompts`: how many have to begin, each in
+    a slot: with `n`, several answers to each. `task`: as in a Demand."""
 
     number: int
     slots: int

@@ -100,7 +100,7 @@ OTHERS = (
     Exposed(
         name="gen_ai_server_time_to_first_token_seconds",
         type=Type.HISTOGRAM,
-        help="Until a stream's first event",
+        help="Until a stream's first token",
         source=Mean(_first_token),
         labels=OPERATION,
         by=_operation,

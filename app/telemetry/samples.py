@@ -43,7 +43,7 @@ class Tokens:
 @dataclass(kw_only=True, slots=True)  # not frozen: one is made for each request
 class Sample:
     """A finished request, times in seconds from its first byte: `latency` to our last byte,
-    `first_token` to the first event of a stream (None for an answer that comes whole), `wait`
+    `first_token` to the first token of a stream (None for an answer that comes whole), `wait`
     until it leased its model (None where it never did), `woke`: how much of that the model took
     to come into memory.
 

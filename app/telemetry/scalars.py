@@ -218,7 +218,7 @@ SCALARS = (
     Scalar(
         key="first_token",
         title="Time to First Token",
-        help="Until a stream's first event",
+        help="Until a stream's first token",
         source=Mean(lambda sample: sample.first_token),
         unit=MILLISECONDS,
         reported=True,

@@ -44,14 +44,20 @@ def test_a_stream_passes_through_as_it_comes(run, socket):
     run(scenario)
 
 
+def whole_chunk(event):
+    return b"%x\r\n%b\r\n" % (len(event), event)
+
+
+PROGRESS = b'data: {"choices":[],"prompt_progress":{"total":9,"processed":9}}\n\n'
+
+
 def test_how_far_the_prompt_is_read_is_told_at_once_and_is_no_first_token(run, socket):
     async def scenario():
         go_on = asyncio.Event()
 
         async def stream(reader, writer, head):
             await body_of(reader, head)
-            progress = b'data: {"choices":[],"prompt_progress":{"total":9,"processed":4}}\n\n'
-            writer.write(EVENTS + b"%x\r\n%b\r\n" % (len(progress), progress))
+            writer.write(EVENTS + whole_chunk(PROGRESS))
             await go_on.wait()
             writer.write(b"9\r\ndata: a\n\n\r\n0\r\n\r\n")
 
@@ -64,6 +70,52 @@ def test_how_far_the_prompt_is_read_is_told_at_once_and_is_no_first_token(run, s
             await client.reader.readuntil(b"\r\n0\r\n\r\n")
             await until(lambda: front.samples)
             assert front.samples[0].first_token >= 0.2
+
+    run(scenario)
+
+
+def test_a_token_in_the_read_that_tells_the_end_of_the_prompt_is_the_first(run, socket):
+    async def scenario():
+        go_on = asyncio.Event()
+
+        async def stream(reader, writer, head):
+            await body_of(reader, head)
+            writer.write(EVENTS + whole_chunk(PROGRESS) + whole_chunk(b"data: a\n\n"))
+            await go_on.wait()
+            writer.write(b"0\r\n\r\n")
+
+        front = Front(("tiny",))
+        async with Child(socket, stream), front.before(socket):
+            client = await front.begin()
+            seats = front.pool._ledger["tiny"].line.budget._seats
+            await until(lambda: any(seat.begun for seat in seats))
+            go_on.set()
+            await client.reader.readuntil(b"\r\n0\r\n\r\n")
+            await until(lambda: front.samples)
+            assert front.samples[0].first_token is not None
+
+    run(scenario)
+
+
+def test_who_leaves_while_the_prompt_is_read_has_used_no_tokens_of_an_answer(run, socket):
+    """llama-server tells how far it is, and so finds out at once that the client has left."""
+
+    async def scenario():
+        async def stream(reader, writer, head):
+            await body_of(reader, head)
+            writer.write(EVENTS + 3 * whole_chunk(PROGRESS))
+            await asyncio.Event().wait()
+
+        front = Front(("tiny",))
+        async with Child(socket, stream), front.before(socket):
+            client = await front.begin()
+            budget = front.pool._ledger["tiny"].line.budget
+            await until(lambda: any(seat.streams for seat in budget._seats))
+            (seat,) = budget._seats
+            client.writer.close()
+            await until(lambda: front.samples)
+            assert not seat.begun and not budget.needs_hush
+            assert front.samples[0].tokens.generated == 0 and front.samples[0].tokens.estimated
 
     run(scenario)
 

@@ -1,4 +1,5 @@
 import itertools
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -509,9 +510,13 @@ def test_several_prompts_have_begun_when_each_has():
 
 
 def test_of_more_prompts_than_slots_some_have_not_begun():
+    """Their slots cannot show when all have. Result: nobody looks for that."""
     budget = KvBudget(2, CONTEXT)
     seat = budget.seat(counted(1000, 1, 3), 0.0)
     assert not budget.look([SlotState(seat.number, True, True)] * 2, 1.0) and not seat.begun
+    assert not budget.unsure(waited_for=True)
+    few = KvBudget(2, CONTEXT)
+    assert few.seat(counted(1000, 1, 2), 0.0) and few.unsure(waited_for=True)
 
 
 class Run:
@@ -577,6 +582,10 @@ class Run:
         assert budget._at_work == sum(seat.slots for seat in begun)
         assert budget._beginning == len(seats) - len(begun)
         assert budget._left == sum(seat.left is not None for seat in seats)
+        tasks = Counter()
+        for seat in seats:
+            tasks[seat.task] += seat.slots
+        assert +budget._tasks == +tasks
 
 
 SIZE = st.integers(0, CONTEXT - 1)
@@ -677,6 +686,35 @@ FEW = st.tuples(
 def test_slots_never_hold_more_cells_than_there_are(slots, mixes, data):
     run = Cells(slots, mixes, data)
     run.play(data, [run.come, run.come, run.serve, run.begin, run.end, run.look], FEW)
+
+
+class Yes:
+    def draw(self, _):
+        return True
+
+
+class Worst(Cells):
+    """A slot that waits is given the longest conversation there is."""
+
+    def _draw(self, of):
+        return max(of)
+
+
+@pytest.mark.parametrize("mixes, task", [(True, "infill"), (False, "completion")])
+def test_who_waits_in_a_slot_for_another_task_finds_room(mixes, task):
+    """What the drawn ones above seldom meet. Result: it is seated only when the other has ended."""
+    run = Worst(SLOTS, mixes, Yes())
+    for prompt, of in ((2400, "completion"), (2400, task), (640, "completion")):
+        run.come(prompt, 100, 1, of)
+        run.seat()
+        for seat in list(run.held)[:1] if prompt == 2400 else ():
+            run.begin(seat)
+            if of == "completion" and len(run._ended) == 0:
+                run.end(seat)
+    assert len(run.held) == 1 and len(run.waiting) == 1
+    run.end(run.held[0])
+    run.seat()
+    assert len(run.held) == 1 and not run.waiting
 
 
 @given(st.integers(1, 5), st.data())
